@@ -1,0 +1,36 @@
+# Each target does all of its own set-up. Nothing is installed again, or fetched, while pyproject.toml and constraints.txt
+# stay as they are, so both work offline after the first time.
+PYTHON ?= python3
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: quickstart test lint types clean
+
+quickstart: $(VENV)/.quickstart  ## Train on drawn faces and open a page of pictures: runs/quickstart/report.html
+	$(VENV)/bin/diffae quickstart
+
+test: $(VENV)/.dev  ## The tests
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal $(TESTS)
+
+lint: $(VENV)/.dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: $(VENV)/.dev
+	$(VENV)/bin/mypy
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.quickstart: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "Installing what the quick start needs into $(VENV) (about 1 GB, once)"
+	$(PIP) --editable '.[quickstart]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "Installing what the tests need into $(VENV) (about 1.5 GB, once)"
+	$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/.quickstart
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,31 @@
+"""Diffusion autoencoders: an image becomes a meaningful vector and a noise map, and both become the image again."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diffae import interop
+    from diffae.autoencoder import Code, DiffusionAutoencoder
+    from diffae.config import AutoencoderConfig
+    from diffae.interop.weights import load
+    from diffae.presets import preset
+
+__all__ = ["AutoencoderConfig", "Code", "DiffusionAutoencoder", "interop", "load", "preset"]
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AutoencoderConfig": "diffae.config",
+    "Code": "diffae.autoencoder",
+    "DiffusionAutoencoder": "diffae.autoencoder",
+    "load": "diffae.interop.weights",
+    "preset": "diffae.presets",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Public names are imported when first used, so that `diffae --help` does not wait for torch.
+    if name == "interop":
+        return importlib.import_module("diffae.interop")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'diffae' has no attribute {name!r}")

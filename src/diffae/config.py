@@ -1,0 +1,276 @@
+"""Frozen, nested configurations and their strict JSON form.
+
+Every configuration of the project is a frozen dataclass: what a run was is what its `config.json` says. Reading is
+strict: an unknown key or a value of the wrong type is an error that names the dotted path, so that a misspelled setting
+can never be silently ignored. Standard library only.
+"""
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+Prediction = Literal["eps", "v"]
+Spacing = Literal["uniform", "noisy"]
+LearningRate = Literal["constant", "cosine"]
+Precision = Literal["auto", "float32", "bfloat16"]
+Crop = Literal["center", "none", "celeba"]
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScheduleConfig:
+    """Noise schedule: T betas, from `beta_start` to `beta_end` in equal steps (Ho et al. 2020, section 4)."""
+
+    T: int = 1000
+    """Number of training timesteps."""
+    beta_start: float = 1e-4
+    """First beta."""
+    beta_end: float = 0.02
+    """Last beta; equal to `beta_start` for the constant schedule of the latent prior."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UNetConfig:
+    """The noise-predicting network (Dhariwal & Nichol 2021; Preechakul et al. 2022, table 6)."""
+
+    base_channels: int = 128
+    """Channels at full resolution, before `channel_mult`."""
+    channel_mult: tuple[int, ...] = (1, 1, 2, 3, 4)
+    """Multiplier of the channels at each level; each further level halves the resolution."""
+    blocks_per_level: int = 2
+    """Residual blocks of each level on the way down; one more on the way up."""
+    attention_resolutions: tuple[int, ...] = (16,)
+    """Self-attention where the shorter image side has been reduced to one of these sizes (and always in the middle)."""
+    attention_heads: int = 1
+    """Heads of each self-attention."""
+    embed_channels: int = 512
+    """Width of the time embedding."""
+    dropout: float = 0.1
+    """Dropout before the second convolution of each residual block."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncoderConfig:
+    """The semantic encoder, image -> z_sem (Preechakul et al. 2022, section 3.2)."""
+
+    base_channels: int = 128
+    """Channels at full resolution, before `channel_mult`."""
+    channel_mult: tuple[int, ...] = (1, 1, 2, 3, 4, 4)
+    """Multiplier of the channels at each level; each further level halves the resolution."""
+    blocks_per_level: int = 2
+    """Residual blocks of each level."""
+    attention_resolutions: tuple[int, ...] = (16,)
+    """Self-attention where the shorter image side has been reduced to one of these sizes (and always in the middle)."""
+    attention_heads: int = 1
+    """Heads of each self-attention."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AutoencoderConfig:
+    """Everything that defines a diffusion autoencoder's networks and its diffusion."""
+
+    image_size: tuple[int, int] = (128, 128)
+    """Height and width in pixels; each must be divisible by 2 ** (levels - 1) of both networks."""
+    channels: int = 3
+    """Image channels: 1 grey, 3 colour, or any other number."""
+    z_dim: int = 512
+    """Dimension d of z_sem."""
+    prediction: Prediction = "eps"
+    """What the network predicts: `eps` as in the paper, or `v = alpha eps - sigma x_0` (Salimans & Ho 2022)."""
+    schedule: ScheduleConfig = ScheduleConfig()
+    """Noise schedule of the images."""
+    unet: UNetConfig = UNetConfig()
+    """The decoder's network."""
+    encoder: EncoderConfig = EncoderConfig()
+    """The semantic encoder."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PriorConfig:
+    """The latent DDIM over standardised z_sem (Preechakul et al. 2022, section 4 and appendix A.1)."""
+
+    z_dim: int = 512
+    """Dimension d of z_sem."""
+    width: int = 2048
+    """Width of the hidden layers."""
+    layers: int = 10
+    """Number of layers; 10 for FFHQ and CelebA, 20 for Horse and Bedroom in the paper."""
+    time_channels: int = 64
+    """Dimension of the sinusoidal time embedding."""
+    schedule: ScheduleConfig = ScheduleConfig(beta_start=0.008, beta_end=0.008)
+    """Noise schedule of the latents: constant beta."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """How image files become tensors, and which are held out."""
+
+    source: str = ""
+    """A folder, a zip, or the name `avatars`."""
+    labels: str | None = None
+    """A label table (CSV or Parquet) with a `file` column; None looks for `labels.csv` beside the images."""
+    crop: Crop = "center"
+    """Named crop before resizing: the largest centred box of the target's shape, none, or a data set's own."""
+    flip: bool = True
+    """Horizontal flips while training, each with probability one half."""
+    validation: float = 0.05
+    """Share of images held out, chosen by a hash of the path (or of the `group` column of the label table)."""
+    background: tuple[int, int, int] = (255, 255, 255)
+    """Colour, 0..255, on which transparent images are composited."""
+    avatars: int = 6000
+    """Number of avatars to render, where the source is `avatars`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingConfig:
+    """How a model is trained. Progress is counted in images, so that a run is a function of images alone."""
+
+    images: int | None = None
+    """Budget in images seen, total over resumes. Filled in once from `minutes` where only that is given."""
+    minutes: float | None = None
+    """Budget in minutes, turned into images from the rate of the first minute."""
+    batch_size: int = 128
+    """Global batch size: over all processes and accumulation steps."""
+    accumulation: int = 1
+    """Number of micro-batches that make one batch."""
+    learning_rate: float = 1e-4
+    """Peak learning rate of Adam."""
+    learning_rate_schedule: LearningRate = "constant"
+    """Constant, or held and then lowered to zero along a half cosine that ends with the budget."""
+    warmup_images: int = 0
+    """Images over which the learning rate rises linearly from 0."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay (AdamW); 0 is Adam."""
+    adam_betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of Adam's two moments."""
+    gradient_clip: float = 1.0
+    """Largest global gradient norm."""
+    ema_decay: float = 0.9999
+    """Decay, per optimizer step, of the moving average of the weights that is used everywhere after training."""
+    timesteps: Spacing = "uniform"
+    """t uniform over 0..T-1 (the paper), or `noisy`: t = T sqrt(u), which trains z_sem more."""
+    whitened_start: bool = False
+    """Whether z_sem starts whitened over the first images (`SemanticEncoder.whiten`), which trains it many times sooner; the
+    paper's models do not."""
+    precision: Precision = "auto"
+    """Arithmetic of the networks; `auto` is bfloat16 where the processor computes in it, and is resolved in config.json."""
+    seed: int = 0
+    """Seed of initial weights, order of images, timesteps, noise, flips and dropout."""
+    log_every: int = 2_000
+    """Images between two lines of metrics."""
+    validate_every: int = 20_000
+    """Images between two validations, which also check whether z_sem is used and has not collapsed."""
+    sample_every: int = 20_000
+    """Images between two pictures of fixed images and a fixed x_T."""
+    checkpoint_every: int = 20_000
+    """Images between two checkpoints."""
+    validation_images: int = 512
+    """Largest number of held-out images that a validation looks at."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """One training run: what is trained, on what, and how. Written, resolved, to RUN/config.json."""
+
+    preset: str = ""
+    """The preset that this run began from, for the reader."""
+    model: AutoencoderConfig = AutoencoderConfig()
+    """The autoencoder."""
+    data: DataConfig = DataConfig()
+    """The images."""
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    """The training."""
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The configuration as plain JSON values."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(cls: type[C], values: Any, *, path: str = "") -> C:
+    """Builds the configuration `cls` from JSON values, strictly.
+
+    Args:
+        cls: a configuration class of this module.
+        values: a dictionary as `to_dict` gives it; missing keys take their defaults.
+        path: dotted path of `values` in the whole, for messages.
+
+    Raises:
+        ValueError: an unknown key; the message names it by its dotted path.
+        TypeError: a value of the wrong type, likewise.
+    """
+    return typing.cast(C, _convert(cls, values, path))
+
+
+def differences(a: Any, b: Any, *, path: str = "") -> dict[str, tuple[Any, Any]]:
+    """The settings in which two configurations differ: dotted path -> (value in a, value in b)."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for f in dataclasses.fields(a):
+        x, y, name = getattr(a, f.name), getattr(b, f.name), _join(path, f.name)
+        if dataclasses.is_dataclass(x):
+            found |= differences(x, y, path=name)
+        elif x != y:
+            found[name] = (x, y)
+    return found
+
+
+def read_json(cls: type[C], file: Path) -> C:
+    """Reads a configuration from a JSON file; see `from_dict` for what is refused."""
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is not valid JSON ({error}). Restore it, or start a new run in another folder.") from None
+    try:
+        return from_dict(cls, values)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{file}: {error}") from None
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
+
+
+def _convert(kind: Any, value: Any, path: str) -> Any:
+    """`value` as the annotated type `kind`, or an error that names `path`."""
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        if not isinstance(value, dict):
+            raise TypeError(f"{path or 'The configuration'} must be an object of settings, got {value!r}.")
+        hints = typing.get_type_hints(kind)
+        for key in value:
+            if key not in hints:
+                known = ", ".join(sorted(hints))
+                raise ValueError(f"Unknown setting {_join(path, key)!r}. Known here: {known}.")
+        return kind(**{key: _convert(hints[key], v, _join(path, key)) for key, v in value.items()})
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        if value not in args:
+            raise TypeError(f"{path} must be one of {', '.join(map(repr, args))}, got {value!r}.")
+        return value
+    if origin is types.UnionType:
+        for option in args:
+            try:
+                return _convert(option, value, path)
+            except TypeError:
+                continue
+    elif origin is tuple and isinstance(value, list | tuple):
+        kinds = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
+        if len(kinds) == len(value):
+            return tuple(_convert(k, v, f"{path}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
+    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    elif isinstance(kind, type) and isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+        return value
+    raise TypeError(f"{path} must be {_describe(kind)}, got {value!r}.")
+
+
+def _describe(kind: Any) -> str:
+    if kind is types.NoneType:
+        return "null"
+    if typing.get_origin(kind) is types.UnionType:
+        return " or ".join(_describe(k) for k in typing.get_args(kind))
+    return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)

@@ -1,0 +1,89 @@
+"""The images of a run, at the training size, memory-mapped, and the order in which training sees them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffae import seeding
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSet:
+    """Images at one size, with their labels and their split.
+
+    Attributes:
+        names: paths relative to the source.
+        pixels: (n, c, h, w), uint8 or uint16, memory-mapped.
+        labels: attribute -> (n,) float64, NaN where unknown.
+        train: indices to train on.
+        validation: indices held out.
+        notes: what was skipped, ignored or missing, in sentences.
+    """
+
+    names: list[str]
+    pixels: np.ndarray
+    labels: dict[str, np.ndarray]
+    train: np.ndarray
+    validation: np.ndarray
+    notes: list[str]
+
+    def images(self, indices: Sequence[int] | np.ndarray) -> Float[Tensor, "n c h w"]:
+        """These images, in [-1, 1]."""
+        array = self.pixels[np.asarray(indices)]
+        top = np.iinfo(array.dtype).max
+        return torch.from_numpy(array.astype(np.float32)).mul_(2 / top).sub_(1)
+
+
+def split(names: Sequence[str], groups: Sequence[str] | None, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Indices to train on and indices held out, chosen by a hash of the path, or of the group where there are groups.
+
+    So an image stays on its side when others are added, and a group is never divided.
+
+    Raises:
+        ValueError: the share is not within [0, 1), or leaves nothing to train on.
+    """
+    if not 0 <= share < 1:
+        raise ValueError(f"The share of images to hold out (data.validation) must be within [0, 1), got {share}.")
+    keys = names if groups is None else groups
+    held = np.array([seeding.mix("split", key) / 2**63 < share for key in keys])
+    if share > 0 and len(set(keys)) > 1 and (not held.any() or held.all()):
+        # Very few images: hold out the one with the smallest hash rather than none, or all.
+        held = np.array([key == min(keys, key=lambda k: seeding.mix("split", k)) for key in keys])
+    if held.all():
+        raise ValueError(f"Nothing is left to train on: all {len(names)} images share one group. Set data.validation to 0.")
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+class Order:
+    """The endless order in which training sees images: a new permutation each epoch, as a function of (seed, epoch).
+
+    Position k of the run is known without having seen those before it, so a run can start anywhere.
+    """
+
+    def __init__(self, indices: np.ndarray, *, seed: int) -> None:
+        self.indices = indices
+        self.seed = seed
+        self._epoch: tuple[int, np.ndarray] | None = None
+
+    def __getitem__(self, position: int) -> int:
+        epoch, place = divmod(position, len(self.indices))
+        if self._epoch is None or self._epoch[0] != epoch:
+            generator = np.random.default_rng(seeding.mix(self.seed, "epoch", epoch))
+            self._epoch = (epoch, generator.permutation(self.indices))
+        return int(self._epoch[1][place])
+
+
+def training_batch(
+    data: ImageSet, order: Order, positions: range, *, seed: int, flip: bool
+) -> tuple[Float[Tensor, "n c h w"], list[int]]:
+    """The images at these positions of the run, and the indices they have in the set. A flip depends on the position alone."""
+    indices = [order[p] for p in positions]
+    x = data.images(indices)
+    if flip:
+        flipped = seeding.uniform([seeding.mix(seed, "flip", p) for p in positions]) < 0.5
+        x[flipped] = x[flipped].flip(3)
+    return x, indices

@@ -1,0 +1,101 @@
+"""Label tables: a `file` column, one column per attribute, joined to images by path."""
+
+import csv
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+RESERVED = ("file", "group")
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """The rows of a label table, by file.
+
+    Attributes:
+        values: attribute -> (n,) float64 aligned with the images; NaN where unknown.
+        groups: (n,) the `group` column (a person, a patient: what must not be split), or None.
+        missing: images that have no row.
+        unused: rows whose image is not there.
+    """
+
+    values: dict[str, np.ndarray]
+    groups: list[str] | None
+    missing: list[str]
+    unused: list[str]
+
+
+def load_labels(path: Path, names: Sequence[str]) -> Labels:
+    """Reads a table and aligns it with the images.
+
+    Args:
+        path: a .csv or .parquet file with a `file` column (path relative to the data) and a column per attribute: a
+            number, or empty for unknown. A column `group` names what belongs together when data is split.
+        names: the images' paths.
+
+    Raises:
+        FileNotFoundError: there is no such table.
+        ValueError: no `file` column, a file named twice, a value that is no number, or no row for any image.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no label table {path}.")
+    rows = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
+    if not rows or "file" not in rows[0]:
+        columns = ", ".join(map(repr, rows[0])) if rows else "none"
+        raise ValueError(
+            f"{path} has no column 'file' (its columns: {columns}): name the image's path in it, relative to the data."
+        )
+    files = [str(row["file"]).removeprefix("./") for row in rows]
+    twice = [file for file, count in Counter(files).items() if count > 1]
+    if twice:
+        raise ValueError(f"{path} has {len(twice)} files in more than one row, {twice[0]!r} first: keep one row for each.")
+    by_file = dict(zip(files, rows, strict=True))
+    known = set(names)
+    if not any(file in known for file in files):
+        raise ValueError(
+            f"{path} names none of the {len(names)} images: its first file is {files[0]!r}, the first image is {names[0]!r}."
+        )
+    attributes = [c for c in rows[0] if c not in RESERVED]
+    values = {a: np.array([_number(by_file.get(n, {}).get(a), path, n, a) for n in names]) for a in attributes}
+    groups = [str(by_file.get(n, {}).get("group", n)) for n in names] if "group" in rows[0] else None
+    return Labels(
+        values=values,
+        groups=groups,
+        missing=[n for n in names if n not in by_file],
+        unused=[f for f in files if f not in known],
+    )
+
+
+def write_labels(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Writes a label table as CSV."""
+    rows = list(rows)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _read_csv(path: Path) -> list[dict[str, Any]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        return list(csv.DictReader(file))
+
+
+def _read_parquet(path: Path) -> list[dict[str, Any]]:
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise ImportError(f"Reading {path} needs pyarrow: pip install 'diffae[data]', or save the table as CSV.") from None
+    return pyarrow.parquet.read_table(path).to_pylist()
+
+
+def _number(value: Any, path: Path, name: str, attribute: str) -> float:
+    if value is None or value == "":
+        return float("nan")
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{path}: {attribute} of {name} is {value!r}; give a number, or leave it empty for unknown.") from None

@@ -1,0 +1,1 @@
+"""Measuring: metrics as functions, and reports."""

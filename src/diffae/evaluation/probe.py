@@ -1,0 +1,48 @@
+"""What a representation knows: a linear probe of each labelled attribute."""
+
+import numpy as np
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+
+def linear_probe(
+    train: np.ndarray, train_labels: dict[str, np.ndarray], test: np.ndarray, test_labels: dict[str, np.ndarray]
+) -> dict[str, float]:
+    """AUROC on the test features of a logistic regression (C = 0.1, standardised features) per binary attribute.
+
+    Args:
+        train: (n, d) features to fit on.
+        train_labels: attribute -> (n,) of 0, 1 or NaN for unknown.
+        test: (m, d) features to measure on.
+        test_labels: attribute -> (m,).
+
+    Returns:
+        attribute -> AUROC. Attributes that are not binary, or have only one class on either side, are left out.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    found = {}
+    for name, y in train_labels.items():
+        known, known_test = ~np.isnan(y), ~np.isnan(test_labels[name])
+        if set(y[known]) != {0.0, 1.0} or set(test_labels[name][known_test]) != {0.0, 1.0}:
+            continue
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000)).fit(train[known], y[known])
+        found[name] = float(roc_auc_score(test_labels[name][known_test], model.decision_function(test[known_test])))
+    return found
+
+
+def small_pixels(x: Float[Tensor, "n c h w"], side: int = 16) -> np.ndarray:
+    """Images shrunk to side x side pixels, flattened: the floor that a representation must beat."""
+    return F.interpolate(x, (side, side), mode="bilinear", antialias=True).flatten(1).numpy()
+
+
+def principal_components(train: np.ndarray, test: np.ndarray, num: int = 128) -> tuple[np.ndarray, np.ndarray]:
+    """Both sets' coordinates along the first `num` principal components of the first."""
+    from sklearn.decomposition import PCA
+
+    pca = PCA(min(num, *train.shape), random_state=0).fit(train)
+    return pca.transform(train), pca.transform(test)

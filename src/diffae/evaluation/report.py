@@ -1,0 +1,344 @@
+"""The page that a run ends with: what the autoencoder does with images that it has never seen, in pictures and numbers."""
+
+import base64
+import io
+import json
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+import diffae
+from diffae.autoencoder import DiffusionAutoencoder
+from diffae.config import RunConfig, read_json
+from diffae.data.dataset import ImageSet
+from diffae.evaluation.metrics import mse, psnr, ssim
+from diffae.evaluation.probe import linear_probe, principal_components, small_pixels
+from diffae.files import write_text
+from diffae.pictures import save_png, scale_for, sheet
+
+Progress = Callable[[str, int, int], None]
+STEPS = 100
+"""Network calls of the measured reconstructions, as in the paper's table 1."""
+FIGURE_STEPS = 25
+"""Network calls of the pictures that nothing is measured on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A picture of the report.
+
+    Attributes:
+        name: of its PNG file.
+        title: heading.
+        text: what to see in it.
+        picture: the picture.
+    """
+
+    name: str
+    title: str
+    text: str
+    picture: Image.Image
+
+
+def write_report(run: Path, data: ImageSet, *, num: int = 64, progress: Progress | None = None) -> Path:
+    """Measures a run on held-out images and writes `report.html`, `report.json` and the PNGs in `report/`.
+
+    Args:
+        run: the run directory.
+        data: its images.
+        num: number of held-out images that are reconstructed.
+        progress: told how far it is.
+
+    Returns:
+        The page.
+    """
+    started = time.monotonic()
+    progress = progress or (lambda what, done, total: None)
+    config = read_json(RunConfig, run / "config.json")
+    ae = diffae.load(run)
+    x = data.images(data.validation[:num] if len(data.validation) else data.train[:num])
+    z_sem = ae.encode(x)
+    train = _Encoded.of(ae, data, data.train, progress)
+    held = _Encoded.of(ae, data, data.validation, progress)
+    made = _reconstructions(ae, x, z_sem, data, progress)
+    metrics = {what: {"mse": mse(y, x), "psnr": psnr(y, x), "ssim": ssim(y, x)} for what, y in made.items()}
+    progress("Probing z_sem", 0, 1)
+    probes = _probes(data, train, held)
+    figures = [
+        _loss_curve(run),
+        _reconstruction_figure(x, list(made.values())),
+        _swap_figure(ae, x, z_sem),
+        _variation_figure(ae, x),
+        _interpolation_figure(ae, x),
+        _neighbour_figure(data, x, z_sem, train),
+    ]
+    for figure in figures:
+        save_png(figure.picture, run / "report" / f"{figure.name}.png")
+    result = {
+        "n": len(x),
+        "n_probe": [len(data.train), len(data.validation)],
+        "seed": config.training.seed,
+        "images_seen": config.training.images,
+        "preset": config.preset,
+        "machine": machine(),
+        "seconds": round(time.monotonic() - started, 1),
+        "reconstruction": metrics,
+        "auroc": probes,
+    }
+    write_text(run / "report.json", json.dumps(result, indent=2) + "\n")
+    write_text(run / "report.html", _page(config, run, result, figures, data.notes))
+    return run / "report.html"
+
+
+def machine() -> str:
+    """The processor that figures were measured on, in words."""
+    name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine()
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{name}, {torch.get_num_threads()} threads{gpu}, torch {torch.__version__}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """z_sem and small pixels of a part of the images."""
+
+    z_sem: Tensor
+    pixels: np.ndarray
+
+    @classmethod
+    def of(cls, ae: DiffusionAutoencoder, data: ImageSet, indices: np.ndarray, progress: Progress) -> "_Encoded":
+        codes, pixels = [torch.empty(0, ae.config.z_dim)], []
+        for start in range(0, len(indices), 128):
+            x = data.images(indices[start : start + 128])
+            codes.append(ae.encode(x))
+            pixels.append(small_pixels(x))
+            progress("Encoding images", start + len(x), len(indices))
+        return cls(torch.cat(codes), np.concatenate(pixels) if pixels else np.empty((0, 1)))
+
+
+def _reconstructions(ae: DiffusionAutoencoder, x: Tensor, z_sem: Tensor, data: ImageSet, progress: Progress) -> dict[str, Tensor]:
+    """The same images made of both codes, of z_sem alone, and of nothing but the training images: what, and the images."""
+    parts, what = [], f"Reconstructing with {STEPS} steps"
+    for start in range(0, len(x), 16):
+        progress(what, start, len(x))
+        part, z = x[start : start + 16], z_sem[start : start + 16]
+        parts.append((ae.reconstruct(part, steps=STEPS), ae.decode(z, steps=STEPS, seed=start), ae.decode_mean(z, seed=start)))
+    inferred, random, mean = (torch.cat(column) for column in zip(*parts, strict=True))
+    average, nearest = _pixel_floors(data, x)
+    return {
+        f"z_sem and inferred x_T, {STEPS} steps": inferred,
+        f"z_sem and random x_T, {STEPS} steps": random,
+        "z_sem alone, mean decode, 1 call": mean,
+        "floor: nearest training image in pixels": nearest,
+        "floor: mean training image": average.expand_as(x),
+    }
+
+
+def _pixel_floors(data: ImageSet, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean training image, and for each image the training image that is nearest in pixels; a chunk at a time."""
+    total = torch.zeros_like(x[0], dtype=torch.float64)
+    best, nearest = torch.full((len(x),), torch.inf), torch.zeros(len(x), dtype=torch.long)
+    for start in range(0, len(data.train), 1024):
+        chunk = data.images(data.train[start : start + 1024])
+        total += chunk.double().sum(0)
+        distance, index = torch.cdist(x.flatten(1), chunk.flatten(1)).min(1)
+        nearest = torch.where(distance < best, index + start, nearest)
+        best = torch.minimum(best, distance)
+    return (total / len(data.train)).to(x), data.images(data.train[nearest.numpy()])
+
+
+def _probes(data: ImageSet, train: _Encoded, held: _Encoded) -> dict[str, dict[str, float]]:
+    """AUROC per attribute of z_sem, of small pixels, and of their first principal components."""
+    labels, held_labels = ({k: v[i] for k, v in data.labels.items()} for i in (data.train, data.validation))
+    if not labels or not len(data.validation):
+        return {}
+    features = {
+        "z_sem": (train.z_sem.numpy(), held.z_sem.numpy()),
+        "16x16 pixels": (train.pixels, held.pixels),
+        "128 principal components of them": principal_components(train.pixels, held.pixels),
+    }
+    return {name: linear_probe(a, labels, b, held_labels) for name, (a, b) in features.items()}
+
+
+# Figures -------------------------------------------------------------------------------------------------------------
+
+
+def _loss_curve(run: Path) -> Figure:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    train = [(m["images"], m["loss"]) for m in lines if "loss" in m]
+    held = [(m["images"], m["validation/loss"], m["validation/shuffled_loss"]) for m in lines if "validation/loss" in m]
+    figure, axes = plt.subplots(figsize=(8, 3.2), dpi=160, layout="constrained")
+    axes.plot(*zip(*train, strict=True), color="#b8c4d6", linewidth=0.8, label="training, one batch each")
+    if held:
+        images, loss, shuffled = zip(*held, strict=True)
+        axes.plot(images, loss, "o-", color="#1f5fbf", markersize=3, label="held out")
+        axes.plot(images, shuffled, "o-", color="#d9722e", markersize=3, label="held out, z_sem of another image")
+        axes.set_ylim(0, max(shuffled) * 1.15)
+    axes.set(xlabel="images seen", ylabel="loss")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    plt.close(figure)
+    text = (
+        "The gap between the two lower curves is what z_sem tells the decoder. If they lay on each other, z_sem would not be used."
+    )
+    return Figure("loss", "Training", text, Image.open(buffer).convert("RGB"))
+
+
+def _reconstruction_figure(x: Tensor, made: list[Tensor]) -> Figure:
+    text = (
+        "Rows: held-out images; made of both codes; of z_sem with random noise; of z_sem alone, by one network call "
+        "(the mean of all images with that z_sem, therefore blurred); the nearest training image."
+    )
+    picture = sheet([x[:12], *[y[:12] for y in made[:4]]], scale=scale_for(x))
+    return Figure("reconstructions", "Two codes, one image", text, picture)
+
+
+def _swap_figure(ae: DiffusionAutoencoder, x: Tensor, z_sem: Tensor) -> Figure:
+    x, z_sem = x[:8], z_sem[:8]
+    x_T = ae.invert(x, z_sem, steps=FIGURE_STEPS)
+    swapped = ae.decode(z_sem.roll(-1, dims=0), x_T, steps=FIGURE_STEPS)
+    text = (
+        "Top: images whose x_T is kept. Middle: images whose z_sem is taken. Bottom: the two together. Where the bottom row "
+        "looks like the middle one, z_sem holds the meaning."
+    )
+    return Figure("swap", "With another image's z_sem", text, sheet([x, x.roll(-1, dims=0), swapped], scale=scale_for(x)))
+
+
+def _variation_figure(ae: DiffusionAutoencoder, x: Tensor) -> Figure:
+    varied = ae.vary(x[:4], num=9, steps=FIGURE_STEPS, seed=1)
+    rows = [torch.cat([image[None], row]) for image, row in zip(x[:4], varied, strict=True)]
+    text = "Left: the image. Then its z_sem, each time with fresh noise: what stays is in z_sem, what changes was in x_T."
+    return Figure("variations", "One z_sem, many x_T", text, sheet(rows, scale=scale_for(x)))
+
+
+def _interpolation_figure(ae: DiffusionAutoencoder, x: Tensor) -> Figure:
+    weights = np.linspace(0, 1, 8).tolist()
+    frames = ae.interpolate(x[:4], x[4:8], weights, steps=FIGURE_STEPS)
+    rows = [torch.cat([a[None], f, b[None]]) for a, f, b in zip(x[:4], frames, x[4:8], strict=False)]
+    text = "Between the originals at both ends: z_sem on a straight line, x_T on the sphere."
+    return Figure("interpolations", "From image to image", text, sheet(rows, scale=scale_for(x)))
+
+
+def _neighbour_figure(data: ImageSet, x: Tensor, z_sem: Tensor, train: _Encoded) -> Figure:
+    mean, std = train.z_sem.mean(0), train.z_sem.std(0) + 1e-8
+    distance = torch.cdist((z_sem[:5] - mean) / std, (train.z_sem - mean) / std)
+    nearest = distance.topk(min(8, len(data.train)), largest=False).indices
+    rows = [torch.cat([x[i][None], data.images(data.train[nearest[i].numpy()])]) for i in range(len(nearest))]
+    text = "Left: a held-out image. Then the training images whose standardised z_sem is nearest to its own."
+    return Figure("neighbours", "Nearest neighbours in z_sem", text, sheet(rows, scale=scale_for(x)))
+
+
+# Page ----------------------------------------------------------------------------------------------------------------
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1b1f24; --paper: #fcfcfa; --line: #dcdcd6; --soft: #5d6470; --mark: #1f5fbf }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6e6e3; --paper: #16181b; --line: #34383e; --soft: #9aa2ad; --mark: #7fb0ff }
+}
+body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper);
+       max-width: 1060px; margin: 2.5rem auto; padding: 0 1.2rem }
+h1 { font-size: 1.7rem; margin-bottom: .2rem } h2 { font-size: 1.15rem; margin: 2.4rem 0 .3rem }
+p { max-width: 46rem; margin: .3rem 0 .8rem } .soft { color: var(--soft) }
+img { max-width: 100%; background: #fff; padding: 6px; border: 1px solid var(--line); border-radius: 4px; box-sizing: border-box }
+table { border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums }
+th, td { text-align: right; padding: .3rem .9rem; border-bottom: 1px solid var(--line) }
+th:first-child, td:first-child { text-align: left }
+th { font-weight: 600; color: var(--soft) } td.best { color: var(--mark); font-weight: 600 }
+code, pre { font: .9em ui-monospace, monospace }
+pre { border: 1px solid var(--line); border-radius: 4px; padding: .8rem 1rem; overflow-x: auto }
+"""
+
+
+def _page(config: RunConfig, run: Path, result: dict, figures: list[Figure], notes: list[str]) -> str:
+    h, w = config.model.image_size
+    sections = [
+        "<h1>A diffusion autoencoder, and what it has learned</h1>",
+        f'<p class="soft">{escape(config.data.source)} at {h} x {w}, preset {escape(config.preset)}, '
+        f"{result['images_seen']:,} images seen in training. Every image below was held out unless said otherwise. Measured on "
+        f"{escape(result['machine'])}.</p>",
+        _figure(figures[1]),
+        "<h2>How near the reconstructions come</h2>",
+        f"<p>{result['n']} held-out images, on the [0, 1] scale; seed {result['seed']}. The floors need no autoencoder.</p>",
+        _reconstruction_table(result["reconstruction"]),
+        *[_figure(f) for f in figures[2:]],
+        _probe_section(result),
+        _figure(figures[0]),
+        *[f"<p>{escape(note)}</p>" for note in notes],
+        "<h2>What to do next</h2>",
+        _next_steps(run),
+        f'<p class="soft">Made by <code>diffae quickstart --out {escape(str(run))}</code> (diffae {diffae.__version__}) in '
+        f"{result['seconds']:.0f} s after training. The same figures as JSON: report.json; the pictures as PNG: report/.</p>",
+    ]
+    body = "\n".join(sections)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>diffae report</title><style>{STYLE}</style></head><body>\n{body}\n</body></html>\n"
+    )
+
+
+def _figure(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    figure.picture.save(buffer, "PNG")
+    source = base64.b64encode(buffer.getvalue()).decode()
+    alt = escape(f"{figure.title}. {figure.text}", quote=True)
+    return f'<h2>{escape(figure.title)}</h2><p>{escape(figure.text)}</p><img alt="{alt}" src="data:image/png;base64,{source}">'
+
+
+def _reconstruction_table(metrics: dict[str, dict[str, float]]) -> str:
+    base = metrics["floor: mean training image"]["mse"]
+    rows = "".join(
+        f"<tr><td>{escape(what)}</td><td>{m['mse']:.2e}</td><td>{m['mse'] / base:.3f}</td><td>{m['psnr']:.1f}</td>"
+        f"<td>{m['ssim']:.3f}</td></tr>"
+        for what, m in metrics.items()
+    )
+    return f"<table><tr><th></th><th>MSE</th><th>MSE / mean image's</th><th>PSNR, dB</th><th>SSIM</th></tr>{rows}</table>"
+
+
+def _probe_section(result: dict) -> str:
+    probes = result["auroc"]
+    if not probes:
+        return ""
+    train, held = result["n_probe"]
+    names = list(probes["z_sem"])
+    lines = [(name, [p[name] for p in probes.values()]) for name in names]
+    lines.append(("mean", [float(np.mean(list(p.values()))) for p in probes.values()]))
+    rows = "".join(
+        f"<tr><td>{escape(name.replace('_', ' '))}</td>"
+        + "".join(f'<td class="best">{v:.3f}</td>' if v == max(values) else f"<td>{v:.3f}</td>" for v in values)
+        + "</tr>"
+        for name, values in lines
+    )
+    header = "".join(f"<th>{escape(name)}</th>" for name in probes)
+    return (
+        "<h2>What z_sem knows</h2><p>AUROC of a linear probe (logistic regression, C = 0.1, on standardised features) of each "
+        f"attribute, fitted on {train:,} images and measured on {held:,} held-out ones; 0.5 is guessing. The autoencoder never "
+        f"saw a label.</p><table><tr><th></th>{header}</tr>{rows}</table>"
+    )
+
+
+def _next_steps(run: Path) -> str:
+    code = f"""import diffae
+
+ae = diffae.load({str(run)!r})
+z_sem = ae.encode(x)                     # x: (n, c, h, w) in [-1, 1]
+x_T = ae.invert(x, z_sem, steps=100)
+x_hat = ae.decode(z_sem, x_T, steps=100)"""
+    return (
+        f"<p>The same on your own pictures, any folder or zip of them:</p><pre>diffae train PICTURES --preset avatars64 --out "
+        f"runs/mine --minutes 60</pre><p>Longer training makes z_sem sharper: the command that made this page goes on when it is "
+        f"given more minutes. The model in Python:</p><pre>{escape(code)}</pre>"
+    )

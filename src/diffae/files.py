@@ -1,0 +1,48 @@
+"""Files that are either whole or not there: written beside their place, then moved into it."""
+
+import contextlib
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A path to write to, beside `target`; when the block ends well, it takes the place of `target` in one step.
+
+    When it does not, `target` is as it was, and what had been written is removed.
+
+    Raises:
+        OSError: the disk is full, or another failure of the file system; the message names the target.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        # mkstemp makes files private; the target is as readable as any other new file.
+        umask = os.umask(0)
+        os.umask(umask)
+        part.chmod(0o666 & ~umask)
+        part.replace(target)
+    except Exception as error:
+        # safetensors reports a full disk as an error of its own, with the system's words in it.
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if full or any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)):
+            raise OSError(
+                errno.ENOSPC, f"No room to write {target}: {error}. What was there before is kept; free some space and run again."
+            ) from None
+        raise
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Writes a text file atomically."""
+    with replacing(target) as part:
+        part.write_text(text, encoding="utf-8")

@@ -1,0 +1,231 @@
+"""The authors' checkpoints (github.com/phizaz/diffae, `last.ckpt`), read exactly.
+
+The correspondence of names is spelled out below, module by module, and checked both ways: a weight of ours that the file
+lacks, or a weight of the file that we have no place for, is an error.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffae.autoencoder import DiffusionAutoencoder
+from diffae.config import AutoencoderConfig, EncoderConfig, PriorConfig, ScheduleConfig, UNetConfig
+from diffae.interop import unpickling
+from diffae.latents import Standardizer
+from diffae.nn import SemanticEncoder, SkipMLP, UNet
+from diffae.nn.layers import ResBlock, Stage
+from diffae.prior import LatentPrior
+
+Names = Iterator[tuple[str, str]]
+"""Pairs (our module's name, theirs)."""
+
+SUPPORTED: dict[str, Any] = {
+    "num_input_res_blocks": None, "time_embed_channels": None, "input_channel_mult": None, "dims": 2, "num_classes": None,
+    "num_head_channels": -1, "num_heads_upsample": -1, "resblock_updown": True, "use_new_attention_order": False,
+    "resnet_two_cond": True, "resnet_cond_channels": None, "enc_pool": "adaptivenonzero",
+}  # fmt: skip
+"""Settings of their `model_conf` of which all published models have one value: the one implemented here."""
+
+
+def load(path: str | Path, *, ema: bool = True) -> DiffusionAutoencoder:
+    """Reads a `last.ckpt` of the authors' code. Nothing that the pickle names is imported or run.
+
+    Args:
+        path: the checkpoint.
+        ema: the moving average of the weights, which all published figures are of, rather than the raw ones.
+
+    Returns:
+        The autoencoder in eval mode; `prior` and `standardizer` are set if the file holds a latent network.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not such a checkpoint, cut short, unsafe, of an unsupported architecture, or with weights that do not fit.
+    """
+    content = unpickling.load(path)
+    if not isinstance(content, dict) or not {"state_dict", "hyper_parameters"} <= content.keys():
+        raise ValueError(f"{path} is no checkpoint of the authors' code: it lacks `state_dict` or `hyper_parameters`.")
+    hyper, tensors = content["hyper_parameters"], dict(content["state_dict"])
+    model = DiffusionAutoencoder(autoencoder_config(hyper))
+    names = list(_autoencoder_names(model))
+    latent = hyper["model_conf"].get("latent_net_conf")
+    if latent is not None:
+        model.prior = LatentPrior(prior_config(hyper))
+        names += list(_prior_names(model.prior.net))
+        d = model.config.z_dim
+        model.standardizer = Standardizer(torch.zeros(d), torch.ones(d))
+        names += [("standardizer.mean", "conds_mean"), ("standardizer.std", "conds_std")]
+    prefix, other = ("ema_model.", "model.") if ema else ("model.", "ema_model.")
+    state: dict[str, Tensor] = {}
+    missing = []
+    for ours, theirs in names:
+        key = theirs if theirs.startswith("conds_") else prefix + theirs
+        if key in tensors:
+            state[ours] = tensors.pop(key)
+        else:
+            missing.append(key)
+    # The other set of weights, the noise of their sample pictures, and a second name of the latent network's time layers.
+    left = [
+        k for k in tensors if not k.startswith(other) and k not in ("x_T", "conds_mean", "conds_std") and ".cond_layers." not in k
+    ]
+    if missing or left:
+        raise ValueError(
+            f"{path} does not hold the network that its `hyper_parameters` describe: "
+            f"{len(missing)} weights are missing ({', '.join(missing[:3])} ...) and {len(left)} have no place "
+            f"({', '.join(left[:3])} ...)."
+        )
+    own = model.state_dict()
+    for name, tensor in state.items():
+        # Their 1x1 convolutions in one dimension, and a 1x1 convolution of a pooled pixel, are our 1x1 convolutions and Linear.
+        if tensor.squeeze().shape != own[name].squeeze().shape:
+            raise ValueError(f"{path}: {name} has shape {tuple(tensor.shape)} where the network has {tuple(own[name].shape)}.")
+        state[name] = tensor.reshape(own[name].shape).float()
+    model.load_state_dict(state, strict=True)
+    return model.eval()
+
+
+def autoencoder_config(hyper: dict[str, Any]) -> AutoencoderConfig:
+    """Our configuration of their `hyper_parameters`.
+
+    Raises:
+        ValueError: a setting that no published model has and that is not implemented.
+    """
+    conf = hyper["model_conf"]
+    for key, value in SUPPORTED.items():
+        if conf.get(key, value) != value:
+            raise ValueError(f"This checkpoint has {key}={conf[key]!r} in model_conf; only {value!r} is supported.")
+    if hyper.get("beta_scheduler", "linear") != "linear":
+        raise ValueError(f"This checkpoint has beta_scheduler={hyper['beta_scheduler']!r}; only 'linear' is supported.")
+    attention = tuple(conf["attention_resolutions"])
+    return AutoencoderConfig(
+        image_size=(conf["image_size"], conf["image_size"]),
+        channels=conf["in_channels"],
+        z_dim=conf["enc_out_channels"],
+        schedule=ScheduleConfig(T=hyper.get("T", 1000)),
+        unet=UNetConfig(
+            base_channels=conf["model_channels"],
+            channel_mult=tuple(conf["channel_mult"]),
+            blocks_per_level=conf["num_res_blocks"],
+            attention_resolutions=attention,
+            attention_heads=conf["num_heads"],
+            embed_channels=conf["embed_channels"],
+            dropout=float(conf["dropout"]),
+        ),
+        encoder=EncoderConfig(
+            base_channels=conf["model_channels"],
+            channel_mult=tuple(conf["enc_channel_mult"] or conf["channel_mult"]),
+            blocks_per_level=conf["enc_num_res_block"],
+            attention_resolutions=tuple(conf["enc_attn_resolutions"] or attention),
+            attention_heads=conf["num_heads"],
+        ),
+    )
+
+
+def prior_config(hyper: dict[str, Any]) -> PriorConfig:
+    """Our configuration of their latent network.
+
+    Raises:
+        ValueError: a setting that no published model has and that is not implemented.
+    """
+    conf = hyper["model_conf"]["latent_net_conf"]
+    layers = conf["num_layers"]
+    expected = {
+        "skip_layers": list(range(1, layers)),
+        "use_norm": True,
+        "condition_bias": 1,
+        "num_time_layers": 2,
+        "time_last_act": False,
+    }
+    for key, value in expected.items():
+        found = list(conf[key]) if isinstance(value, list) else conf[key]
+        if found != value:
+            raise ValueError(f"This checkpoint has {key}={conf[key]!r} in latent_net_conf; only {value!r} is supported.")
+    kind = hyper.get("latent_beta_scheduler", "const0.008")
+    if kind != "linear" and not kind.startswith("const"):
+        raise ValueError(f"This checkpoint has latent_beta_scheduler={kind!r}; only 'linear' and 'const...' are supported.")
+    beta = None if kind == "linear" else float(kind.removeprefix("const"))
+    T = hyper.get("T", 1000)
+    return PriorConfig(
+        z_dim=conf["num_channels"],
+        width=conf["num_hid_channels"],
+        layers=layers,
+        time_channels=conf["num_time_emb_channels"],
+        schedule=ScheduleConfig(T=T) if beta is None else ScheduleConfig(T=T, beta_start=beta, beta_end=beta),
+    )
+
+
+def _autoencoder_names(model: DiffusionAutoencoder) -> Names:
+    yield from _parameters("unet.", model.unet, "", _unet_names(model.unet))
+    yield from _parameters("encoder.", model.encoder, "encoder.", _encoder_names(model.encoder))
+
+
+def _prior_names(net: SkipMLP) -> Names:
+    yield from _parameters("prior.net.", net, "latent_net.", _mlp_names(net))
+
+
+def _parameters(ours: str, root: nn.Module, theirs: str, modules: Names) -> Names:
+    """From pairs of modules to pairs of parameters."""
+    for a, b in modules:
+        for name, _ in root.get_submodule(a).named_parameters(recurse=False):
+            yield f"{ours}{a}.{name}", f"{theirs}{b}.{name}"
+
+
+def _unet_names(unet: UNet) -> Names:
+    yield from (("time.0", "time_embed.time_embed.0"), ("time.2", "time_embed.time_embed.2"))
+    yield from _backbone_names(unet.down, unet.middle)
+    for i, stage in enumerate(unet.up):
+        yield from _stage_names(stage, f"up.{i}", f"output_blocks.{i}")
+    yield from (("norm", "out.0"), ("conv_out", "out.2"))
+
+
+def _encoder_names(encoder: SemanticEncoder) -> Names:
+    yield from _backbone_names(encoder.down, encoder.middle)
+    yield from (("norm", "out.0"), ("linear", "out.3"))
+
+
+def _backbone_names(down: nn.ModuleList, middle: nn.ModuleList) -> Names:
+    yield "conv_in", "input_blocks.0.0"
+    for i, stage in enumerate(down):
+        yield from _stage_names(stage, f"down.{i}", f"input_blocks.{i + 1}")
+    # Theirs is one flat list (block, attention, block); ours is two stages.
+    first, second = middle
+    assert isinstance(first, Stage)
+    assert isinstance(second, Stage)
+    yield from _block_names(first.block, "middle.0.block", "middle_block.0")
+    yield from _attention_names("middle.0.attention", "middle_block.1")
+    yield from _block_names(second.block, "middle.1.block", "middle_block.2")
+
+
+def _stage_names(stage: nn.Module, ours: str, theirs: str) -> Names:
+    assert isinstance(stage, Stage)
+    yield from _block_names(stage.block, f"{ours}.block", f"{theirs}.0")
+    if stage.attention is not None:
+        yield from _attention_names(f"{ours}.attention", f"{theirs}.1")
+    if stage.upsample is not None:
+        yield from _block_names(stage.upsample, f"{ours}.upsample", f"{theirs}.{2 if stage.attention else 1}")
+
+
+def _block_names(block: ResBlock, ours: str, theirs: str) -> Names:
+    yield from ((f"{ours}.norm", f"{theirs}.in_layers.0"), (f"{ours}.conv", f"{theirs}.in_layers.2"))
+    if isinstance(block.skip, nn.Conv2d):
+        yield f"{ours}.skip", f"{theirs}.skip_connection"
+    if block.adagn is not None:
+        yield f"{ours}.adagn.norm", f"{theirs}.out_layers.0"
+        yield f"{ours}.adagn.time", f"{theirs}.emb_layers.1"
+        yield f"{ours}.adagn.semantics", f"{theirs}.cond_emb_layers.1"
+        yield f"{ours}.conv_out", f"{theirs}.out_layers.3"
+
+
+def _attention_names(ours: str, theirs: str) -> Names:
+    for a, b in (("norm", "norm"), ("qkv", "qkv"), ("out", "proj_out")):
+        yield f"{ours}.{a}", f"{theirs}.{b}"
+
+
+def _mlp_names(net: SkipMLP) -> Names:
+    yield from (("time.0", "time_embed.0"), ("time.2", "time_embed.2"))
+    for i in range(len(net.hidden)):
+        for a, b in (("linear", "linear"), ("time", "linear_emb"), ("norm", "norm")):
+            yield f"hidden.{i}.{a}", f"layers.{i}.{b}"
+    yield "out", f"layers.{len(net.hidden)}.linear"

@@ -1,0 +1,7 @@
+"""Networks. None of them knows that it is diffused."""
+
+from diffae.nn.encoder import SemanticEncoder
+from diffae.nn.mlp import SkipMLP
+from diffae.nn.unet import UNet
+
+__all__ = ["SemanticEncoder", "SkipMLP", "UNet"]

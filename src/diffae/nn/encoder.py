@@ -1,0 +1,77 @@
+"""The semantic encoder: image -> z_sem."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from diffae.config import EncoderConfig
+from diffae.nn.layers import GroupNorm, ResBlock, SelfAttention, Stage, check_network
+
+
+class SemanticEncoder(nn.Module):
+    """A CNN like the first half of the UNet, without time, ending in global average pooling and a linear map.
+
+    z_sem is unbounded and has no spatial axes: what it holds is about the whole image.
+
+    Raises:
+        ValueError: a size or width that the network cannot have.
+
+    References:
+        Preechakul et al. 2022, section 3.2. As the authors run it, its residual blocks have a single convolution.
+    """
+
+    def __init__(self, config: EncoderConfig, *, image_size: tuple[int, int], channels: int, z_dim: int) -> None:
+        super().__init__()
+        check_network("encoder", image_size, config.base_channels, config.channel_mult, config.attention_heads)
+        widths = [config.base_channels * mult for mult in config.channel_mult]
+        self.conv_in = nn.Conv2d(channels, widths[0], 3, padding=1)
+        self.down = nn.ModuleList()
+        c = widths[0]
+        for level, width in enumerate(widths):
+            if level > 0:
+                self.down.append(Stage(ResBlock(c, c, resample="down")))
+            for _ in range(config.blocks_per_level):
+                here = min(image_size) // 2**level in config.attention_resolutions
+                attention = SelfAttention(width, config.attention_heads) if here else None
+                self.down.append(Stage(ResBlock(c, width), attention))
+                c = width
+        self.middle = nn.ModuleList([Stage(ResBlock(c, c), SelfAttention(c, config.attention_heads)), Stage(ResBlock(c, c))])
+        self.norm = GroupNorm(c)
+        self.linear = nn.Linear(c, z_dim)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        """z_sem of images in [-1, 1]."""
+        return self.linear(self.features(x))
+
+    def features(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n features"]:
+        """What is pooled over the image, before the linear map to z_sem."""
+        h = self.conv_in(x)
+        for stage in [*self.down, *self.middle]:
+            h = stage(h)
+        return F.silu(self.norm(h)).mean(dim=(2, 3))
+
+    @torch.no_grad()
+    def whiten(self, features: Float[Tensor, "n features"]) -> None:
+        """Sets the last linear map so that z_sem of these features has mean 0 and the identity as covariance.
+
+        The features of an untrained encoder hardly vary from image to image, and do so in a few directions. Their z_sem, which
+        multiplies what the decoder does, then says almost nothing, and the decoder learns to do without it before the encoder
+        learns to say something. After whitening, all that the untrained encoder tells apart reaches the decoder from the
+        first step. (Data-dependent initialisation as in Salimans & Kingma 2016, section 3, here of one layer.)
+
+        Args:
+            features: of at least as many images as z_sem has dimensions. Directions beyond the number of features that
+                vary stay at zero.
+        """
+        d, f = self.linear.weight.double(), features.double()
+        mean = f.mean(0)
+        _, singular, directions = torch.linalg.svd(f - mean, full_matrices=False)
+        variances = singular.square()[: len(d)] / max(len(f) - 1, 1)
+        # A floor keeps directions of rounding errors from being blown up.
+        whitening = directions[: len(d)] / (variances[:, None] + 1e-6 * variances[0]).sqrt()
+        # A random rotation: no component of z_sem is special. It comes from the initial weights, and so from the run's seed.
+        rotation, _ = torch.linalg.qr(d[:, : len(whitening)])
+        weight = rotation @ whitening
+        self.linear.weight.copy_(weight)
+        self.linear.bias.copy_(-(weight @ mean))

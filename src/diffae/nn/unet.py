@@ -1,0 +1,97 @@
+"""The UNet that predicts the noise in x_t, conditioned on t and, where it has one, z_sem."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from diffae.config import UNetConfig
+from diffae.nn.layers import GroupNorm, ResBlock, SelfAttention, Stage, check_network, sinusoid, zero
+
+
+class UNet(nn.Module):
+    """The ADM UNet with AdaGN on time and z_sem; without z_sem (`z_dim=None`) it is the plain DDIM baseline.
+
+    Args:
+        config: widths and depths.
+        image_size: height and width; only decides where attention goes and what sizes are refused here.
+        channels: image channels.
+        z_dim: dimension of z_sem, or None.
+
+    Raises:
+        ValueError: a size or width that the network cannot have.
+
+    References:
+        Dhariwal & Nichol 2021; Preechakul et al. 2022, section 3.1 and appendix A.
+    """
+
+    def __init__(self, config: UNetConfig, *, image_size: tuple[int, int], channels: int, z_dim: int | None) -> None:
+        super().__init__()
+        check_network("unet", image_size, config.base_channels, config.channel_mult, config.attention_heads)
+        self.config = config
+        self.z_dim = z_dim
+        base, embed = config.base_channels, config.embed_channels
+        widths = [base * mult for mult in config.channel_mult]
+
+        def block(c_in: int, c_out: int, **kwargs) -> ResBlock:
+            return ResBlock(c_in, c_out, t_channels=embed, z_dim=z_dim, dropout=config.dropout, **kwargs)
+
+        def attention(c: int, level: int) -> SelfAttention | None:
+            here = min(image_size) // 2**level in config.attention_resolutions
+            return SelfAttention(c, config.attention_heads) if here else None
+
+        self.time = nn.Sequential(nn.Linear(base, embed), nn.SiLU(), nn.Linear(embed, embed))
+        self.conv_in = nn.Conv2d(channels, widths[0], 3, padding=1)
+        self.down = nn.ModuleList()
+        c, skips = widths[0], [widths[0]]
+        for level, width in enumerate(widths):
+            if level > 0:
+                self.down.append(Stage(block(c, c, resample="down")))
+                skips.append(c)
+            for _ in range(config.blocks_per_level):
+                self.down.append(Stage(block(c, width), attention(width, level)))
+                c = width
+                skips.append(c)
+        self.middle = nn.ModuleList([Stage(block(c, c), SelfAttention(c, config.attention_heads)), Stage(block(c, c))])
+        self.up = nn.ModuleList()
+        for level, width in reversed(list(enumerate(widths))):
+            for i in range(config.blocks_per_level + 1):
+                last = level > 0 and i == config.blocks_per_level
+                upsample = block(width, width, resample="up") if last else None
+                self.up.append(Stage(block(c + skips.pop(), width), attention(width, level), upsample))
+                c = width
+        self.norm = GroupNorm(c)
+        self.conv_out = zero(nn.Conv2d(c, channels, 3, padding=1))
+
+    def forward(
+        self,
+        x_t: Float[Tensor, "n c h w"],
+        t: Float[Tensor, " n"],
+        *,
+        z_sem: Float[Tensor, "n d"] | None = None,
+    ) -> Float[Tensor, "n c h w"]:
+        """What the network predicts (eps or v) for noisy images.
+
+        Args:
+            x_t: noisy images.
+            t: timesteps 0..T-1, which need not be integers.
+            z_sem: semantic codes; required where the network has `z_dim`, refused where it has none.
+        """
+        if (z_sem is None) != (self.z_dim is None):
+            raise ValueError(
+                "This UNet is conditioned on z_sem: pass z_sem=ae.encode(x)."
+                if z_sem is None
+                else "This UNet is unconditional (z_dim=None): it takes no z_sem."
+            )
+        e_t = F.silu(self.time(sinusoid(t, self.config.base_channels).to(x_t.dtype)))
+        z = None if z_sem is None else F.silu(z_sem)
+        h = self.conv_in(x_t)
+        skips = [h]
+        for stage in self.down:
+            h = stage(h, e_t, z)
+            skips.append(h)
+        for stage in self.middle:
+            h = stage(h, e_t, z)
+        for stage in self.up:
+            h = stage(torch.cat([h, skips.pop()], dim=1), e_t, z)
+        return self.conv_out(F.silu(self.norm(h)))

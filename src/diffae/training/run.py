@@ -1,0 +1,330 @@
+"""A run directory: what was asked for, how it went, and what came of it.
+
+config.json             the resolved configuration
+metrics.jsonl           one line per logged step or validation
+checkpoints/            the newest two, for going on
+pictures/               fixed images and a fixed x_T, over time
+model/                  the EMA weights, as `diffae.load(RUN)` reads them
+tensorboard/            the metrics again
+"""
+
+import contextlib
+import dataclasses
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from diffae import seeding
+from diffae.autoencoder import DiffusionAutoencoder
+from diffae.config import Precision, RunConfig, TrainingConfig, differences, read_json, to_dict
+from diffae.data.dataset import ImageSet, Order, training_batch
+from diffae.files import write_text
+from diffae.pictures import save_png, scale_for, sheet
+from diffae.training.health import Health, check_health
+from diffae.training.loop import HOLD, NonFiniteLoss, Step, training_steps
+from diffae.training.state import TrainingState, checkpoint_file, newest_checkpoint
+
+WHITENED_IMAGES = 2048
+"""Images over which z_sem is whitened at the start."""
+
+BUDGET = ("training.images", "training.minutes")
+"""Settings that may change when a run goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Training is about to begin, or to go on."""
+
+    config: RunConfig
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """One optimizer step was taken."""
+
+    step: Step
+    total: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """The averaged weights were validated."""
+
+    images: int
+    health: Health
+
+
+@dataclass(frozen=True, slots=True)
+class Pictured:
+    """A picture was written."""
+
+    file: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The budget is used up, or the run was asked to stop and can go on later."""
+
+    images: int
+    interrupted: bool
+
+
+Event = Started | Stepped | Validated | Pictured | Finished
+
+
+def resolve(asked: RunConfig, out: Path) -> RunConfig:
+    """The configuration of the run at `out`: the one asked for, or, where the run exists, its own with the new budget.
+
+    Raises:
+        ValueError: no budget, or the run exists and is not the one asked for; the message names the settings.
+    """
+    if asked.training.images is None and asked.training.minutes is None:
+        raise ValueError("A run needs a budget: give training.images, or training.minutes.")
+    file = out / "config.json"
+    if not file.is_file():
+        if out.is_dir() and any(out.iterdir()):
+            raise ValueError(f"{out} is not empty and holds no run (no config.json). Give another folder.")
+        training = dataclasses.replace(asked.training, precision=_precision(asked.training.precision))
+        return dataclasses.replace(asked, training=training)
+    stored = read_json(RunConfig, file)
+    changed = differences(stored, asked)
+    if asked.training.precision == "auto":
+        changed.pop("training.precision", None)
+    refused = {name: pair for name, pair in changed.items() if name not in BUDGET}
+    if refused:
+        listed = ", ".join(f"{name} is {a!r} there and {b!r} now" for name, (a, b) in refused.items())
+        raise ValueError(f"{out} holds a run with other settings: {listed}. Ask for the same, or give another folder.")
+    same_minutes = asked.training.images is None and asked.training.minutes == stored.training.minutes
+    if same_minutes or not any(name in changed for name in BUDGET):
+        return stored
+    training = dataclasses.replace(stored.training, images=asked.training.images, minutes=asked.training.minutes)
+    return dataclasses.replace(stored, training=training)
+
+
+def train(config: RunConfig, data: ImageSet, out: Path, *, accelerator: Accelerator | None = None) -> Iterator[Event]:
+    """Trains the run at `out` until its budget is used up, going on from its newest checkpoint.
+
+    Args:
+        config: resolved, see `resolve`.
+        data: the images that `config.data` describes.
+        out: the run directory.
+        accelerator: devices and processes; by default what `accelerate` finds.
+
+    Yields:
+        What happened, as it happens.
+
+    Raises:
+        ValueError: a damaged checkpoint, or a configuration that cannot be trained.
+        NonFiniteLoss: the message names the step and the images of the batch; the newest checkpoint is intact.
+    """
+    training = config.training
+    accelerator = accelerator or create_accelerator(training.precision)
+    main, device = accelerator.is_main_process, accelerator.device
+    newest = newest_checkpoint(out / "checkpoints")
+    torch.manual_seed(seeding.mix(training.seed, "weights"))
+    model = DiffusionAutoencoder(config.model).to(device)
+    if training.precision == "bfloat16":
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    order = Order(data.train, seed=seeding.mix(training.seed, "order"))
+    if training.whitened_start and newest is None:
+        with torch.no_grad():
+            parts = np.array_split(np.unique([order[p] for p in range(WHITENED_IMAGES)]), 16)
+            model.encoder.whiten(torch.cat([model.encoder.features(data.images(p).to(device)) for p in parts]))
+    state = TrainingState.start(model, training)
+    if newest is not None:
+        state.load(newest)
+    if main:
+        _write_config(out, config)
+    noisy = training.timesteps == "noisy"
+
+    def batch(positions: range) -> torch.Tensor:
+        return training_batch(data, order, positions, seed=training.seed, flip=config.data.flip)[0]
+
+    def loss(x: torch.Tensor, seeds: list[int]) -> torch.Tensor:
+        return model.loss(x, seeds, noisy=noisy)
+
+    budget = Budget(training, started_at=state.step * training.batch_size)
+    show = data.images(data.validation[:8] if len(data.validation) else data.train[:8]).to(device)
+    held_out = data.validation[: training.validation_images]
+    log = Log(out, images=budget.start) if main else None
+    due = Due(training, images=budget.start)
+    yield Started(config, budget.start)
+    with stop_requested() as stop:
+        steps = training_steps(state, loss, batch, training, accelerator=accelerator, total=lambda: budget.total, stop=stop)
+        images, interrupted = budget.start, False
+        while not interrupted and (budget.total is None or images < budget.total):
+            try:
+                step = next(steps)
+            except NonFiniteLoss as error:
+                names = [data.names[order[p]] for p in error.positions]
+                raise NonFiniteLoss(error.loss, error.step, error.positions, names) from None
+            images, interrupted = step.images, step.stop
+            if budget.calibrate(images, accelerator):
+                config = dataclasses.replace(config, training=dataclasses.replace(training, images=budget.total))
+                if main:
+                    _write_config(out, config)
+                    _save(state, out, images)
+            yield Stepped(step, budget.total)
+            done = interrupted or (budget.total is not None and images >= budget.total)
+            if log and (due("log", images) or done):
+                log.write(images, {"loss": step.loss, "learning_rate": step.learning_rate, "gradient_norm": step.gradient_norm})
+            if main and (due("checkpoint", images) or done):
+                _save(state, out, images)
+            if log and len(held_out) > 1 and (due("validate", images) or (done and not interrupted)):
+                x = data.images(held_out).to(device)
+                health = check_health(state.ema, x, batch_size=training.batch_size, noisy=noisy, seed=training.seed)
+                log.write(images, health.metrics())
+                yield Validated(images, health)
+            if main and (due("sample", images) or (done and not interrupted)):
+                yield Pictured(draw(state.ema, show, out / "pictures" / f"images-{images:012d}.png"))
+    if log:
+        log.close()
+    yield Finished(images, interrupted)
+
+
+@torch.no_grad()
+def draw(model: DiffusionAutoencoder, x: torch.Tensor, file: Path) -> Path:
+    """Rows of: the images, the mean that z_sem leaves possible, z_sem with fixed noise, z_sem with inferred x_T."""
+    z_sem = model.encode(x)
+    rows = [x, model.decode_mean(z_sem), model.decode(z_sem, steps=20), model.reconstruct(x, steps=20)]
+    return save_png(sheet(rows, scale=scale_for(x)), file)
+
+
+def create_accelerator(precision: Precision) -> Accelerator:
+    """Devices and processes as `accelerate` finds them, computing in a resolved precision."""
+    return Accelerator(mixed_precision="bf16" if precision == "bfloat16" else "no")
+
+
+class Budget:
+    """How many images to see: given, or found once from the minutes and the rate of the first minute."""
+
+    def __init__(self, config: TrainingConfig, *, started_at: int) -> None:
+        self.total = config.images
+        self.start = started_at
+        self._minutes = config.minutes
+        self._batch = config.batch_size
+        self._clock: tuple[int, float] | None = None
+
+    def calibrate(self, images: int, accelerator: Accelerator) -> bool:
+        """Fixes the total when the first minute (a tenth of a shorter budget) is over; True at that moment."""
+        if self.total is not None or self._minutes is None:
+            return False
+        if self._clock is None:
+            # The first step allocates and is not typical.
+            self._clock = (images, time.monotonic())
+            return False
+        seconds = time.monotonic() - self._clock[1]
+        wait = min(60.0, 6.0 * self._minutes)
+        decision: list[int | None] = [None]
+        if seconds >= wait and images > self._clock[0]:
+            rate = (images - self._clock[0]) / seconds
+            # A new run's budget is so large that the learning rate's hold is not over yet.
+            least = images / HOLD if self.start == 0 and self._minutes > 1 else images
+            total = max(rate * 60 * self._minutes, least)
+            decision[0] = -(-round(total) // self._batch) * self._batch
+        if accelerator.num_processes > 1:
+            broadcast_object_list(decision)
+        self.total = decision[0]
+        return self.total is not None
+
+
+class Due:
+    """Whether something that happens every so many images is due: once per multiple, also across a resume."""
+
+    def __init__(self, config: TrainingConfig, *, images: int) -> None:
+        self._every = {
+            "log": config.log_every,
+            "validate": config.validate_every,
+            "sample": config.sample_every,
+            "checkpoint": config.checkpoint_every,
+        }
+        self._last = dict.fromkeys(self._every, images)
+
+    def __call__(self, what: str, images: int) -> bool:
+        before, self._last[what] = self._last[what], images
+        return images // self._every[what] > before // self._every[what]
+
+
+class Log:
+    """metrics.jsonl and TensorBoard; lines beyond the checkpoint that a run goes on from are dropped."""
+
+    def __init__(self, out: Path, *, images: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._file = out / "metrics.jsonl"
+        kept = [line for line in read_metrics(out) if line["images"] <= images]
+        write_text(self._file, "".join(json.dumps(line) + "\n" for line in kept))
+        self._board = SummaryWriter(str(out / "tensorboard"), purge_step=images + 1 if images else None)
+
+    def write(self, images: int, values: dict[str, float]) -> None:
+        line = {"images": images, "time": round(time.time(), 1)} | {k: float(f"{v:.6g}") for k, v in values.items()}
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        for name, value in values.items():
+            self._board.add_scalar(name, value, images)
+
+    def close(self) -> None:
+        self._board.close()
+
+
+def read_metrics(out: Path) -> list[dict[str, float]]:
+    """The lines of a run's metrics.jsonl; a last line that was cut short is left out."""
+    file = out / "metrics.jsonl"
+    lines = []
+    for text in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            lines.append(json.loads(text))
+    return lines
+
+
+@contextlib.contextmanager
+def stop_requested() -> Iterator[Callable[[], bool]]:
+    """Turns Ctrl-C and SIGTERM into a question asked between steps; a second Ctrl-C interrupts at once."""
+    asked = False
+
+    def handler(number: int, frame: object) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    previous = {}
+    with contextlib.suppress(ValueError):  # Not in the main thread: then there are no signals to handle.
+        previous = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for s, old in previous.items():
+            signal.signal(s, old)
+
+
+def _precision(asked: Precision) -> Precision:
+    """bfloat16 where the processor computes in it; elsewhere it is emulated, and many times slower than float32."""
+    if asked != "auto":
+        return asked
+    if torch.cuda.is_available():
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    capabilities = torch.cpu.get_capabilities()
+    return "bfloat16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "float32"
+
+
+def _write_config(out: Path, config: RunConfig) -> None:
+    write_text(out / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
+
+
+def _save(state: TrainingState[DiffusionAutoencoder], out: Path, images: int) -> None:
+    """Writes a checkpoint and the model, and keeps the newest two checkpoints."""
+    folder = out / "checkpoints"
+    state.save(checkpoint_file(folder, images))
+    state.ema.save_pretrained(out / "model")
+    for old in sorted(folder.glob("images-*.safetensors"))[:-2]:
+        old.unlink()

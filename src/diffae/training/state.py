@@ -1,0 +1,111 @@
+"""What training has reached: weights, their moving average, optimizer. One file, atomic, read without running code.
+
+No generator state is saved, because there is none: every draw is a function of the run's seed and of what it is for.
+"""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import safetensors
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from diffae.config import TrainingConfig
+from diffae.files import replacing
+
+FORMAT = "diffae-checkpoint-1"
+M = TypeVar("M", bound=nn.Module)
+
+
+@dataclass(slots=True)
+class TrainingState(Generic[M]):
+    """Everything that a training step changes.
+
+    Attributes:
+        model: the weights being trained.
+        ema: their exponential moving average.
+        optimizer: Adam's moments.
+        step: optimizer steps taken.
+    """
+
+    model: M
+    ema: M
+    optimizer: torch.optim.AdamW
+    step: int = 0
+
+    @classmethod
+    def start(cls, model: M, config: TrainingConfig) -> "TrainingState[M]":
+        """The state before the first step; the average starts at the initial weights, as in the authors' code."""
+        ema = copy.deepcopy(model).eval().requires_grad_(False)
+        optimizer = torch.optim.AdamW(
+            model.parameters(),
+            lr=config.learning_rate,
+            betas=config.adam_betas,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        return cls(model.train(), ema, optimizer)
+
+    @torch.no_grad()
+    def update_ema(self, decay: float) -> None:
+        """`ema <- decay ema + (1 - decay) weights`, with a smaller decay in the first steps, when the initial weights that
+        the average starts from would still fill it: min(decay, (1 + step) / (10 + step))."""
+        decay = min(decay, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), 1 - decay)
+
+    def save(self, file: Path) -> None:
+        """Writes the state to one safetensors file, atomically."""
+        tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"ema/{k}": v for k, v in self.ema.state_dict().items()}
+        for name, parameter in self.model.named_parameters():
+            for moment in ("exp_avg", "exp_avg_sq"):
+                if parameter in self.optimizer.state:
+                    tensors[f"{moment}/{name}"] = self.optimizer.state[parameter][moment]
+        tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+        with replacing(file) as part:
+            safetensors.torch.save_file(tensors, part, metadata={"format": FORMAT, "step": str(self.step)})
+
+    def load(self, file: Path) -> None:
+        """Restores the state from `save`'s file.
+
+        Raises:
+            ValueError: the file is damaged, or another network's.
+        """
+        try:
+            with safetensors.safe_open(file, "pt") as opened:
+                metadata = opened.metadata() or {}
+            tensors = safetensors.torch.load_file(file)
+        except SafetensorError as error:
+            raise ValueError(
+                f"The checkpoint {file} is damaged or cut short ({error}). Delete it to go on from the one before it."
+            ) from None
+        if metadata.get("format") != FORMAT:
+            raise ValueError(f"{file} is not a checkpoint of a diffae run.")
+        self.step = int(metadata["step"])
+        for prefix, module in (("model/", self.model), ("ema/", self.ema)):
+            module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+        for name, parameter in self.model.named_parameters():
+            if f"exp_avg/{name}" in tensors:
+                self.optimizer.state[parameter] = {
+                    "step": torch.tensor(float(self.step), device=parameter.device),
+                    **{m: _like(tensors[f"{m}/{name}"], parameter) for m in ("exp_avg", "exp_avg_sq")},
+                }
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint of the most images in a folder, or None. A file still being written has another name."""
+    return max(folder.glob("images-*.safetensors"), default=None)
+
+
+def checkpoint_file(folder: Path, images: int) -> Path:
+    """The name of a checkpoint; names sort by images."""
+    return folder / f"images-{images:012d}.safetensors"
+
+
+def _like(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """The tensor with the parameter's device and memory layout, which the optimizer's arithmetic follows."""
+    return torch.empty_like(parameter).copy_(tensor).detach()

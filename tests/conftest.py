@@ -1,0 +1,94 @@
+"""Shapes and types are enforced while testing; tests never touch the user's cache, and use one thread a worker."""
+
+import os
+
+import pytest
+from jaxtyping import install_import_hook
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Not the autoencoder, whose own checks tell users what is wrong in words of their own, and are tested.
+CHECKED = [
+    "schedule",
+    "solvers",
+    "latents",
+    "seeding",
+    "nn.unet",
+    "nn.encoder",
+    "nn.mlp",
+    "prior",
+    "pictures",
+    "evaluation",
+    "data",
+]
+install_import_hook([f"diffae.{name}" for name in CHECKED], "beartype.beartype")
+
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
+
+from diffae.config import (  # noqa: E402
+    AutoencoderConfig,
+    DataConfig,
+    EncoderConfig,
+    RunConfig,
+    TrainingConfig,
+    UNetConfig,
+)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("DIFFAE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session")
+def tiny() -> AutoencoderConfig:
+    """The smallest autoencoder that has every part: levels, attention, both codes."""
+    return AutoencoderConfig(
+        image_size=(8, 8),
+        z_dim=6,
+        unet=UNetConfig(
+            base_channels=8, channel_mult=(1, 2), blocks_per_level=1, attention_resolutions=(4,), embed_channels=16, dropout=0.0
+        ),
+        encoder=EncoderConfig(base_channels=8, channel_mult=(1, 2), blocks_per_level=1, attention_resolutions=(4,)),
+    )
+
+
+@pytest.fixture
+def make_images(tmp_path):
+    """Writes `num` small PNGs into a folder and returns it."""
+
+    def make(num=24, *, size=(16, 16), folder="images"):
+        from PIL import Image
+
+        root = tmp_path / folder
+        root.mkdir(parents=True, exist_ok=True)
+        generator = torch.Generator().manual_seed(0)
+        for i in range(num):
+            pixels = torch.randint(0, 256, (size[1], size[0], 3), dtype=torch.uint8, generator=generator)
+            Image.fromarray(pixels.numpy()).save(root / f"{i:03d}.png")
+        return root
+
+    return make
+
+
+@pytest.fixture
+def tiny_run(tiny, make_images):
+    """The configuration of a run that takes seconds."""
+    from dataclasses import replace
+
+    def make(*, images=64, source=None, model=None, data=None, **training):
+        return RunConfig(
+            preset="tiny",
+            model=replace(tiny, **(model or {})),
+            data=DataConfig(source=str(source or make_images()), **({"validation": 0.25} | (data or {}))),
+            training=TrainingConfig(
+                **{"images": images, "batch_size": 8, "learning_rate": 1e-3, "log_every": 8, "validate_every": 32}
+                | {"sample_every": 32, "checkpoint_every": 16, "ema_decay": 0.9, "precision": "float32"}
+                | training
+            ),
+        )
+
+    return make

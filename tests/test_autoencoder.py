@@ -1,0 +1,150 @@
+"""The two codes, their compositions, and what is refused."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from test_nn import perturb
+
+import diffae
+from diffae.autoencoder import DiffusionAutoencoder
+from diffae.config import PriorConfig
+from diffae.latents import Standardizer, lerp, slerp
+from diffae.prior import LatentPrior
+
+
+@pytest.fixture(scope="module")
+def ae(tiny):
+    torch.manual_seed(0)
+    # A v-prediction near zero is the exact one for white images: a denoiser that inversion can be tested on untrained.
+    model = perturb(DiffusionAutoencoder(replace(tiny, prediction="v"))).eval()
+    model.prior = perturb(LatentPrior(PriorConfig(z_dim=6, width=16, layers=3))).eval()
+    model.standardizer = Standardizer(torch.full((6,), 2.0), torch.full((6,), 0.5))
+    return model
+
+
+@pytest.fixture(scope="module")
+def x():
+    return torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def test_more_steps_reconstruct_better(ae, x):
+    errors = [(ae.reconstruct(x[:1], steps=steps) - x[:1]).square().mean().item() for steps in (10, 50, 250)]
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 1e-3
+
+
+def test_render_of_infer_is_reconstruct_and_another_z_sem_changes_it(ae, x):
+    code = ae.infer(x, steps=10)
+    assert torch.equal(ae.render(code), ae.reconstruct(x, steps=10))
+    assert not torch.allclose(ae.render(code, z_sem=code.z_sem + 5), ae.render(code))
+
+
+def test_a_sample_depends_on_its_number_and_the_seed_alone(ae):
+    five, three = ae.sample(5, steps=2, prior_steps=2, seed=7, batch_size=2), ae.sample(3, steps=2, prior_steps=2, seed=7)
+    assert torch.allclose(five[:3], three, atol=1e-5)
+    assert not torch.allclose(ae.sample(3, steps=2, prior_steps=2, seed=8), three)
+    z_sem = torch.zeros(4, 6)
+    assert torch.allclose(ae.decode(z_sem, steps=2)[:2], ae.decode(z_sem[:2], steps=2), atol=1e-5)
+
+
+def test_a_generator_may_stand_for_the_seed(ae):
+    z_sem = torch.zeros(2, 6)
+    once, again = (ae.decode(z_sem, steps=2, generator=torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(once, again)
+    assert not torch.equal(once, ae.decode(z_sem, steps=2, generator=torch.Generator().manual_seed(4)))
+
+
+def test_decode_without_x_T_stays_in_range(ae):
+    x_hat = ae.decode(torch.zeros(2, 6), steps=10)
+    assert x_hat.abs().max() <= 1
+
+
+def test_vary_gives_different_images_of_one_z_sem(ae, x):
+    varied = ae.vary(x, num=2, steps=5)
+    assert varied.shape == (3, 2, 3, 8, 8)
+    assert not torch.allclose(varied[:, 0], varied[:, 1])
+
+
+def test_interpolation_ends_at_the_reconstructions(ae, x):
+    frames = ae.interpolate(x[:1], x[1:2], [0.0, 0.5, 1.0], steps=10)
+    assert frames.shape == (1, 3, 3, 8, 8)
+    assert torch.allclose(frames[:, 0], ae.reconstruct(x[:1], steps=10), atol=1e-4)
+    assert torch.allclose(frames[:, 2], ae.reconstruct(x[1:2], steps=10), atol=1e-4)
+
+
+def test_the_mean_decode_is_the_mean_where_noise_says_nothing(ae):
+    # With a v-predicting network whose output is -m everywhere, x_0 = alpha x_t + sigma m is m at the last timestep.
+    model = DiffusionAutoencoder(replace(ae.config, prediction="v")).eval()
+    torch.nn.init.constant_(model.unet.conv_out.bias, -0.25)
+    mean = model.decode_mean(torch.zeros(2, 6))
+    assert (mean - 0.25).abs().max() < 0.05
+
+
+def test_slerp_is_exact_at_its_ends_and_keeps_the_norm():
+    a, b = torch.randn(2, 4, 500)
+    assert torch.allclose(slerp(a, b, 0.0), a)
+    assert torch.allclose(slerp(a, b, 1.0), b)
+    unit_a, unit_b = (v / v.norm(dim=1, keepdim=True) for v in (a, b))
+    assert torch.allclose(slerp(unit_a, unit_b, 0.3).norm(dim=1), torch.ones(4), atol=1e-5)
+    assert torch.allclose(slerp(a, 2 * a, 0.5), lerp(a, 2 * a, 0.5))
+    with pytest.raises(ValueError, match="zero vector"):
+        slerp(a, torch.zeros_like(a), 0.5)
+
+
+def test_standardised_codes_have_mean_zero_and_variance_one():
+    z = torch.randn(100, 4) * 3 + 5
+    s = Standardizer.fit(z)
+    assert torch.allclose(s(z).mean(0), torch.zeros(4), atol=1e-5)
+    assert torch.allclose(s(z).std(0), torch.ones(4), atol=1e-5)
+    assert torch.allclose(s.inverse(s(z)), z, atol=1e-5)
+    with pytest.raises(ValueError, match="at least two codes, got 1"):
+        Standardizer.fit(z[:1])
+
+
+def test_the_loss_of_a_batch_is_the_mean_of_its_images(ae, x):
+    whole = ae.loss(x, [1, 2, 3])
+    parts = torch.stack([ae.loss(x[i : i + 1], [i + 1]) for i in range(3)])
+    assert torch.allclose(whole, parts.mean(), atol=1e-6)
+
+
+def test_saving_and_loading_gives_the_same_model(ae, x, tmp_path):
+    ae.save_pretrained(tmp_path / "model")
+    again = diffae.load(tmp_path / "model")
+    assert torch.equal(again.encode(x), ae.encode(x))
+    assert torch.equal(again.sample(1, steps=2, prior_steps=2), ae.sample(1, steps=2, prior_steps=2))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: (x + 1) * 127.5, r"Expected images in \[-1, 1\], got .*\.\.25.*: divide by 127.5 and subtract 1"),
+        (lambda x: x[:, :1], r"Expected images of shape \(n, 3, 8, 8\), got \(3, 1, 8, 8\)"),
+        (lambda x: x / 0 * 0, r"not a number"),
+    ],
+)
+def test_images_of_the_wrong_kind_are_refused(ae, x, change, message):
+    with pytest.raises(ValueError, match=message):
+        ae.encode(change(x))
+
+
+def test_bytes_are_refused(ae):
+    with pytest.raises(TypeError, match=r"got torch.uint8: convert, divide by 127.5 and subtract 1"):
+        ae.encode(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
+
+
+def test_uniform_noise_is_refused(ae):
+    with pytest.raises(ValueError, match=r"draw it with torch.randn, not torch.rand"):
+        ae.decode(torch.zeros(1, 6), torch.rand(1, 3, 8, 8), steps=2)
+
+
+def test_codes_of_another_shape_are_refused(ae, x):
+    with pytest.raises(ValueError, match=r"Expected z_sem of shape \(3, 6\), got \(2, 6\)"):
+        ae.invert(x, torch.zeros(2, 6))
+    with pytest.raises(ValueError, match=r"Expected x_T of shape \(1, 3, 8, 8\)"):
+        ae.decode(torch.zeros(1, 6), torch.randn(2, 3, 8, 8))
+
+
+def test_without_a_prior_there_is_no_sampling(tiny):
+    with pytest.raises(ValueError, match="no latent prior, so it can reconstruct and edit but not sample"):
+        DiffusionAutoencoder(tiny).sample(1)

@@ -1,0 +1,72 @@
+"""Configurations: strict, complete, and the same after a round trip."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffae import config as config_module
+from diffae.config import AutoencoderConfig, DataConfig, RunConfig, TrainingConfig, differences, from_dict, read_json, to_dict
+from diffae.presets import PRESETS, preset
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_survives_json(name):
+    once = preset(name)
+    assert from_dict(RunConfig, json.loads(json.dumps(to_dict(once)))) == once
+    assert once.preset == name
+
+
+@given(st.floats(1e-6, 1, allow_nan=False), st.integers(1, 10**9), st.lists(st.integers(1, 8), min_size=1, max_size=6))
+def test_any_values_survive_json(rate, images, mult):
+    unet = config_module.UNetConfig(channel_mult=tuple(mult))
+    once = RunConfig(model=AutoencoderConfig(unet=unet), training=TrainingConfig(learning_rate=rate, images=images))
+    assert from_dict(RunConfig, json.loads(json.dumps(to_dict(once)))) == once
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"model": {"unet": {"dropuot": 0.1}}}, ValueError, r"Unknown setting 'model.unet.dropuot'. Known here: attention_heads"),
+        ({"training": {"batch_size": "big"}}, TypeError, "training.batch_size must be int, got 'big'"),
+        ({"training": {"batch_size": True}}, TypeError, "training.batch_size must be int, got True"),
+        ({"training": {"images": 1.5}}, TypeError, "training.images must be int or null, got 1.5"),
+        ({"model": {"prediction": "x"}}, TypeError, "model.prediction must be one of 'eps', 'v', got 'x'"),
+        ({"model": {"image_size": [64]}}, TypeError, r"model.image_size must be tuple\[int, int\], got \[64\]"),
+        ({"model": {"image_size": [64, "64"]}}, TypeError, r"model.image_size\[1\] must be int, got '64'"),
+        ({"model": 3}, TypeError, "model must be an object of settings, got 3"),
+    ],
+)
+def test_a_wrong_setting_is_named_by_its_path(change, error, message):
+    with pytest.raises(error, match=message):
+        from_dict(RunConfig, change)
+
+
+def test_a_file_that_is_no_json_is_named(tmp_path):
+    (tmp_path / "config.json").write_text("{cut sho")
+    with pytest.raises(ValueError, match="config.json is not valid JSON"):
+        read_json(RunConfig, tmp_path / "config.json")
+    (tmp_path / "config.json").write_text('{"speed": 1}')
+    with pytest.raises(ValueError, match="config.json: Unknown setting 'speed'"):
+        read_json(RunConfig, tmp_path / "config.json")
+
+
+def test_differences_are_found_by_path():
+    a = RunConfig()
+    b = dataclasses.replace(a, data=DataConfig(flip=False), training=TrainingConfig(batch_size=2))
+    assert differences(a, b) == {"data.flip": (True, False), "training.batch_size": (128, 2)}
+    assert differences(a, a) == {}
+
+
+def test_every_configuration_is_frozen_and_every_setting_is_explained():
+    source = Path(config_module.__file__).read_text()
+    for cls in vars(config_module).values():
+        if dataclasses.is_dataclass(cls):
+            assert cls.__dataclass_params__.frozen
+            assert cls.__doc__
+            for f in dataclasses.fields(cls):
+                after = source.partition(f"class {cls.__name__}:")[2].partition(f"\n    {f.name}: ")[2]
+                assert after.splitlines()[1].lstrip().startswith('"""'), f"{cls.__name__}.{f.name} has no docstring"

@@ -1,0 +1,128 @@
+"""The networks' contract: shapes, gradients, sizes, what is refused."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from diffae.autoencoder import DiffusionAutoencoder
+from diffae.config import EncoderConfig, PriorConfig, UNetConfig
+from diffae.nn import SkipMLP, UNet
+from diffae.nn.layers import AdaGN, SelfAttention
+from diffae.presets import PRESETS, preset
+
+
+def perturb(module):
+    """Away from the zeros that some layers start with, so that every path carries a signal."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in module.parameters():
+            p.add_(0.05 * torch.randn(p.shape, generator=generator))
+    return module
+
+
+@pytest.mark.parametrize(("channels", "size", "z_dim"), [(3, (8, 8), 6), (1, (8, 8), 5), (7, (8, 16), 1), (3, (16, 4), 33)])
+def test_every_parameter_gets_a_finite_gradient(tiny, channels, size, z_dim):
+    model = perturb(DiffusionAutoencoder(replace(tiny, channels=channels, image_size=size, z_dim=z_dim)))
+    x = torch.rand(4, channels, *size) * 2 - 1
+    model.loss(x, [1, 2, 3, 4]).backward()
+    for name, p in model.named_parameters():
+        assert p.grad is not None, name
+        assert torch.isfinite(p.grad).all(), name
+        assert p.grad.abs().max() > 0, name
+    z_sem = model.encode(x)
+    assert z_sem.shape == (4, z_dim)
+    assert model.decode(z_sem, steps=2).shape == x.shape
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("celeba64", 90_839_235),
+        ("ffhq128", 128_545_155),
+        ("horse128", 128_545_155),
+        ("bedroom128", 128_545_155),
+        ("ffhq256", 168_492_291),
+    ],
+)
+def test_the_papers_models_have_the_papers_size(name, parameters):
+    with torch.device("meta"):
+        model = DiffusionAutoencoder(preset(name).model)
+    assert sum(p.numel() for p in model.parameters()) == parameters
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_can_be_built(name):
+    with torch.device("meta"):
+        DiffusionAutoencoder(preset(name).model)
+
+
+def test_adagn_is_the_formula_of_the_paper_as_run():
+    layer = perturb(AdaGN(8, 5, 3))
+    h, t, z = torch.randn(2, 8, 4, 4), torch.randn(2, 5), torch.randn(2, 3)
+    t_s, t_b = layer.time(t)[:, :, None, None].chunk(2, dim=1)
+    z_s = layer.semantics(z)[:, :, None, None]
+    expected = (layer.norm(h) * (1 + t_s) + t_b) * (1 + z_s)
+    assert torch.allclose(layer(h, t, z), expected, atol=1e-6)
+
+
+def test_attention_with_several_heads_splits_heads_before_q_k_v():
+    layer = perturb(SelfAttention(8, heads=2))
+    x = torch.randn(2, 8, 3, 3)
+    q_k_v = layer.qkv(layer.norm(x)).reshape(2 * 2, 3 * 4, 9)
+    q, k, v = q_k_v.split(4, dim=1)
+    weight = torch.softmax(torch.einsum("bct,bcs->bts", q, k) / 4**0.5, dim=-1)
+    a = torch.einsum("bts,bcs->bct", weight, v).reshape(2, 8, 3, 3)
+    assert torch.allclose(layer(x), x + layer.out(a), atol=1e-6)
+
+
+def test_a_whitened_encoder_starts_with_uncorrelated_codes_of_unit_variance(tiny):
+    encoder = DiffusionAutoencoder(tiny).encoder
+    x = torch.rand(200, 3, 8, 8) * 2 - 1
+    before = encoder(x)
+    encoder.whiten(encoder.features(x))
+    z = encoder(x)
+    assert before.std(0).max() < 0.3
+    assert z.mean(0).abs().max() < 1e-3
+    assert (torch.cov(z.T) - torch.eye(6)).abs().max() < 0.05
+
+
+def test_whitening_survives_fewer_directions_than_dimensions(tiny):
+    encoder = DiffusionAutoencoder(replace(tiny, z_dim=40)).encoder
+    x = torch.rand(5, 3, 8, 8) * 2 - 1
+    encoder.whiten(encoder.features(x))
+    assert torch.isfinite(encoder(x)).all()
+    assert encoder(x).std(0).max() < 3
+
+
+def test_without_z_sem_the_unet_is_the_plain_ddim():
+    config = UNetConfig(base_channels=8, channel_mult=(1, 2), blocks_per_level=1, embed_channels=16)
+    plain = UNet(config, image_size=(8, 8), channels=3, z_dim=None)
+    x, t = torch.randn(2, 3, 8, 8), torch.tensor([3.0, 900.0])
+    assert plain(x, t).shape == x.shape
+    with pytest.raises(ValueError, match="takes no z_sem"):
+        plain(x, t, z_sem=torch.zeros(2, 4))
+    conditional = UNet(config, image_size=(8, 8), channels=3, z_dim=4)
+    with pytest.raises(ValueError, match="is conditioned on z_sem"):
+        conditional(x, t)
+
+
+def test_time_may_be_fractional():
+    net = perturb(SkipMLP(PriorConfig(z_dim=4, width=8, layers=3, time_channels=6)))
+    z = torch.randn(1, 4).expand(3, 4)
+    low, middle, high = net(z, torch.tensor([10.0, 10.5, 11.0])).double()
+    assert not torch.equal(low, middle)
+    assert torch.allclose((low + high) / 2, middle, atol=0.05 * (low - high).norm().item() + 1e-4)
+
+
+def test_sizes_that_the_levels_do_not_divide_are_refused_with_the_nearest(tiny):
+    with pytest.raises(ValueError, match=r"encoder need image sides divisible by 2, got 9 x 8; the nearest such size is 8 x 8"):
+        DiffusionAutoencoder(replace(tiny, image_size=(9, 8)))
+    deep = replace(tiny, encoder=EncoderConfig(base_channels=8, channel_mult=(1, 1, 1, 1, 1), attention_resolutions=()))
+    with pytest.raises(ValueError, match="encoder need image sides divisible by 16, got 8 x 8"):
+        DiffusionAutoencoder(deep)
+
+
+def test_heads_must_divide_channels(tiny):
+    with pytest.raises(ValueError, match="cannot divide 8 channels into 3 attention heads"):
+        DiffusionAutoencoder(replace(tiny, unet=replace(tiny.unet, attention_heads=3)))

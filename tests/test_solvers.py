@@ -1,0 +1,114 @@
+"""The solvers against problems whose exact solution is known, and against another library."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from diffae.config import ScheduleConfig
+from diffae.schedule import Schedule, decoding_path, draw_timesteps, encoding_path, uniform_timesteps
+from diffae.solvers import solve, to_eps, to_target, trajectory
+
+SCHEDULE = Schedule(ScheduleConfig())
+MEAN, STD = 0.3, 0.5
+
+
+def gaussian_eps(x, t):
+    """The exact noise prediction for data N(MEAN, STD^2)."""
+    alpha, sigma = SCHEDULE.alpha_sigma(t.long(), like=x)
+    return sigma * (x - alpha * MEAN) / (alpha**2 * STD**2 + sigma**2)
+
+
+def exact(x, alpha_bar_from, alpha_bar_to):
+    """Where the probability-flow ODE of that data leads x: its place in the marginal distribution stays."""
+
+    def marginal(alpha_bar):
+        return alpha_bar.sqrt() * MEAN, (alpha_bar * STD**2 + 1 - alpha_bar).sqrt()
+
+    (m_a, s_a), (m_b, s_b) = marginal(alpha_bar_from), marginal(alpha_bar_to)
+    return (x - m_a) / s_a * s_b + m_b
+
+
+@pytest.mark.parametrize("make_path", [decoding_path, encoding_path])
+def test_ddim_is_of_first_order_in_both_directions(make_path):
+    x = torch.linspace(-2, 2, 9, dtype=torch.float64).reshape(-1, 1)
+    counts, errors = [25, 50, 100, 200], []
+    for steps in counts:
+        path = make_path(SCHEDULE, steps)
+        solution = exact(x, path.alpha_bar[0], path.alpha_bar[-1])
+        errors.append((solve(gaussian_eps, x, path) - solution).abs().max().item())
+    order = -np.polyfit(np.log(counts), np.log(errors), 1)[0]
+    assert 0.8 <= order <= 1.2
+
+
+def test_encoding_then_decoding_returns_gaussian_data():
+    x = torch.linspace(-1, 1, 9, dtype=torch.float64).reshape(-1, 1)
+    errors = []
+    for steps in (50, 500):
+        x_T = solve(gaussian_eps, x, encoding_path(SCHEDULE, steps))
+        errors.append((solve(gaussian_eps, x_T, decoding_path(SCHEDULE, steps)) - x).abs().max().item())
+    assert errors[1] < errors[0] / 3
+
+
+@pytest.mark.parametrize("steps", [10, 50, 100])
+def test_decoding_is_what_diffusers_computes(steps):
+    from diffusers import DDIMScheduler
+
+    theirs = DDIMScheduler(
+        beta_start=1e-4, beta_end=0.02, beta_schedule="linear", timestep_spacing="leading", steps_offset=0,
+        set_alpha_to_one=True, clip_sample=True, prediction_type="epsilon",
+    )  # fmt: skip
+    theirs.set_timesteps(steps)
+    x = x_hat = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    for t in theirs.timesteps:
+        x = theirs.step(gaussian_eps(x, t.expand(3)), t, x, use_clipped_model_output=True).prev_sample
+    x_hat = solve(gaussian_eps, x_hat, decoding_path(SCHEDULE, steps), clamp=True)
+    assert (x - x_hat).abs().max() < 5e-6
+
+
+def test_trajectory_ends_where_solve_does_and_clamps_x_0():
+    x = torch.full((2, 3), 4.0)
+    path = decoding_path(SCHEDULE, 10)
+    states = list(trajectory(gaussian_eps, x, path, clamp=True))
+    assert len(states) == len(path) == 10
+    assert torch.equal(states[-1][0], solve(gaussian_eps, x, path, clamp=True))
+    assert all(x_0.abs().max() <= 1 for _, x_0 in states)
+
+
+def test_eps_and_v_are_two_ways_to_say_one_thing():
+    x_0, eps = torch.randn(2, 5, 1, dtype=torch.float64)
+    alpha, sigma = SCHEDULE.alpha_sigma(torch.tensor([0, 100, 500, 900, 999]), like=x_0)
+    x_t = alpha * x_0 + sigma * eps
+    for prediction in ("eps", "v"):
+        target = to_target(prediction, x_0, eps, alpha, sigma)
+        assert torch.allclose(to_eps(prediction, target, x_t, alpha, sigma), eps, atol=1e-12)
+
+
+def test_the_schedule_is_ho_et_al():
+    betas = np.linspace(1e-4, 0.02, 1000)
+    assert np.allclose(SCHEDULE.alpha_bar.numpy(), np.cumprod(1 - betas), rtol=1e-12)
+    assert SCHEDULE.alpha_bar.dtype == torch.float64
+
+
+@pytest.mark.parametrize("steps", [10, 20, 30, 50, 100, 250, 1000])
+def test_the_spacing_has_a_stride_for_every_number_it_promises(steps):
+    t = uniform_timesteps(1000, steps)
+    assert len(t) == steps
+    assert t[0] == 0
+    assert len({b - a for a, b in itertools.pairwise(t)}) == 1
+
+
+def test_an_impossible_number_of_steps_names_its_neighbours():
+    with pytest.raises(ValueError, match=r"cannot give 37 steps for T=1000; the nearest that it can are 36 and 38"):
+        uniform_timesteps(1000, 37)
+    with pytest.raises(ValueError, match="between 1 and T=1000, got 0"):
+        uniform_timesteps(1000, 0)
+
+
+def test_timesteps_cover_0_to_999_and_noisy_ones_are_later():
+    u = torch.linspace(0, 1, 100_001)[:-1]
+    uniform, noisy = draw_timesteps(u, 1000), draw_timesteps(u, 1000, noisy=True)
+    assert uniform.min() == 0
+    assert uniform.max() == noisy.max() == 999
+    assert abs(noisy.double().mean() - 666) < 2

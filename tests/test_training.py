@@ -1,0 +1,309 @@
+"""Training: a run is a function of images, whatever interrupts or divides it."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import safetensors.torch
+import torch
+from accelerate.state import AcceleratorState
+
+import diffae
+from diffae.config import RunConfig, read_json
+from diffae.data import prepare
+from diffae.training.health import Health, check_health
+from diffae.training.loop import HOLD, NonFiniteLoss, learning_rate
+from diffae.training.run import Finished, Stepped, Validated, read_metrics, resolve, train
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerator():
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def run(config, out, *, stop_after=None):
+    """Trains; with `stop_after` leaves the loop there, as a process that is killed does. Returns the events."""
+    config = resolve(config, out)
+    data = prepare(config.data, size=config.model.image_size, channels=config.model.channels)
+    events = []
+    for event in train(config, data, out):
+        events.append(event)
+        if stop_after and isinstance(event, Stepped) and event.step.images >= stop_after:
+            break
+    return events
+
+
+def checkpoint(out):
+    return safetensors.torch.load_file(max((out / "checkpoints").iterdir()))
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    for name, tensor in a.items():
+        assert torch.equal(tensor, b[name]), name
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_an_interrupted_run_ends_bitwise_where_an_undisturbed_one_does(tiny_run, tiny, tmp_path, dropout):
+    config = tiny_run(
+        images=96, model={"unet": replace(tiny.unet, dropout=dropout)}, learning_rate_schedule="cosine", warmup_images=24
+    )
+    run(config, tmp_path / "whole")
+    # Left in the middle between two checkpoints, so some steps are taken twice.
+    run(config, tmp_path / "parts", stop_after=40)
+    assert max((tmp_path / "parts" / "checkpoints").iterdir()).stem == "images-000000000032"
+    run(config, tmp_path / "parts")
+    assert_same(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts"))
+
+    def lines(out):
+        return [{k: v for k, v in line.items() if k != "time"} for line in read_metrics(out)]
+
+    assert lines(tmp_path / "whole") == lines(tmp_path / "parts")
+
+
+@pytest.mark.slow
+def test_a_killed_process_goes_on_bitwise(tiny_run, tmp_path):
+    config = tiny_run(images=4000)
+    args = ["train", config.data.source, "--preset", "avatars32", "--images", "4000"]
+    args += ["--model.image-size", "8", "8", "--model.z-dim", "6", "--data.validation", "0.25"]
+    args += ["--model.unet.base-channels", "8", "--model.unet.channel-mult", "1", "2", "--model.unet.embed-channels", "16"]
+    args += ["--model.encoder.base-channels", "8", "--model.encoder.channel-mult", "1", "2"]
+    args += ["--training.checkpoint-every", "500", "--training.sample-every", "100000", "--training.precision", "float32"]
+    command = [sys.executable, "-m", "diffae", *args, "--out"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, tmp_path / "whole"], check=True, env=environment, capture_output=True)
+    victim = subprocess.Popen([*command, tmp_path / "parts"], env=environment, stderr=subprocess.DEVNULL)
+    checkpoints = tmp_path / "parts" / "checkpoints"
+    deadline = time.monotonic() + 120
+    while len(list(checkpoints.glob("images-*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(victim.pid, signal.SIGKILL)
+    assert victim.wait() == -signal.SIGKILL
+    again = subprocess.run([*command, tmp_path / "parts"], check=True, env=environment, capture_output=True, text=True)
+    assert "Going on after" in again.stderr
+    assert_same(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts"))
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_and_says_how_to_go_on(tiny_run, tmp_path):
+    config = tiny_run()
+    command = [sys.executable, "-m", "diffae", "train", config.data.source, "--preset", "avatars32", "--images", "1000000"]
+    command += ["--model.image-size", "8", "8", "--model.unet.channel-mult", "1", "--model.encoder.channel-mult", "1"]
+    command += ["--training.checkpoint-every", "1000000", "--data.validation", "0", "--out", tmp_path / "run"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.is_file() and metrics.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert "everything is saved. The same command goes on from here." in errors
+    assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 1
+    assert diffae.load(tmp_path / "run").config.image_size == (8, 8)
+
+
+def test_two_accumulated_halves_are_one_batch(tiny_run, tmp_path):
+    run(tiny_run(images=32, batch_size=16), tmp_path / "whole")
+    run(tiny_run(images=32, batch_size=16, accumulation=2), tmp_path / "halves")
+    whole, halves = checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "halves")
+    for name in whole:
+        if name.startswith("exp_avg/"):
+            assert (whole[name] - halves[name]).norm() <= 1e-5 * whole[name].norm() + 1e-9, name
+
+
+TWO_PROCESSES = """
+import sys, torch
+torch.set_num_threads(1)
+from accelerate import Accelerator
+from pathlib import Path
+import safetensors.torch
+from diffae.autoencoder import DiffusionAutoencoder
+from diffae.config import RunConfig, read_json
+from diffae.data import prepare
+from diffae.data.dataset import Order, training_batch
+from diffae.training.loop import training_steps
+from diffae.training.state import TrainingState
+
+config = read_json(RunConfig, Path(sys.argv[1]))
+data = prepare(config.data, size=config.model.image_size, channels=config.model.channels)
+accelerator = Accelerator(cpu=True)
+torch.manual_seed(accelerator.process_index)  # The wrapper, not the seed, must make the processes' weights equal.
+model = DiffusionAutoencoder(config.model)
+if accelerator.is_main_process:
+    torch.manual_seed(0)
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+state = TrainingState.start(model, config.training)
+order = Order(data.train, seed=0)
+batch = lambda positions: training_batch(data, order, positions, seed=0, flip=True)[0]
+steps = training_steps(state, model.loss, batch, config.training, accelerator=accelerator, total=lambda: None)
+step = next(steps)
+if accelerator.is_main_process:
+    gradients = {n: p.grad for n, p in model.named_parameters()}
+    safetensors.torch.save_file(gradients, sys.argv[2], metadata={"processes": str(accelerator.num_processes)})
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_reach_the_gradients_of_one(tiny_run, tmp_path):
+    config = tiny_run(batch_size=8, gradient_clip=1e9)
+    (tmp_path / "config.json").write_text(json.dumps(diffae.config.to_dict(config)))
+    (tmp_path / "script.py").write_text(TWO_PROCESSES)
+    prepare(config.data, size=(8, 8), channels=3)
+    gradients = []
+    for processes in (1, 2):
+        launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
+        launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+        out = tmp_path / f"{processes}.safetensors"
+        subprocess.run(
+            [*launch, tmp_path / "script.py", tmp_path / "config.json", out], check=True, capture_output=True, timeout=300
+        )
+        gradients.append(safetensors.torch.load_file(out))
+        with safetensors.safe_open(out, "pt") as file:
+            assert file.metadata()["processes"] == str(processes)
+    one, two = gradients
+    assert sum(g.norm() for g in one.values()) > 0
+    for name in one:
+        assert (one[name] - two[name]).norm() <= 1e-5 * one[name].norm() + 1e-9, name
+
+
+def test_bfloat16_trains_with_float32_weights(tiny_run, tmp_path):
+    run(tiny_run(images=16, precision="bfloat16", whitened_start=True), tmp_path / "run")
+    assert {t.dtype for t in checkpoint(tmp_path / "run").values()} == {torch.float32}
+    assert all(math.isfinite(line["loss"]) for line in read_metrics(tmp_path / "run") if "loss" in line)
+
+
+def test_a_whitened_start_is_the_same_start_each_time(tiny_run, tmp_path):
+    config = tiny_run(images=24, whitened_start=True)
+    run(config, tmp_path / "whole")
+    run(config, tmp_path / "parts", stop_after=16)
+    run(config, tmp_path / "parts")
+    assert_same(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts"))
+
+
+def test_a_batch_that_processes_do_not_divide_is_refused(tiny_run, tmp_path):
+    with pytest.raises(ValueError, match="batch size 8 is global and cannot be divided into 1 processes x 3 accumulation steps"):
+        run(tiny_run(accumulation=3), tmp_path / "run")
+
+
+def test_a_run_directory_holds_what_it_says(tiny_run, tmp_path):
+    out = tmp_path / "run"
+    events = run(tiny_run(), out)
+    assert isinstance(events[-1], Finished)
+    assert {p.name for p in out.iterdir()} == {"config.json", "metrics.jsonl", "checkpoints", "pictures", "model", "tensorboard"}
+    assert [p.name for p in sorted((out / "pictures").iterdir())] == ["images-000000000032.png", "images-000000000064.png"]
+    ae, weights = diffae.load(out), checkpoint(out)
+    assert not ae.training
+    assert torch.equal(ae.state_dict()["unet.conv_in.weight"], weights["ema/unet.conv_in.weight"])
+    assert not torch.equal(weights["model/unet.conv_in.weight"], weights["ema/unet.conv_in.weight"])
+    assert read_json(RunConfig, out / "config.json").training.images == 64
+    assert any("validation/shuffled_loss" in line for line in read_metrics(out))
+
+
+def test_a_finished_run_does_nothing_and_a_larger_budget_goes_on(tiny_run, tmp_path):
+    config = tiny_run(images=32)
+    run(config, tmp_path / "run")
+    assert not any(isinstance(e, Stepped) for e in run(config, tmp_path / "run"))
+    more = replace(config, training=replace(config.training, images=64))
+    assert [e.step.images for e in run(more, tmp_path / "run") if isinstance(e, Stepped)] == [40, 48, 56, 64]
+
+
+def test_another_configuration_in_the_same_place_is_refused(tiny_run, tmp_path):
+    run(tiny_run(images=16), tmp_path / "run")
+    with pytest.raises(ValueError, match="training.learning_rate is 0.001 there and 0.5 now"):
+        run(tiny_run(images=16, learning_rate=0.5), tmp_path / "run")
+
+
+def test_a_folder_that_is_no_run_is_not_written_into(tiny_run, make_images):
+    with pytest.raises(ValueError, match="is not empty and holds no run"):
+        resolve(tiny_run(), make_images())
+
+
+def test_minutes_become_images_once(tiny_run, tmp_path):
+    config = tiny_run(images=None, minutes=0.05)
+    events = run(config, tmp_path / "run")
+    stored = read_json(RunConfig, tmp_path / "run" / "config.json")
+    assert stored.training.minutes == 0.05
+    assert stored.training.images == events[-1].images
+    assert stored.training.images % 8 == 0
+    assert not any(isinstance(e, Stepped) for e in run(config, tmp_path / "run")), "the same minutes are the same budget"
+
+
+def test_a_run_without_a_budget_is_refused(tiny_run, tmp_path):
+    with pytest.raises(ValueError, match="needs a budget"):
+        resolve(tiny_run(images=None), tmp_path / "run")
+
+
+def test_the_learning_rate_is_a_function_of_images(tiny_run):
+    config = tiny_run(learning_rate=1.0, learning_rate_schedule="cosine", warmup_images=80).training
+    assert learning_rate(config, 0, 1000) == 0.1
+    # While the budget is not known yet, it is what it will turn out to have been.
+    assert all(learning_rate(config, i, None) == learning_rate(config, i, 1000) for i in range(0, int(1000 * HOLD), 8))
+    assert math.isclose(learning_rate(config, 575, 1000), 0.5)
+    assert learning_rate(config, 1000, 1000) < 1e-9
+    assert learning_rate(replace(config, learning_rate_schedule="constant"), 900, 1000) == 1.0
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_the_batch(tiny_run, tmp_path, monkeypatch):
+    config = tiny_run(images=64)
+    original = diffae.DiffusionAutoencoder.loss
+
+    def loss(self, x, seeds, **kwargs):
+        value = original(self, x, seeds, **kwargs)
+        loss.calls += 1
+        return value * float("nan") if self.training and loss.calls > 3 else value
+
+    loss.calls = 0
+    monkeypatch.setattr(diffae.DiffusionAutoencoder, "loss", loss)
+    with pytest.raises(NonFiniteLoss, match=r"The loss is nan at step 3; training stopped before that step.*Its batch: .*\.png"):
+        run(config, tmp_path / "run")
+    weights = checkpoint(tmp_path / "run")
+    assert all(torch.isfinite(w).all() for w in weights.values())
+
+
+def test_a_damaged_checkpoint_is_named_and_never_taken_for_whole(tiny_run, tmp_path):
+    config = tiny_run(images=32)
+    run(config, tmp_path / "run")
+    file = max((tmp_path / "run" / "checkpoints").iterdir())
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(ValueError, match=r"images-000000000032.safetensors is damaged or cut short .*Delete it to go on"):
+        run(config, tmp_path / "run")
+    file.unlink()
+    assert [e.step.images for e in run(config, tmp_path / "run") if isinstance(e, Stepped)] == [24, 32]
+
+
+def test_health_sees_that_z_sem_is_not_used(tiny):
+    model = diffae.DiffusionAutoencoder(tiny).eval()
+    x = torch.rand(8, 3, 8, 8) * 2 - 1
+    health = check_health(model, x, batch_size=3, noisy=False, seed=0)
+    # The output convolution starts at zero, so nothing can be used yet.
+    assert health.loss == pytest.approx(health.shuffled_loss)
+    assert health.loss == pytest.approx(1, abs=0.2)
+    assert "z_sem is hardly used" in health.warnings()[0]
+
+
+def test_health_sees_a_collapsed_z_sem(tiny):
+    model = diffae.DiffusionAutoencoder(tiny).eval()
+    torch.nn.init.zeros_(model.encoder.linear.weight)
+    health = check_health(model, torch.rand(8, 3, 8, 8) * 2 - 1, batch_size=8, noisy=False, seed=0)
+    assert health.z_dimensions == 0
+    assert "z_sem has collapsed" in health.warnings()[0]
+    assert Health(0.5, 0.7, 1.0, 5.0).warnings() == []
+
+
+def test_training_lowers_the_loss_and_uses_z_sem(tiny_run, tmp_path):
+    config = tiny_run(
+        images=1600, batch_size=16, learning_rate=3e-3, model={"prediction": "v"}, timesteps="noisy",
+        validate_every=400, sample_every=10**6, checkpoint_every=10**6, log_every=400,
+    )  # fmt: skip
+    health = [e.health for e in run(config, tmp_path / "run") if isinstance(e, Validated)]
+    assert health[-1].loss < health[0].loss
+    assert health[-1].shuffled_loss > health[-1].loss
