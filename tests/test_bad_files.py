@@ -6,6 +6,7 @@ import pickle
 import resource
 import subprocess
 import sys
+import warnings
 import zipfile
 
 import pytest
@@ -61,6 +62,32 @@ def test_no_function_that_a_pickle_names_is_ever_called(tmp_path, name):
     else:
         assert isinstance(result, unpickling.Placeholder)
     assert not marker.exists()
+
+
+def test_a_torchscript_program_is_refused_and_runs_nothing(tmp_path):
+    class Program(torch.nn.Module):
+        ran: int
+
+        def __init__(self):
+            super().__init__()
+            self.ran = 0
+
+        @torch.jit.export
+        def __getstate__(self) -> int:
+            return self.ran
+
+        @torch.jit.export
+        def __setstate__(self, state: int) -> None:
+            print("was run")
+
+        def forward(self, x: int) -> int:
+            return x
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(Program()), tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match=r"last.ckpt is a TorchScript program, not a checkpoint"):
+        official.load(tmp_path / "last.ckpt")
 
 
 def test_a_checkpoint_cut_in_half_says_so(tmp_path):

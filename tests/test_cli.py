@@ -11,7 +11,7 @@ import diffae
 from diffae import cli
 from diffae.presets import PRESETS
 
-FIXTURES = Path(__file__).parents[2] / "shared" / "reference" / "official"
+FIXTURES = Path(__file__).parent / "fixtures" / "official"
 
 SMALL = """
 --model.image-size 16 16 --model.z-dim 4 --model.unet.base-channels 8 --model.unet.channel-mult 1 2
@@ -93,9 +93,8 @@ def test_an_unknown_setting_is_refused_by_its_flag(make_images, tmp_path, capsys
     assert "--model.unet.base-chanels" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not FIXTURES.is_dir(), reason=f"the authors' fixtures are not at {FIXTURES}")
 def test_importing_the_authors_checkpoint(tmp_path, capsys):
-    cli.main(["import", str(FIXTURES / "last_as_lightning_writes_it.ckpt"), "--out", str(tmp_path / "model")])
+    cli.main(["import", str(FIXTURES / "last.ckpt"), "--out", str(tmp_path / "model")])
     assert "3 channels, 32 x 32, z_sem of 48 dimensions, with latent prior" in capsys.readouterr().out
     ema = diffae.load(tmp_path / "model").unet.conv_in.weight
     cli.main(["import", str(FIXTURES / "last.ckpt"), "--out", str(tmp_path / "raw"), "--raw"])

@@ -160,11 +160,17 @@ def test_two_processes_reach_the_gradients_of_one(tiny_run, tmp_path):
     prepare(config.data, size=(8, 8), channels=3)
     gradients = []
     for processes in (1, 2):
-        launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
-        launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+        # `--multi_gpu` is what makes accelerate start several processes; the environment keeps them on the CPU, with gloo.
+        launch = [sys.executable, "-m", "accelerate.commands.launch", *(["--multi_gpu"] if processes > 1 else [])]
+        launch += ["--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+        launch += ["--main_process_port", "0"]
         out = tmp_path / f"{processes}.safetensors"
         subprocess.run(
-            [*launch, tmp_path / "script.py", tmp_path / "config.json", out], check=True, capture_output=True, timeout=300
+            [*launch, tmp_path / "script.py", tmp_path / "config.json", out],
+            check=True,
+            capture_output=True,
+            timeout=300,
+            env=os.environ | {"ACCELERATE_USE_CPU": "true"},
         )
         gradients.append(safetensors.torch.load_file(out))
         with safetensors.safe_open(out, "pt") as file:
@@ -300,9 +306,17 @@ def test_health_sees_a_collapsed_z_sem(tiny):
 
 
 def test_training_lowers_the_loss_and_uses_z_sem(tiny_run, tmp_path):
+    from PIL import Image
+
+    # One colour an image: all that there is to know of it fits into z_sem.
+    generator = torch.Generator().manual_seed(0)
+    for i in range(64):
+        color = torch.randint(0, 256, (3,), generator=generator).tolist()
+        (tmp_path / "colors").mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), tuple(color)).save(tmp_path / "colors" / f"{i}.png")
     config = tiny_run(
-        images=1600, batch_size=16, learning_rate=3e-3, model={"prediction": "v"}, timesteps="noisy",
-        validate_every=400, sample_every=10**6, checkpoint_every=10**6, log_every=400,
+        images=1600, batch_size=16, learning_rate=3e-3, model={"prediction": "v"}, timesteps="noisy", whitened_start=True,
+        source=tmp_path / "colors", validate_every=400, sample_every=10**6, checkpoint_every=10**6, log_every=400,
     )  # fmt: skip
     health = [e.health for e in run(config, tmp_path / "run") if isinstance(e, Validated)]
     assert health[-1].loss < health[0].loss

@@ -333,7 +333,7 @@ class DiffusionAutoencoder(nn.Module):
         shape = (num, self.config.channels, *self.config.image_size)
         if tuple(x_T.shape) != shape:
             raise ValueError(f"Expected x_T of shape {shape}, got {tuple(x_T.shape)}.")
-        if x_T.numel() > 1 and x_T.min() >= 0:
+        if x_T.min() >= 0 and x_T.max() > 0 and x_T.numel() > 1:
             raise ValueError(
                 "Expected x_T to be normal noise, but it has no negative value: draw it with torch.randn, not torch.rand."
             )

@@ -130,7 +130,11 @@ def train(asked: RunConfig, out: Path, *, first_look: bool = False) -> "ImageSet
     quiet = contextlib.nullcontext(lambda what, done, total: None)
     with accelerator.main_process_first(), _bar("Data") if main_process else quiet as update:
         data = prepare(config.data, size=config.model.image_size, channels=config.model.channels, progress=update)
-    say: Callable[[str], None] = console.print if main_process else lambda text: None
+
+    def say(text: str) -> None:
+        if main_process:
+            console.print(text, soft_wrap=True)
+
     for note in data.notes:
         say(f"[yellow]{escape(note)}[/]")
     h, w = config.model.image_size

@@ -64,6 +64,10 @@ class RefusedGlobal(pickle.UnpicklingError):
     """A file names something that no checkpoint needs."""
 
 
+class RefusedProgram(pickle.UnpicklingError):
+    """A file holds TorchScript code."""
+
+
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in REBUILDERS:
@@ -83,6 +87,15 @@ _inert_pickle.Unpickler = _Unpickler
 _inert_pickle.load = _load
 
 
+def _refuse_programs(path: Path) -> None:
+    """TorchScript archives, which `torch.load` would hand to `torch.jit.load`, which runs code of theirs."""
+    with path.open("rb") as file:
+        is_zip = file.read(4) == b"PK\x03\x04"
+    # Torch's own reader: another one might find other entries in a crafted archive.
+    if is_zip and "constants.pkl" in torch._C.PyTorchFileReader(str(path)).get_all_records():
+        raise RefusedProgram
+
+
 def load(path: str | Path) -> Any:
     """What a `torch.save` file holds, on the CPU: tensors and plain Python values, placeholders elsewhere.
 
@@ -94,7 +107,12 @@ def load(path: str | Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"There is no checkpoint file {path}.")
     try:
+        _refuse_programs(path)
         return torch.load(path, map_location="cpu", pickle_module=_inert_pickle, weights_only=False)
+    except RefusedProgram:
+        raise ValueError(
+            f"{path} is a TorchScript program, not a checkpoint. It was refused and nothing of it was run."
+        ) from None
     except RefusedGlobal as error:
         raise ValueError(
             f"{path} names {error}, which could run code and which no checkpoint needs. It was refused and nothing of it was "
