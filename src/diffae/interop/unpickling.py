@@ -110,9 +110,7 @@ def load(path: str | Path) -> Any:
         _refuse_programs(path)
         return torch.load(path, map_location="cpu", pickle_module=_inert_pickle, weights_only=False)
     except RefusedProgram:
-        raise ValueError(
-            f"{path} is a TorchScript program, not a checkpoint. It was refused and nothing of it was run."
-        ) from None
+        raise ValueError(f"{path} is a TorchScript program, not a checkpoint. It was refused and nothing of it was run.") from None
     except RefusedGlobal as error:
         raise ValueError(
             f"{path} names {error}, which could run code and which no checkpoint needs. It was refused and nothing of it was "
