@@ -1,0 +1,79 @@
+"""The latent DDIM: a second diffusion, in the space of standardised codes."""
+
+import pytest
+import torch
+
+from diffae.config import PriorConfig, ScheduleConfig
+from diffae.latents import Standardizer
+from diffae.prior import LatentPrior
+
+SMALL = PriorConfig(z_dim=2, width=32, layers=3, time_channels=16)
+
+
+def test_the_latent_schedule_has_a_constant_beta():
+    alpha_bar = LatentPrior(SMALL).schedule.alpha_bar
+    expected = 0.992 ** torch.arange(1, 1001, dtype=torch.float64)
+    torch.testing.assert_close(alpha_bar, expected, rtol=1e-9, atol=0)
+    assert alpha_bar[-1] < 4e-4, "z_T is pure noise"
+
+
+@pytest.mark.parametrize(("layers", "width"), [(10, 2048), (20, 2048), (2, 8)])
+def test_every_layer_but_the_first_sees_the_input_again(layers, width):
+    with torch.device("meta"):
+        net = LatentPrior(PriorConfig(z_dim=4, width=width, layers=layers)).net
+    assert [layer.linear.in_features for layer in net.hidden] == [4] + [width + 4] * (layers - 2)
+    assert net.out.in_features == width + 4
+    assert net.out.out_features == 4
+
+
+def test_every_parameter_gets_a_gradient():
+    prior = LatentPrior(SMALL)
+    prior.loss(torch.randn(5, 2), list(range(5))).backward()
+    for name, p in prior.named_parameters():
+        assert p.grad is not None, name
+        assert torch.isfinite(p.grad).all(), name
+        assert p.grad.abs().sum() > 0, name
+
+
+def test_the_loss_is_the_mean_absolute_error_of_each_codes_own_draw():
+    prior = LatentPrior(SMALL)
+    z = torch.randn(6, 2)
+    seeds = list(range(100, 106))
+    each = torch.stack([prior.loss(z[i : i + 1], seeds[i : i + 1]) for i in range(6)])
+    torch.testing.assert_close(prior.loss(z, seeds), each.mean())
+    torch.nn.init.zeros_(prior.net.out.weight)
+    torch.nn.init.zeros_(prior.net.out.bias)
+    many = prior.loss(torch.zeros(4000, 2), list(range(4000))).item()
+    assert many == pytest.approx((2 / torch.pi) ** 0.5, abs=0.02), "E|eps|, where nothing is predicted"
+
+
+def test_a_sample_depends_on_its_number_and_the_seed_alone():
+    prior = LatentPrior(SMALL).eval()
+    torch.testing.assert_close(prior.sample(5, steps=4, seed=3)[:2], prior.sample(2, steps=4, seed=3))
+    assert not torch.allclose(prior.sample(2, steps=4, seed=3), prior.sample(2, steps=4, seed=4))
+    a, b = (prior.sample(2, steps=4, generator=torch.Generator().manual_seed(s)) for s in (1, 1))
+    assert torch.equal(a, b)
+
+
+def test_it_learns_the_codes_it_is_given():
+    # Two clusters: something that no Gaussian is.
+    generator = torch.Generator().manual_seed(0)
+    side = torch.randint(0, 2, (512, 1), generator=generator) * 2 - 1
+    codes = torch.tensor([[3.0, 1.0]]) * side + 0.3 * torch.randn(512, 2, generator=generator) + 5
+    standardizer = Standardizer.fit(codes)
+    z = standardizer(codes)
+    torch.manual_seed(0)
+    prior = LatentPrior(PriorConfig(z_dim=2, width=64, layers=4, time_channels=16, schedule=ScheduleConfig(
+        T=100, beta_start=0.08, beta_end=0.08
+    )))  # fmt: skip
+    optimizer = torch.optim.AdamW(prior.parameters(), lr=3e-3)
+    for step in range(400):
+        optimizer.zero_grad()
+        index = torch.randint(0, 512, (128,), generator=generator)
+        prior.loss(z[index], [step * 128 + i for i in range(128)]).backward()
+        optimizer.step()
+    made = standardizer.inverse(prior.sample(400, steps=50, seed=0))
+    assert made.mean(0) == pytest.approx([5, 5], abs=0.8)
+    distance = torch.cdist(made, torch.tensor([[8.0, 6.0], [2.0, 4.0]])).min(1).values
+    assert distance.median() < 1
+    assert 0.25 < (made[:, 0] > 5).float().mean() < 0.75, "both clusters"

@@ -1,0 +1,177 @@
+"""The parts of a run: budgets, clocks, logs, signals and what is kept on disk."""
+
+import dataclasses
+import json
+import os
+import signal
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+import diffae
+from diffae.config import TrainingConfig
+from diffae.training import run as run_module
+from diffae.training.loop import HOLD
+from diffae.training.run import Budget, Due, Log, read_metrics, resolve, stop_requested
+from diffae.training.state import TrainingState, checkpoint_file, newest_checkpoint
+
+
+@pytest.fixture
+def accelerator():
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield Accelerator(cpu=True)
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands where it is put."""
+
+    class Clock:
+        now = 100.0
+
+        def monotonic(self):
+            return self.now
+
+        def time(self):
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(run_module, "time", clock)
+    return clock
+
+
+@pytest.mark.parametrize("step", [1, 7, 10, 30])
+def test_something_due_happens_once_for_every_multiple(step):
+    due = Due(TrainingConfig(log_every=30), images=0)
+    happened = [images for images in range(step, 301, step) if due("log", images)]
+    assert len(happened) == 300 // step * step // 30
+    assert all(images % 30 < step for images in happened)
+
+
+def test_what_was_due_before_a_resume_is_not_due_again():
+    due = Due(TrainingConfig(log_every=30), images=30)
+    assert not due("log", 40)
+    assert due("log", 60)
+    assert due("validate", 20_000), "each kind has its own clock"
+
+
+def test_minutes_become_images_at_the_rate_of_the_first_minute(clock, accelerator):
+    budget = Budget(TrainingConfig(minutes=10, batch_size=16), started_at=0)
+    assert not budget.calibrate(16, accelerator), "the first step is not typical"
+    clock.now += 59
+    assert not budget.calibrate(16 + 59 * 40, accelerator)
+    clock.now += 1
+    assert budget.calibrate(16 + 60 * 40, accelerator)
+    assert budget.total == 10 * 60 * 40
+    clock.now += 100
+    assert not budget.calibrate(16_000, accelerator), "once"
+
+
+def test_a_budget_is_whole_batches_and_leaves_the_learning_rate_as_it_was(clock, accelerator):
+    budget = Budget(TrainingConfig(minutes=2, batch_size=16), started_at=0)
+    budget.calibrate(16, accelerator)
+    clock.now += 60
+    budget.calibrate(16 + 1001, accelerator)
+    assert budget.total is not None
+    assert budget.total % 16 == 0
+    assert budget.total * HOLD >= 1001, "the cosine has not begun yet"
+
+
+def test_a_budget_in_images_needs_no_clock(accelerator):
+    budget = Budget(TrainingConfig(images=320, minutes=1), started_at=0)
+    assert budget.total == 320
+    assert not budget.calibrate(16, accelerator)
+
+
+def test_metrics_beyond_the_checkpoint_are_dropped_and_a_cut_line_is_left_out(tmp_path):
+    log = Log(tmp_path, images=0)
+    for images in (8, 16, 24):
+        log.write(images, {"loss": images / 100})
+    log.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"images": 32, "lo')
+    assert [line["images"] for line in read_metrics(tmp_path)] == [8, 16, 24]
+    Log(tmp_path, images=16).close()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["images"], line["loss"]) for line in lines] == [(8, 0.08), (16, 0.16)]
+
+
+def test_signals_become_a_question_and_a_second_one_interrupts():
+    before = signal.getsignal(signal.SIGTERM)
+    with stop_requested() as asked:
+        assert not asked()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert asked()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize(
+    ("has", "precision"), [({"avx512_bf16": True}, "bfloat16"), ({"amx_bf16": True}, "bfloat16"), ({}, "float32")]
+)
+def test_precision_is_what_the_processor_computes_in(has, precision, monkeypatch, tiny_run, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    assert resolve(tiny_run(precision="auto"), tmp_path / "run").training.precision == precision
+    assert resolve(tiny_run(precision="float32"), tmp_path / "run").training.precision == "float32"
+
+
+def test_a_run_goes_on_in_the_precision_it_began_with(monkeypatch, tiny_run, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    began = resolve(tiny_run(precision="auto"), tmp_path / "run")
+    run_module._write_config(tmp_path / "run", began)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    assert resolve(tiny_run(precision="auto"), tmp_path / "run") == began
+    with pytest.raises(ValueError, match="training.precision is 'bfloat16' there and 'float32' now"):
+        resolve(tiny_run(precision="float32"), tmp_path / "run")
+
+
+def test_more_minutes_replace_the_budget_that_was_found(tiny_run, tmp_path):
+    asked = tiny_run(images=None, minutes=1.0)
+    found = dataclasses.replace(asked, training=dataclasses.replace(asked.training, images=480))
+    run_module._write_config(tmp_path / "run", found)
+    assert resolve(asked, tmp_path / "run") == found
+    more = resolve(dataclasses.replace(asked, training=dataclasses.replace(asked.training, minutes=2.0)), tmp_path / "run")
+    assert (more.training.minutes, more.training.images) == (2.0, None)
+
+
+def test_the_average_follows_the_weights_and_forgets_where_it_began(tiny):
+    state = TrainingState.start(diffae.DiffusionAutoencoder(tiny), TrainingConfig())
+    weight, average = state.model.unet.conv_in.bias, state.ema.unet.conv_in.bias
+    start = average.clone()
+    with torch.no_grad():
+        weight.add_(1)
+    state.update_ema(0.9)
+    torch.testing.assert_close(average, start + 0.9), "in the first step a tenth of the old is kept"
+    state.step = 1000
+    state.update_ema(0.9)
+    torch.testing.assert_close(average, start + 0.9 + 0.1 * 0.1)
+
+
+def test_a_state_survives_its_file_bitwise(tiny, tmp_path):
+    torch.manual_seed(0)
+    state = TrainingState.start(diffae.DiffusionAutoencoder(tiny), TrainingConfig())
+    state.model.loss(torch.rand(2, 3, 8, 8), [0, 1]).backward()
+    state.optimizer.step()
+    state.step = 1
+    state.save(tmp_path / "state.safetensors")
+    again = TrainingState.start(diffae.DiffusionAutoencoder(tiny), TrainingConfig())
+    again.load(tmp_path / "state.safetensors")
+    assert again.step == 1
+    for a, b in zip(state.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+        for moment, value in state.optimizer.state[a].items():
+            assert torch.equal(value.float(), again.optimizer.state[b][moment].float()), moment
+
+
+def test_the_newest_checkpoint_is_the_one_of_the_most_images_and_never_a_part(tmp_path):
+    assert newest_checkpoint(tmp_path) is None
+    for images in (99, 1000, 20):
+        checkpoint_file(tmp_path, images).touch()
+    (tmp_path / ".images-000000009999.safetensors.abc.part").touch()
+    assert newest_checkpoint(tmp_path) == checkpoint_file(tmp_path, 1000)
