@@ -15,6 +15,8 @@ import torch
 from accelerate.state import AcceleratorState
 
 import diffae
+from diffae import seeding
+from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import RunConfig, read_json
 from diffae.data import prepare
 from diffae.training.health import Health, check_health
@@ -67,6 +69,23 @@ def test_an_interrupted_run_ends_bitwise_where_an_undisturbed_one_does(tiny_run,
         return [{k: v for k, v in line.items() if k != "time"} for line in read_metrics(out)]
 
     assert lines(tmp_path / "whole") == lines(tmp_path / "parts")
+
+
+def test_the_encoder_learns_at_its_own_rate(tiny_run, tmp_path):
+    weights = {}
+    for rate in (0.0, 0.1, 1.0):
+        run(tiny_run(images=32, encoder_rate=rate), tmp_path / str(rate))
+        weights[rate] = checkpoint(tmp_path / str(rate))
+
+    def moved(rate):
+        names = [name for name in weights[0.0] if name.startswith("model/encoder.")]
+        return max(float((weights[rate][name] - weights[0.0][name]).abs().max()) for name in names)
+
+    # Adam's steps are as long as the rate, whatever the gradients.
+    assert 0 < moved(0.1) < 0.2 * moved(1.0)
+    torch.manual_seed(seeding.mix(0, "weights"))
+    start = DiffusionAutoencoder(tiny_run().model).encoder.state_dict()
+    assert_same(start, {name: weights[0.0][f"model/encoder.{name}"] for name in start})
 
 
 @pytest.mark.slow

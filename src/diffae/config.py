@@ -142,6 +142,8 @@ class TrainingConfig:
     """Peak learning rate of Adam."""
     learning_rate_schedule: LearningRate = "constant"
     """Constant, or held and then lowered to zero along a half cosine that ends with the budget."""
+    encoder_rate: float = 1.0
+    """Learning rate of the semantic encoder, relative to that of the decoder."""
     warmup_images: int = 0
     """Images over which the learning rate rises linearly from 0."""
     weight_decay: float = 0.0

@@ -131,7 +131,7 @@ def training_steps(
         first = state.step * config.batch_size
         rate = learning_rate(config, first, total())
         for group in state.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["relative_rate"]
         state.optimizer.zero_grad()
         losses = torch.zeros(2, device=accelerator.device)
         for i in range(config.accumulation):

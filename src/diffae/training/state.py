@@ -41,8 +41,10 @@ class TrainingState(Generic[M]):
     def start(cls, model: M, config: TrainingConfig) -> "TrainingState[M]":
         """The state before the first step; the average starts at the initial weights, as in the authors' code."""
         ema = copy.deepcopy(model).eval().requires_grad_(False)
+        encoder = [p for name, p in model.named_parameters() if name.startswith("encoder.")]
+        others = [p for name, p in model.named_parameters() if not name.startswith("encoder.")]
         optimizer = torch.optim.AdamW(
-            model.parameters(),
+            [{"params": others, "relative_rate": 1.0}, {"params": encoder, "relative_rate": config.encoder_rate}],
             lr=config.learning_rate,
             betas=config.adam_betas,
             weight_decay=config.weight_decay,
