@@ -95,6 +95,19 @@ def test_whitening_survives_fewer_directions_than_dimensions(tiny):
     assert encoder(x).std(0).max() < 3
 
 
+def test_one_cell_forgets_where_features_are_and_more_keep_it(tiny):
+    h = torch.rand(2, 16, 4, 4)
+    for cells in (1, 2):
+        encoder = DiffusionAutoencoder(replace(tiny, encoder=replace(tiny.encoder, pooled_size=cells))).encoder
+        assert encoder(torch.rand(2, 3, 8, 8)).shape == (2, tiny.z_dim)
+        assert torch.allclose(encoder.pool(h), encoder.pool(h.flip(3))) == (cells == 1)
+
+
+def test_a_grid_finer_than_the_features_is_refused(tiny):
+    with pytest.raises(ValueError, match=r"pooled_size.*4 x 4"):
+        DiffusionAutoencoder(replace(tiny, encoder=replace(tiny.encoder, pooled_size=5)))
+
+
 def test_without_z_sem_the_unet_is_the_plain_ddim():
     config = UNetConfig(base_channels=8, channel_mult=(1, 2), blocks_per_level=1, embed_channels=16)
     plain = UNet(config, image_size=(8, 8), channels=3, z_dim=None)

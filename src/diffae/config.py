@@ -68,6 +68,9 @@ class EncoderConfig:
     """Self-attention where the shorter image side has been reduced to one of these sizes (and always in the middle)."""
     attention_heads: int = 1
     """Heads of each self-attention."""
+    pooled_size: int = 1
+    """Side of the grid of cells over which features are averaged before the linear map: 1 is global average pooling (the
+    paper); more keeps where things are, for aligned images."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

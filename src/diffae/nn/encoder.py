@@ -10,7 +10,7 @@ from diffae.nn.layers import GroupNorm, ResBlock, SelfAttention, Stage, check_ne
 
 
 class SemanticEncoder(nn.Module):
-    """A CNN like the first half of the UNet, without time, ending in global average pooling and a linear map.
+    """A CNN like the first half of the UNet, without time, ending in average pooling and a linear map.
 
     z_sem is unbounded and has no spatial axes: what it holds is about the whole image.
 
@@ -24,6 +24,9 @@ class SemanticEncoder(nn.Module):
     def __init__(self, config: EncoderConfig, *, image_size: tuple[int, int], channels: int, z_dim: int) -> None:
         super().__init__()
         check_network("encoder", image_size, config.base_channels, config.channel_mult, config.attention_heads)
+        h, w = (side // 2 ** (len(config.channel_mult) - 1) for side in image_size)
+        if not 1 <= config.pooled_size <= min(h, w):
+            raise ValueError(f"The encoder's pooled_size is {config.pooled_size}, but its last features are {h} x {w}.")
         widths = [config.base_channels * mult for mult in config.channel_mult]
         self.conv_in = nn.Conv2d(channels, widths[0], 3, padding=1)
         self.down = nn.ModuleList()
@@ -38,7 +41,8 @@ class SemanticEncoder(nn.Module):
                 c = width
         self.middle = nn.ModuleList([Stage(ResBlock(c, c), SelfAttention(c, config.attention_heads)), Stage(ResBlock(c, c))])
         self.norm = GroupNorm(c)
-        self.linear = nn.Linear(c, z_dim)
+        self.pool = nn.AdaptiveAvgPool2d(config.pooled_size)
+        self.linear = nn.Linear(c * config.pooled_size**2, z_dim)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """z_sem of images in [-1, 1]."""
@@ -49,7 +53,7 @@ class SemanticEncoder(nn.Module):
         h = self.conv_in(x)
         for stage in [*self.down, *self.middle]:
             h = stage(h)
-        return F.silu(self.norm(h)).mean(dim=(2, 3))
+        return self.pool(F.silu(self.norm(h))).flatten(1)
 
     @torch.no_grad()
     def whiten(self, features: Float[Tensor, "n features"]) -> None:
