@@ -63,7 +63,7 @@ def write_report(run: Path, data: ImageSet, *, num: int = 64, progress: Progress
     started = time.monotonic()
     progress = progress or (lambda what, done, total: None)
     config = read_json(RunConfig, run / "config.json")
-    ae = diffae.load(run)
+    ae = diffae.load(run).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     x = data.images(data.validation[:num] if len(data.validation) else data.train[:num])
     z_sem = ae.encode(x)
     train = _Encoded.of(ae, data, data.train, progress)
@@ -126,9 +126,9 @@ class _Encoded:
 def _reconstructions(ae: DiffusionAutoencoder, x: Tensor, z_sem: Tensor, data: ImageSet, progress: Progress) -> dict[str, Tensor]:
     """The same images made of both codes, of z_sem alone, and of nothing but the training images: what, and the images."""
     parts, what = [], f"Reconstructing with {STEPS} steps"
-    for start in range(0, len(x), 16):
+    for start in range(0, len(x), 32):
         progress(what, start, len(x))
-        part, z = x[start : start + 16], z_sem[start : start + 16]
+        part, z = x[start : start + 32], z_sem[start : start + 32]
         parts.append((ae.reconstruct(part, steps=STEPS), ae.decode(z, steps=STEPS, seed=start), ae.decode_mean(z, seed=start)))
     inferred, random, mean = (torch.cat(column) for column in zip(*parts, strict=True))
     average, nearest = _pixel_floors(data, x)
