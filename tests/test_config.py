@@ -37,6 +37,11 @@ def test_any_values_survive_json(rate, images, mult):
         ({"model": {"prediction": "x"}}, TypeError, "model.prediction must be one of 'eps', 'v', got 'x'"),
         ({"model": {"image_size": [64]}}, TypeError, r"model.image_size must be tuple\[int, int\], got \[64\]"),
         ({"model": {"image_size": [64, "64"]}}, TypeError, r"model.image_size\[1\] must be int, got '64'"),
+        ({"model": {"z_dim": 0}}, ValueError, "^model.z_dim must be at least 1, got 0"),
+        ({"model": {"unet": {"channel_mult": [1, 0]}}}, ValueError, r"model.unet.channel_mult must be at least 1, got \(1, 0\)"),
+        ({"model": {"encoder": {"channel_mult": []}}}, ValueError, r"model.encoder.channel_mult must be at least 1, got \(\)"),
+        ({"training": {"ema_decay": 1.1}}, ValueError, "training.ema_decay must be at least 0 and at most 1, got 1.1"),
+        ({"training": {"learning_rate": float("nan")}}, ValueError, "training.learning_rate must be at least 0, got nan"),
         ({"model": 3}, TypeError, "model must be an object of settings, got 3"),
     ],
 )
@@ -68,5 +73,5 @@ def test_every_configuration_is_frozen_and_every_setting_is_explained():
             assert cls.__dataclass_params__.frozen
             assert cls.__doc__
             for f in dataclasses.fields(cls):
-                after = source.partition(f"class {cls.__name__}:")[2].partition(f"\n    {f.name}: ")[2]
+                after = source.partition(f"class {cls.__name__}(")[2].partition(f"\n    {f.name}: ")[2]
                 assert after.splitlines()[1].lstrip().startswith('"""'), f"{cls.__name__}.{f.name} has no docstring"

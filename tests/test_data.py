@@ -290,7 +290,7 @@ def test_parquet_labels_are_the_same(tmp_path):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("file,A\na.png,1\na.png,0\n", "1 files in more than one row, 'a.png' first"),
+        ("file,A\na.png,1\na.png,0\n", r"more than one row for 'a.png' \(1 such in all\)"),
         ("name,A\na.png,1\n", "has no column 'file' .its columns: 'name', 'A'."),
         ("file,A\na.png,yes\n", "A of a.png is 'yes'; give a number"),
         ("file,A\nother.png,1\n", "names none of the 1 images: its first file is 'other.png'"),

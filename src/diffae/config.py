@@ -2,7 +2,7 @@
 
 Every configuration of the project is a frozen dataclass: what a run was is what its `config.json` says. Reading is
 strict: an unknown key or a value of the wrong type is an error that names the dotted path, so that a misspelled setting
-can never be silently ignored. Standard library only.
+can never be silently ignored. A value out of its range is an error wherever it comes from. Standard library only.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 Prediction = Literal["eps", "v"]
 Spacing = Literal["uniform", "noisy"]
@@ -22,66 +22,94 @@ Crop = Literal["center", "none", "celeba"]
 C = TypeVar("C")
 
 
+class Range(NamedTuple):
+    """Smallest and largest value that a setting may have."""
+
+    least: float
+    most: float = float("inf")
+
+
+Count = Annotated[int, Range(1)]
+Counts = Annotated[tuple[int, ...], Range(1)]
+Share = Annotated[float, Range(0, 1)]
+Amount = Annotated[float, Range(0)]
+
+
+class _InRange:
+    """Refuses values outside of the range that their annotation names."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        for name, kind in typing.get_type_hints(type(self), include_extras=True).items():
+            value = getattr(self, name)
+            values = value if isinstance(value, tuple) else [value] if isinstance(value, int | float) else []
+            for allowed in (m for m in getattr(kind, "__metadata__", ()) if isinstance(m, Range)):
+                if value == () or not all(allowed.least <= v <= allowed.most for v in values):
+                    most = f" and at most {allowed.most:g}" if allowed.most < float("inf") else ""
+                    raise ValueError(f"{name} must be at least {allowed.least:g}{most}, got {value!r}.")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ScheduleConfig:
+class ScheduleConfig(_InRange):
     """Noise schedule: T betas, from `beta_start` to `beta_end` in equal steps (Ho et al. 2020, section 4)."""
 
-    T: int = 1000
+    T: Count = 1000
     """Number of training timesteps."""
-    beta_start: float = 1e-4
+    beta_start: Share = 1e-4
     """First beta."""
-    beta_end: float = 0.02
+    beta_end: Share = 0.02
     """Last beta; equal to `beta_start` for the constant schedule of the latent prior."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class UNetConfig:
+class UNetConfig(_InRange):
     """The noise-predicting network (Dhariwal & Nichol 2021; Preechakul et al. 2022, table 6)."""
 
-    base_channels: int = 128
+    base_channels: Count = 128
     """Channels at full resolution, before `channel_mult`."""
-    channel_mult: tuple[int, ...] = (1, 1, 2, 3, 4)
+    channel_mult: Counts = (1, 1, 2, 3, 4)
     """Multiplier of the channels at each level; each further level halves the resolution."""
-    blocks_per_level: int = 2
+    blocks_per_level: Count = 2
     """Residual blocks of each level on the way down; one more on the way up."""
     attention_resolutions: tuple[int, ...] = (16,)
     """Self-attention where the shorter image side has been reduced to one of these sizes (and always in the middle)."""
-    attention_heads: int = 1
+    attention_heads: Count = 1
     """Heads of each self-attention."""
-    embed_channels: int = 512
+    embed_channels: Count = 512
     """Width of the time embedding."""
-    dropout: float = 0.1
+    dropout: Share = 0.1
     """Dropout before the second convolution of each residual block."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EncoderConfig:
+class EncoderConfig(_InRange):
     """The semantic encoder, image -> z_sem (Preechakul et al. 2022, section 3.2)."""
 
-    base_channels: int = 128
+    base_channels: Count = 128
     """Channels at full resolution, before `channel_mult`."""
-    channel_mult: tuple[int, ...] = (1, 1, 2, 3, 4, 4)
+    channel_mult: Counts = (1, 1, 2, 3, 4, 4)
     """Multiplier of the channels at each level; each further level halves the resolution."""
-    blocks_per_level: int = 2
+    blocks_per_level: Count = 2
     """Residual blocks of each level."""
     attention_resolutions: tuple[int, ...] = (16,)
     """Self-attention where the shorter image side has been reduced to one of these sizes (and always in the middle)."""
-    attention_heads: int = 1
+    attention_heads: Count = 1
     """Heads of each self-attention."""
-    pooled_size: int = 1
+    pooled_size: Count = 1
     """Side of the grid of cells over which features are averaged before the linear map: 1 is global average pooling (the
     paper); more keeps where things are, for aligned images."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AutoencoderConfig:
+class AutoencoderConfig(_InRange):
     """Everything that defines a diffusion autoencoder's networks and its diffusion."""
 
-    image_size: tuple[int, int] = (128, 128)
+    image_size: Annotated[tuple[int, int], Range(1)] = (128, 128)
     """Height and width in pixels; each must be divisible by 2 ** (levels - 1) of both networks."""
-    channels: int = 3
+    channels: Count = 3
     """Image channels: 1 grey, 3 colour, or any other number."""
-    z_dim: int = 512
+    z_dim: Count = 512
     """Dimension d of z_sem."""
     prediction: Prediction = "eps"
     """What the network predicts: `eps` as in the paper, or `v = alpha eps - sigma x_0` (Salimans & Ho 2022)."""
@@ -94,23 +122,23 @@ class AutoencoderConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PriorConfig:
+class PriorConfig(_InRange):
     """The latent DDIM over standardised z_sem (Preechakul et al. 2022, section 4 and appendix A.1)."""
 
-    z_dim: int = 512
+    z_dim: Count = 512
     """Dimension d of z_sem."""
-    width: int = 2048
+    width: Count = 2048
     """Width of the hidden layers."""
-    layers: int = 10
+    layers: Count = 10
     """Number of layers; 10 for FFHQ and CelebA, 20 for Horse and Bedroom in the paper."""
-    time_channels: int = 64
+    time_channels: Count = 64
     """Dimension of the sinusoidal time embedding."""
     schedule: ScheduleConfig = ScheduleConfig(beta_start=0.008, beta_end=0.008)
     """Noise schedule of the latents: constant beta."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DataConfig:
+class DataConfig(_InRange):
     """How image files become tensors, and which are held out."""
 
     source: str = ""
@@ -121,41 +149,41 @@ class DataConfig:
     """Named crop before resizing: the largest centred box of the target's shape, none, or a data set's own."""
     flip: bool = True
     """Horizontal flips while training, each with probability one half."""
-    validation: float = 0.05
+    validation: Share = 0.05
     """Share of images held out, chosen by a hash of the path (or of the `group` column of the label table)."""
-    background: tuple[int, int, int] = (255, 255, 255)
+    background: Annotated[tuple[int, int, int], Range(0, 255)] = (255, 255, 255)
     """Colour, 0..255, on which transparent images are composited."""
-    avatars: int = 6000
+    avatars: Count = 6000
     """Number of avatars to render, where the source is `avatars`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainingConfig:
+class TrainingConfig(_InRange):
     """How a model is trained. Progress is counted in images, so that a run is a function of images alone."""
 
-    images: int | None = None
+    images: Annotated[int | None, Range(1)] = None
     """Budget in images seen, total over resumes. Filled in once from `minutes` where only that is given."""
-    minutes: float | None = None
+    minutes: Annotated[float | None, Range(0)] = None
     """Budget in minutes, turned into images from the rate of the first minute."""
-    batch_size: int = 128
+    batch_size: Count = 128
     """Global batch size: over all processes and accumulation steps."""
-    accumulation: int = 1
+    accumulation: Count = 1
     """Number of micro-batches that make one batch."""
-    learning_rate: float = 1e-4
+    learning_rate: Amount = 1e-4
     """Peak learning rate of Adam."""
     learning_rate_schedule: LearningRate = "constant"
     """Constant, or held and then lowered to zero along a half cosine that ends with the budget."""
-    encoder_rate: float = 1.0
+    encoder_rate: Amount = 1.0
     """Learning rate of the semantic encoder, relative to that of the decoder."""
-    warmup_images: int = 0
+    warmup_images: Annotated[int, Range(0)] = 0
     """Images over which the learning rate rises linearly from 0."""
-    weight_decay: float = 0.0
+    weight_decay: Amount = 0.0
     """Decoupled weight decay (AdamW); 0 is Adam."""
-    adam_betas: tuple[float, float] = (0.9, 0.999)
+    adam_betas: Annotated[tuple[float, float], Range(0, 1)] = (0.9, 0.999)
     """Decay rates of Adam's two moments."""
-    gradient_clip: float = 1.0
+    gradient_clip: Amount = 1.0
     """Largest global gradient norm."""
-    ema_decay: float = 0.9999
+    ema_decay: Share = 0.9999
     """Decay, per optimizer step, of the moving average of the weights that is used everywhere after training."""
     timesteps: Spacing = "uniform"
     """t uniform over 0..T-1 (the paper), or `noisy`: t = T sqrt(u), which trains z_sem more."""
@@ -166,20 +194,20 @@ class TrainingConfig:
     """Arithmetic of the networks; `auto` is bfloat16 where the processor computes in it, and is resolved in config.json."""
     seed: int = 0
     """Seed of initial weights, order of images, timesteps, noise, flips and dropout."""
-    log_every: int = 2_000
+    log_every: Count = 2_000
     """Images between two lines of metrics."""
-    validate_every: int = 20_000
+    validate_every: Count = 20_000
     """Images between two validations, which also check whether z_sem is used and has not collapsed."""
-    sample_every: int = 20_000
+    sample_every: Count = 20_000
     """Images between two pictures of fixed images and a fixed x_T."""
-    checkpoint_every: int = 20_000
+    checkpoint_every: Count = 20_000
     """Images between two checkpoints."""
-    validation_images: int = 512
+    validation_images: Count = 512
     """Largest number of held-out images that a validation looks at."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RunConfig:
+class RunConfig(_InRange):
     """One training run: what is trained, on what, and how. Written, resolved, to RUN/config.json."""
 
     preset: str = ""
@@ -206,7 +234,7 @@ def from_dict(cls: type[C], values: Any, *, path: str = "") -> C:
         path: dotted path of `values` in the whole, for messages.
 
     Raises:
-        ValueError: an unknown key; the message names it by its dotted path.
+        ValueError: an unknown key, or a value out of range; the message names it by its dotted path.
         TypeError: a value of the wrong type, likewise.
     """
     return typing.cast(C, _convert(cls, values, path))
@@ -250,7 +278,11 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
             if key not in hints:
                 known = ", ".join(sorted(hints))
                 raise ValueError(f"Unknown setting {_join(path, key)!r}. Known here: {known}.")
-        return kind(**{key: _convert(hints[key], v, _join(path, key)) for key, v in value.items()})
+        settings = {key: _convert(hints[key], v, _join(path, key)) for key, v in value.items()}
+        try:
+            return kind(**settings)
+        except ValueError as error:
+            raise ValueError(_join(path, str(error))) from None
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
         if value not in args:

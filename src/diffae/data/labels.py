@@ -52,7 +52,7 @@ def load_labels(path: Path, names: Sequence[str]) -> Labels:
     files = [str(row["file"]).removeprefix("./") for row in rows]
     twice = [file for file, count in Counter(files).items() if count > 1]
     if twice:
-        raise ValueError(f"{path} has {len(twice)} files in more than one row, {twice[0]!r} first: keep one row for each.")
+        raise ValueError(f"{path} has more than one row for {twice[0]!r} ({len(twice)} such in all): keep one row for each.")
     by_file = dict(zip(files, rows, strict=True))
     known = set(names)
     if not any(file in known for file in files):
