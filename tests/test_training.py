@@ -53,6 +53,14 @@ def assert_same(a, b):
         assert torch.equal(tensor, b[name]), name
 
 
+def assert_same_gradients(a, b):
+    """Equal to a relative error of 1e-5; of a bias that a normalisation cancels, only rounding errors of the others are left."""
+    rounding = torch.finfo(torch.float32).eps * max(g.norm() for g in a.values())
+    assert rounding > 0
+    for name in a:
+        assert (a[name] - b[name]).norm() <= 1e-5 * a[name].norm() + rounding, name
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_an_interrupted_run_ends_bitwise_where_an_undisturbed_one_does(tiny_run, tiny, tmp_path, dropout):
     config = tiny_run(
@@ -132,10 +140,8 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tiny_run, tmp_path):
 def test_two_accumulated_halves_are_one_batch(tiny_run, tmp_path):
     run(tiny_run(images=32, batch_size=16), tmp_path / "whole")
     run(tiny_run(images=32, batch_size=16, accumulation=2), tmp_path / "halves")
-    whole, halves = checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "halves")
-    for name in whole:
-        if name.startswith("exp_avg/"):
-            assert (whole[name] - halves[name]).norm() <= 1e-5 * whole[name].norm() + 1e-9, name
+    whole, halves = ({k: v for k, v in checkpoint(tmp_path / n).items() if k.startswith("exp_avg/")} for n in ("whole", "halves"))
+    assert_same_gradients(whole, halves)
 
 
 TWO_PROCESSES = """
@@ -194,10 +200,7 @@ def test_two_processes_reach_the_gradients_of_one(tiny_run, tmp_path):
         gradients.append(safetensors.torch.load_file(out))
         with safetensors.safe_open(out, "pt") as file:
             assert file.metadata()["processes"] == str(processes)
-    one, two = gradients
-    assert sum(g.norm() for g in one.values()) > 0
-    for name in one:
-        assert (one[name] - two[name]).norm() <= 1e-5 * one[name].norm() + 1e-9, name
+    assert_same_gradients(*gradients)
 
 
 def test_bfloat16_trains_with_float32_weights(tiny_run, tmp_path):
