@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from PIL import Image
 
 import diffae
 from diffae import cli
@@ -17,7 +18,7 @@ SMALL = """
 --model.image-size 16 16 --model.z-dim 4 --model.unet.base-channels 8 --model.unet.channel-mult 1 2
 --model.unet.embed-channels 8 --model.encoder.base-channels 8 --model.encoder.channel-mult 1 2
 --training.batch-size 4 --training.precision float32
-""".split()  # noqa: SIM905 - as a person types it
+""".split()
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +39,7 @@ def fails(capsys, *args):
 
 
 def test_every_command_has_help_with_an_example(capsys):
-    for command in ("quickstart", "train", "import"):
+    for command in cli.COMMANDS:
         with pytest.raises(SystemExit) as stopped:
             cli.main([command, "--help"])
         assert stopped.value.code == 0
@@ -111,12 +112,113 @@ def test_the_quick_start_ends_with_a_page(tmp_path, capsys, monkeypatch):
     small = replace(small, model=replace(small.model, unet=networks[0], encoder=networks[1]))
     monkeypatch.setitem(PRESETS, "avatars32", small)
     monkeypatch.setattr("diffae.evaluation.report.STEPS", 2)
-    monkeypatch.setattr("diffae.evaluation.report.FIGURE_STEPS", 2)
+    monkeypatch.setattr("diffae.evaluation.figures.STEPS", 2)
     cli.main(["quickstart", "--images", "8", "--out", str(tmp_path / "quick")])
     out, err = capsys.readouterr()
     assert f"Open {tmp_path / 'quick' / 'report.html'}" in out
     assert "First picture:" in err
     assert (tmp_path / "quick" / "pictures" / "data.png").is_file()
-    assert "Smiling" in (tmp_path / "quick" / "report.html").read_text()
+    page = (tmp_path / "quick" / "report.html").read_text()
+    assert all(words in page for words in ("Smiling", "New images", "Attributes are directions"))
+    assert diffae.load(tmp_path / "quick").prior is not None
     cli.main(["quickstart", "--images", "8", "--out", str(tmp_path / "quick")])
     assert "Open" in capsys.readouterr().out, "a second time makes the page anew"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of a few steps on labelled images, and the folder of the images."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    root = tmp_path_factory.mktemp("trained")
+    generator = torch.Generator().manual_seed(0)
+    (root / "images").mkdir()
+    lines = ["file,Red,Size"]
+    for i in range(40):
+        color = torch.randint(0, 256, (3,), generator=generator).tolist()
+        Image.new("RGB", (16, 16), tuple(color)).save(root / "images" / f"{i:02d}.png")
+        lines.append(f"{i:02d}.png,{int(color[0] > 127)},{color[1]}")
+    (root / "images" / "labels.csv").write_text("\n".join(lines) + "\n")
+    command = ["train", str(root / "images"), "--preset", "avatars32", "--out", str(root / "run"), "--images", "64", *SMALL]
+    cli.main([*command, "--data.validation", "0.3"])
+    return root
+
+
+def test_from_a_run_to_attributes_priors_samples_and_edits(trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run, images = str(trained / "run"), trained / "images"
+    pair = [str(images / "00.png"), str(images / "01.png")]
+    cli.main(["fit-attributes", run])
+    assert "attributes: Red, Size, and 4 components" in capsys.readouterr().out
+    cli.main(["train-prior", run, "--preset", "gaussian"])
+    small = ["--model.width", "8", "--model.layers", "3", "--training.batch-size", "8", "--training.precision", "float32"]
+    cli.main(["train-prior", run, "--images", "32", "--name", "mine", *small])
+    assert "mine: sample with" in capsys.readouterr().out
+    assert diffae.load(run).attributes.names == ["Red", "Size"]
+
+    quick = ["--steps", "2"]
+    cli.main(["reconstruct", run, *pair, *quick])
+    assert "00.png: MSE" in capsys.readouterr().out
+    cli.main(["vary", run, *pair, "--num", "3", *quick])
+    cli.main(["interpolate", run, *pair, "--frames", "3", *quick])
+    cli.main(["interpolate", run, *pair, pair[0], "--frames", "3", "--out", "morph.gif", *quick])
+    cli.main(["manipulate", run, *pair, "--attribute", "Red", "--keep", "Size", "--strengths", "-0.3", "0.3", *quick])
+    assert "00.png: Red" in capsys.readouterr().out
+    cli.main(["manipulate", run, *pair, "--attribute", "Red", "--target-probability", "0.9", "--out", "target.webp", *quick])
+    assert "-> 0.9" in capsys.readouterr().out
+    cli.main(["manipulate", run, *pair, "--attribute", "pc1", "--out", "pc.png", *quick])
+    cli.main(["sample", run, "--num", "3", "--prior", "mine", "--prior-steps", "2", "--out", "folder", *quick])
+    cli.main(["sample", run, "--num", "3", "--prior", "gaussian", "--attribute", "Red", "--absent", *quick])
+    assert "proposals were accepted" in capsys.readouterr().err
+    cli.main(["neighbours", run, pair[0], "--num", "2"])
+    assert "00.png: 00.png (0.00)" in capsys.readouterr().out
+    cli.main(["encode", run, str(images)])
+    written = {p.name for p in tmp_path.iterdir() if p.suffix or p.is_dir()}
+    pictures = {f"{c}.png" for c in ("reconstruct", "vary", "interpolate", "manipulate", "pc", "samples", "neighbours")}
+    assert written >= pictures | {"morph.gif", "target.webp", "folder", "codes.parquet"}
+    with Image.open(tmp_path / "morph.gif") as moving:
+        assert moving.n_frames == 2 * 7 - 2
+    assert len(list((tmp_path / "folder").iterdir())) == 3
+
+
+def test_a_few_labels_choose_samples_with_and_without_negatives(trained, tmp_path, capsys):
+    run = str(trained / "run")
+    cli.main(["train-prior", run, "--preset", "gaussian"])
+    for name, negative in (("few.csv", "0"), ("pu.csv", "")):
+        rows = [f"{i:02d}.png,{1 if i < 10 else negative}" for i in range(40)]
+        (tmp_path / name).write_text("file,Mine\n" + "\n".join(rows) + "\n")
+        sample = ["sample", run, "--num", "2", "--steps", "2", "--prior", "gaussian", "--attribute", "Mine"]
+        cli.main([*sample, "--labels", str(tmp_path / name), "--out", str(tmp_path / "s.png")])
+        assert f"10 positive and 30 {'negative' if negative else 'unlabelled'} images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["manipulate", "{run}", "{image}", "--attribute", "Smiling"], "There is no attribute 'Smiling'. Fitted are: Red, Size"),
+        (["manipulate", "{run}", "{image}", "--attribute", "Red", "--strengths", "nan"], "must be a finite number, got nan"),
+        (["manipulate", "{run}", "missing.png", "--attribute", "Red"], "There is no image missing.png"),
+        (["reconstruct", "{run}", "{labels}"], "labels.csv is not an image in any format"),
+        (["sample", "{run}", "--prior", "other"], "There is no prior 'other' beside"),
+        (
+            ["sample", "{run}", "--prior", "gaussian", "--attribute", "Mine", "--labels", "{labels}"],
+            "has no column 'Mine'. It has: Red, Size",
+        ),
+        (["fit-attributes", "{run}", "--labels", "{wrong}"], "names none of the 40 images"),
+        (["fit-attributes", "{model}"], "is no training run, so it has no images of its own: name them with --data"),
+        (["train-prior", "{run}", "--preset", "latent11"], "There is no prior preset 'latent11'. There are: latent10"),
+        (["interpolate", "{run}", "{image}"], "A path needs at least two images, got 1"),
+        (
+            ["interpolate", "{run}", "{image}", "{image}", "--steps", "2", "--out", "a.avi"],
+            "is no kind of file for moving pictures",
+        ),
+        (["encode", "nowhere", "{images}"], "nowhere is no folder"),
+    ],
+)
+def test_bad_input_to_what_is_fitted_is_one_clear_line(args, message, trained, tmp_path, capsys):
+    cli.main(["fit-attributes", str(trained / "run")])
+    cli.main(["train-prior", str(trained / "run"), "--preset", "gaussian"])
+    capsys.readouterr()
+    (tmp_path / "wrong.csv").write_text("file,Red\nnot_there.png,1\n")
+    places = {"run": trained / "run", "model": trained / "run" / "model", "images": trained / "images"}
+    places |= {"image": trained / "images" / "00.png", "labels": trained / "images" / "labels.csv", "wrong": tmp_path / "wrong.csv"}
+    assert message in fails(capsys, *[a.format(**places) for a in args])

@@ -1,5 +1,6 @@
 """Metrics, probes and the report: known values, floors, and a page that says what was measured."""
 
+import dataclasses
 import json
 import re
 from html.parser import HTMLParser
@@ -10,6 +11,7 @@ import torch
 from accelerate.state import AcceleratorState
 from PIL import Image
 
+import diffae
 from diffae.config import DataConfig
 from diffae.data import prepare
 from diffae.evaluation.metrics import mse, psnr, ssim
@@ -17,6 +19,7 @@ from diffae.evaluation.probe import linear_probe, principal_components, small_pi
 from diffae.evaluation.report import machine, write_report
 from diffae.pictures import save_png, scale_for, sheet, to_pil
 from diffae.training.run import resolve, train
+from diffae.training.subjects import ImageSubject
 
 
 @pytest.fixture
@@ -164,14 +167,14 @@ class Page(HTMLParser):
 def finished(tiny_run, make_images, tmp_path, monkeypatch):
     """A small finished run with labels, and its images."""
     monkeypatch.setattr("diffae.evaluation.report.STEPS", 10)
-    monkeypatch.setattr("diffae.evaluation.report.FIGURE_STEPS", 2)
+    monkeypatch.setattr("diffae.evaluation.figures.STEPS", 2)
     AcceleratorState._reset_state(reset_partial_state=True)
     root = make_images(60, size=(16, 16))
     (root / "labels.csv").write_text("file,Bright\n" + "".join(f"{i:03d}.png,{i % 2}\n" for i in range(60)))
     sizes = {"image_size": (16, 16)}
     config = resolve(tiny_run(images=32, source=root, model=sizes), tmp_path / "run")
     data = prepare(config.data, size=(16, 16), channels=3)
-    list(train(config, data, tmp_path / "run"))
+    list(train(ImageSubject(config, data), tmp_path / "run"))
     return tmp_path / "run", data
 
 
@@ -214,3 +217,41 @@ def test_a_report_of_unlabelled_images_has_no_probe(finished, make_images):
     write_report(run, data, num=8)
     assert json.loads((run / "report.json").read_text())["auroc"] == {}
     assert "What z_sem knows" not in (run / "report.html").read_text()
+
+
+# What a prior and attributes add -------------------------------------------------------------------------------------
+
+
+def test_a_report_with_prior_and_attributes_shows_samples_classes_and_edits(finished):
+    from diffae.evaluation import figures
+    from diffae.fitting import fit_attributes
+    from diffae.latents import Standardizer
+    from diffae.prior import GaussianPrior
+
+    run, data = finished
+    ae = diffae.load(run)
+    z = ae.encode(data.images(range(len(data.names))))
+    labels = {"Bright": np.arange(len(z)) % 2.0, "Number": np.arange(len(z)) * 1.0}
+    ae.standardizer = Standardizer.fit(z)
+    ae.prior = GaussianPrior(ae.z_dim).fit(ae.standardizer(z))
+    ae.attributes, _ = fit_attributes(z, labels, held_z_sem=z, held_labels=labels)
+    found = figures.edit_figures(ae, data.images(range(3)))
+    assert [f.name for f in found] == ["edits"]
+    plain = sheet([data.images(range(6))] * 2, scale=scale_for(data.images([0]), 72))
+    assert found[0].picture.height == plain.height, "a row for each attribute"
+    assert found[0].picture.width > plain.width, "their names stand at the left"
+    # Too few labels for a class: samples only. With enough, the classes too.
+    train = figures.Encoded.of(ae, data, data.train, lambda *a: None)
+    assert [f.name for f in figures.sample_figures(ae, data, train)] == ["samples"]
+    many = dataclasses.replace(data, labels=labels, train=np.resize(data.train, 400))
+    train = figures.Encoded.of(ae, many, many.train, lambda *a: None)
+    assert [f.name for f in figures.sample_figures(ae, many, train)] == ["samples", "few-shot"]
+
+
+def test_the_names_of_rows_stand_beside_them_and_move_nothing_else():
+    rows = [[torch.ones(3, 8, 8)], [-torch.ones(3, 8, 8)]]
+    plain, named = sheet(rows, scale=4), sheet(rows, scale=4, names=["one", "two"])
+    margin = named.width - plain.width
+    assert margin > 20
+    assert np.array_equal(np.asarray(named)[:, margin:], np.asarray(plain))
+    assert (np.asarray(named)[:, :margin] < 128).any(), "something is written there"

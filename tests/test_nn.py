@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from diffae.autoencoder import DiffusionAutoencoder
+from diffae.autoencoder import DiffusionAutoencoder, build
 from diffae.config import EncoderConfig, PriorConfig, UNetConfig
 from diffae.nn import SkipMLP, UNet
 from diffae.nn.layers import AdaGN, SelfAttention
@@ -54,7 +54,7 @@ def test_the_papers_models_have_the_papers_size(name, parameters):
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_can_be_built(name):
     with torch.device("meta"):
-        DiffusionAutoencoder(preset(name).model)
+        build(preset(name).model)
 
 
 def test_adagn_is_the_formula_of_the_paper_as_run():
@@ -129,7 +129,7 @@ def test_time_may_be_fractional():
 
 
 def test_sizes_that_the_levels_do_not_divide_are_refused_with_the_nearest(tiny):
-    with pytest.raises(ValueError, match=r"encoder need image sides divisible by 2, got 9 x 8; the nearest such size is 8 x 8"):
+    with pytest.raises(ValueError, match=r"unet need image sides divisible by 2, got 9 x 8; the nearest such size is 8 x 8"):
         DiffusionAutoencoder(replace(tiny, image_size=(9, 8)))
     deep = replace(tiny, encoder=EncoderConfig(base_channels=8, channel_mult=(1, 1, 1, 1, 1), attention_resolutions=()))
     with pytest.raises(ValueError, match="encoder need image sides divisible by 16, got 8 x 8"):

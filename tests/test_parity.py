@@ -85,3 +85,27 @@ def test_an_imported_model_survives_saving(ae, tmp_path, expected):
     assert torch.equal(again.encode(expected["x0"]), ae.encode(expected["x0"]))
     assert torch.equal(again.sample(2, steps=2, prior_steps=2), ae.sample(2, steps=2, prior_steps=2))
     assert json.loads((tmp_path / "saved" / "config.json").read_text())["prior"]["layers"] == 4
+
+
+@pytest.mark.parametrize(("ema", "name"), [(False, "classifier.logits"), (True, "classifier.ema_logits")])
+def test_classifier_logits_are_the_authors(ae, expected, ema, name):
+    attributes = diffae.interop.official.load_classifier(FIXTURES / "classifier.ckpt", z_dim=ae.z_dim, ema=ema)
+    assert attributes.names == ["class_0", "class_1", "class_2", "class_3"]
+    assert relative_error(attributes.logits(expected["z_sem"]), expected[name]) <= 1e-5
+
+
+def test_manipulation_is_the_authors(ae, expected):
+    ae.attributes = diffae.interop.official.load_classifier(FIXTURES / "classifier.ckpt", z_dim=ae.z_dim, ema=False)
+    z_sem = ae.edit(expected["z_sem"], "class_2", strength=0.3)
+    assert relative_error(z_sem, expected["manipulated.z_sem"]) <= 1e-5
+    image = ae.decode(z_sem, expected["x_T.ddim20"], steps=20)
+    assert relative_error(image, expected["manipulated.image.ddim20"]) <= 1e-4
+    whole = ae.manipulate(expected["x0"], "class_2", strength=0.3, steps=20)
+    assert relative_error(whole, expected["manipulated.image.ddim20"]) <= 1e-4
+
+
+def test_a_classifier_of_something_else_is_refused(ae):
+    with pytest.raises(ValueError, match="classifies z_sem of 48 dimensions, but that of the autoencoder has 512"):
+        diffae.interop.official.load_classifier(FIXTURES / "classifier.ckpt", z_dim=512)
+    with pytest.raises(ValueError, match="is no classifier of the authors' code: it lacks ema_classifier.weight"):
+        diffae.interop.official.load_classifier(FIXTURES / "last.ckpt", z_dim=48)

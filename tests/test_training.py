@@ -17,11 +17,14 @@ from accelerate.state import AcceleratorState
 import diffae
 from diffae import seeding
 from diffae.autoencoder import DiffusionAutoencoder
-from diffae.config import RunConfig, read_json
+from diffae.config import PriorConfig, PriorRunConfig, RunConfig, read_json
 from diffae.data import prepare
-from diffae.training.health import Health, check_health
+from diffae.latents import Standardizer
+from diffae.prior import LatentPrior
+from diffae.training.health import CodeHealth, PriorHealth, check_codes, check_prior
 from diffae.training.loop import HOLD, NonFiniteLoss, learning_rate
 from diffae.training.run import Finished, Stepped, Validated, read_metrics, resolve, train
+from diffae.training.subjects import ImageSubject, PriorSubject
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +39,7 @@ def run(config, out, *, stop_after=None):
     config = resolve(config, out)
     data = prepare(config.data, size=config.model.image_size, channels=config.model.channels)
     events = []
-    for event in train(config, data, out):
+    for event in train(ImageSubject(config, data), out):
         events.append(event)
         if stop_after and isinstance(event, Stepped) and event.step.images >= stop_after:
             break
@@ -151,7 +154,7 @@ from accelerate import Accelerator
 from pathlib import Path
 import safetensors.torch
 from diffae.autoencoder import DiffusionAutoencoder
-from diffae.config import RunConfig, read_json
+from diffae.config import PriorConfig, PriorRunConfig, RunConfig, read_json
 from diffae.data import prepare
 from diffae.data.dataset import Order, training_batch
 from diffae.training.loop import training_steps
@@ -311,7 +314,7 @@ def test_a_damaged_checkpoint_is_named_and_never_taken_for_whole(tiny_run, tmp_p
 def test_health_sees_that_z_sem_is_not_used(tiny):
     model = diffae.DiffusionAutoencoder(tiny).eval()
     x = torch.rand(8, 3, 8, 8) * 2 - 1
-    health = check_health(model, x, batch_size=3, noisy=False, seed=0)
+    health = check_codes(model, x, batch_size=3, noisy=False, seed=0)
     # The output convolution starts at zero, so nothing can be used yet.
     assert health.loss == pytest.approx(health.shuffled_loss)
     assert health.loss == pytest.approx(1, abs=0.2)
@@ -321,10 +324,64 @@ def test_health_sees_that_z_sem_is_not_used(tiny):
 def test_health_sees_a_collapsed_z_sem(tiny):
     model = diffae.DiffusionAutoencoder(tiny).eval()
     torch.nn.init.zeros_(model.encoder.linear.weight)
-    health = check_health(model, torch.rand(8, 3, 8, 8) * 2 - 1, batch_size=8, noisy=False, seed=0)
+    health = check_codes(model, torch.rand(8, 3, 8, 8) * 2 - 1, batch_size=8, noisy=False, seed=0)
     assert health.z_dimensions == 0
     assert "z_sem has collapsed" in health.warnings()[0]
-    assert Health(0.5, 0.7, 1.0, 5.0).warnings() == []
+    assert CodeHealth(0.5, 0.7, 1.0, 5.0).warnings() == []
+
+
+def test_a_plain_ddim_is_trained_by_the_same_loop_and_resumes_bitwise(tiny_run, tmp_path):
+    config = tiny_run(images=48, model={"z_dim": None})
+    events = run(config, tmp_path / "whole")
+    assert next(e.health for e in events if isinstance(e, Validated)).loss == pytest.approx(1, abs=0.3)
+    run(config, tmp_path / "parts", stop_after=24)
+    run(config, tmp_path / "parts")
+    assert_same(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts"))
+    assert isinstance(diffae.load_diffusion(tmp_path / "whole"), diffae.DDIM)
+
+
+@pytest.mark.parametrize("gaussian_start", [False, True])
+def test_a_prior_is_trained_by_the_same_loop_and_resumes_bitwise(tiny_run, tiny, tmp_path, gaussian_start):
+    base = tiny_run(data={"validation": 0.5})
+    data = prepare(base.data, size=(8, 8), channels=3)
+    torch.manual_seed(0)
+    ae = DiffusionAutoencoder(tiny).eval()
+    z_sem = ae.encode(data.images(range(len(data.names))))
+    ae.standardizer = Standardizer.fit(z_sem[data.train])
+    model = PriorConfig(z_dim=6, width=16, layers=3, gaussian_start=gaussian_start)
+    config = PriorRunConfig(model=model, data=data.config, training=base.training)
+
+    def run_prior(out, stop_after=None):
+        for event in train(PriorSubject(resolve(config, out), ae, z_sem, data), out):
+            if isinstance(event, Validated):
+                assert set(event.health.metrics()) == {f"validation/{k}" for k in ("loss", "train_loss", "gaussian_loss")}
+            if stop_after and isinstance(event, Stepped) and event.step.images >= stop_after:
+                break
+
+    run_prior(tmp_path / "whole")
+    run_prior(tmp_path / "parts", stop_after=40)
+    run_prior(tmp_path / "parts")
+    assert_same(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts"))
+    assert len(list((tmp_path / "whole" / "pictures").iterdir())) == 2
+
+
+def test_health_sees_a_prior_that_learned_by_heart():
+    healthy, by_heart = PriorHealth(0.13, 0.128, 0.14), PriorHealth(0.2, 0.1, 0.14)
+    assert healthy.warnings() == []
+    assert "learns its training codes by heart" in by_heart.warnings()[0]
+
+
+def test_the_gaussian_denoiser_is_the_best_for_gaussian_codes():
+    z = torch.randn(3000, 4, generator=torch.Generator().manual_seed(0)) @ torch.tensor(
+        [[2.0, 1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0.1]]
+    )
+    prior = LatentPrior(PriorConfig(z_dim=4, width=8, layers=3, gaussian_start=True))
+    prior.start(z)
+    health = check_prior(prior, z[:2000], z[2000:], seed=0)
+    assert health.loss == pytest.approx(health.gaussian_loss, rel=0.03), "an untrained network adds nothing"
+    made = prior.sample(2000, steps=100)
+    assert torch.allclose(torch.cov(made.T), torch.cov(z.T), atol=0.4)
+    assert torch.allclose(torch.cov(prior.gaussian.sample(4000).T), torch.cov(z.T), atol=0.3)
 
 
 def test_training_lowers_the_loss_and_uses_z_sem(tiny_run, tmp_path):

@@ -7,17 +7,20 @@ if TYPE_CHECKING:
     from diffae import interop
     from diffae.autoencoder import Code, DiffusionAutoencoder
     from diffae.config import AutoencoderConfig
-    from diffae.interop.weights import load
+    from diffae.diffusion import DDIM
+    from diffae.interop.weights import load, load_diffusion
     from diffae.presets import preset
 
-__all__ = ["AutoencoderConfig", "Code", "DiffusionAutoencoder", "interop", "load", "preset"]
+__all__ = ["DDIM", "AutoencoderConfig", "Code", "DiffusionAutoencoder", "interop", "load", "load_diffusion", "preset"]
 __version__ = "0.1.0"
 
 _HOMES = {
+    "DDIM": "diffae.diffusion",
     "AutoencoderConfig": "diffae.config",
     "Code": "diffae.autoencoder",
     "DiffusionAutoencoder": "diffae.autoencoder",
     "load": "diffae.interop.weights",
+    "load_diffusion": "diffae.interop.weights",
     "preset": "diffae.presets",
 }
 

@@ -1,32 +1,25 @@
 """The diffusion autoencoder: one image, two codes, and back.
 
 `encode` finds z_sem, the meaning; `invert` finds x_T, what z_sem leaves open; `decode` makes the image of both. All the
-rest (`reconstruct`, `vary`, `interpolate`, `sample`) are short compositions of these three.
+rest (`reconstruct`, `vary`, `interpolate`, `manipulate`, `sample`) are short compositions of these three.
 """
 
-import functools
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import safetensors.torch
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffae import seeding
-from diffae.config import AutoencoderConfig, PriorConfig, from_dict, to_dict
-from diffae.files import replacing, write_text
+from diffae.attributes import Accepted, Attributes, rejection_sample
+from diffae.config import AutoencoderConfig, to_dict
+from diffae.diffusion import DDIM, ImageDiffusion, Solver
 from diffae.latents import Standardizer, lerp, slerp
-from diffae.nn import SemanticEncoder, UNet
-from diffae.prior import LatentPrior
-from diffae.schedule import Schedule, decoding_path, draw_timesteps, encoding_path
-from diffae.solvers import EpsModel, solve, to_eps, to_target
+from diffae.nn import SemanticEncoder
+from diffae.prior import LatentPrior, Prior
 
-Solver = Literal["ddim"]
 Inversion = Literal["official"]
 
 
@@ -47,32 +40,34 @@ class Code:
     steps: int
 
 
-class DiffusionAutoencoder(nn.Module):
-    """Semantic encoder, conditional DDIM (decoder and stochastic encoder at once) and, if fitted, a latent prior.
+class DiffusionAutoencoder(ImageDiffusion):
+    """Semantic encoder and conditional DDIM (decoder and stochastic encoder at once), with what was fitted to its z_sem.
 
     Args:
         config: the networks and the diffusion.
 
     Attributes:
-        prior: the latent DDIM, or None.
+        prior: the distribution of standardised z_sem, or None.
         standardizer: mean and standard deviation of z_sem over the training images, or None.
+        attributes: linear classifiers of named attributes, or None.
 
     References:
         Preechakul et al. 2022, *Diffusion Autoencoders: Toward a Meaningful and Decodable Representation*.
     """
 
-    prior: LatentPrior | None
+    prior: Prior | None
     standardizer: Standardizer | None
+    attributes: Attributes | None
 
     def __init__(self, config: AutoencoderConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.schedule = Schedule(config.schedule)
-        size, channels, d = config.image_size, config.channels, config.z_dim
-        self.encoder = SemanticEncoder(config.encoder, image_size=size, channels=channels, z_dim=d)
-        self.unet = UNet(config.unet, image_size=size, channels=channels, z_dim=d)
+        if config.z_dim is None:
+            raise ValueError("A diffusion autoencoder needs a z_dim; without z_sem there is `DDIM`.")
+        super().__init__(config)
+        self.z_dim = config.z_dim
+        self.encoder = SemanticEncoder(config.encoder, image_size=config.image_size, channels=config.channels, z_dim=config.z_dim)
         self.prior = None
         self.standardizer = None
+        self.attributes = None
 
     # The two codes ---------------------------------------------------------------------------------------------------
 
@@ -103,9 +98,7 @@ class DiffusionAutoencoder(nn.Module):
         Raises:
             ValueError: images or codes of another shape or range, or a number of steps that the spacing cannot give.
         """
-        _check_solver(solver)
-        path = encoding_path(self.schedule, steps)
-        return solve(self.eps_model(self._check_codes(z_sem, len(x))), self._check_images(x), path, clamp=clamp)
+        return self._to_noise(x, self._check_codes(z_sem, len(x)), steps=steps, solver=solver, clamp=clamp)
 
     @torch.no_grad()
     def decode(
@@ -133,11 +126,10 @@ class DiffusionAutoencoder(nn.Module):
         Raises:
             ValueError: codes of another shape, an x_T that is not normal noise, or an impossible number of steps.
         """
-        _check_solver(solver)
         z_sem = self._check_codes(z_sem, None)
         if x_T is None:
-            x_T = self._draw_x_T(len(z_sem), seed=seed, generator=generator)
-        return solve(self.eps_model(z_sem), self._check_x_T(x_T, len(z_sem)), decoding_path(self.schedule, steps), clamp=clamp)
+            x_T = self._draw_x_T(len(z_sem), seed if generator is None else generator)
+        return self._to_image(x_T, z_sem, steps=steps, solver=solver, clamp=clamp)
 
     @torch.no_grad()
     def decode_mean(
@@ -159,19 +151,10 @@ class DiffusionAutoencoder(nn.Module):
         if t is None:
             usable = self.schedule.alpha_bar >= (1e-2 if self.config.prediction == "eps" else 0)
             t = int(usable.sum()) - 1
-        x_t = self._draw_x_T(len(z_sem), seed=seed, generator=generator)
+        x_t = self._draw_x_T(len(z_sem), seed if generator is None else generator)
         t_all = torch.full((len(x_t),), float(t), device=x_t.device)
         alpha, sigma = self.schedule.alpha_sigma(t_all.long(), like=x_t)
         return ((x_t - sigma * self.eps_model(z_sem)(x_t, t_all)) / alpha).clamp(-1, 1)
-
-    def eps_model(self, z_sem: Float[Tensor, "n d"]) -> EpsModel:
-        """The decoder's network as solvers want it: `(x_t, t) -> eps`, whatever it was trained to predict."""
-        return functools.partial(self._eps, z_sem=z_sem)
-
-    def _eps(self, x_t: Tensor, t: Tensor, *, z_sem: Tensor) -> Tensor:
-        output = self.unet(x_t, t, z_sem=z_sem).to(x_t.dtype)
-        alpha, sigma = self.schedule.alpha_sigma(t.long(), like=x_t)
-        return to_eps(self.config.prediction, output, x_t, alpha, sigma)
 
     # Training --------------------------------------------------------------------------------------------------------
 
@@ -191,12 +174,7 @@ class DiffusionAutoencoder(nn.Module):
             noisy: draws t = T sqrt(u) rather than T u.
             z_sem: conditions on these codes instead of the images' own; the validation shuffles them.
         """
-        t = draw_timesteps(seeding.uniform(seeds), self.schedule.T, noisy=noisy).to(x_0.device)
-        eps = seeding.normal([seeding.mix(s, "eps") for s in seeds], tuple(x_0.shape[1:])).to(x_0)
-        x_t = self.schedule.add_noise(x_0, eps, t)
-        output = self.unet(x_t, t.to(x_0), z_sem=self.encoder(x_0) if z_sem is None else z_sem)
-        target = to_target(self.config.prediction, x_0, eps, *self.schedule.alpha_sigma(t, like=x_0))
-        return F.mse_loss(output.to(target.dtype), target)
+        return self._loss(x_0, seeds, self.encoder(x_0) if z_sem is None else z_sem, noisy=noisy)
 
     # Compositions ----------------------------------------------------------------------------------------------------
 
@@ -247,8 +225,122 @@ class DiffusionAutoencoder(nn.Module):
     ) -> Float[Tensor, "n frames c h w"]:
         """From image to image: lerp of z_sem, slerp of x_T (figure 4). Weight 0 is x_a, weight 1 is x_b."""
         a, b = (self.infer(x, inversion=inversion, steps=steps) for x in (x_a, x_b))
-        frames = [Code(lerp(a.z_sem, b.z_sem, w), slerp(a.x_T, b.x_T, w), inversion, steps) for w in weights]
+        frames = [Code(lerp(a.z_sem, b.z_sem, w), slerp(a.x_T, b.x_T, w), inversion, steps) for w in map(float, weights)]
         return torch.stack([self.render(code) for code in frames], dim=1)
+
+    def interpolate_path(
+        self, x: Float[Tensor, "n c h w"], *, frames: int = 8, inversion: Inversion = "official", steps: int = 100
+    ) -> Float[Tensor, "frames c h w"]:
+        """From the first image through all others to the last, `frames` steps from each to the next.
+
+        Raises:
+            ValueError: fewer than two images.
+        """
+        if len(x) < 2:
+            raise ValueError(f"A path needs at least two images, got {len(x)}.")
+        code = self.infer(x, inversion=inversion, steps=steps)
+        weights = [w / frames for w in range(frames)]
+        starts, ends = slice(0, -1), slice(1, None)
+        z_sem = torch.stack([lerp(code.z_sem[starts], code.z_sem[ends], w) for w in weights], dim=1)
+        x_T = torch.stack([slerp(code.x_T[starts], code.x_T[ends], w) for w in weights], dim=1)
+        between = Code(
+            torch.cat([z_sem.flatten(0, 1), code.z_sem[-1:]]), torch.cat([x_T.flatten(0, 1), code.x_T[-1:]]), inversion, steps
+        )
+        return self.render(between)
+
+    def edit(
+        self,
+        z_sem: Float[Tensor, "n d"],
+        direction: str | Sequence[str] | Mapping[str, float] | Float[Tensor, " d"],
+        *,
+        strength: float = 0.3,
+        target_probability: float | None = None,
+        keep: Sequence[str] = (),
+    ) -> Float[Tensor, "n d"]:
+        """z_sem moved along directions; what `manipulate` decodes. Arguments as there."""
+        if isinstance(direction, Tensor):
+            if self.standardizer is None or keep or target_probability is not None:
+                raise ValueError(
+                    "A direction given as a vector needs the standardizer of z_sem (fit a prior or attributes), and can neither "
+                    "keep attributes nor reach a probability: use the name of a fitted attribute for that."
+                )
+            return self.standardizer.move(z_sem, direction, strength)
+        if self.attributes is None:
+            raise ValueError("This autoencoder has no attributes yet. Fit them with `diffae fit-attributes RUN --labels TABLE`.")
+        names = [direction] if isinstance(direction, str) else list(direction)
+        if target_probability is not None:
+            return self.attributes.reach(z_sem, dict.fromkeys(names, target_probability), keep)
+        strengths = direction if isinstance(direction, Mapping) else dict.fromkeys(names, strength)
+        return self.attributes.move(z_sem, strengths, keep)
+
+    def manipulate(
+        self,
+        x: Float[Tensor, "n c h w"],
+        direction: str | Sequence[str] | Mapping[str, float] | Float[Tensor, " d"],
+        *,
+        strength: float = 0.3,
+        target_probability: float | None = None,
+        keep: Sequence[str] = (),
+        inversion: Inversion = "official",
+        steps: int = 100,
+    ) -> Float[Tensor, "n c h w"]:
+        """The images with z_sem moved along a direction and their own x_T (section 5.3, figure 5).
+
+        Args:
+            x: images.
+            direction: a fitted attribute, several of them, attributes with a strength each, a principal direction (`pc1`),
+                or a unit vector in standardised space.
+            strength: length of the move on the published scale, `strength * sqrt(d)` in standardised space: about 0.3,
+                useful within -0.5..0.5; negative the other way.
+            target_probability: in place of the strength, the probability that each attribute should have afterwards; each
+                image moves as far as it has to, and no further. Below 0.5 takes the attribute away.
+            keep: attributes whose classifiers the move must not touch.
+            inversion: how x_T is found.
+            steps: number of network calls in either direction.
+
+        Raises:
+            ValueError: an attribute that was never fitted, a strength that is not finite, or a direction that `keep` leaves
+                nothing of.
+        """
+        code = self.infer(x, inversion=inversion, steps=steps)
+        edited = self.edit(code.z_sem, direction, strength=strength, target_probability=target_probability, keep=keep)
+        return self.render(code, z_sem=edited)
+
+    @torch.no_grad()
+    def sample_codes(
+        self,
+        num: int,
+        *,
+        prior_steps: int = 100,
+        seed: int = 0,
+        accept: Callable[[Tensor], Tensor] | None = None,
+        max_proposals: int | None = None,
+    ) -> Accepted:
+        """z_sem of new images: drawn from the prior, un-normalised, and chosen among where `accept` is given.
+
+        Args:
+            num: number of codes.
+            prior_steps: network calls of the prior.
+            seed: proposal number i depends on the seed and i alone.
+            accept: z_sem (n, d) -> probabilities (n,) with which codes are kept, such as `attributes.probability(name)`.
+            max_proposals: bound on the number of proposals; by default 500 for each code asked for.
+
+        Raises:
+            ValueError: this autoencoder has no prior, or too few proposals were accepted.
+        """
+        if self.prior is None or self.standardizer is None:
+            raise ValueError(
+                "This autoencoder has no latent prior, so it can reconstruct and edit but not sample. Fit one with "
+                "`diffae train-prior RUN`."
+            )
+        prior, standardizer = self.prior, self.standardizer
+
+        def propose(start: int, count: int) -> Tensor:
+            return standardizer.inverse(prior.sample(count, seed=seed, start=start, steps=prior_steps))
+
+        if accept is None:
+            return Accepted(propose(0, num), num)
+        return rejection_sample(propose, accept, num, seed=seed, max_proposals=max_proposals or 500 * num)
 
     @torch.no_grad()
     def sample(
@@ -257,94 +349,49 @@ class DiffusionAutoencoder(nn.Module):
         *,
         steps: int = 100,
         prior_steps: int = 100,
+        accept: Callable[[Tensor], Tensor] | None = None,
+        max_proposals: int | None = None,
         batch_size: int = 64,
         seed: int = 0,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "num c h w"]:
-        """New images: z_sem from the prior, un-normalised, and x_T from N(0, I) (section 4). Number i depends on the seed
-        and i alone.
+        """New images: z_sem from the prior, un-normalised, and x_T from N(0, I) (section 4); with `accept`, of a class
+        (section 5.5). Number i depends on the seed and i alone. Arguments and errors as in `sample_codes`."""
+        if generator is not None:
+            seed = seeding.drawn(generator)
+        z_sem, _ = self.sample_codes(num, prior_steps=prior_steps, seed=seed, accept=accept, max_proposals=max_proposals)
+        return self.decode_samples(z_sem, steps=steps, seed=seed, batch_size=batch_size)
 
-        Raises:
-            ValueError: this autoencoder has no latent prior.
-        """
-        if self.prior is None or self.standardizer is None:
-            raise ValueError("This autoencoder has no latent prior, so it can reconstruct and edit but not sample.")
-        z = self.prior.sample(num, steps=prior_steps, seed=seed, generator=generator)
-        z_sem = self.standardizer.inverse(z)
-        x_T = self._draw_x_T(num, seed=seeding.mix(seed, "x_T"), generator=generator)
+    def decode_samples(
+        self, z_sem: Float[Tensor, "num d"], *, steps: int = 100, seed: int = 0, batch_size: int = 64
+    ) -> Float[Tensor, "num c h w"]:
+        """Images of sampled codes, each with an x_T of its own: the last two of the paper's four steps."""
+        x_T = self._draw_x_T(len(z_sem), seeding.mix(seed, "x_T"))
         batches = zip(z_sem.split(batch_size), x_T.split(batch_size), strict=True)
         return torch.cat([self.decode(z_b, x_b, steps=steps) for z_b, x_b in batches])
 
     # Files -----------------------------------------------------------------------------------------------------------
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Writes `config.json` and `model.safetensors`, each atomically; `diffae.load(folder)` reads them."""
-        folder = Path(folder)
-        config = {
-            "format": "diffae-1",
-            "model": to_dict(self.config),
-            "prior": None if self.prior is None else to_dict(self.prior.config),
+    def _parts(self) -> dict[str, Any]:
+        prior = self.prior
+        return {
+            "prior": to_dict(prior.config) if isinstance(prior, LatentPrior) else "gaussian" if prior else None,
             "standardizer": self.standardizer is not None,
+            "attributes": None if self.attributes is None else self.attributes.to_config(),
         }
-        tensors = {name: t.detach().cpu().contiguous() for name, t in self.state_dict().items()}
-        write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
-        with replacing(folder / "model.safetensors") as part:
-            safetensors.torch.save_file(tensors, part, metadata={"format": "pt"})
-
-    @classmethod
-    def from_config(cls, config: dict) -> "DiffusionAutoencoder":
-        """The networks that a `config.json` of `save_pretrained` describes, with fresh weights, in eval mode."""
-        model = cls(from_dict(AutoencoderConfig, config.get("model"), path="model"))
-        if config.get("prior") is not None:
-            model.prior = LatentPrior(from_dict(PriorConfig, config["prior"], path="prior"))
-        if config.get("standardizer"):
-            d = model.config.z_dim
-            model.standardizer = Standardizer(torch.zeros(d), torch.ones(d))
-        return model.eval()
-
-    # Checks ----------------------------------------------------------------------------------------------------------
-
-    def _draw_x_T(self, num: int, *, seed: int, generator: torch.Generator | None) -> Tensor:
-        shape = (self.config.channels, *self.config.image_size)
-        return seeding.normal(seeding.sample_seeds(num, generator or seed), shape).to(self.unet.conv_in.weight)
-
-    def _check_images(self, x: Tensor) -> Tensor:
-        shape = (self.config.channels, *self.config.image_size)
-        if x.dim() != 4 or tuple(x.shape[1:]) != shape:
-            c, h, w = shape
-            raise ValueError(f"Expected images of shape (n, {c}, {h}, {w}), got {tuple(x.shape)}: crop and resize them first.")
-        if not x.is_floating_point():
-            raise TypeError(f"Expected floating-point images in [-1, 1], got {x.dtype}: convert, divide by 127.5 and subtract 1.")
-        low, high = (v.item() for v in x.detach().aminmax()) if x.numel() else (0.0, 0.0)
-        if not (low >= -1.001 and high <= 1.001):
-            if low != low:
-                raise ValueError("Expected images in [-1, 1], got values that are not a number (NaN).")
-            advice = "divide by 127.5 and subtract 1" if low >= 0 and high <= 255 else "rescale them"
-            raise ValueError(f"Expected images in [-1, 1], got {low:g}..{high:g}: {advice}.")
-        return x
 
     def _check_codes(self, z_sem: Tensor, num: int | None) -> Tensor:
-        d = self.config.z_dim
+        d = self.z_dim
         if z_sem.dim() != 2 or z_sem.shape[1] != d or (num is not None and len(z_sem) != num):
             raise ValueError(f"Expected z_sem of shape ({'n' if num is None else num}, {d}), got {tuple(z_sem.shape)}.")
         return z_sem
-
-    def _check_x_T(self, x_T: Tensor, num: int) -> Tensor:
-        shape = (num, self.config.channels, *self.config.image_size)
-        if tuple(x_T.shape) != shape:
-            raise ValueError(f"Expected x_T of shape {shape}, got {tuple(x_T.shape)}.")
-        if x_T.min() >= 0 and x_T.max() > 0 and x_T.numel() > 1:
-            raise ValueError(
-                "Expected x_T to be normal noise, but it has no negative value: draw it with torch.randn, not torch.rand."
-            )
-        return x_T
-
-
-def _check_solver(solver: str) -> None:
-    if solver != "ddim":
-        raise ValueError(f"Unknown solver {solver!r}; there is 'ddim'.")
 
 
 def _check_inversion(inversion: str) -> None:
     if inversion != "official":
         raise ValueError(f"Unknown inversion {inversion!r}; there is 'official'.")
+
+
+def build(config: AutoencoderConfig) -> "DiffusionAutoencoder | DDIM":
+    """The model that a configuration describes, with fresh weights: an autoencoder, or without z_dim the plain DDIM."""
+    return DDIM(config) if config.z_dim is None else DiffusionAutoencoder(config)

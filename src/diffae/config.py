@@ -109,8 +109,8 @@ class AutoencoderConfig(_InRange):
     """Height and width in pixels; each must be divisible by 2 ** (levels - 1) of both networks."""
     channels: Count = 3
     """Image channels: 1 grey, 3 colour, or any other number."""
-    z_dim: Count = 512
-    """Dimension d of z_sem."""
+    z_dim: Annotated[int | None, Range(1)] = 512
+    """Dimension d of z_sem; None for the plain DDIM, which has no z_sem and no encoder."""
     prediction: Prediction = "eps"
     """What the network predicts: `eps` as in the paper, or `v = alpha eps - sigma x_0` (Salimans & Ho 2022)."""
     schedule: ScheduleConfig = ScheduleConfig()
@@ -133,6 +133,8 @@ class PriorConfig(_InRange):
     """Number of layers; 10 for FFHQ and CelebA, 20 for Horse and Bedroom in the paper."""
     time_channels: Count = 64
     """Dimension of the sinusoidal time embedding."""
+    gaussian_start: bool = False
+    """Whether the network adds to the denoiser of the codes' Gaussian, rather than learning all by itself; the paper's do not."""
     schedule: ScheduleConfig = ScheduleConfig(beta_start=0.008, beta_end=0.008)
     """Noise schedule of the latents: constant beta."""
 
@@ -218,6 +220,20 @@ class RunConfig(_InRange):
     """The images."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     """The training."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PriorRunConfig(_InRange):
+    """One training run of a latent prior, beside the autoencoder whose codes it is of."""
+
+    preset: str = ""
+    """The preset that this run began from, for the reader."""
+    model: PriorConfig = PriorConfig()
+    """The latent DDIM."""
+    data: DataConfig = DataConfig()
+    """The images whose codes it is trained on."""
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    """The training; it counts codes where others count images."""
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Arithmetic of the two codes: interpolation of z_sem and x_T, and standardised z_sem."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -13,24 +15,25 @@ def lerp(a: Float[Tensor, "n *s"], b: Float[Tensor, "n *s"], weight: float) -> F
 def slerp(a: Float[Tensor, "n *s"], b: Float[Tensor, "n *s"], weight: float) -> Float[Tensor, "n *s"]:
     """Spherical interpolation of each sample, for x_T: Gaussian noise stays on its sphere (Shoemake 1985).
 
-    `sin((1-w) theta) / sin(theta) a + sin(w theta) / sin(theta) b`, theta the angle between a and b. Falls back to `lerp`
-    where the two are parallel. Exact at weight 0 and 1.
+    Directions go along the great circle, `(sin((1-w) theta) a/|a| + sin(w theta) b/|b|) / sin(theta)` with theta the angle
+    between a and b, norms along a straight line. So equal norms are kept, and weights 0 and 1 return a and b themselves.
+    Falls back to `lerp` where the two are parallel.
 
     Raises:
         ValueError: one of the two is the zero vector, which has no direction.
     """
     u, v = a.flatten(1).double(), b.flatten(1).double()
-    norms = u.norm(dim=1) * v.norm(dim=1)
-    if (norms == 0).any():
+    norm_u, norm_v = u.norm(dim=1, keepdim=True), v.norm(dim=1, keepdim=True)
+    if (norm_u == 0).any() or (norm_v == 0).any():
         raise ValueError("slerp got a zero vector, which has no direction: interpolate it with lerp, or give another x_T.")
-    theta = torch.acos(((u * v).sum(1) / norms).clamp(-1, 1))
+    if weight in (0, 1):
+        return b if weight else a
+    theta = torch.acos((u / norm_u * v / norm_v).sum(1, keepdim=True).clamp(-1, 1))
     # Near 0 and pi the great circle is not determined; there a straight line is as good.
     sine = theta.sin()
-    parallel = sine < 1e-6
-    sine = sine.masked_fill(parallel, 1)
-    w_a = torch.where(parallel, 1 - weight, ((1 - weight) * theta).sin() / sine)
-    w_b = torch.where(parallel, weight, (weight * theta).sin() / sine)
-    return (w_a[:, None] * u + w_b[:, None] * v).reshape(a.shape).to(a)
+    arc = (((1 - weight) * theta).sin() * u / norm_u + (weight * theta).sin() * v / norm_v) / sine
+    norm = torch.lerp(norm_u, norm_v, weight)
+    return torch.where(sine < 1e-6, torch.lerp(u, v, weight), norm * arc).reshape(a.shape).to(a)
 
 
 class Standardizer(nn.Module):
@@ -63,6 +66,22 @@ class Standardizer(nn.Module):
     def forward(self, z_sem: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """`(z_sem - mean) / std`."""
         return (z_sem - self.mean) / self.std
+
+    def move(self, z_sem: Float[Tensor, "n d"], direction: Float[Tensor, " d"], strength: float) -> Float[Tensor, "n d"]:
+        """`denorm(norm(z_sem) + strength sqrt(d) direction)`: the paper's edit along a unit vector of standardised space.
+
+        Raises:
+            ValueError: a direction of another shape or length, or a strength that is not finite.
+        """
+        d = len(self.mean)
+        if direction.shape != (d,) or not math.isclose(float(direction.norm()), 1, abs_tol=1e-3):
+            length = float(direction.norm())
+            raise ValueError(
+                f"Expected a direction of shape ({d},) and length 1, got {tuple(direction.shape)} of length {length:g}."
+            )
+        if not math.isfinite(strength):
+            raise ValueError(f"A strength must be a finite number, got {strength}.")
+        return self.inverse(self(z_sem) + strength * math.sqrt(d) * direction.to(z_sem))
 
     def inverse(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """`z std + mean`."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from diffae.files import replacing
@@ -20,15 +20,19 @@ def to_pil(x: Float[Tensor, "c h w"]) -> Image.Image:
     return Image.fromarray(array[0] if len(array) == 1 else np.ascontiguousarray(array.transpose(1, 2, 0)))
 
 
-def sheet(rows: Sequence[Sequence[Tensor] | Tensor], *, scale: int = 1, gap: int = 2) -> Image.Image:
-    """Rows of images in [-1, 1] as one picture, each pixel enlarged `scale` times."""
+def sheet(rows: Sequence[Sequence[Tensor] | Tensor], *, scale: int = 1, gap: int = 2, names: Sequence[str] = ()) -> Image.Image:
+    """Rows of images in [-1, 1] as one picture, each pixel enlarged `scale` times, with the rows' names at their left."""
     _, h, w = rows[0][0].shape
     h, w = h * scale, w * scale
     columns = max(len(row) for row in rows)
-    picture = Image.new("RGB", (columns * (w + gap) - gap, len(rows) * (h + gap) - gap), "white")
+    font = ImageFont.load_default(size=15)
+    margin = max((round(font.getlength(name)) + 12 for name in names), default=0)
+    picture = Image.new("RGB", (margin + columns * (w + gap) - gap, len(rows) * (h + gap) - gap), "white")
+    for i, name in enumerate(names):
+        ImageDraw.Draw(picture).text((0, i * (h + gap) + h // 2), name, "#333", font=font, anchor="lm")
     for i, row in enumerate(rows):
         for j, x in enumerate(row):
-            picture.paste(to_pil(x).resize((w, h), Image.Resampling.NEAREST), (j * (w + gap), i * (h + gap)))
+            picture.paste(to_pil(x).resize((w, h), Image.Resampling.NEAREST), (margin + j * (w + gap), i * (h + gap)))
     return picture
 
 
@@ -42,3 +46,42 @@ def save_png(picture: Image.Image, file: Path) -> Path:
     with replacing(file) as part:
         picture.save(part, "PNG")
     return file
+
+
+def save_animation(frames: Sequence[Image.Image], file: Path, *, seconds: float = 0.08) -> Path:
+    """Writes frames that move, there and back again, atomically: .gif, .webp or .mp4 (which needs imageio-ffmpeg).
+
+    Raises:
+        ValueError: another kind of file.
+    """
+    frames = [*frames, *frames[-2:0:-1]]
+    kind = file.suffix.lower()
+    if kind not in (".gif", ".webp", ".mp4"):
+        raise ValueError(f"{file} is no kind of file for moving pictures: name it .gif, .webp or .mp4 (or .png for a still).")
+    with replacing(file) as part:
+        if kind == ".mp4":
+            _write_mp4(frames, part, 1 / seconds)
+        else:
+            form, milliseconds = kind[1:].upper(), round(1000 * seconds)
+            frames[0].save(part, form, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
+    return file
+
+
+def _write_mp4(frames: Sequence[Image.Image], file: Path, rate: float) -> None:
+    try:
+        import imageio_ffmpeg
+    except ImportError:
+        raise ImportError("Writing .mp4 needs imageio-ffmpeg: pip install 'diffae[studio]', or write a .gif or .webp.") from None
+    # The codec wants even sides; the name of a file being written does not tell it what to write.
+    width, height = (side + side % 2 for side in frames[0].size)
+    writer = imageio_ffmpeg.write_frames(
+        str(file), (width, height), fps=rate, macro_block_size=2, quality=8, output_params=["-f", "mp4"]
+    )
+    try:
+        writer.send(None)
+        for frame in frames:
+            padded = Image.new("RGB", (width, height), "white")
+            padded.paste(frame)
+            writer.send(padded.tobytes())
+    finally:
+        writer.close()

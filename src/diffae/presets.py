@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from diffae.config import AutoencoderConfig, EncoderConfig, RunConfig, TrainingConfig, UNetConfig
+from diffae.config import AutoencoderConfig, EncoderConfig, PriorConfig, PriorRunConfig, RunConfig, TrainingConfig, UNetConfig
 
 
 def _paper(size: int, unet: tuple[int, ...], encoder: tuple[int, ...], *, base: int, batch: int, images: int) -> RunConfig:
@@ -62,6 +62,31 @@ def _small(size: tuple[int, int], *, unet: tuple[int, ...], encoder: tuple[int, 
     )
 
 
+def _ddim(autoencoder: RunConfig) -> RunConfig:
+    """The plain DDIM to compare an autoencoder with: the same UNet without z_sem, trained in the same way."""
+    return replace(
+        autoencoder,
+        model=replace(autoencoder.model, z_dim=None),
+        training=replace(autoencoder.training, whitened_start=False),
+    )
+
+
+def _paper_prior(*, layers: int, batch: int, codes: int, weight_decay: float) -> PriorRunConfig:
+    """A latent DDIM of the paper (table 7): width 2048, L1, constant beta."""
+    return PriorRunConfig(
+        model=PriorConfig(layers=layers),
+        training=TrainingConfig(
+            images=codes,
+            batch_size=batch,
+            weight_decay=weight_decay,
+            log_every=100_000,
+            validate_every=1_000_000,
+            sample_every=1_000_000,
+            checkpoint_every=1_000_000,
+        ),
+    )
+
+
 _128: dict[str, Any] = dict(size=128, unet=(1, 1, 2, 3, 4), encoder=(1, 1, 2, 3, 4, 4), base=128, batch=128)
 
 PRESETS: dict[str, RunConfig] = {
@@ -79,6 +104,32 @@ PRESETS: dict[str, RunConfig] = {
     "avatars32": _small((32, 32), unet=(1, 1, 2, 4), encoder=(1, 1, 2, 4)),
     "avatars64": _small((64, 64), unet=(1, 1, 2, 4, 4), encoder=(1, 1, 2, 4, 4)),
 }
+# The baselines of the same names: FID 11.95 (FFHQ128), 5.94 (CelebA64) at T=100.
+PRESETS |= {f"{name}-ddim": _ddim(config) for name, config in PRESETS.items()}
+
+PRIOR_PRESETS: dict[str, PriorRunConfig] = {
+    # CelebA64, FFHQ128, FFHQ256.
+    "latent10": _paper_prior(layers=10, batch=256, codes=101_000_000, weight_decay=0.01),
+    # Horse128, Bedroom128.
+    "latent20": _paper_prior(layers=20, batch=2048, codes=2_001_000_000, weight_decay=0.0),
+    # Some thousand codes, on a processor.
+    "latent-small": PriorRunConfig(
+        model=PriorConfig(width=512, layers=6, gaussian_start=True),
+        training=TrainingConfig(
+            images=400_000,
+            batch_size=128,
+            learning_rate=1e-3,
+            learning_rate_schedule="cosine",
+            warmup_images=10_000,
+            weight_decay=0.01,
+            ema_decay=0.999,
+            log_every=5_000,
+            validate_every=50_000,
+            sample_every=100_000,
+            checkpoint_every=50_000,
+        ),
+    ),
+}
 
 
 def preset(name: str) -> RunConfig:
@@ -90,3 +141,14 @@ def preset(name: str) -> RunConfig:
     if name not in PRESETS:
         raise ValueError(f"There is no preset {name!r}. There are: {', '.join(PRESETS)}.")
     return replace(PRESETS[name], preset=name)
+
+
+def prior_preset(name: str) -> PriorRunConfig:
+    """The named configuration of a latent prior.
+
+    Raises:
+        ValueError: there is no such preset; the message lists those that there are.
+    """
+    if name not in PRIOR_PRESETS:
+        raise ValueError(f"There is no prior preset {name!r}. There are: {', '.join(PRIOR_PRESETS)}.")
+    return replace(PRIOR_PRESETS[name], preset=name)

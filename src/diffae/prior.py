@@ -1,4 +1,7 @@
-"""The latent DDIM: a second diffusion, over standardised z_sem, which makes the autoencoder a generative model."""
+"""Priors of z_sem, which make the autoencoder a generative model: the latent DDIM of the paper, and a Gaussian.
+
+Both live wholly in the space of standardised codes, where each component has mean 0 and variance 1.
+"""
 
 from collections.abc import Sequence
 
@@ -13,8 +16,66 @@ from diffae.schedule import Schedule, decoding_path, draw_timesteps
 from diffae.solvers import solve
 
 
+class GaussianPrior(nn.Module):
+    """A Gaussian over standardised z_sem: what can be had without training, and what a trained prior has to beat.
+
+    Args:
+        z_dim: dimension d of z_sem.
+
+    Attributes:
+        mean: (d,)
+        axes: (d, d), the principal axes of the covariance, in columns.
+        variances: (d,), the variance along each.
+    """
+
+    mean: Tensor
+    axes: Tensor
+    variances: Tensor
+
+    def __init__(self, z_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(z_dim))
+        self.register_buffer("axes", torch.eye(z_dim))
+        self.register_buffer("variances", torch.ones(z_dim))
+
+    def fit(self, z: Float[Tensor, "n d"]) -> "GaussianPrior":
+        """Becomes the Gaussian of these standardised codes. Its covariance is shrunk towards a multiple of the identity by as
+        much as their number calls for (Ledoit & Wolf 2004), so that it exists for fewer codes than dimensions too.
+
+        Raises:
+            ValueError: fewer than two codes.
+        """
+        from sklearn.covariance import LedoitWolf
+
+        if len(z) < 2:
+            raise ValueError(f"A covariance needs at least two codes, got {len(z)}.")
+        found = LedoitWolf().fit(z.detach().cpu().double().numpy())
+        variances, axes = torch.linalg.eigh(torch.from_numpy(found.covariance_))
+        self.mean.copy_(torch.from_numpy(found.location_))
+        self.axes.copy_(axes)
+        self.variances.copy_(variances.clamp(min=0))
+        return self
+
+    def eps(self, z_t: Float[Tensor, "n d"], alpha: Tensor, sigma: Tensor) -> Float[Tensor, "n d"]:
+        """The mean of the noise in `z_t = alpha z + sigma eps`, were z Gaussian: `sigma (alpha^2 S + sigma^2 I)^-1 (z_t - alpha
+        mean)`, which is the best that any denoiser can say of a Gaussian."""
+        along = (z_t - alpha * self.mean) @ self.axes
+        return sigma * (along / (alpha**2 * self.variances + sigma**2)) @ self.axes.T
+
+    @torch.no_grad()
+    def sample(self, num: int, *, seed: int = 0, start: int = 0, steps: int = 0) -> Float[Tensor, "num d"]:
+        """Standardised codes, as `LatentPrior.sample`; no network is called, so `steps` does nothing."""
+        noise = seeding.normal(seeding.sample_seeds(num, seed, start=start), tuple(self.mean.shape)).to(self.mean)
+        return self.mean + (noise * self.variances.sqrt()) @ self.axes.T
+
+
 class LatentPrior(nn.Module):
-    """A DDIM over standardised z_sem, wholly in that space.
+    """A DDIM over standardised z_sem.
+
+    Attributes:
+        net: predicts the noise, or what is left of it beside the Gaussian's prediction.
+        gaussian: the Gaussian of the training codes where the network adds to it (`config.gaussian_start`), or None. Codes vary
+            much along few axes and little along many. A network learns that first, and slowly; a Gaussian knows it at once.
 
     References:
         Preechakul et al. 2022, section 4 (eq. 9: the L1 loss) and appendix A.1.
@@ -25,6 +86,22 @@ class LatentPrior(nn.Module):
         self.config = config
         self.schedule = Schedule(config.schedule)
         self.net = SkipMLP(config)
+        self.gaussian = GaussianPrior(config.z_dim) if config.gaussian_start else None
+
+    def start(self, z: Float[Tensor, "n d"]) -> None:
+        """What happens once before training: where the network adds to a Gaussian, that of these codes, and the network at zero."""
+        if self.gaussian is not None:
+            self.gaussian.fit(z)
+            nn.init.zeros_(self.net.out.weight)
+            nn.init.zeros_(self.net.out.bias)
+
+    def eps(self, z_t: Float[Tensor, "n d"], t: Float[Tensor, " n"]) -> Float[Tensor, "n d"]:
+        """The noise in z_t at timesteps t (0..T-1)."""
+        eps = self.net(z_t, t)
+        if self.gaussian is None:
+            return eps
+        alpha, sigma = self.schedule.alpha_sigma(t.long(), like=z_t)
+        return eps + self.gaussian.eps(z_t, alpha, sigma)
 
     def loss(self, z: Float[Tensor, "n d"], seeds: Sequence[int]) -> Float[Tensor, ""]:
         """L1 between the noise and its prediction, at one timestep per code.
@@ -35,13 +112,21 @@ class LatentPrior(nn.Module):
         """
         t = draw_timesteps(seeding.uniform(seeds), self.schedule.T).to(z.device)
         eps = seeding.normal([seeding.mix(s, "eps") for s in seeds], z.shape[1:]).to(z)
-        return (self.net(self.schedule.add_noise(z, eps, t), t.to(z)) - eps).abs().mean()
+        return (self.eps(self.schedule.add_noise(z, eps, t), t.to(z)) - eps).abs().mean()
 
     @torch.no_grad()
-    def sample(
-        self, num: int, *, steps: int = 100, seed: int = 0, generator: torch.Generator | None = None
-    ) -> Float[Tensor, "num d"]:
-        """Standardised codes drawn from the prior; code number i depends on the seed and i alone."""
-        weight = self.net.out.weight
-        z_T = seeding.normal(seeding.sample_seeds(num, generator or seed), (self.config.z_dim,)).to(weight)
-        return solve(self.net, z_T, decoding_path(self.schedule, steps))
+    def sample(self, num: int, *, seed: int = 0, start: int = 0, steps: int = 100) -> Float[Tensor, "num d"]:
+        """Standardised codes drawn from the prior.
+
+        Args:
+            num: number of codes.
+            seed: code number i depends on the seed and i alone.
+            start: number of the first.
+            steps: network calls.
+        """
+        z_T = seeding.normal(seeding.sample_seeds(num, seed, start=start), (self.config.z_dim,))
+        return solve(self.eps, z_T.to(self.net.out.weight), decoding_path(self.schedule, steps))
+
+
+Prior = LatentPrior | GaussianPrior
+"""What z_sem can be drawn from."""

@@ -56,6 +56,11 @@ class Path:
     def __len__(self) -> int:
         return len(self.t)
 
+    def last(self, steps: int) -> "Path":
+        """The last `steps` steps of the way."""
+        start = len(self) - steps
+        return Path(self.alpha_bar[start:], self.t[start:])
+
 
 def uniform_timesteps(T: int, steps: int) -> list[int]:
     """The authors' spacing: `0, stride, 2 stride, ...` below T, for the first integer stride that gives `steps` of them.

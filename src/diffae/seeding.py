@@ -32,8 +32,13 @@ def uniform(seeds: Sequence[int]) -> Float[Tensor, " n"]:
     return torch.stack([torch.rand((), generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
 
-def sample_seeds(num: int, seed: int | torch.Generator) -> list[int]:
-    """Seeds of `num` samples: number i's depends on `seed` and i alone."""
+def sample_seeds(num: int, seed: int | torch.Generator, *, start: int = 0) -> list[int]:
+    """Seeds of samples number start .. start + num - 1: number i's depends on `seed` and i alone."""
     if isinstance(seed, torch.Generator):
-        seed = int(torch.randint(2**62, (), generator=seed, device=seed.device))
-    return [mix(seed, i) for i in range(num)]
+        seed = drawn(seed)
+    return [mix(seed, i) for i in range(start, start + num)]
+
+
+def drawn(generator: torch.Generator) -> int:
+    """A seed from a generator, which moves on."""
+    return int(torch.randint(2**62, (), generator=generator, device=generator.device))

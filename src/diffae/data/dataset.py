@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffae import seeding
+from diffae.config import DataConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,8 @@ class ImageSet:
         train: indices to train on.
         validation: indices held out.
         notes: what was skipped, ignored or missing, in sentences.
+        config: what they were made by.
+        key: identifies the files and what was made of them; other pixels have another.
     """
 
     names: list[str]
@@ -30,6 +33,8 @@ class ImageSet:
     train: np.ndarray
     validation: np.ndarray
     notes: list[str]
+    config: DataConfig
+    key: str
 
     def images(self, indices: Sequence[int] | np.ndarray) -> Float[Tensor, "n c h w"]:
         """These images, in [-1, 1]."""

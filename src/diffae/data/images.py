@@ -2,9 +2,14 @@
 
 import io
 import warnings
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import torch
+from jaxtyping import Float
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
 
 from diffae.config import Crop
 
@@ -41,6 +46,34 @@ def celeba(width: int, height: int, aspect: float) -> Box:
 
 
 CROPS = {"center": center, "none": none, "celeba": celeba}
+
+
+def load_images(
+    files: Sequence[Path],
+    *,
+    size: tuple[int, int],
+    channels: int,
+    crop: Crop = "center",
+    background: tuple[int, int, int] = (255, 255, 255),
+) -> Float[Tensor, "n c h w"]:
+    """Image files as a model wants them, in [-1, 1]. Arguments as in `read_image`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a file that cannot be used; the message names it and says why.
+    """
+    if not files:
+        raise ValueError("No image files were given.")
+    images = []
+    for file in files:
+        if not file.is_file():
+            raise FileNotFoundError(f"There is no image {file}.")
+        try:
+            pixels = read_image(file.read_bytes(), file.name, size=size, channels=channels, crop=crop, background=background)
+        except UnusableImage as error:
+            raise ValueError(f"{file} {error}.") from None
+        images.append(torch.from_numpy(pixels.astype(np.float32)).mul_(2 / np.iinfo(pixels.dtype).max).sub_(1))
+    return torch.stack(images)
 
 
 def read_image(

@@ -69,15 +69,22 @@ def prepare(config: DataConfig, *, size: tuple[int, int], channels: int, progres
             if files:
                 notes.append(f"{table}: {len(files)} {what} ({', '.join(files[:3])}{', ...' if len(files) > 3 else ''}).")
     train, validation = split(names, groups, config.validation)
-    return ImageSet(names=names, pixels=pixels, labels=values, train=train, validation=validation, notes=notes)
+    key = f"{_key(source, config, size, channels):016x}"
+    return ImageSet(
+        names=names, pixels=pixels, labels=values, train=train, validation=validation, notes=notes, config=config, key=key
+    )
+
+
+def _key(source: Source, config: DataConfig, size: tuple[int, int], channels: int) -> int:
+    """Identifies the files and what is made of them."""
+    return seeding.mix("pixels-1", source.fingerprint, *size, channels, config.crop, *config.background)
 
 
 def _decoded(
     source: Source, config: DataConfig, *, size: tuple[int, int], channels: int, progress: Progress
 ) -> tuple[list[str], np.ndarray, list[tuple[str, str]]]:
     """Names and pixels of the usable images, and (name, reason) of the others; from the cache where it has them."""
-    key = seeding.mix("pixels-1", source.fingerprint, *size, channels, config.crop, *config.background)
-    folder = cache_folder() / "pixels" / f"{size[0]}x{size[1]}x{channels}-{key:016x}"
+    folder = cache_folder() / "pixels" / f"{size[0]}x{size[1]}x{channels}-{_key(source, config, size, channels):016x}"
     index_file, pixel_file = folder / "index.json", folder / "pixels.npy"
     if not index_file.is_file():
         _decode(source, config, size=size, channels=channels, progress=progress, pixel_file=pixel_file, index_file=index_file)

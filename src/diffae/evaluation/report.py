@@ -5,47 +5,26 @@ import io
 import json
 import platform
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 import diffae
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import RunConfig, read_json
 from diffae.data.dataset import ImageSet
+from diffae.evaluation import figures
+from diffae.evaluation.figures import Encoded, Figure, Progress
 from diffae.evaluation.metrics import mse, psnr, ssim
-from diffae.evaluation.probe import linear_probe, principal_components, small_pixels
+from diffae.evaluation.probe import linear_probe, principal_components
 from diffae.files import write_text
-from diffae.pictures import save_png, scale_for, sheet
+from diffae.pictures import save_png
 
-Progress = Callable[[str, int, int], None]
 STEPS = 100
 """Network calls of the measured reconstructions, as in the paper's table 1."""
-FIGURE_STEPS = 25
-"""Network calls of the pictures that nothing is measured on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A picture of the report.
-
-    Attributes:
-        name: of its PNG file.
-        title: heading.
-        text: what to see in it.
-        picture: the picture.
-    """
-
-    name: str
-    title: str
-    text: str
-    picture: Image.Image
 
 
 def write_report(run: Path, data: ImageSet, *, num: int = 64, progress: Progress | None = None) -> Path:
@@ -66,21 +45,23 @@ def write_report(run: Path, data: ImageSet, *, num: int = 64, progress: Progress
     ae = diffae.load(run).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     x = data.images(data.validation[:num] if len(data.validation) else data.train[:num])
     z_sem = ae.encode(x)
-    train = _Encoded.of(ae, data, data.train, progress)
-    held = _Encoded.of(ae, data, data.validation, progress)
+    train = Encoded.of(ae, data, data.train, progress)
+    held = Encoded.of(ae, data, data.validation, progress)
     made = _reconstructions(ae, x, z_sem, data, progress)
     metrics = {what: {"mse": mse(y, x), "psnr": psnr(y, x), "ssim": ssim(y, x)} for what, y in made.items()}
     progress("Probing z_sem", 0, 1)
     probes = _probes(data, train, held)
-    figures = [
-        _loss_curve(run),
-        _reconstruction_figure(x, list(made.values())),
-        _swap_figure(ae, x, z_sem),
-        _variation_figure(ae, x),
-        _interpolation_figure(ae, x),
-        _neighbour_figure(data, x, z_sem, train),
+    drawn = [
+        figures.loss_curve(run),
+        figures.reconstruction_figure(x, list(made.values())),
+        figures.swap_figure(ae, x, z_sem),
+        figures.variation_figure(ae, x),
+        figures.interpolation_figure(ae, x),
+        figures.neighbour_figure(data, x, z_sem, train),
+        *figures.sample_figures(ae, data, train),
+        *figures.edit_figures(ae, x),
     ]
-    for figure in figures:
+    for figure in drawn:
         save_png(figure.picture, run / "report" / f"{figure.name}.png")
     result = {
         "n": len(x),
@@ -94,7 +75,7 @@ def write_report(run: Path, data: ImageSet, *, num: int = 64, progress: Progress
         "auroc": probes,
     }
     write_text(run / "report.json", json.dumps(result, indent=2) + "\n")
-    write_text(run / "report.html", _page(config, run, result, figures, data.notes))
+    write_text(run / "report.html", _page(config, run, result, drawn, data.notes))
     return run / "report.html"
 
 
@@ -103,24 +84,6 @@ def machine() -> str:
     name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine()
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return f"{name}, {torch.get_num_threads()} threads{gpu}, torch {torch.__version__}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Encoded:
-    """z_sem and small pixels of a part of the images."""
-
-    z_sem: Tensor
-    pixels: np.ndarray
-
-    @classmethod
-    def of(cls, ae: DiffusionAutoencoder, data: ImageSet, indices: np.ndarray, progress: Progress) -> "_Encoded":
-        codes, pixels = [torch.empty(0, ae.config.z_dim)], []
-        for start in range(0, len(indices), 128):
-            x = data.images(indices[start : start + 128])
-            codes.append(ae.encode(x))
-            pixels.append(small_pixels(x))
-            progress("Encoding images", start + len(x), len(indices))
-        return cls(torch.cat(codes), np.concatenate(pixels) if pixels else np.empty((0, 1)))
 
 
 def _reconstructions(ae: DiffusionAutoencoder, x: Tensor, z_sem: Tensor, data: ImageSet, progress: Progress) -> dict[str, Tensor]:
@@ -154,7 +117,7 @@ def _pixel_floors(data: ImageSet, x: Tensor) -> tuple[Tensor, Tensor]:
     return (total / len(data.train)).to(x), data.images(data.train[nearest.numpy()])
 
 
-def _probes(data: ImageSet, train: _Encoded, held: _Encoded) -> dict[str, dict[str, float]]:
+def _probes(data: ImageSet, train: Encoded, held: Encoded) -> dict[str, dict[str, float]]:
     """AUROC per attribute of z_sem, of small pixels, and of their first principal components."""
     labels, held_labels = ({k: v[i] for k, v in data.labels.items()} for i in (data.train, data.validation))
     if not labels or not len(data.validation):
@@ -165,81 +128,6 @@ def _probes(data: ImageSet, train: _Encoded, held: _Encoded) -> dict[str, dict[s
         "128 principal components of them": principal_components(train.pixels, held.pixels),
     }
     return {name: linear_probe(a, labels, b, held_labels) for name, (a, b) in features.items()}
-
-
-# Figures -------------------------------------------------------------------------------------------------------------
-
-
-def _loss_curve(run: Path) -> Figure:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    train = [(m["images"], m["loss"]) for m in lines if "loss" in m]
-    held = [(m["images"], m["validation/loss"], m["validation/shuffled_loss"]) for m in lines if "validation/loss" in m]
-    figure, axes = plt.subplots(figsize=(8, 3.2), dpi=160, layout="constrained")
-    axes.plot(*zip(*train, strict=True), color="#b8c4d6", linewidth=0.8, label="training, one batch each")
-    if held:
-        images, loss, shuffled = zip(*held, strict=True)
-        axes.plot(images, loss, "o-", color="#1f5fbf", markersize=3, label="held out")
-        axes.plot(images, shuffled, "o-", color="#d9722e", markersize=3, label="held out, z_sem of another image")
-        axes.set_ylim(0, max(shuffled) * 1.15)
-    axes.set(xlabel="images seen", ylabel="loss")
-    axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    plt.close(figure)
-    text = (
-        "The gap between the two lower curves is what z_sem tells the decoder. If they lay on each other, z_sem would not be used."
-    )
-    return Figure("loss", "Training", text, Image.open(buffer).convert("RGB"))
-
-
-def _reconstruction_figure(x: Tensor, made: list[Tensor]) -> Figure:
-    text = (
-        "Rows: held-out images; made of both codes; of z_sem with random noise; of z_sem alone, by one network call "
-        "(the mean of all images with that z_sem, therefore blurred); the nearest training image."
-    )
-    picture = sheet([x[:12], *[y[:12] for y in made[:4]]], scale=scale_for(x))
-    return Figure("reconstructions", "Two codes, one image", text, picture)
-
-
-def _swap_figure(ae: DiffusionAutoencoder, x: Tensor, z_sem: Tensor) -> Figure:
-    x, z_sem = x[:8], z_sem[:8]
-    x_T = ae.invert(x, z_sem, steps=FIGURE_STEPS)
-    swapped = ae.decode(z_sem.roll(-1, dims=0), x_T, steps=FIGURE_STEPS)
-    text = (
-        "Top: images whose x_T is kept. Middle: images whose z_sem is taken. Bottom: the two together. Where the bottom row "
-        "looks like the middle one, z_sem holds the meaning."
-    )
-    return Figure("swap", "With another image's z_sem", text, sheet([x, x.roll(-1, dims=0), swapped], scale=scale_for(x)))
-
-
-def _variation_figure(ae: DiffusionAutoencoder, x: Tensor) -> Figure:
-    varied = ae.vary(x[:4], num=9, steps=FIGURE_STEPS, seed=1)
-    rows = [torch.cat([image[None], row]) for image, row in zip(x[:4], varied, strict=True)]
-    text = "Left: the image. Then its z_sem, each time with fresh noise: what stays is in z_sem, what changes was in x_T."
-    return Figure("variations", "One z_sem, many x_T", text, sheet(rows, scale=scale_for(x)))
-
-
-def _interpolation_figure(ae: DiffusionAutoencoder, x: Tensor) -> Figure:
-    weights = np.linspace(0, 1, 8).tolist()
-    frames = ae.interpolate(x[:4], x[4:8], weights, steps=FIGURE_STEPS)
-    rows = [torch.cat([a[None], f, b[None]]) for a, f, b in zip(x[:4], frames, x[4:8], strict=False)]
-    text = "Between the originals at both ends: z_sem on a straight line, x_T on the sphere."
-    return Figure("interpolations", "From image to image", text, sheet(rows, scale=scale_for(x)))
-
-
-def _neighbour_figure(data: ImageSet, x: Tensor, z_sem: Tensor, train: _Encoded) -> Figure:
-    mean, std = train.z_sem.mean(0), train.z_sem.std(0) + 1e-8
-    distance = torch.cdist((z_sem[:5] - mean) / std, (train.z_sem - mean) / std)
-    nearest = distance.topk(min(8, len(data.train)), largest=False).indices
-    rows = [torch.cat([x[i][None], data.images(data.train[nearest[i].numpy()])]) for i in range(len(nearest))]
-    text = "Left: a held-out image. Then the training images whose standardised z_sem is nearest to its own."
-    return Figure("neighbours", "Nearest neighbours in z_sem", text, sheet(rows, scale=scale_for(x)))
 
 
 # Page ----------------------------------------------------------------------------------------------------------------
@@ -263,20 +151,20 @@ pre { border: 1px solid var(--line); border-radius: 4px; padding: .8rem 1rem; ov
 """
 
 
-def _page(config: RunConfig, run: Path, result: dict, figures: list[Figure], notes: list[str]) -> str:
+def _page(config: RunConfig, run: Path, result: dict, drawn: list[Figure], notes: list[str]) -> str:
     h, w = config.model.image_size
     sections = [
         "<h1>A diffusion autoencoder, and what it has learned</h1>",
         f'<p class="soft">{escape(config.data.source)} at {h} x {w}, preset {escape(config.preset)}, '
         f"{result['images_seen']:,} images seen in training. Every image below was held out unless said otherwise. Measured on "
         f"{escape(result['machine'])}.</p>",
-        _figure(figures[1]),
+        _figure(drawn[1]),
         "<h2>How near the reconstructions come</h2>",
         f"<p>{result['n']} held-out images, on the [0, 1] scale; seed {result['seed']}. The floors need no autoencoder.</p>",
         _reconstruction_table(result["reconstruction"]),
-        *[_figure(f) for f in figures[2:]],
+        *[_figure(f) for f in drawn[2:]],
         _probe_section(result),
-        _figure(figures[0]),
+        _figure(drawn[0]),
         *[f"<p>{escape(note)}</p>" for note in notes],
         "<h2>What to do next</h2>",
         _next_steps(run),

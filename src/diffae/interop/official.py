@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diffae.attributes import Attributes, Score
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import AutoencoderConfig, EncoderConfig, PriorConfig, ScheduleConfig, UNetConfig
 from diffae.interop import unpickling
@@ -28,6 +29,14 @@ SUPPORTED: dict[str, Any] = {
     "resnet_two_cond": True, "resnet_cond_channels": None, "enc_pool": "adaptivenonzero",
 }  # fmt: skip
 """Settings of their `model_conf` of which all published models have one value: the one implemented here."""
+
+CELEBA_ATTRIBUTES = (
+    "5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose Black_Hair Blond_Hair Blurry "
+    "Brown_Hair Bushy_Eyebrows Chubby Double_Chin Eyeglasses Goatee Gray_Hair Heavy_Makeup High_Cheekbones Male "
+    "Mouth_Slightly_Open Mustache Narrow_Eyes No_Beard Oval_Face Pale_Skin Pointy_Nose Receding_Hairline Rosy_Cheeks Sideburns "
+    "Smiling Straight_Hair Wavy_Hair Wearing_Earrings Wearing_Hat Wearing_Lipstick Wearing_Necklace Wearing_Necktie Young"
+).split()
+"""The attributes of CelebA in the order of its annotation file, which is that of the authors' classifier."""
 
 
 def load(path: str | Path, *, ema: bool = True) -> DiffusionAutoencoder:
@@ -54,7 +63,7 @@ def load(path: str | Path, *, ema: bool = True) -> DiffusionAutoencoder:
     if latent is not None:
         model.prior = LatentPrior(prior_config(hyper))
         names += list(_prior_names(model.prior.net))
-        d = model.config.z_dim
+        d = model.z_dim
         model.standardizer = Standardizer(torch.zeros(d), torch.ones(d))
         names += [("standardizer.mean", "conds_mean"), ("standardizer.std", "conds_std")]
     prefix, other = ("ema_model.", "model.") if ema else ("model.", "ema_model.")
@@ -84,6 +93,41 @@ def load(path: str | Path, *, ema: bool = True) -> DiffusionAutoencoder:
         state[name] = tensor.reshape(own[name].shape).float()
     model.load_state_dict(state, strict=True)
     return model.eval()
+
+
+def load_classifier(path: str | Path, *, z_dim: int, ema: bool = True) -> Attributes:
+    """Reads a linear classifier of the authors' code (`last.ckpt` of their `..._cls` runs): directions on standardised z_sem.
+
+    Args:
+        path: the checkpoint.
+        z_dim: dimension of z_sem of the autoencoder that it is for.
+        ema: the moving average of the weights rather than the raw ones.
+
+    Returns:
+        The attributes: CelebA's by their names where there are forty, else class_0, class_1, ... Their probabilities are not
+        calibrated.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not such a checkpoint, cut short, unsafe, or of another dimension.
+    """
+    content = unpickling.load(path)
+    tensors = content.get("state_dict", {}) if isinstance(content, dict) else {}
+    prefix = "ema_classifier." if ema else "classifier."
+    needed = [f"{prefix}weight", f"{prefix}bias", "conds_mean", "conds_std"]
+    missing = [key for key in needed if key not in tensors]
+    if missing:
+        raise ValueError(f"{path} is no classifier of the authors' code: it lacks {', '.join(missing)}.")
+    weight, bias, mean, std = (tensors[key].float() for key in needed)
+    if weight.shape[1] != z_dim:
+        raise ValueError(f"{path} classifies z_sem of {weight.shape[1]} dimensions, but that of the autoencoder has {z_dim}.")
+    names = CELEBA_ATTRIBUTES if len(weight) == len(CELEBA_ATTRIBUTES) else [f"class_{i}" for i in range(len(weight))]
+    found = Attributes({name: Score("binary", 0, 0.5) for name in names}, z_dim)
+    found.weight.copy_(weight)
+    found.pattern.copy_(weight)
+    found.bias.copy_(bias)
+    found.standardizer.load_state_dict({"mean": mean.reshape(-1), "std": std.reshape(-1)})
+    return found
 
 
 def autoencoder_config(hyper: dict[str, Any]) -> AutoencoderConfig:

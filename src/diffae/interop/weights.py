@@ -1,34 +1,151 @@
-"""A saved autoencoder: a folder of `model.safetensors` and `config.json`."""
+"""Saved models: a folder of `model.safetensors` and `config.json`, and what was fitted to it afterwards beside it.
 
+    FOLDER/config.json, model.safetensors      the autoencoder, with the prior and attributes that it was saved with
+    FOLDER/priors/NAME/model/                  priors that were fitted later
+    FOLDER/attributes/                         attributes that were fitted later
+
+A run directory has the first two files in `model/`. What was fitted to z_sem belongs to the encoder that z_sem came from:
+its fingerprint is stored, and after more training of the autoencoder it no longer fits and is not used.
+"""
+
+import hashlib
 import json
+import re
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
-from diffae.autoencoder import DiffusionAutoencoder
+from diffae.attributes import Attributes
+from diffae.autoencoder import DiffusionAutoencoder, build
+from diffae.config import AutoencoderConfig, PriorConfig, from_dict
+from diffae.diffusion import DDIM
+from diffae.files import replacing, write_text
+from diffae.latents import Standardizer
+from diffae.prior import GaussianPrior, LatentPrior
+
+FORMAT, PART_FORMAT = "diffae-1", "diffae-part-1"
 
 
-def load(source: str | Path, *, device: str | torch.device = "cpu") -> DiffusionAutoencoder:
-    """Reads what `save_pretrained` wrote, or the EMA weights of a run.
+def load(source: str | Path, *, prior: str | None = None, device: str | torch.device = "cpu") -> DiffusionAutoencoder:
+    """Reads an autoencoder, with its prior and attributes if it has any.
 
     Args:
-        source: a run directory or a saved folder.
+        source: a run directory (its EMA weights), a folder that `save_pretrained` wrote, or the hub's name of one (`user/model`).
+        prior: name of one of the priors beside it; by default `ddim` if there is one, or `gaussian`, or the first by name.
         device: where the networks go.
 
     Returns:
         The autoencoder, in eval mode.
 
     Raises:
-        FileNotFoundError: there is no such folder, or no saved model in it yet.
-        ValueError: a file is damaged, or does not fit the other.
+        FileNotFoundError: there is no such folder, no saved model in it yet, or no such prior.
+        ValueError: a file is damaged, does not fit the other, or holds a plain DDIM.
     """
+    model = load_diffusion(source)
+    if not isinstance(model, DiffusionAutoencoder):
+        raise ValueError(f"{source} holds a plain DDIM, which has no z_sem. Read it with `diffae.load_diffusion`.")
+    folder = Path(source)
+    priors = available_priors(folder)
+    if prior is not None and prior not in priors:
+        there = f"there are: {', '.join(priors)}" if priors else "there is none"
+        raise FileNotFoundError(f"There is no prior {prior!r} beside {source}; {there}. Fit one with `diffae train-prior`.")
+    if priors:
+        name = prior or next((n for n in ("ddim", "gaussian") if n in priors), priors[0])
+        load_part(model, prior_folder(folder, name) / "model", required=prior is not None)
+    if (folder / "attributes").is_dir():
+        load_part(model, folder / "attributes")
+    return model.to(device)
+
+
+def load_diffusion(source: str | Path) -> DiffusionAutoencoder | DDIM:
+    """Reads a saved autoencoder, or a plain DDIM, without what stands beside it; see `load`."""
     folder = Path(source)
     if not folder.is_dir():
-        raise FileNotFoundError(f"{source} is no folder. Give a run directory or a folder that `save_pretrained` wrote.")
+        folder = _from_hub(str(source))
     if (folder / "model").is_dir():
         folder = folder / "model"
+    config, tensors = _read(folder, FORMAT)
+    settings = from_dict(AutoencoderConfig, config.get("model"), path="model")
+    model = build(settings)
+    if isinstance(model, DiffusionAutoencoder):
+        _add_parts(model, config)
+    model.about = config.get("about", {})
+    _check_fit(model.state_dict(), tensors, folder)
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
+def prior_folder(source: Path, name: str) -> Path:
+    """Where the prior of that name is, beside an autoencoder."""
+    return source / "priors" / name
+
+
+def available_priors(source: Path) -> list[str]:
+    """Names of the priors that were fitted to an autoencoder."""
+    return sorted(p.parent.parent.name for p in source.glob("priors/*/model/config.json"))
+
+
+def save_part(model: DiffusionAutoencoder, folder: Path, parts: Sequence[str]) -> None:
+    """Writes some of `prior`, `standardizer` and `attributes`, which `load` finds beside the autoencoder."""
+    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items() if k.split(".")[0] in parts}
+    config = {k: v for k, v in model._parts().items() if k in parts}
+    described = {"format": PART_FORMAT, "encoder": fingerprint(model), **config}
+    write_text(folder / "config.json", json.dumps(described, indent=2) + "\n")
+    with replacing(folder / "model.safetensors") as part:
+        safetensors.torch.save_file(tensors, part, metadata={"format": "pt"})
+
+
+def load_part(model: DiffusionAutoencoder, folder: Path, *, required: bool = False) -> None:
+    """Reads what `save_part` wrote into the autoencoder it was fitted to.
+
+    If the encoder has changed since, a warning says so and nothing is read; where it is required, that is an error.
+    """
+    config, tensors = _read(folder, PART_FORMAT)
+    if config["encoder"] != fingerprint(model):
+        message = f"{folder} was fitted to z_sem of another encoder (an earlier state of this one, perhaps). Fit it again."
+        if required:
+            raise ValueError(message)
+        warnings.warn(f"{message} It is left out.", stacklevel=3)
+        return
+    _add_parts(model, config)
+    expected = {k: v for k, v in model.state_dict().items() if k.split(".")[0] in {name.split(".")[0] for name in tensors}}
+    _check_fit(expected, tensors, folder)
+    model.load_state_dict(tensors, strict=False)
+    model.eval()
+
+
+def fingerprint(model: DiffusionAutoencoder) -> str:
+    """Identifies the encoder's weights: codes, priors and attributes belong to one encoder."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(model.encoder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _add_parts(model: DiffusionAutoencoder, config: dict[str, Any]) -> None:
+    """Makes room for the prior, standardiser and attributes that a `config.json` tells of; their numbers are loaded after."""
+    d = model.z_dim
+    if config.get("prior") == "gaussian":
+        model.prior = GaussianPrior(d)
+    elif config.get("prior") is not None:
+        model.prior = LatentPrior(from_dict(PriorConfig, config["prior"], path="prior"))
+        if model.prior.config.z_dim != d:
+            raise ValueError(f"The prior is one of {model.prior.config.z_dim} dimensions, but z_sem of this autoencoder has {d}.")
+    if config.get("standardizer"):
+        model.standardizer = Standardizer(torch.zeros(d), torch.ones(d))
+    if config.get("attributes") is not None:
+        model.attributes = Attributes.from_config(config["attributes"], d)
+
+
+def _read(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The two files of a folder."""
     config_file, weights_file = folder / "config.json", folder / "model.safetensors"
     for file in (config_file, weights_file):
         if not file.is_file():
@@ -37,22 +154,48 @@ def load(source: str | Path, *, device: str | torch.device = "cpu") -> Diffusion
         config = json.loads(config_file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{config_file} is damaged ({error}). Save the model again.") from None
-    if not isinstance(config, dict) or config.get("format") != "diffae-1":
-        raise ValueError(f"{config_file} was not written by `save_pretrained`: its format is not 'diffae-1'.")
+    if not isinstance(config, dict) or config.get("format") != kind:
+        raise ValueError(f"{config_file} was not written by `save_pretrained`: its format is not {kind!r}.")
     try:
-        tensors = safetensors.torch.load_file(weights_file)
+        return config, safetensors.torch.load_file(weights_file)
     except SafetensorError as error:
         raise ValueError(f"{weights_file} is damaged or cut short ({error}). Copy or save it again.") from None
-    with torch.device("meta"):
-        model = DiffusionAutoencoder.from_config(config)
-    expected = model.state_dict()
-    wrong = sorted(
-        k
-        for k in expected.keys() | tensors.keys()
-        if k not in expected or k not in tensors or expected[k].shape != tensors[k].shape
-    )
+
+
+def _check_fit(expected: dict[str, Tensor], tensors: dict[str, Tensor], folder: Path) -> None:
+    names = expected.keys() | tensors.keys()
+    wrong = sorted(k for k in names if k not in expected or k not in tensors or expected[k].shape != tensors[k].shape)
     if wrong:
-        raise ValueError(f"{weights_file} does not fit {config_file.name}: {len(wrong)} tensors differ, {wrong[0]} first.")
-    model = DiffusionAutoencoder.from_config(config)
-    model.load_state_dict(tensors)
-    return model.to(device)
+        raise ValueError(f"{folder / 'model.safetensors'} does not fit config.json: {len(wrong)} tensors differ, {wrong[0]} first.")
+
+
+def _from_hub(name: str) -> Path:
+    """The folder of a model on the hub, downloaded unless it is in the hub's cache."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalEntryNotFoundError
+
+    neither = f"{name} is no folder. Give a run directory, a folder that `save_pretrained` wrote, or user/model."
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise FileNotFoundError(neither)
+    files = ["config.json", "model.safetensors"]
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=files))
+    except HFValidationError:
+        raise FileNotFoundError(neither) from None
+    except HfHubHTTPError as error:
+        raise FileNotFoundError(
+            f"There is no folder {name}, and the hub has no model of that name that you may read ({_first_line(error)}). "
+            "For a private one, log in with `hf auth login`."
+        ) from None
+    except (LocalEntryNotFoundError, HTTPError) as error:
+        reason = _first_line(error.__cause__ or error)
+        raise FileNotFoundError(f"There is no folder {name}, and the hub does not answer for a model ({reason}).") from None
+    missing = [file for file in files if not (folder / file).is_file()]
+    if missing:
+        raise FileNotFoundError(f"{name} on the hub is no model of diffae: it holds no {' and no '.join(missing)}.")
+    return folder
+
+
+def _first_line(error: BaseException) -> str:
+    """What the hub's client says first; some of its messages start with empty lines."""
+    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__

@@ -1,6 +1,7 @@
-"""Is z_sem being trained? The question that users of the authors' code ask most, answered at every validation."""
+"""Is it being trained? What users of the authors' code ask most, answered at every validation."""
 
 from dataclasses import asdict, dataclass
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
@@ -8,11 +9,29 @@ from torch import Tensor
 
 from diffae import seeding
 from diffae.autoencoder import DiffusionAutoencoder
+from diffae.diffusion import DDIM
+from diffae.prior import GaussianPrior, LatentPrior
+
+
+class Health(Protocol):
+    """What a validation finds on held-out data."""
+
+    def metrics(self) -> dict[str, float]:
+        """Name -> value, for the log."""
+        ...
+
+    def summary(self) -> str:
+        """One line for people."""
+        ...
+
+    def warnings(self) -> list[str]:
+        """What is wrong, in sentences; empty if nothing is."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
-    """What a validation finds on held-out images.
+class CodeHealth:
+    """Is z_sem used, and does it hold anything?
 
     Attributes:
         loss: mean loss at fixed timesteps and noise.
@@ -30,8 +49,13 @@ class Health:
     def metrics(self) -> dict[str, float]:
         return {f"validation/{k}": v for k, v in asdict(self).items()}
 
+    def summary(self) -> str:
+        return (
+            f"validation loss {self.loss:.4f} ({self.shuffled_loss:.4f} with shuffled z_sem), "
+            f"{self.z_dimensions:.0f} effective dimensions"
+        )
+
     def warnings(self) -> list[str]:
-        """What is wrong, in sentences; empty if nothing is."""
         found = []
         if self.z_std < 1e-4:
             found.append(
@@ -46,17 +70,97 @@ class Health:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class ImageHealth:
+    """What there is to know of a plain DDIM.
+
+    Attributes:
+        loss: mean loss at fixed timesteps and noise.
+    """
+
+    loss: float
+
+    def metrics(self) -> dict[str, float]:
+        return {"validation/loss": self.loss}
+
+    def summary(self) -> str:
+        return f"validation loss {self.loss:.4f}"
+
+    def warnings(self) -> list[str]:
+        return []
+
+
+@dataclass(frozen=True, slots=True)
+class PriorHealth:
+    """Does the latent DDIM know more of z_sem than its mean and covariance, and of codes that it has not seen?
+
+    Attributes:
+        loss: mean loss on held-out codes.
+        train_loss: on codes that it was trained on.
+        gaussian_loss: on the held-out codes, of the best denoiser that knows only the covariance of the training codes.
+    """
+
+    loss: float
+    train_loss: float
+    gaussian_loss: float
+
+    def metrics(self) -> dict[str, float]:
+        return {f"validation/{k}": v for k, v in asdict(self).items()}
+
+    def summary(self) -> str:
+        return f"validation loss {self.loss:.4f} (training {self.train_loss:.4f}, Gaussian denoiser {self.gaussian_loss:.4f})"
+
+    def warnings(self) -> list[str]:
+        if self.loss > self.gaussian_loss and self.train_loss < 0.9 * self.loss:
+            return [
+                "The prior learns its training codes by heart: it does better on them than on others, and worse than a Gaussian on "
+                "those. Train it for fewer codes, make it smaller (model.width, model.layers), or give it more images."
+            ]
+        return []
+
+
 @torch.no_grad()
-def check_health(model: DiffusionAutoencoder, x: Float[Tensor, "n c h w"], *, batch_size: int, noisy: bool, seed: int) -> Health:
-    """Validates a model on images in [-1, 1], with the same timesteps and noise at every call."""
+def check_codes(model: DiffusionAutoencoder, x: Float[Tensor, "n c h w"], *, batch_size: int, noisy: bool, seed: int) -> CodeHealth:
+    """Validates an autoencoder on images in [-1, 1], with the same timesteps and noise at every call."""
     z_sem = torch.cat([model.encode(part) for part in x.split(batch_size)])
     totals = [0.0, 0.0]
     for i, z in enumerate((z_sem, z_sem.roll(1, dims=0))):
-        for start in range(0, len(x), batch_size):
-            part = slice(start, start + batch_size)
-            seeds = [seeding.mix(seed, "validation", k) for k in range(start, min(start + batch_size, len(x)))]
+        for part, seeds in _parts(len(x), batch_size, seed):
             totals[i] += float(model.loss(x[part], seeds, noisy=noisy, z_sem=z[part])) * len(seeds) / len(x)
     z = z_sem.double().cpu() - z_sem.double().cpu().mean(0)
     spectrum = torch.linalg.svdvals(z).square()
     dimensions = float(spectrum.sum() ** 2 / spectrum.square().sum()) if spectrum.sum() > 0 else 0.0
-    return Health(totals[0], totals[1], float(z.square().mean(0).sqrt().mean()), dimensions)
+    return CodeHealth(totals[0], totals[1], float(z.square().mean(0).sqrt().mean()), dimensions)
+
+
+@torch.no_grad()
+def check_images(model: DDIM, x: Float[Tensor, "n c h w"], *, batch_size: int, noisy: bool, seed: int) -> ImageHealth:
+    """Validates a plain DDIM, likewise."""
+    losses = [float(model.loss(x[part], seeds, noisy=noisy)) * len(seeds) for part, seeds in _parts(len(x), batch_size, seed)]
+    return ImageHealth(sum(losses) / len(x))
+
+
+@torch.no_grad()
+def check_prior(prior: LatentPrior, train: Float[Tensor, "n d"], held_out: Float[Tensor, "m d"], *, seed: int) -> PriorHealth:
+    """Validates a latent DDIM on standardised codes, each at four timesteps and noises that are the same at every call."""
+    device = next(prior.parameters()).device
+
+    def loss(z: Tensor) -> float:
+        repeated = z.repeat(4, 1).to(device)
+        return float(prior.loss(repeated, [seeding.mix(seed, "validation", i) for i in range(len(repeated))]))
+
+    gaussian = GaussianPrior(train.shape[1]).fit(train)
+    total, times = 0.0, torch.linspace(0, prior.schedule.T - 1, 50).long()
+    for t in times:
+        alpha, sigma = prior.schedule.alpha_sigma(t[None], like=held_out)
+        eps = seeding.normal([seeding.mix(seed, "gaussian", int(t), i) for i in range(len(held_out))], held_out.shape[1:])
+        total += float((gaussian.eps(alpha * held_out + sigma * eps, alpha, sigma) - eps).abs().mean()) / len(times)
+    return PriorHealth(loss(held_out), loss(train[: len(held_out)]), total)
+
+
+def _parts(num: int, batch_size: int, seed: int) -> list[tuple[slice, list[int]]]:
+    """Parts of a batch, with the seeds that each image always has."""
+    starts = range(0, num, batch_size)
+    return [
+        (slice(s, s + batch_size), [seeding.mix(seed, "validation", k) for k in range(s, min(s + batch_size, num))]) for s in starts
+    ]

@@ -16,24 +16,19 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from diffae import seeding
-from diffae.autoencoder import DiffusionAutoencoder
-from diffae.config import Precision, RunConfig, TrainingConfig, differences, read_json, to_dict
-from diffae.data.dataset import ImageSet, Order, training_batch
+from diffae.config import Precision, PriorRunConfig, RunConfig, TrainingConfig, differences, read_json, to_dict
 from diffae.files import write_text
-from diffae.pictures import save_png, scale_for, sheet
-from diffae.training.health import Health, check_health
+from diffae.training.health import Health
 from diffae.training.loop import HOLD, NonFiniteLoss, Step, training_steps
 from diffae.training.state import TrainingState, checkpoint_file, newest_checkpoint
-
-WHITENED_IMAGES = 2048
-"""Images over which z_sem is whitened at the start."""
+from diffae.training.subjects import Subject
 
 BUDGET = ("training.images", "training.minutes")
 """Settings that may change when a run goes on."""
@@ -43,7 +38,7 @@ BUDGET = ("training.images", "training.minutes")
 class Started:
     """Training is about to begin, or to go on."""
 
-    config: RunConfig
+    config: RunConfig | PriorRunConfig
     images: int
 
 
@@ -78,10 +73,11 @@ class Finished:
     interrupted: bool
 
 
+R = TypeVar("R", RunConfig, PriorRunConfig)
 Event = Started | Stepped | Validated | Pictured | Finished
 
 
-def resolve(asked: RunConfig, out: Path) -> RunConfig:
+def resolve(asked: R, out: Path) -> R:
     """The configuration of the run at `out`: the one asked for, or, where the run exists, its own with the new budget.
 
     Raises:
@@ -95,7 +91,7 @@ def resolve(asked: RunConfig, out: Path) -> RunConfig:
             raise ValueError(f"{out} is not empty and holds no run (no config.json). Give another folder.")
         training = dataclasses.replace(asked.training, precision=_precision(asked.training.precision))
         return dataclasses.replace(asked, training=training)
-    stored = read_json(RunConfig, file)
+    stored = read_json(type(asked), file)
     changed = differences(stored, asked)
     if asked.training.precision == "auto":
         changed.pop("training.precision", None)
@@ -110,12 +106,11 @@ def resolve(asked: RunConfig, out: Path) -> RunConfig:
     return dataclasses.replace(stored, training=training)
 
 
-def train(config: RunConfig, data: ImageSet, out: Path, *, accelerator: Accelerator | None = None) -> Iterator[Event]:
+def train(subject: Subject, out: Path, *, accelerator: Accelerator | None = None) -> Iterator[Event]:
     """Trains the run at `out` until its budget is used up, going on from its newest checkpoint.
 
     Args:
-        config: resolved, see `resolve`.
-        data: the images that `config.data` describes.
+        subject: what is trained, on what; its configuration is a resolved one, see `resolve`.
         out: the run directory.
         accelerator: devices and processes; by default what `accelerate` finds.
 
@@ -124,79 +119,69 @@ def train(config: RunConfig, data: ImageSet, out: Path, *, accelerator: Accelera
 
     Raises:
         ValueError: a damaged checkpoint, or a configuration that cannot be trained.
-        NonFiniteLoss: the message names the step and the images of the batch; the newest checkpoint is intact.
+        NonFiniteLoss: the message names the step and the data of the batch; the newest checkpoint is intact.
     """
+    config = subject.config
     training = config.training
     accelerator = accelerator or create_accelerator(training.precision)
     main, device = accelerator.is_main_process, accelerator.device
     newest = newest_checkpoint(out / "checkpoints")
     torch.manual_seed(seeding.mix(training.seed, "weights"))
-    model = DiffusionAutoencoder(config.model).to(device)
-    if training.precision == "bfloat16":
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    order = Order(data.train, seed=seeding.mix(training.seed, "order"))
-    if training.whitened_start and newest is None:
-        with torch.no_grad():
-            parts = np.array_split(np.unique([order[p] for p in range(WHITENED_IMAGES)]), 16)
-            model.encoder.whiten(torch.cat([model.encoder.features(data.images(p).to(device)) for p in parts]))
+    model = subject.build().to(device)
+    if newest is None:
+        subject.begin(model)
     state = TrainingState.start(model, training)
     if newest is not None:
         state.load(newest)
+
+    def save(images: int) -> None:
+        """Writes a checkpoint and the model, and keeps the newest two checkpoints."""
+        folder = out / "checkpoints"
+        state.save(checkpoint_file(folder, images))
+        subject.save(state.ema, out / "model", images)
+        for old in sorted(folder.glob("images-*.safetensors"))[:-2]:
+            old.unlink()
+
+    def loss(batch: torch.Tensor, seeds: list[int]) -> torch.Tensor:
+        return subject.loss(model, batch, seeds)
+
     if main:
         _write_config(out, config)
-    noisy = training.timesteps == "noisy"
-
-    def batch(positions: range) -> torch.Tensor:
-        return training_batch(data, order, positions, seed=training.seed, flip=config.data.flip)[0]
-
-    def loss(x: torch.Tensor, seeds: list[int]) -> torch.Tensor:
-        return model.loss(x, seeds, noisy=noisy)
-
     budget = Budget(training, started_at=state.step * training.batch_size)
-    show = data.images(data.validation[:8] if len(data.validation) else data.train[:8]).to(device)
-    held_out = data.validation[: training.validation_images]
     log = Log(out, images=budget.start) if main else None
     due = Due(training, images=budget.start)
     yield Started(config, budget.start)
     with stop_requested() as stop:
-        steps = training_steps(state, loss, batch, training, accelerator=accelerator, total=lambda: budget.total, stop=stop)
+        batches = subject.batch
+        steps = training_steps(state, loss, batches, training, accelerator=accelerator, total=lambda: budget.total, stop=stop)
         images, interrupted = budget.start, False
         while not interrupted and (budget.total is None or images < budget.total):
             try:
                 step = next(steps)
             except NonFiniteLoss as error:
-                names = [data.names[order[p]] for p in error.positions]
-                raise NonFiniteLoss(error.loss, error.step, error.positions, names) from None
+                raise NonFiniteLoss(error.loss, error.step, error.positions, subject.names(error.positions)) from None
             images, interrupted = step.images, step.stop
             if budget.calibrate(images, accelerator):
                 config = dataclasses.replace(config, training=dataclasses.replace(training, images=budget.total))
                 if main:
                     _write_config(out, config)
-                    _save(state, out, images)
+                    save(images)
             yield Stepped(step, budget.total)
             done = interrupted or (budget.total is not None and images >= budget.total)
             if log and (due("log", images) or done):
                 log.write(images, {"loss": step.loss, "learning_rate": step.learning_rate, "gradient_norm": step.gradient_norm})
             if main and (due("checkpoint", images) or done):
-                _save(state, out, images)
-            if log and len(held_out) > 1 and (due("validate", images) or (done and not interrupted)):
-                x = data.images(held_out).to(device)
-                health = check_health(state.ema, x, batch_size=training.batch_size, noisy=noisy, seed=training.seed)
-                log.write(images, health.metrics())
-                yield Validated(images, health)
+                save(images)
+            if log and (due("validate", images) or (done and not interrupted)):
+                health = subject.validate(state.ema)
+                if health:
+                    log.write(images, health.metrics())
+                    yield Validated(images, health)
             if main and (due("sample", images) or (done and not interrupted)):
-                yield Pictured(draw(state.ema, show, out / "pictures" / f"images-{images:012d}.png"))
+                yield Pictured(subject.draw(state.ema, out / "pictures" / f"images-{images:012d}.png"))
     if log:
         log.close()
     yield Finished(images, interrupted)
-
-
-@torch.no_grad()
-def draw(model: DiffusionAutoencoder, x: torch.Tensor, file: Path) -> Path:
-    """Rows of: the images, the mean that z_sem leaves possible, z_sem with fixed noise, z_sem with inferred x_T."""
-    z_sem = model.encode(x)
-    rows = [x, model.decode_mean(z_sem), model.decode(z_sem, steps=20), model.reconstruct(x, steps=20)]
-    return save_png(sheet(rows, scale=scale_for(x)), file)
 
 
 def create_accelerator(precision: Precision) -> Accelerator:
@@ -317,14 +302,5 @@ def _precision(asked: Precision) -> Precision:
     return "bfloat16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "float32"
 
 
-def _write_config(out: Path, config: RunConfig) -> None:
+def _write_config(out: Path, config: RunConfig | PriorRunConfig) -> None:
     write_text(out / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
-
-
-def _save(state: TrainingState[DiffusionAutoencoder], out: Path, images: int) -> None:
-    """Writes a checkpoint and the model, and keeps the newest two checkpoints."""
-    folder = out / "checkpoints"
-    state.save(checkpoint_file(folder, images))
-    state.ema.save_pretrained(out / "model")
-    for old in sorted(folder.glob("images-*.safetensors"))[:-2]:
-        old.unlink()

@@ -1,0 +1,195 @@
+"""What the two codes can do, judged by somebody else: edits, few-shot samples and priors of a quick start's model.
+
+    diffae quickstart
+    python recipes/avatars.py runs/quickstart --out runs/avatars
+
+A judge, a small CNN, is trained on the pixels of 12,000 avatars that the model has never seen. It says how often an edit to
+the opposite value is seen and how much of the rest changed, how many samples show the class that a few labels ask for, and how
+near the priors' codes come to real ones is measured in z_sem. RESULTS
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor
+
+import diffae
+from diffae.attributes import Attributes
+from diffae.cli.bars import say, work_bar
+from diffae.config import RunConfig, read_json
+from diffae.data import ImageSet, prepare
+from diffae.data.avatars import ATTRIBUTES
+from diffae.evaluation.codes import prior_table
+from diffae.evaluation.judge import Judge, train_judge
+from diffae.evaluation.report import machine
+from diffae.files import write_text
+from diffae.fitting import fit_few
+from diffae.interop.weights import available_priors
+from diffae.pictures import save_png, scale_for, sheet
+
+SEEN, REAL = 6_000, 8_000
+"""Avatars below the first number trained the model; those up to the second are real codes to compare with; the rest trains
+the judge but for its last thousand, on which it is measured."""
+
+
+def main(
+    run: tyro.conf.Positional[Path],
+    out: Path = Path("runs/avatars"),
+    n: int = 200,
+    samples: int = 100,
+    steps: int = 20,
+    avatars: int = 20_000,
+    draws: int = 1,
+    seed: int = 0,
+) -> None:
+    """Measures a run.
+
+    Args:
+        run: the run directory, with attributes and priors.
+        out: where results.json and the pictures go.
+        n: held-out images that are edited.
+        samples: images of each few-shot class.
+        steps: network calls of the decoder, either way.
+        avatars: how many to draw in all.
+        draws: draws of the few labels.
+        seed: of samples and draws.
+    """
+    started = time.monotonic()
+    ae, config = diffae.load(run), read_json(RunConfig, run / "config.json")
+    size = ae.config.image_size
+    with work_bar("Data") as update:
+        trained_on = prepare(config.data, size=size, channels=3, progress=update)
+        data = prepare(dataclasses.replace(config.data, avatars=avatars), size=size, channels=3, progress=update)
+    labels = torch.from_numpy(np.stack([data.labels[a] for a in ATTRIBUTES], 1)).float()
+    with work_bar("Judge") as update:
+        fit = torch.arange(REAL, avatars - 1_000)
+        judge = train_judge(list(ATTRIBUTES), lambda i: data.images(fit[i]), labels[fit], seed=seed, progress=update)
+    held = torch.arange(avatars - 1_000, avatars)
+    right = (judge.decide(data.images(held)) == labels[held].bool()).float().mean(0)
+    accuracy = dict(zip(ATTRIBUTES, right.tolist(), strict=True))
+    say(f"The judge is right on {right.mean():.3f} of 1,000 held-out avatars' attributes")
+    x = trained_on.images(trained_on.validation[:n])
+    result = {
+        "machine": machine(), "n": n, "seed": seed, "steps": steps, "images_seen": config.training.images,
+        "judge_accuracy": accuracy,
+        "edits": edits(ae, judge, x, steps=steps),
+        "few_shot": few_shot(ae, judge, trained_on, samples=samples, steps=steps, draws=draws, seed=seed),
+        "priors": priors(run, data, seed=seed),
+    }  # fmt: skip
+    assert ae.attributes is not None
+    result["auroc"] = {name: s.auroc for name, s in ae.attributes.scores.items() if s.auroc is not None}
+    save_png(strip(ae, trained_on.images(trained_on.validation[:6]), best(ae.attributes)[:4], steps=steps), out / "edits.png")
+    result["seconds"] = round(time.monotonic() - started, 1)
+    write_text(out / "results.json", json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
+
+
+def best(attributes: Attributes) -> list[str]:
+    """Binary attributes, the best known first."""
+    scores = {name: s.auroc for name, s in attributes.scores.items() if s.auroc is not None}
+    return sorted(scores, key=lambda name: -scores[name])
+
+
+def edits(ae: diffae.DiffusionAutoencoder, judge: Judge, x: Tensor, *, steps: int) -> dict[str, dict[str, dict[str, float]]]:
+    """Every attribute of every image to its opposite, as the judge sees it before and after: the share of images in which it
+    flips, and how many of the other attributes change. Three ways: plainly, keeping the other attributes' classifiers, and along
+    the classifier's weights as in the paper."""
+    code, attributes = ae.infer(x, steps=steps), ae.attributes
+    assert attributes is not None
+    before = judge.decide(ae.render(code))
+    names = best(attributes)
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    paper = Attributes(attributes.scores, ae.z_dim, components=len(attributes.components))
+    paper.load_state_dict(attributes.state_dict() | {"pattern": attributes.weight})
+    with work_bar("Editing") as update:
+        for i, name in enumerate(names):
+            update("Editing", i, len(names))
+            row = judge.names.index(name)
+            target = torch.where(before[:, row], 0.1, 0.9)
+            others = [k for k in range(len(judge.names)) if k != row]
+            keep = [k for k in names if k != name]
+            found[name] = {}
+            for way, who, kept in (("plain", attributes, []), ("keep", attributes, keep), ("paper", paper, [])):
+                z_sem = torch.empty_like(code.z_sem)
+                for p in (0.1, 0.9):
+                    here = target == torch.tensor(p)
+                    if here.any():
+                        z_sem[here] = who.reach(code.z_sem[here], {name: p}, keep=kept)
+                after = judge.decide(ae.render(code, z_sem=z_sem))
+                found[name][way] = {
+                    "flipped": float((after[:, row] != before[:, row]).float().mean()),
+                    "others_changed": float((after != before)[:, others].float().mean()),
+                    "length": float(length(attributes, z_sem, code.z_sem).mean()),
+                }
+    return found
+
+
+def length(attributes: Attributes, a: Tensor, b: Tensor) -> Tensor:
+    """How far codes moved, on the published scale of strengths."""
+    return (attributes.standardizer(a) - attributes.standardizer(b)).norm(dim=1) / a.shape[1] ** 0.5
+
+
+def few_shot(
+    ae: diffae.DiffusionAutoencoder, judge: Judge, data: ImageSet, *, samples: int, steps: int, draws: int, seed: int
+) -> dict[str, dict[str, float]]:
+    """The share of generated images that the judge gives the class, from 50 + 50 labels, from 100 positives among unlabelled
+    images, and of the two baselines."""
+    z = torch.cat([ae.encode(data.images(part)) for part in np.array_split(data.train, max(len(data.train) // 256, 1))])
+    assert ae.standardizer is not None
+    found: dict[str, dict[str, float]] = {}
+    for name in ("Wearing_Hat", "Sunglasses", "Long_Hair"):
+        row, y = judge.names.index(name), data.labels[name][data.train]
+        shares: dict[str, list[float]] = {}
+        for draw in range(draws):
+            rng = np.random.default_rng([seed, draw])
+            positive, negative = rng.permutation(np.flatnonzero(y == 1)), rng.permutation(np.flatnonzero(y == 0))
+            unlabelled = np.setdiff1d(np.arange(len(y)), positive[:100])
+            few = fit_few(name, z[positive[:50]], z[negative[:50]], ae.standardizer)
+            pu = fit_few(name, z[positive[:100]], z[unlabelled], ae.standardizer, unlabelled=True)
+            codes = {
+                "binary": ae.sample_codes(samples, seed=seed, accept=few.probability(name)).z_sem,
+                "positive-unlabelled": ae.sample_codes(samples, seed=seed, accept=pu.probability(name)).z_sem,
+                "base rate of the prior": ae.sample_codes(samples, seed=seed).z_sem,
+                "baseline: all real images": z[rng.permutation(len(z))[:samples]],
+                "baseline: the positives again": z[np.resize(positive[:50], samples)],
+            }
+            for way, z_sem in codes.items():
+                images = ae.decode_samples(z_sem, steps=steps, seed=seed)
+                shares.setdefault(way, []).append(float(judge.decide(images)[:, row].float().mean()))
+        found[name] = {way: float(np.mean(values)) for way, values in shares.items()}
+        found[name]["share in the data"] = float(y.mean())
+        say(f"{name}: {found[name]}")
+    return found
+
+
+def priors(run: Path, data: ImageSet, *, seed: int) -> dict[str, dict[str, float]]:
+    """Each prior's codes against those of avatars that nothing was trained on."""
+    samples, real = {}, None
+    for name in available_priors(run):
+        ae = diffae.load(run, prior=name)
+        assert ae.standardizer is not None
+        assert ae.prior is not None
+        real = ae.standardizer(torch.cat([ae.encode(data.images(range(i, i + 250))) for i in range(SEEN, REAL, 250)]))
+        samples[name] = ae.prior.sample((REAL - SEEN) // 2, seed=seed)
+    assert real is not None
+    return prior_table(samples, real, seed=seed)
+
+
+def strip(ae: diffae.DiffusionAutoencoder, x: Tensor, names: list[str], *, steps: int):
+    """A row an image, a group of columns an attribute: strengths -0.5 to 0.5."""
+    code = ae.infer(x, steps=steps)
+    columns: Iterator[Tensor] = (
+        ae.render(code, z_sem=ae.edit(code.z_sem, name, strength=s)) for name in names for s in (-0.5, -0.25, 0.25, 0.5)
+    )
+    grid = torch.stack([x, *columns], dim=1)
+    return sheet(list(grid), scale=max(1, scale_for(x, 64)))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

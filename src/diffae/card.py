@@ -1,0 +1,91 @@
+"""The page that a published model has on the hub: what it is, of what data, under which licence, and what was measured."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+AUTOENCODER = (
+    "A diffusion autoencoder (Preechakul et al., CVPR 2022): an image becomes `z_sem`, a vector that holds its meaning, and "
+    "`x_T`, a noise map that holds the rest, and both become the image again."
+)
+PLAIN_DDIM = "A plain DDIM (Song et al., ICLR 2021): the noise map `x_T` alone is the code of an image."
+
+USE = """```python
+import diffae
+
+ae = diffae.load("{repo_id}")
+z_sem = ae.encode(x)                     # x: (n, c, h, w) in [-1, 1]
+x_T = ae.invert(x, z_sem, steps=100)
+x_hat = ae.decode(z_sem, x_T, steps=100)
+```"""
+
+USE_PLAIN = """```python
+import diffae
+
+ddim = diffae.load_diffusion("{repo_id}")
+x_T = ddim.invert(x, steps=100)          # x: (n, c, h, w) in [-1, 1]
+x_hat = ddim.decode(x_T, steps=100)
+new = ddim.sample(4)
+```"""
+
+
+def model_card(repo_id: str, about: Mapping[str, Any], parts: Mapping[str, Any]) -> str:
+    """Markdown with the hub's metadata on top.
+
+    Args:
+        repo_id: `user/model`.
+        about: `data`, `licence`, `images_seen`, `metrics` (name -> value) and whatever else is worth saying.
+        parts: the prior and attributes that travel along, as `config.json` tells of them; empty for a plain DDIM.
+    """
+    licence = about.get("licence")
+    plain = not parts
+    tags = "[diffae, ddim]" if plain else "[diffae, diffusion-autoencoder]"
+    lines = [
+        "---",
+        "library_name: diffae",
+        *_licence_lines(licence),
+        f"tags: {tags}",
+        "---",
+        f"# {repo_id}",
+        "",
+        PLAIN_DDIM if plain else AUTOENCODER,
+        "",
+        (USE_PLAIN if plain else USE).format(repo_id=repo_id),
+        "",
+        "## Data and licence",
+        f"- Data: {about.get('data') or 'not stated'}",
+        f"- Licence: {licence or 'not stated'}",
+    ]
+    lines += [f"- {name.replace('_', ' ').capitalize()}: {value}" for name, value in about.items() if name not in KNOWN]
+    prior, scores = parts.get("prior"), (parts.get("attributes") or {}).get("scores", {})
+    if plain:
+        can = "Reconstruct, interpolate and sample."
+    else:
+        can = "Reconstruct, vary, interpolate and edit" if scores else "Reconstruct, vary and interpolate"
+        can += "; sample, by a " + ("Gaussian" if prior == "gaussian" else "latent DDIM") + " prior." if prior else "."
+    lines += ["", "## What it can do", can]
+    if scores:
+        lines += ["", "| attribute | held-out images | AUROC | average precision | R² |", "|---|--:|--:|--:|--:|"]
+        columns = ("auroc", "average_precision", "r2")
+        for name, score in scores.items():
+            cells = ["" if score.get(c) is None else f"{score[c]:.3f}" for c in columns]
+            shown = name.replace("|", "\\|")
+            lines.append(f"| {shown} | {score['n_held']} | {' | '.join(cells)} |")
+    metrics = about.get("metrics") or {}
+    lines += ["", "## Measured"]
+    lines += [f"- {name}: {value:.4g}" for name, value in metrics.items()] or ["Nothing yet."]
+    return "\n".join(lines) + "\n"
+
+
+def _licence_lines(licence: str | None) -> list[str]:
+    """The hub knows licences by short names such as `cc-by-4.0`; one in other words is `other`, by a name of its own."""
+    if not licence:
+        return []
+    short = re.sub(r"[^a-z0-9.]+", "-", licence.lower()).strip("-.")
+    if short == licence.lower():
+        return [f'license: "{short}"']
+    return ["license: other", *([f'license_name: "{short}"'] if short else [])]
+
+
+KNOWN = ("data", "licence", "metrics")
+"""Entries of `about` that have places of their own."""

@@ -1,0 +1,61 @@
+"""The commands. No tensor maths here, and nothing heavy is imported before a command is known."""
+
+import functools
+import itertools
+import operator
+import sys
+from typing import Annotated, Any
+
+import tyro
+from rich.markup import escape
+
+from diffae.cli.bars import console
+from diffae.cli.codes import Encode, FitAttributes, Neighbours
+from diffae.cli.models import Import, Push
+from diffae.cli.pictures import Interpolate, Manipulate, Reconstruct, Sample, Vary
+from diffae.cli.training import Quickstart, Train, TrainPrior, defaults
+
+COMMANDS = {
+    "quickstart": Quickstart,
+    "train": Train,
+    "train-prior": TrainPrior,
+    "fit-attributes": FitAttributes,
+    "encode": Encode,
+    "neighbours": Neighbours,
+    "reconstruct": Reconstruct,
+    "vary": Vary,
+    "interpolate": Interpolate,
+    "manipulate": Manipulate,
+    "sample": Sample,
+    "import": Import,
+    "push": Push,
+}
+
+
+def _command(argv: list[str]) -> Any:
+    """All commands as one type; those that train have the defaults of the preset that the command line names."""
+    name = next((b for a, b in itertools.pairwise(argv) if a == "--preset"), None)
+    kinds = []
+    for command, kind in COMMANDS.items():
+        settings = {"default": defaults(kind, name)} if command == next(iter(argv), None) else {}
+        kinds.append(Annotated[kind, tyro.conf.subcommand(command, **{k: v for k, v in settings.items() if v is not None})])
+    return functools.reduce(operator.or_, kinds)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The entry point of `diffae`."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        command = tyro.cli(
+            _command(argv),
+            prog="diffae",
+            description="Diffusion autoencoders: an image becomes a meaningful vector and a noise map, and both become it again.",
+            args=argv,
+        )
+        command.run()
+    except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
+        console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        console.print("Interrupted.")
+        sys.exit(130)

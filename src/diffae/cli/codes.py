@@ -1,0 +1,142 @@
+"""Commands about z_sem: codes as data, nearest images, attributes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from diffae.cli import inputs
+from diffae.cli.bars import console, say, warn, work_bar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffae.data import ImageSet
+
+Run = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encode:
+    """Write z_sem of every image, with its path and labels, as a Parquet file that pandas and DuckDB read.
+
+    Example: diffae encode runs/quickstart photos/ --out codes.parquet
+    """
+
+    source: Run
+    """A run directory, a saved model, or the hub's name of one."""
+    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
+    """A folder or a zip of images, or the name `avatars`."""
+    out: Path = Path("codes.parquet")
+    """The file."""
+    labels: Path | None = None
+    """A label table; by default `labels.csv` beside the images."""
+    x_T_steps: Annotated[int | None, tyro.conf.arg(name="x-T-steps")] = None
+    """Infer x_T too, with this many network calls; it is as large as the image."""
+    batch_size: int = 64
+    """Images at a time."""
+
+    def run(self) -> None:
+        from diffae.data.codes import write_codes
+        from diffae.interop.weights import fingerprint
+
+        ae = inputs.autoencoder(self.source)
+        data = inputs.images(ae, self.source, self.data, self.labels)
+        identity = f"{fingerprint(ae)}-{data.key}"
+        with work_bar("Encoding images") as update:
+            write_codes(
+                ae, data, self.out, identity=identity, x_T_steps=self.x_T_steps, batch_size=self.batch_size, progress=update
+            )
+        print(f"{self.out}: {len(data.names):,} codes of {ae.z_dim} dimensions")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neighbours:
+    """Find the images whose z_sem is nearest to that of given ones, and show them as a contact sheet.
+
+    Example: diffae neighbours runs/quickstart face.png --data photos/ --out neighbours.png
+    """
+
+    source: Run
+    """A run directory, a saved model, or the hub's name of one."""
+    files: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="IMAGE")]
+    """The images to look for; a row each."""
+    data: str | None = None
+    """Where to look; by default the images that the run was trained on."""
+    num: int = 8
+    """Neighbours of each."""
+    out: Path = Path("neighbours.png")
+    """The contact sheet."""
+
+    def run(self) -> None:
+        import torch
+
+        from diffae.data.codes import nearest_codes
+        from diffae.pictures import save_png, scale_for, sheet
+
+        ae = inputs.autoencoder(self.source)
+        x = inputs.pictures(ae, self.files)
+        data = inputs.images(ae, self.source, self.data)
+        names, distances = nearest_codes(inputs.codes_file(ae, self.source, data), ae.encode(x), num=self.num)
+        place = {name: i for i, name in enumerate(data.names)}
+        rows = [torch.cat([x[i][None], data.images([place[n] for n in row])]) for i, row in enumerate(names)]
+        save_png(sheet(rows, scale=scale_for(x)), self.out)
+        for file, row, distance in zip(self.files, names, distances.tolist(), strict=True):
+            print(f"{file}: {', '.join(f'{n} ({d:.2f})' for n, d in zip(row, distance, strict=True))}")
+        print(f"Picture: {self.out}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitAttributes:
+    """Fit a linear classifier of z_sem for every labelled attribute, and save them beside the model.
+
+    Binary columns (0, 1, empty for unknown) give a classifier, others a regression. Measured on held-out images.
+
+    Example: diffae fit-attributes runs/quickstart --labels labels.csv
+    """
+
+    source: Run
+    """A run directory or a saved model."""
+    labels: Path | None = None
+    """A label table with a `file` column; by default `labels.csv` beside the images."""
+    data: str | None = None
+    """The images; by default those that the run was trained on."""
+
+    def run(self) -> None:
+        ae = inputs.autoencoder(self.source)
+        data = inputs.images(ae, self.source, self.data, self.labels)
+        if not data.labels:
+            warn("There is no label table, so only directions without labels are found: principal components, pc1 to pc10.")
+        fit(self.source, inputs.codes(ae, self.source, data), data)
+
+
+def fit(source: str, z_sem: "Tensor", data: "ImageSet") -> None:
+    """Fits every labelled attribute of images, saves them beside the autoencoder, and shows how well each is known."""
+    from rich.table import Table
+
+    import diffae
+    from diffae.fitting import fit_attributes
+    from diffae.interop.weights import save_part
+
+    ae = diffae.load_diffusion(source)
+    assert isinstance(ae, diffae.DiffusionAutoencoder)
+    train, held = ({k: v[i] for k, v in data.labels.items()} for i in (data.train, data.validation))
+    with work_bar("Fitting attributes") as update:
+        ae.attributes, notes = fit_attributes(
+            z_sem[data.train], train, held_z_sem=z_sem[data.validation], held_labels=held, progress=update
+        )
+    for note in notes:
+        warn(note)
+    table = Table("attribute", "kind", "images", "share or mean", "held out", "AUROC", "AP", "R²")
+    table.columns[0].no_wrap = table.columns[1].no_wrap = True
+    for name, s in ae.attributes.scores.items():
+        cells = ["" if v is None else f"{v:.3f}" for v in (s.auroc, s.average_precision, s.r2)]
+        table.add_row(name, s.kind, f"{s.n:,}", f"{s.share:.3f}", f"{s.n_held:,}", *cells)
+    console.print(table)
+    aurocs = [s.auroc for s in ae.attributes.scores.values() if s.auroc is not None]
+    if aurocs:
+        say(f"Mean AUROC over {len(aurocs)} attributes: {sum(aurocs) / len(aurocs):.3f}")
+    folder = Path(source) / "attributes"
+    save_part(ae, folder, ["attributes"])
+    print(f"{folder}: {', '.join(ae.attributes.names) or 'no attribute'}, and {len(ae.attributes.components)} components")

@@ -1,0 +1,84 @@
+"""What commands are given: a model, images, their codes."""
+
+import dataclasses
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffae.cli.bars import say, warn, work_bar
+from diffae.config import DataConfig, RunConfig, read_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffae.autoencoder import DiffusionAutoencoder
+    from diffae.data import ImageSet
+
+
+def autoencoder(source: str, *, prior: str | None = None) -> "DiffusionAutoencoder":
+    """The model, with what does not fit it any more said in a line."""
+    import diffae
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        ae = diffae.load(source, prior=prior)
+    for warning in caught:
+        warn(str(warning.message))
+    return ae
+
+
+def images(ae: "DiffusionAutoencoder", source: str, data: str | None, labels: Path | None = None) -> "ImageSet":
+    """The images that a command is about: those named, or those that the run was trained on.
+
+    Raises:
+        ValueError: none are named, and the model is not a run, which knows its own.
+    """
+    from diffae.data import prepare
+
+    file = Path(source) / "config.json"
+    trained = (Path(source) / "model").is_dir() and file.is_file()
+    config = read_json(RunConfig, file).data if trained else DataConfig()
+    if data is not None:
+        config = dataclasses.replace(config, source=data, labels=None)
+    elif not trained:
+        raise ValueError(f"{source} is no training run, so it has no images of its own: name them with --data.")
+    if labels is not None:
+        config = dataclasses.replace(config, labels=str(labels))
+    with work_bar("Data") as update:
+        found = prepare(config, size=ae.config.image_size, channels=ae.config.channels, progress=update)
+    for note in found.notes:
+        warn(note)
+    return found
+
+
+def codes_file(ae: "DiffusionAutoencoder", source: str, data: "ImageSet") -> Path:
+    """The file of codes of these images beside the model; it is made if it is not there or of another encoder."""
+    from diffae.data.codes import identity_of, write_codes
+    from diffae.interop.weights import fingerprint
+
+    if not Path(source).is_dir():
+        raise ValueError(
+            f"{source} is on the hub: codes, priors and attributes are kept beside a model. Save it to a folder first."
+        )
+    identity = f"{fingerprint(ae)}-{data.key}"
+    file = Path(source) / "codes" / f"{data.key}.parquet"
+    if identity_of(file) != identity:
+        with work_bar("Encoding images") as update:
+            write_codes(ae, data, file, identity=identity, progress=update)
+        say(f"Codes: {file}")
+    return file
+
+
+def codes(ae: "DiffusionAutoencoder", source: str, data: "ImageSet") -> "Tensor":
+    """z_sem of images, in their order."""
+    from diffae.data.codes import read_codes
+
+    return read_codes(codes_file(ae, source, data)).z_sem
+
+
+def pictures(ae: "DiffusionAutoencoder", files: Sequence[Path]) -> "Tensor":
+    """Image files as the model wants them."""
+    from diffae.data.images import load_images
+
+    return load_images(files, size=ae.config.image_size, channels=ae.config.channels)

@@ -1,0 +1,73 @@
+"""Commands about weights: the authors' checkpoints in, the hub out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from diffae.cli import inputs
+from diffae.cli.bars import warn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Import:
+    """Turn a checkpoint of the authors' code into a folder that `diffae.load` reads.
+
+    Nothing that the checkpoint's pickle names is imported or run.
+
+    Example: diffae import ffhq128_autoenc_latent/last.ckpt --out models/ffhq128
+    """
+
+    checkpoint: tyro.conf.Positional[Path]
+    """The authors' `last.ckpt`."""
+    out: Path
+    """Folder for `model.safetensors` and `config.json`."""
+    classifier: Path | None = None
+    """The authors' classifier of the same model (its own `last.ckpt`): its attributes become editing directions."""
+    raw: bool = False
+    """Take the raw weights rather than their moving average, which all published figures are of."""
+
+    def run(self) -> None:
+        from diffae.interop import official
+
+        model = official.load(self.checkpoint, ema=not self.raw)
+        if self.classifier is not None:
+            model.attributes = official.load_classifier(self.classifier, z_dim=model.z_dim, ema=not self.raw)
+        model.save_pretrained(self.out)
+        c = model.config
+        latent = "with" if model.prior else "without"
+        print(
+            f"{self.out}: {c.channels} channels, {c.image_size[0]} x {c.image_size[1]}, z_sem of {c.z_dim} dimensions, {latent} "
+            f"latent prior, {sum(p.numel() for p in model.parameters()):,} parameters"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Push:
+    """Publish a model on the Hugging Face hub, its prior and attributes with it, with a model card.
+
+    Log in first with `hf auth login`.
+
+    Example: diffae push runs/quickstart user/faces --licence mit
+    """
+
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
+    """A run directory or a saved model."""
+    repo_id: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="USER/MODEL")]
+    """Where to."""
+    licence: str | None = None
+    """Licence of the weights, such as `mit` or `cc-by-4.0`; the data may decide it."""
+    data: str | None = None
+    """What the model was trained on, in words, in place of the name of the run's data."""
+    prior: str | None = None
+    """Which of the priors travels along; by default the one that `diffae.load` takes."""
+    private: bool = False
+    """Make a new repository private."""
+
+    def run(self) -> None:
+        ae = inputs.autoencoder(self.source, prior=self.prior)
+        ae.about |= {k: v for k, v in {"licence": self.licence, "data": self.data}.items() if v is not None}
+        if not ae.about.get("licence"):
+            warn("No licence is stated (--licence): by default nobody may use the model.")
+        print(ae.push_to_hub(self.repo_id, private=self.private))

@@ -1,0 +1,239 @@
+"""Commands that make pictures of given images, or of none."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from diffae.cli import inputs
+from diffae.cli.bars import say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from diffae.autoencoder import DiffusionAutoencoder
+
+Source = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
+Files = Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="IMAGE")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruct:
+    """Encode images to their two codes and decode them again: the image, z_sem alone, both codes.
+
+    Example: diffae reconstruct runs/quickstart a.png b.png --out again.png
+    """
+
+    source: Source
+    """A run directory, a saved model, or the hub's name of one."""
+    files: Files
+    """The images; a column each."""
+    steps: int = 100
+    """Network calls in either direction."""
+    out: Path = Path("reconstruct.png")
+    """The picture."""
+
+    def run(self) -> None:
+        from diffae.evaluation.metrics import mse
+
+        ae = inputs.autoencoder(self.source)
+        x = inputs.pictures(ae, self.files)
+        again = ae.reconstruct(x, steps=self.steps)
+        for i, file in enumerate(self.files):
+            print(f"{file}: MSE {mse(again[i : i + 1], x[i : i + 1]):.2e} on the [0, 1] scale")
+        _show([x, ae.decode_mean(ae.encode(x)), again], self.out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vary:
+    """Keep z_sem and draw x_T afresh: what z_sem leaves open.
+
+    Example: diffae vary runs/quickstart a.png --num 8 --out varied.png
+    """
+
+    source: Source
+    """A run directory, a saved model, or the hub's name of one."""
+    files: Files
+    """The images; a row each, the image first."""
+    num: int = 8
+    """Variations of each."""
+    steps: int = 100
+    """Network calls."""
+    seed: int = 0
+    """Of the noise."""
+    out: Path = Path("vary.png")
+    """The picture; a .gif, .webp or .mp4 shows the variations one after another."""
+
+    def run(self) -> None:
+        import torch
+
+        ae = inputs.autoencoder(self.source)
+        x = inputs.pictures(ae, self.files)
+        varied = ae.vary(x, num=self.num, steps=self.steps, seed=self.seed)
+        _show([torch.cat([a[None], b]) for a, b in zip(x, varied, strict=True)], self.out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interpolate:
+    """Go from image to image, through as many as are given: z_sem on straight lines, x_T on the sphere.
+
+    Example: diffae interpolate runs/quickstart a.png b.png c.png --frames 24 --out morph.gif
+    """
+
+    source: Source
+    """A run directory, a saved model, or the hub's name of one."""
+    files: Files
+    """The images, two or more."""
+    frames: int = 8
+    """Steps from one image to the next."""
+    steps: int = 100
+    """Network calls in either direction."""
+    out: Path = Path("interpolate.png")
+    """A .png shows the frames as a strip, a row for each pair; .gif, .webp and .mp4 move."""
+
+    def run(self) -> None:
+        ae = inputs.autoencoder(self.source)
+        path = ae.interpolate_path(inputs.pictures(ae, self.files), frames=self.frames, steps=self.steps)
+        rows = [path[i * self.frames : (i + 1) * self.frames + 1] for i in range(len(self.files) - 1)]
+        _show(rows if self.out.suffix.lower() == ".png" else [path], self.out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manipulate:
+    """Move images along attributes, keeping their own x_T.
+
+    Example: diffae manipulate runs/quickstart a.png --attribute Smiling --strengths -0.3 0 0.3
+    """
+
+    source: Source
+    """A run directory, a saved model, or the hub's name of one."""
+    files: Files
+    """The images; a row each, the image first."""
+    attribute: tuple[str, ...]
+    """Fitted attributes, or principal directions (pc1, pc2, ...); several are moved at once."""
+    strengths: tuple[float, ...] = (-0.5, -0.25, 0.0, 0.25, 0.5)
+    """Lengths of the move, a column each; useful are -0.5..0.5."""
+    target_probability: float | None = None
+    """In place of strengths: move as far as this probability needs, and no further."""
+    keep: tuple[str, ...] = ()
+    """Attributes that must stay as they are."""
+    steps: int = 100
+    """Network calls in either direction."""
+    out: Path = Path("manipulate.png")
+    """The picture; a .gif, .webp or .mp4 shows the strengths one after another."""
+
+    def run(self) -> None:
+        import torch
+
+        ae = inputs.autoencoder(self.source)
+        x = inputs.pictures(ae, self.files)
+        code = ae.infer(x, steps=self.steps)
+        if self.target_probability is not None:
+            moved = [ae.edit(code.z_sem, self.attribute, target_probability=self.target_probability, keep=self.keep)]
+        else:
+            moved = [ae.edit(code.z_sem, self.attribute, strength=s, keep=self.keep) for s in self.strengths]
+        edited = torch.stack([ae.render(code, z_sem=z) for z in moved], dim=1)
+        if ae.attributes is not None:
+            for name in (n for n in self.attribute if n in ae.attributes.scores):
+                p = torch.stack([ae.attributes.probability(name)(z) for z in (code.z_sem, *moved)], dim=1)
+                for file, row in zip(self.files, p.tolist(), strict=True):
+                    print(f"{file}: {name} {row[0]:.2f} -> {', '.join(f'{v:.2f}' for v in row[1:])}")
+        _show([torch.cat([a[None], b]) for a, b in zip(x, edited, strict=True)], self.out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Draw new images: z_sem from the prior, x_T from noise; of a class, where an attribute is named.
+
+    The attribute is a fitted one, or with --labels one of a table of few labels: 1 for positives, 0 for negatives; where there
+    are no negatives, rows that are empty are taken as unlabelled.
+
+    Example: diffae sample runs/quickstart --num 16 --attribute Smiling --labels few.csv
+    """
+
+    source: Source
+    """A run directory, a saved model, or the hub's name of one."""
+    num: int = 16
+    """Number of images."""
+    attribute: str | None = None
+    """What the images should show."""
+    absent: bool = False
+    """What they should not show, rather."""
+    labels: Path | None = None
+    """A table of few labels, with a `file` column and one named as the attribute."""
+    data: str | None = None
+    """The images of that table; by default those that the run was trained on."""
+    prior: str | None = None
+    """Which of the priors beside the model."""
+    steps: int = 100
+    """Network calls of the decoder."""
+    prior_steps: int = 100
+    """Network calls of the prior."""
+    max_proposals: int | None = None
+    """Bound on the codes drawn to find those of the class; by default 500 for each image."""
+    seed: int = 0
+    """Image number i depends on the seed and i alone."""
+    out: Path = Path("samples.png")
+    """The contact sheet; with a folder's name, every image as a PNG."""
+
+    def run(self) -> None:
+        from diffae.pictures import save_png, to_pil
+
+        ae = inputs.autoencoder(self.source, prior=self.prior)
+        accept = self._accept(ae) if self.attribute else None
+        drawn = ae.sample_codes(
+            self.num, prior_steps=self.prior_steps, seed=self.seed, accept=accept, max_proposals=self.max_proposals
+        )
+        if accept:
+            say(f"{self.num} of {drawn.proposals} proposals were accepted ({self.num / drawn.proposals:.1%})")
+        x = ae.decode_samples(drawn.z_sem, steps=self.steps, seed=self.seed)
+        if self.out.suffix:
+            columns = min(8, self.num)
+            _show([x[i : i + columns] for i in range(0, len(x), columns)], self.out)
+            return
+        for i, image in enumerate(x):
+            save_png(to_pil(image), self.out / f"{i:05d}.png")
+        print(f"Pictures: {self.out}")
+
+    def _accept(self, ae: "DiffusionAutoencoder") -> "Callable[[Tensor], Tensor]":
+        """The probability with which a code is of the class."""
+        import numpy as np
+
+        from diffae.fitting import fit_few
+        from diffae.latents import Standardizer
+
+        assert self.attribute is not None
+        if self.labels is None:
+            if ae.attributes is None:
+                raise ValueError(
+                    f"No attributes are fitted to {self.source}: fit them with `diffae fit-attributes`, or give a few --labels."
+                )
+            return ae.attributes.probability(self.attribute, value=not self.absent)
+        data = inputs.images(ae, self.source, self.data, self.labels)
+        if self.attribute not in data.labels:
+            raise ValueError(f"{self.labels} has no column {self.attribute!r}. It has: {', '.join(data.labels)}.")
+        y = data.labels[self.attribute]
+        z = inputs.codes(ae, self.source, data)
+        negatives, unlabelled = np.flatnonzero(y == 0), np.flatnonzero(np.isnan(y))
+        others = negatives if len(negatives) else unlabelled
+        positives = np.flatnonzero(y == 1)
+        kind = "negative" if len(negatives) else "unlabelled"
+        say(f"{len(positives)} positive and {len(others)} {kind} images")
+        few = fit_few(self.attribute, z[positives], z[others], Standardizer.fit(z), unlabelled=not len(negatives))
+        return few.probability(self.attribute, value=not self.absent)
+
+
+def _show(rows: "list[Tensor]", out: Path) -> None:
+    """Writes rows of images as a contact sheet, or as frames that move, as the name of the file says."""
+    from diffae.pictures import save_animation, save_png, scale_for, sheet
+
+    scale = scale_for(rows[0])
+    if out.suffix.lower() == ".png":
+        save_png(sheet(rows, scale=scale), out)
+    else:
+        frames = [sheet([[row[i]] for row in rows], scale=2 * scale) for i in range(len(rows[0]))]
+        save_animation(frames, out)
+    print(f"Picture: {out}")

@@ -1,0 +1,252 @@
+"""Commands that train: the quick start, an autoencoder or a plain DDIM, a latent prior."""
+
+import contextlib
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from diffae.cli import inputs
+from diffae.cli.bars import say, training_bar, warn, work_bar
+from diffae.cli.codes import fit
+from diffae.config import AutoencoderConfig, DataConfig, PriorConfig, RunConfig, TrainingConfig, read_json
+from diffae.presets import preset, prior_preset
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from diffae.data import ImageSet
+    from diffae.training.subjects import Subject
+
+DEFAULT_PRESET, DEFAULT_PRIOR_PRESET = "avatars64", "latent-small"
+PRIOR_SHARE = 5
+"""Codes that the quick start's prior sees for each image that its autoencoder saw; a code costs a fiftieth of an image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a diffusion autoencoder (or with a preset that ends in -ddim, the plain DDIM to compare it with) on images.
+
+    Running the same command again goes on where the run stopped. Every setting of the preset can be overridden.
+
+    Example: diffae train photos/ --preset avatars64 --out runs/photos --minutes 30 --model.z-dim 64
+    """
+
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
+    """A folder or a zip of images (any size, nested, any format that Pillow reads), or the name `avatars`."""
+    out: Path
+    """The run directory: config, metrics, checkpoints, pictures and the model."""
+    preset: str = DEFAULT_PRESET
+    """Where the settings below start from; their defaults, as shown, are this preset's."""
+    minutes: float | None = None
+    """Budget in minutes, turned into images from the rate of the first minute."""
+    images: int | None = None
+    """Budget in images seen, total over resumes."""
+    model: AutoencoderConfig
+    data: DataConfig
+    training: TrainingConfig
+
+    def run(self) -> None:
+        training = _budget(self.training, self.minutes, self.images)
+        data = dataclasses.replace(self.data, source=self.source)
+        train(RunConfig(preset=self.preset, model=self.model, data=data, training=training), self.out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quickstart:
+    """Train on drawn faces for a few minutes, and look at what a diffusion autoencoder does with them.
+
+    Ends with a page of pictures, OUT/report.html. Running it again goes on, or makes the page anew.
+
+    Example: diffae quickstart --minutes 8 --out runs/quickstart
+    """
+
+    out: Path = Path("runs/quickstart")
+    """The run directory, and the report in it."""
+    minutes: float | None = None
+    """Minutes of training; by default 8."""
+    images: int | None = None
+    """Budget in images, in place of minutes."""
+    preset: str = "avatars32"
+    """What to train."""
+
+    def run(self) -> None:
+        config = preset(self.preset)
+        minutes = self.minutes if self.minutes is not None or self.images is not None else 8.0
+        training = dataclasses.replace(config.training, minutes=minutes, images=self.images)
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, source="avatars"), training=training)
+        data = train(config, self.out, first_look=True)
+        if data is None:
+            return
+        run, prior = str(self.out), prior_preset(DEFAULT_PRIOR_PRESET)
+        z_sem = inputs.codes(inputs.autoencoder(run), run, data)
+        seen = read_json(RunConfig, self.out / "config.json").training.images
+        assert seen is not None
+        budget = dataclasses.replace(prior.training, images=PRIOR_SHARE * seen)
+        if not train_prior(run, z_sem, data, dataclasses.replace(prior, training=budget), name="ddim"):
+            return
+        fit(run, z_sem, data)
+        from diffae.evaluation.report import write_report
+
+        with work_bar("Report") as update:
+            page = write_report(self.out, data, progress=update)
+        print(f"Open {page}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainPrior:
+    """Train a latent DDIM on the z_sem of an autoencoder's images, so that it can sample.
+
+    Several priors can live beside one autoencoder, each with a name. The preset `gaussian` needs no training. Running the same
+    command again goes on where it stopped.
+
+    Example: diffae train-prior runs/quickstart --minutes 2
+    """
+
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
+    """A run directory or a saved model."""
+    data: str | None = None
+    """The images; by default those that the run was trained on."""
+    preset: str = DEFAULT_PRIOR_PRESET
+    """Where the settings below start from: `latent-small`, the paper's `latent10` and `latent20`, or `gaussian`."""
+    name: str | None = None
+    """Name of the prior; by default `ddim`, or `gaussian`. The folder is RUN/priors/NAME."""
+    minutes: float | None = None
+    """Budget in minutes, turned into codes from the rate of the first minute."""
+    images: int | None = None
+    """Budget in codes seen, total over resumes."""
+    model: PriorConfig
+    training: TrainingConfig
+
+    def run(self) -> None:
+        ae = inputs.autoencoder(self.source)
+        data = inputs.images(ae, self.source, self.data)
+        z_sem = inputs.codes(ae, self.source, data)
+        if self.preset == "gaussian":
+            folder = fit_gaussian(self.source, z_sem, data, name=self.name or "gaussian")
+            print(f"{folder}: a Gaussian of {len(data.train):,} codes. Sample with `diffae sample {self.source}`.")
+            return
+        training = _budget(self.training, self.minutes, self.images)
+        config = dataclasses.replace(prior_preset(self.preset), model=self.model, training=training)
+        trained = train_prior(self.source, z_sem, data, config, name=self.name or "ddim")
+        if trained:
+            print(f"{trained}: sample with `diffae sample {self.source}`.")
+
+
+def defaults(command: type, name: str | None) -> Any:
+    """The defaults of a command that trains, which are those of its preset; None for other commands."""
+    if command is Train:
+        name = name or DEFAULT_PRESET
+        base = preset(name)
+        return Train(source=tyro.MISSING, out=tyro.MISSING, preset=name, model=base.model, data=base.data, training=base.training)
+    if command is TrainPrior:
+        name = name or DEFAULT_PRIOR_PRESET
+        settings = prior_preset(DEFAULT_PRIOR_PRESET if name == "gaussian" else name)
+        return TrainPrior(source=tyro.MISSING, preset=name, model=settings.model, training=settings.training)
+    return None
+
+
+def train(asked: RunConfig, out: Path, *, first_look: bool = False) -> "ImageSet | None":
+    """Trains or goes on with the run at `out`, showing how far it is. None if it was interrupted."""
+    from diffae.data import prepare
+    from diffae.training.run import create_accelerator, resolve
+    from diffae.training.subjects import ImageSubject
+
+    config = resolve(asked, out)
+    accelerator = create_accelerator(config.training.precision)
+    main_process = accelerator.is_main_process
+    quiet = contextlib.nullcontext(lambda what, done, total: None)
+    with accelerator.main_process_first(), work_bar("Data") if main_process else quiet as update:
+        data = prepare(config.data, size=config.model.image_size, channels=config.model.channels, progress=update)
+    if main_process:
+        for note in data.notes:
+            warn(note)
+        h, w = config.model.image_size
+        say(f"{len(data.train):,} images to train on, {len(data.validation):,} held out, {h} x {w}, {config.training.precision}")
+        if first_look and not (out / "checkpoints").is_dir():
+            say(f"First picture: {_first_look(data, out)}")
+    if not show_training(ImageSubject(config, data), out, accelerator, what="images"):
+        return None
+    if main_process:
+        say(f"Done: {out}. Load it with diffae.load({str(out)!r}).")
+    return data if main_process else None
+
+
+def train_prior(source: str, z_sem: Any, data: "ImageSet", asked: Any, *, name: str) -> Path | None:
+    """Trains or goes on with a prior beside an autoencoder. None if it was interrupted."""
+    import diffae
+    from diffae.interop.weights import prior_folder
+    from diffae.latents import Standardizer
+    from diffae.training.run import create_accelerator, resolve
+    from diffae.training.subjects import PriorSubject
+
+    ae = diffae.load_diffusion(source)
+    assert isinstance(ae, diffae.DiffusionAutoencoder)
+    ae.standardizer = Standardizer.fit(z_sem[data.train])
+    folder = prior_folder(Path(source), name)
+    asked = dataclasses.replace(asked, model=dataclasses.replace(asked.model, z_dim=ae.z_dim), data=data.config)
+    config = resolve(asked, folder)
+    accelerator = create_accelerator(config.training.precision)
+    if accelerator.is_main_process:
+        say(f"{len(data.train):,} codes of {ae.z_dim} dimensions to train on, {len(data.validation):,} held out")
+    done = show_training(PriorSubject(config, ae, z_sem, data), folder, accelerator, what="codes")
+    return folder if done else None
+
+
+def fit_gaussian(source: str, z_sem: Any, data: "ImageSet", *, name: str = "gaussian") -> Path:
+    """Fits the Gaussian prior beside an autoencoder."""
+    import diffae
+    from diffae.interop.weights import prior_folder, save_part
+    from diffae.latents import Standardizer
+    from diffae.prior import GaussianPrior
+
+    ae = diffae.load_diffusion(source)
+    assert isinstance(ae, diffae.DiffusionAutoencoder)
+    ae.standardizer = Standardizer.fit(z_sem[data.train])
+    ae.prior = GaussianPrior(ae.z_dim).fit(ae.standardizer(z_sem[data.train]))
+    folder = prior_folder(Path(source), name)
+    save_part(ae, folder / "model", ["prior", "standardizer"])
+    return folder
+
+
+def show_training(subject: "Subject", out: Path, accelerator: "Accelerator", *, what: str) -> bool:
+    """Trains, and shows what happens as it happens. False if it was interrupted."""
+    from diffae.training.run import Finished, Pictured, Started, Stepped, Validated
+    from diffae.training.run import train as events
+
+    with training_bar(what, visible=accelerator.is_main_process) as (bar, task):
+        for event in events(subject, out, accelerator=accelerator):
+            if not accelerator.is_main_process:
+                interrupted = isinstance(event, Finished) and event.interrupted
+                continue
+            match event:
+                case Started(images=images):
+                    if images:
+                        say(f"Going on after {images:,} {what}")
+                case Stepped(step=step, total=total):
+                    bar.update(task, completed=step.images, total=total, loss=f"loss {step.loss:.4f}")
+                case Validated(images=images, health=health):
+                    say(f"{images:>9,} {what}: {health.summary()}")
+                    for warning in health.warnings():
+                        warn(warning)
+                case Pictured(file=file):
+                    say(f"Picture: {file}")
+                case Finished(images=images, interrupted=interrupted):
+                    if interrupted:
+                        say(f"Stopped after {images:,} {what}; everything is saved. The same command goes on from here.")
+    return not interrupted
+
+
+def _budget(training: TrainingConfig, minutes: float | None, images: int | None) -> TrainingConfig:
+    """The training with the budget of the command line, where it gives one."""
+    return training if minutes is None and images is None else dataclasses.replace(training, minutes=minutes, images=images)
+
+
+def _first_look(data: "ImageSet", out: Path) -> Path:
+    """A contact sheet of training images, before there is anything else to see."""
+    from diffae.pictures import save_png, scale_for, sheet
+
+    x = data.images(data.train[:48])
+    return save_png(sheet([x[i : i + 12] for i in range(0, len(x), 12)], scale=scale_for(x)), out / "pictures" / "data.png")

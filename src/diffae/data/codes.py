@@ -1,0 +1,224 @@
+"""Codes as data: z_sem of every image, with its path and its labels, as a Parquet file that other tools read too.
+
+Written a part at a time, so that neither memory nor an interruption is a limit, and put together at the end.
+"""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffae.autoencoder import DiffusionAutoencoder
+from diffae.data.dataset import ImageSet
+from diffae.data.preparation import Progress
+from diffae.files import replacing
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PART = 4096
+"""Images in a part."""
+RESERVED = ("file", "split", "z_sem", "x_T")
+"""Columns that are not labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """What a file of codes holds, in memory.
+
+    Attributes:
+        names: paths of the images, relative to their source.
+        z_sem: (n, d)
+        held_out: (n,), whether the image was held out of training.
+        labels: attribute -> (n,), NaN where unknown.
+    """
+
+    names: list[str]
+    z_sem: Tensor
+    held_out: np.ndarray
+    labels: dict[str, np.ndarray]
+
+
+def write_codes(
+    ae: DiffusionAutoencoder,
+    data: ImageSet,
+    file: Path,
+    *,
+    identity: str,
+    x_T_steps: int | None = None,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> None:
+    """Encodes images into a Parquet file: `file`, `split`, `z_sem` (d floats), `x_T` where asked for, and the labels.
+
+    A run that was interrupted goes on with the part that it was at.
+
+    Args:
+        ae: encodes.
+        data: the images.
+        file: where to; replaced when it is whole.
+        identity: of the encoder and the images; stored in the file, and parts of another are not taken over.
+        x_T_steps: network calls of the inversion, or None to leave x_T out (it is as large as the image, in float32).
+        batch_size: images at a time.
+        progress: told how many images are done.
+    """
+    parquet = _parquet(f"writing {file}")
+    parts = file.with_name(f".{file.name}.parts")
+    metadata = {"identity": identity, "x_T_steps": x_T_steps, "names": len(data.names)}
+    whole = []
+    for start in range(0, len(data.names), PART):
+        part = parts / f"{start:012d}.parquet"
+        if _metadata(part) != metadata:
+            indices = range(start, min(start + PART, len(data.names)))
+            table = _encode(ae, data, indices, x_T_steps=x_T_steps, batch_size=batch_size, progress=progress)
+            table = table.replace_schema_metadata({b"diffae": json.dumps(metadata).encode()})
+            with replacing(part) as temporary:
+                parquet.write_table(table, temporary)
+        whole.append(part)
+    with replacing(file) as temporary:
+        writer = None
+        for part in whole:
+            table = parquet.read_table(part)
+            writer = writer or parquet.ParquetWriter(temporary, table.schema)
+            writer.write_table(table)
+        if writer:
+            writer.close()
+    shutil.rmtree(parts)
+
+
+def read_codes(file: Path) -> Codes:
+    """All of a file of codes.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds no codes.
+    """
+    table = _open(file).read([c for c in _open(file).schema_arrow.names if c != "x_T"])
+    held = np.array([s == "validation" for s in table["split"].to_pylist()])
+    labels = {c: _floats(table[c]) for c in table.column_names if c not in RESERVED}
+    return Codes(table["file"].to_pylist(), _rows(table["z_sem"]), held, labels)
+
+
+def nearest_codes(file: Path, queries: Tensor, *, num: int) -> tuple[list[list[str]], Tensor]:
+    """For each query the images whose standardised z_sem is nearest, a part of the file at a time.
+
+    Args:
+        file: a file of codes.
+        queries: (q, d)
+        num: number of neighbours.
+
+    Returns:
+        Names (q, num) and distances (q, num), nearest first.
+    """
+    reader = _open(file)
+    count, d = reader.metadata.num_rows, queries.shape[1]
+    total, squares = torch.zeros(2, d, dtype=torch.float64)
+    for _, z in _batches(reader):
+        total += z.double().sum(0)
+        squares += z.double().square().sum(0)
+    mean = total / count
+    std = (squares / count - mean.square()).clamp(min=0).sqrt() + 1e-8
+    best = torch.full((len(queries), 0), torch.inf, dtype=torch.float64)
+    names: list[list[str]] = [[] for _ in queries]
+    for batch_names, z in _batches(reader):
+        distances = torch.cdist((queries.double() - mean) / std, (z.double() - mean) / std)
+        merged = torch.cat([best, distances], 1)
+        best, places = merged.topk(min(num, merged.shape[1]), largest=False)
+        names = [[(old + batch_names)[p] for p in row] for old, row in zip(names, places.tolist(), strict=True)]
+    return names, best
+
+
+def identity_of(file: Path) -> str | None:
+    """Which encoder and images a file of codes is of; None if there is no whole file."""
+    return (_metadata(file) or {}).get("identity")
+
+
+def _encode(
+    ae: DiffusionAutoencoder, data: ImageSet, indices: range, *, x_T_steps: int | None, batch_size: int, progress: Progress | None
+) -> "pa.Table":
+    import pyarrow as pa
+
+    device = next(ae.parameters()).device
+    z_parts, x_T_parts = [], []
+    for start in range(indices.start, indices.stop, batch_size):
+        x = data.images(range(start, min(start + batch_size, indices.stop))).to(device)
+        z_sem = ae.encode(x)
+        z_parts.append(z_sem.float().cpu())
+        if x_T_steps is not None:
+            x_T_parts.append(ae.invert(x, z_sem, steps=x_T_steps).float().cpu().flatten(1))
+        if progress:
+            progress("Encoding images", start + len(x), len(data.names))
+    held = set(data.validation.tolist())
+    columns: dict[str, Any] = {
+        "file": data.names[indices.start : indices.stop],
+        "split": ["validation" if i in held else "train" for i in indices],
+        "z_sem": _fixed(torch.cat(z_parts)),
+    }
+    if x_T_parts:
+        columns["x_T"] = _fixed(torch.cat(x_T_parts))
+    for name, values in data.labels.items():
+        if name in RESERVED:
+            raise ValueError(f"The label table has a column {name!r}, which a file of codes needs for itself: rename it.")
+        columns[name] = pa.array(values[indices.start : indices.stop], pa.float64(), from_pandas=True)
+    return pa.table(columns)
+
+
+def _fixed(rows: Tensor) -> "pa.Array":
+    import pyarrow as pa
+
+    return pa.FixedSizeListArray.from_arrays(pa.array(rows.flatten().numpy()), rows.shape[1])
+
+
+def _rows(column: Any) -> Tensor:
+    """A column of fixed-size lists as a matrix."""
+    flat = np.concatenate([chunk.flatten().to_numpy() for chunk in column.chunks])
+    return torch.from_numpy(flat.reshape(len(column), -1).copy())
+
+
+def _floats(column: Any) -> np.ndarray:
+    return np.array([np.nan if v is None else float(v) for v in column.to_pylist()])
+
+
+def _batches(reader: Any) -> Iterator[tuple[list[str], Tensor]]:
+    import pyarrow as pa
+
+    for group in range(reader.num_row_groups):
+        table = reader.read_row_group(group, columns=["file", "z_sem"])
+        assert isinstance(table, pa.Table)
+        yield table["file"].to_pylist(), _rows(table["z_sem"])
+
+
+def _open(file: Path) -> Any:
+    parquet = _parquet(f"reading {file}")
+    if not file.is_file():
+        raise FileNotFoundError(f"There is no file of codes {file}. Make one with `diffae encode RUN DATA --out {file}`.")
+    try:
+        reader = parquet.ParquetFile(file)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file} is damaged, or no Parquet file ({error}). Make it again with `diffae encode`.") from None
+    if not {"file", "z_sem"} <= set(reader.schema_arrow.names):
+        raise ValueError(f"{file} holds no codes: it has no columns 'file' and 'z_sem'.")
+    return reader
+
+
+def _metadata(file: Path) -> dict[str, Any] | None:
+    """What we noted in a file, or None where there is no whole file of ours."""
+    parquet = _parquet(f"reading {file}")
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return json.loads(parquet.read_schema(file).metadata[b"diffae"])
+    return None
+
+
+def _parquet(what: str) -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise ImportError(f"{what[0].upper()}{what[1:]} needs pyarrow: pip install 'diffae[data]'.") from None
+    return pyarrow.parquet

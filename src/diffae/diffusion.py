@@ -1,0 +1,252 @@
+"""What every diffusion of images has: a UNet, a schedule, a way back and forth between image and noise.
+
+`DDIM` is the plain one, whose noise has to hold everything; `autoencoder.DiffusionAutoencoder` puts the meaning into
+z_sem first. Both are solved, inverted, checked and saved by what stands here.
+"""
+
+import functools
+import json
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from diffae import seeding
+from diffae.card import model_card
+from diffae.config import AutoencoderConfig, to_dict
+from diffae.files import replacing, write_text
+from diffae.latents import slerp
+from diffae.nn import UNet
+from diffae.schedule import Schedule, decoding_path, draw_timesteps, encoding_path
+from diffae.solvers import EpsModel, solve, to_eps, to_target
+
+Solver = Literal["ddim"]
+
+
+class ImageDiffusion(nn.Module):
+    """A UNet, a noise schedule, and what follows from the two. Images are (n, c, h, w) in [-1, 1].
+
+    Args:
+        config: the network and the diffusion.
+
+    Attributes:
+        about: what travels with the weights for people to read: data, licence, images seen, measured figures. JSON values.
+    """
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.about: dict[str, Any] = {}
+        self.schedule = Schedule(config.schedule)
+        self.unet = UNet(config.unet, image_size=config.image_size, channels=config.channels, z_dim=config.z_dim)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return (self.config.channels, *self.config.image_size)
+
+    def eps_model(self, z_sem: Float[Tensor, "n d"] | None = None) -> EpsModel:
+        """The network as solvers want it: `(x_t, t) -> eps`, whatever it was trained to predict."""
+        return functools.partial(self._eps, z_sem=z_sem)
+
+    def _eps(self, x_t: Tensor, t: Tensor, *, z_sem: Tensor | None) -> Tensor:
+        output = self.unet(x_t, t, z_sem=z_sem).to(x_t.dtype)
+        alpha, sigma = self.schedule.alpha_sigma(t.long(), like=x_t)
+        return to_eps(self.config.prediction, output, x_t, alpha, sigma)
+
+    def _to_noise(self, x: Tensor, z_sem: Tensor | None, *, steps: int, solver: Solver, clamp: bool) -> Tensor:
+        _check_solver(solver)
+        return solve(self.eps_model(z_sem), self._check_images(x), encoding_path(self.schedule, steps), clamp=clamp)
+
+    def _to_image(self, x_T: Tensor, z_sem: Tensor | None, *, steps: int, solver: Solver, clamp: bool) -> Tensor:
+        _check_solver(solver)
+        x_T = self._check_x_T(x_T, None if z_sem is None else len(z_sem))
+        return solve(self.eps_model(z_sem), x_T, decoding_path(self.schedule, steps), clamp=clamp)
+
+    def _loss(self, x_0: Tensor, seeds: Sequence[int], z_sem: Tensor | None, *, noisy: bool) -> Tensor:
+        """Mean squared error of the network's prediction at one timestep per image, drawn by the image's seed."""
+        t = draw_timesteps(seeding.uniform(seeds), self.schedule.T, noisy=noisy).to(x_0.device)
+        eps = seeding.normal([seeding.mix(s, "eps") for s in seeds], tuple(x_0.shape[1:])).to(x_0)
+        output = self.unet(self.schedule.add_noise(x_0, eps, t), t.to(x_0), z_sem=z_sem)
+        target = to_target(self.config.prediction, x_0, eps, *self.schedule.alpha_sigma(t, like=x_0))
+        return F.mse_loss(output.to(target.dtype), target)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes `config.json` and `model.safetensors`, each atomically; `diffae.load(folder)` reads them."""
+        folder = Path(folder)
+        tensors = {name: t.detach().cpu().contiguous() for name, t in self.state_dict().items()}
+        config = {"format": "diffae-1", "model": to_dict(self.config), **self._parts(), "about": self.about}
+        write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
+        with replacing(folder / "model.safetensors") as part:
+            safetensors.torch.save_file(tensors, part, metadata={"format": "pt"})
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+        """Uploads what `save_pretrained` writes, and a model card made of `about`, to the Hugging Face hub.
+
+        Prior, standardiser and attributes travel with the autoencoder; `diffae.load(repo_id)` reads them.
+
+        Args:
+            repo_id: `user/model`; made if it is not there.
+            private: whether a new repository is private.
+            token: of the hub; by default the one that `hf auth login` stored.
+
+        Returns:
+            The address of the model.
+
+        Raises:
+            ValueError: a name that is not `user/model`.
+            PermissionError: nobody is logged in, or the token may not write there.
+            ConnectionError: the hub cannot be reached.
+        """
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError, HTTPError
+
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
+            raise ValueError(f"Expected the hub's name for the model as user/model, got {repo_id!r}.")
+        api = HfApi(token=token)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            write_text(Path(folder) / "README.md", model_card(repo_id, self.about, self._parts()))
+            try:
+                api.create_repo(repo_id, private=private, exist_ok=True)
+                api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload from diffae")
+            except HfHubHTTPError as error:
+                if error.response.status_code not in (401, 403):
+                    raise
+                raise PermissionError(
+                    f"The hub does not let you write to {repo_id}: log in with `hf auth login`, with a token that may write there."
+                ) from None
+            except HTTPError as error:
+                raise ConnectionError(
+                    f"The hub at {api.endpoint} does not answer ({str(error) or type(error).__name__}): try again later."
+                ) from None
+        return f"{api.endpoint}/{repo_id}"
+
+    def _parts(self) -> dict[str, Any]:
+        """What `config.json` says beside the model's own configuration."""
+        return {}
+
+    # Checks ----------------------------------------------------------------------------------------------------------
+
+    def _draw_x_T(self, num: int, seed: int | torch.Generator) -> Tensor:
+        return seeding.normal(seeding.sample_seeds(num, seed), self.image_shape).to(self.unet.conv_in.weight)
+
+    def _check_images(self, x: Tensor) -> Tensor:
+        if x.dim() != 4 or tuple(x.shape[1:]) != self.image_shape:
+            c, h, w = self.image_shape
+            raise ValueError(f"Expected images of shape (n, {c}, {h}, {w}), got {tuple(x.shape)}: crop and resize them first.")
+        if not x.is_floating_point():
+            raise TypeError(f"Expected floating-point images in [-1, 1], got {x.dtype}: convert, divide by 127.5 and subtract 1.")
+        low, high = (v.item() for v in x.detach().aminmax()) if x.numel() else (0.0, 0.0)
+        if not (low >= -1.001 and high <= 1.001):
+            if low != low:
+                raise ValueError("Expected images in [-1, 1], got values that are not a number (NaN).")
+            advice = "divide by 127.5 and subtract 1" if low >= 0 and high <= 255 else "rescale them"
+            raise ValueError(f"Expected images in [-1, 1], got {low:g}..{high:g}: {advice}.")
+        return x
+
+    def _check_x_T(self, x_T: Tensor, num: int | None) -> Tensor:
+        if x_T.dim() != 4 or tuple(x_T.shape[1:]) != self.image_shape or num not in (None, len(x_T)):
+            c, h, w = self.image_shape
+            raise ValueError(f"Expected x_T of shape ({num or 'n'}, {c}, {h}, {w}), got {tuple(x_T.shape)}.")
+        if x_T.numel() > 1 and x_T.min() >= 0 and x_T.max() > 0:
+            raise ValueError(
+                "Expected x_T to be normal noise, but it has no negative value: draw it with torch.randn, not torch.rand."
+            )
+        return x_T
+
+
+class DDIM(ImageDiffusion):
+    """The plain DDIM: the same UNet without z_sem, to compare with. Its x_T alone is the code of an image.
+
+    Args:
+        config: the network and the diffusion, with `z_dim=None`.
+
+    Raises:
+        ValueError: a configuration with a z_sem.
+
+    References:
+        Song et al. 2021, *Denoising Diffusion Implicit Models*; the baseline of Preechakul et al. 2022, section 5.
+    """
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        if config.z_dim is not None:
+            raise ValueError(f"A plain DDIM has no z_sem: its z_dim must be None, got {config.z_dim}.")
+        super().__init__(config)
+
+    @torch.no_grad()
+    def invert(
+        self, x: Float[Tensor, "n c h w"], *, steps: int = 100, solver: Solver = "ddim", clamp: bool = True
+    ) -> Float[Tensor, "n c h w"]:
+        """x_T of images: the DDIM run backwards. Arguments as in `DiffusionAutoencoder.invert`."""
+        return self._to_noise(x, None, steps=steps, solver=solver, clamp=clamp)
+
+    @torch.no_grad()
+    def decode(
+        self, x_T: Float[Tensor, "n c h w"], *, steps: int = 100, solver: Solver = "ddim", clamp: bool = True
+    ) -> Float[Tensor, "n c h w"]:
+        """Images of x_T. Arguments as in `DiffusionAutoencoder.decode`."""
+        return self._to_image(x_T, None, steps=steps, solver=solver, clamp=clamp)
+
+    def reconstruct(self, x: Float[Tensor, "n c h w"], *, steps: int = 100) -> Float[Tensor, "n c h w"]:
+        """`decode(invert(x))`."""
+        return self.decode(self.invert(x, steps=steps), steps=steps)
+
+    def sample(
+        self, num: int = 1, *, steps: int = 100, batch_size: int = 64, seed: int = 0, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "num c h w"]:
+        """New images, from x_T ~ N(0, I). Number i depends on the seed and i alone."""
+        x_T = self._draw_x_T(num, seed if generator is None else generator)
+        return torch.cat([self.decode(part, steps=steps) for part in x_T.split(batch_size)])
+
+    def interpolate(
+        self,
+        x_a: Float[Tensor, "n c h w"],
+        x_b: Float[Tensor, "n c h w"],
+        weights: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0),
+        *,
+        steps: int = 100,
+    ) -> Float[Tensor, "n frames c h w"]:
+        """From image to image by slerp of x_T (figure 4, beside the autoencoder's)."""
+        a, b = (self.invert(x, steps=steps) for x in (x_a, x_b))
+        return torch.stack([self.decode(slerp(a, b, w), steps=steps) for w in map(float, weights)], dim=1)
+
+    @torch.no_grad()
+    def sdedit(
+        self, x: Float[Tensor, "n c h w"], *, share: float = 0.5, steps: int = 100, seed: int = 0
+    ) -> Float[Tensor, "n c h w"]:
+        """Images noised part of the way and denoised again: what is lost is made up anew.
+
+        Args:
+            x: images, or sketches of images.
+            share: how much of the way to noise, in 0..1: 0 returns the image, 1 all but a fresh sample.
+            steps: network calls of the whole way, of which about this share is made.
+            seed: of the noise.
+
+        References:
+            Meng et al. 2022, *SDEdit*, algorithm 1, with the deterministic DDIM.
+        """
+        if not 0 <= share <= 1:
+            raise ValueError(f"The share of the way to noise must be within 0..1, got {share}.")
+        path = decoding_path(self.schedule, steps).last(round(share * steps))
+        if not len(path):
+            return self._check_images(x)
+        t = path.t[0].long().expand(len(x)).to(x.device)
+        noise = self._draw_x_T(len(x), seed).to(x)
+        return solve(self.eps_model(), self.schedule.add_noise(self._check_images(x), noise, t), path, clamp=True)
+
+    def loss(self, x_0: Float[Tensor, "n c h w"], seeds: Sequence[int], *, noisy: bool = False) -> Float[Tensor, ""]:
+        """L_simple, as in `DiffusionAutoencoder.loss`."""
+        return self._loss(x_0, seeds, None, noisy=noisy)
+
+
+def _check_solver(solver: str) -> None:
+    if solver != "ddim":
+        raise ValueError(f"Unknown solver {solver!r}; there is 'ddim'.")

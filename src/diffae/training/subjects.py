@@ -1,0 +1,194 @@
+"""What can be trained: an autoencoder, a plain DDIM, a latent prior. The one training run asks each for the same few things."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from diffae import seeding
+from diffae.autoencoder import DiffusionAutoencoder, build
+from diffae.config import PriorRunConfig, RunConfig
+from diffae.data.dataset import ImageSet, Order, training_batch
+from diffae.diffusion import DDIM, ImageDiffusion
+from diffae.interop.weights import save_part
+from diffae.pictures import save_png, scale_for, sheet
+from diffae.prior import LatentPrior
+from diffae.training.health import Health, check_codes, check_images, check_prior
+
+WHITENED_IMAGES = 2048
+"""Images over which z_sem is whitened at the start."""
+
+
+class Subject(Protocol):
+    """What a training run needs of that which it trains."""
+
+    config: Any
+    """The run's configuration: `model`, `data`, `training`."""
+
+    def build(self) -> nn.Module:
+        """The model, with fresh weights."""
+        ...
+
+    def begin(self, model: nn.Module) -> None:
+        """What happens once, before the first step of a new run."""
+        ...
+
+    def batch(self, positions: range) -> Tensor:
+        """The data at these positions of the run."""
+        ...
+
+    def loss(self, model: nn.Module, batch: Tensor, seeds: list[int]) -> Tensor:
+        """The mean loss of a batch, each row with its own seed."""
+        ...
+
+    def names(self, positions: range) -> list[str]:
+        """What the data at these positions is called."""
+        ...
+
+    def validate(self, ema: nn.Module) -> Health | None:
+        """How well the averaged weights do on held-out data, or None if there is none."""
+        ...
+
+    def draw(self, ema: nn.Module, file: Path) -> Path:
+        """A picture of what the averaged weights do, the same subject each time."""
+        ...
+
+    def save(self, ema: nn.Module, folder: Path, images: int) -> None:
+        """Writes the averaged weights as users load them."""
+        ...
+
+
+class ImageSubject:
+    """Images, and an autoencoder or a plain DDIM to train on them.
+
+    Args:
+        config: the run's.
+        data: its images.
+    """
+
+    def __init__(self, config: RunConfig, data: ImageSet) -> None:
+        self.config = config
+        self.data = data
+        self.order = Order(data.train, seed=seeding.mix(config.training.seed, "order"))
+        self._noisy = config.training.timesteps == "noisy"
+
+    def build(self) -> DiffusionAutoencoder | DDIM:
+        model = build(self.config.model)
+        if self.config.training.precision == "bfloat16":
+            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return model
+
+    @torch.no_grad()
+    def begin(self, model: nn.Module) -> None:
+        if self.config.training.whitened_start and isinstance(model, DiffusionAutoencoder):
+            parts = np.array_split(np.unique([self.order[p] for p in range(WHITENED_IMAGES)]), 16)
+            features = [model.encoder.features(self._images(p, model)) for p in parts]
+            model.encoder.whiten(torch.cat(features))
+
+    def batch(self, positions: range) -> Tensor:
+        seed, flip = self.config.training.seed, self.config.data.flip
+        return training_batch(self.data, self.order, positions, seed=seed, flip=flip)[0]
+
+    def loss(self, model: nn.Module, batch: Tensor, seeds: list[int]) -> Tensor:
+        assert isinstance(model, DiffusionAutoencoder | DDIM)
+        return model.loss(batch, seeds, noisy=self._noisy)
+
+    def names(self, positions: range) -> list[str]:
+        return [self.data.names[self.order[p]] for p in positions]
+
+    def validate(self, ema: nn.Module) -> Health | None:
+        held_out = self.data.validation[: self.config.training.validation_images]
+        if len(held_out) < 2:
+            return None
+        training = self.config.training
+        x = self._images(held_out, ema)
+        settings: dict[str, Any] = dict(batch_size=training.batch_size, noisy=self._noisy, seed=training.seed)
+        if isinstance(ema, DDIM):
+            return check_images(ema, x, **settings)
+        assert isinstance(ema, DiffusionAutoencoder)
+        return check_codes(ema, x, **settings)
+
+    @torch.no_grad()
+    def draw(self, ema: nn.Module, file: Path) -> Path:
+        """Rows of: the images, the mean that z_sem leaves possible, z_sem with fixed noise, z_sem with inferred x_T. Of a plain
+        DDIM: the images, samples of fixed noise, inferred x_T."""
+        x = self._images(self.data.validation[:8] if len(self.data.validation) else self.data.train[:8], ema)
+        if isinstance(ema, DiffusionAutoencoder):
+            z_sem = ema.encode(x)
+            rows = [x, ema.decode_mean(z_sem), ema.decode(z_sem, steps=20), ema.reconstruct(x, steps=20)]
+        else:
+            assert isinstance(ema, DDIM)
+            rows = [x, ema.sample(len(x), steps=20), ema.reconstruct(x, steps=20)]
+        return save_png(sheet(rows, scale=scale_for(x)), file)
+
+    def save(self, ema: nn.Module, folder: Path, images: int) -> None:
+        assert isinstance(ema, ImageDiffusion)
+        ema.about = {
+            "data": f"{Path(self.config.data.source).name}, {len(self.data.train):,} images",
+            "preset": self.config.preset,
+            "images_seen": images,
+        }
+        ema.save_pretrained(folder)
+
+    def _images(self, indices: Sequence[int] | np.ndarray, model: nn.Module) -> Tensor:
+        return self.data.images(indices).to(next(model.parameters()).device)
+
+
+class PriorSubject:
+    """Codes, and a latent DDIM to train on them. The encoder is not touched.
+
+    Args:
+        config: the run's.
+        ae: the autoencoder, with the standardiser of its training codes.
+        z_sem: (n, d), the codes of all images.
+        data: the images that they are of.
+    """
+
+    def __init__(self, config: PriorRunConfig, ae: DiffusionAutoencoder, z_sem: Tensor, data: ImageSet) -> None:
+        assert ae.standardizer is not None
+        self.config = config
+        self.ae = ae
+        self.z = ae.standardizer(z_sem)
+        self.data = data
+        self.order = Order(data.train, seed=seeding.mix(config.training.seed, "order"))
+
+    def build(self) -> LatentPrior:
+        return LatentPrior(self.config.model)
+
+    def begin(self, model: nn.Module) -> None:
+        assert isinstance(model, LatentPrior)
+        model.start(self.z[self.data.train])
+
+    def batch(self, positions: range) -> Tensor:
+        return self.z[[self.order[p] for p in positions]]
+
+    def loss(self, model: nn.Module, batch: Tensor, seeds: list[int]) -> Tensor:
+        assert isinstance(model, LatentPrior)
+        return model.loss(batch, seeds)
+
+    def names(self, positions: range) -> list[str]:
+        return [self.data.names[self.order[p]] for p in positions]
+
+    def validate(self, ema: nn.Module) -> Health | None:
+        assert isinstance(ema, LatentPrior)
+        held_out = self.data.validation[: self.config.training.validation_images]
+        if not len(held_out):
+            return None
+        return check_prior(ema, self.z[self.data.train], self.z[held_out], seed=self.config.training.seed)
+
+    def draw(self, ema: nn.Module, file: Path) -> Path:
+        """Images of fixed seeds, sampled by the prior as it is."""
+        self.ae.prior = self._prior(ema)
+        x = self.ae.sample(16, steps=20, prior_steps=50, seed=self.config.training.seed)
+        return save_png(sheet([x[:8], x[8:]], scale=scale_for(x)), file)
+
+    def save(self, ema: nn.Module, folder: Path, images: int) -> None:
+        self.ae.prior = self._prior(ema)
+        save_part(self.ae, folder, ["prior", "standardizer"])
+
+    def _prior(self, ema: nn.Module) -> LatentPrior:
+        assert isinstance(ema, LatentPrior)
+        return ema.to(next(self.ae.parameters()).device)

@@ -1,0 +1,230 @@
+"""Attributes: what is fitted, how codes move along them, and how a few labels choose among samples."""
+
+import numpy as np
+import pytest
+import torch
+
+from diffae.attributes import Attributes, Score, rejection_sample
+from diffae.fitting import fit_attributes, fit_few
+from diffae.latents import Standardizer
+
+D = 8
+
+
+def world(n, seed=0):
+    """Correlated codes and attributes that are linear in them: Round and Red overlap, Age is a measurement."""
+    rng = np.random.default_rng(seed)
+    z = (
+        rng.normal(size=(n, D))
+        @ np.diag([5, 3, 1, 1, 1, 0.2, 0.2, 0.2])
+        @ np.linalg.qr(np.random.default_rng(9).normal(size=(D, D)))[0]
+    )
+    axes = np.linalg.qr(np.random.default_rng(9).normal(size=(D, D)))[0]
+    a, b, c = z @ axes[0] / 5, z @ axes[1] / 3, z @ axes[2]
+    noise = 0.3 * rng.normal(size=(3, n))
+    labels = {
+        "Round": (a + noise[0] > 0).astype(float),
+        "Red": (0.6 * a + 0.8 * b + noise[1] > 0.8).astype(float),
+        "Age": 40 + 10 * c + noise[2],
+    }
+    return torch.from_numpy(z).float() + 3, labels
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    z, labels = world(2000)
+    held_z, held_labels = world(1000, seed=1)
+    attributes, notes = fit_attributes(z, labels, held_z_sem=held_z, held_labels=held_labels, components=3)
+    assert notes == []
+    return attributes
+
+
+def test_every_kind_of_column_is_fitted_and_measured_on_held_out_images(fitted):
+    assert fitted.names == ["Round", "Red", "Age"]
+    assert fitted.scores["Round"].auroc > 0.95
+    assert fitted.scores["Red"].average_precision > 0.8
+    assert fitted.scores["Age"].r2 > 0.95
+    assert fitted.scores["Age"].kind == "continuous"
+    assert fitted.scores["Round"].n == 2000
+    assert fitted.scores["Round"].n_held == 1000
+
+
+def test_probabilities_are_calibrated_although_classes_are_weighted_alike(fitted):
+    z, labels = world(4000, seed=2)
+    p = fitted.probabilities(z)
+    for i, name in enumerate(("Round", "Red")):
+        y = torch.from_numpy(labels[name])
+        assert abs(p[:, i].mean() - y.mean()) < 0.03
+        for low in (0.1, 0.4, 0.7):
+            inside = (p[:, i] > low) & (p[:, i] < low + 0.2)
+            assert abs(p[inside, i].mean() - y[inside].mean()) < 0.1
+    assert torch.allclose(p[:, 2], fitted.logits(z)[:, 2])
+    assert np.corrcoef(p[:, 2], labels["Age"])[0, 1] > 0.95
+
+
+def test_unknown_labels_are_left_out(fitted):
+    z, labels = world(2000)
+    labels["Round"][::2] = np.nan
+    attributes, _ = fit_attributes(z, labels, held_z_sem=z[:0], held_labels={k: v[:0] for k, v in labels.items()})
+    assert attributes.scores["Round"].n == 1000
+    assert attributes.scores["Round"].auroc is None
+    assert torch.cosine_similarity(attributes.direction("Round"), fitted.direction("Round"), dim=0) > 0.95
+
+
+@pytest.mark.parametrize(
+    ("column", "reason"),
+    [
+        (np.ones(50), "all 50 labelled images have the value 1"),
+        (np.full(50, np.nan), "none of the images has a value"),
+        (np.eye(50)[0], r"only 1 of 50 labelled images have the value 1, and three are needed"),
+    ],
+)
+def test_columns_that_cannot_be_fitted_are_named_and_cost_no_others(column, reason):
+    z, labels = world(50)
+    good = {"Round": labels["Round"]}
+    attributes, notes = fit_attributes(z, {"bad": column} | good, held_z_sem=z, held_labels={"bad": column} | good)
+    assert attributes.names == ["Round"]
+    assert len(notes) == 1
+    assert notes[0].startswith("bad was left out: ")
+    with pytest.raises(ValueError, match=f"No attribute can be fitted. bad was left out: {reason}"):
+        fit_attributes(z, {"bad": column}, held_z_sem=z, held_labels={"bad": column})
+
+
+def test_a_move_has_the_published_length_and_raises_the_attribute(fitted):
+    z, _ = world(10, seed=3)
+    moved = fitted.move(z, {"Round": 0.3})
+    step = fitted.standardizer(moved) - fitted.standardizer(z)
+    assert torch.allclose(step.norm(dim=1), torch.full((10,), 0.3 * D**0.5), atol=1e-4)
+    assert (fitted.logits(moved)[:, 0] > fitted.logits(z)[:, 0]).all()
+    assert torch.allclose(fitted.move(moved, {"Round": -0.3}), z, atol=1e-4)
+    both = fitted.move(z, {"Round": 0.2, "Age": -0.1})
+    assert torch.allclose(both, fitted.move(fitted.move(z, {"Age": -0.1}), {"Round": 0.2}), atol=1e-4)
+
+
+def test_patterns_are_the_difference_of_the_classes_means(fitted):
+    z, labels = world(2000)
+    n = fitted.standardizer(z)
+    y = torch.from_numpy(labels["Round"]).bool()
+    difference = n[y].mean(0) - n[~y].mean(0)
+    pattern, weight = (torch.cosine_similarity(v, difference, dim=0) for v in (fitted.direction("Round"), fitted.weight[0]))
+    assert pattern > 0.999
+    assert weight < 0.995, "the weights are something else"
+
+
+def test_keep_leaves_the_other_classifiers_untouched(fitted):
+    z, _ = world(10, seed=4)
+    before = fitted.logits(z)
+    assert (fitted.logits(fitted.move(z, {"Red": 0.5})) - before)[:, 0].abs().min() > 0.1
+    kept = fitted.logits(fitted.move(z, {"Red": 0.5}, keep=["Round", "Age"])) - before
+    assert kept[:, [0, 2]].abs().max() < 1e-3 * kept[:, 1].abs().min()
+    assert (kept[:, 1] > 0).all()
+
+
+@pytest.mark.parametrize("target", [0.9, 0.1])
+def test_reach_gives_the_probability_asked_for_and_moves_no_further_than_it_has_to(fitted, target):
+    z, _ = world(200, seed=5)
+    before, moved = fitted.probabilities(z)[:, 0], fitted.reach(z, {"Round": target})
+    after = fitted.probabilities(moved)[:, 0]
+    there = before >= target if target > 0.5 else before <= target
+    assert there.any()
+    assert torch.allclose(moved[there], z[there], atol=1e-5), "what has it already stays"
+    assert torch.allclose(after[~there], torch.tensor(target), atol=1e-3)
+
+
+def test_reach_meets_several_targets_at_once_and_keeps_the_rest(fitted):
+    z, _ = world(50, seed=6)
+    moved = fitted.reach(z, {"Round": 0.95, "Red": 0.05}, keep=["Age"])
+    p = fitted.probabilities(moved)
+    assert (p[:, 0] > 0.949).all()
+    assert (p[:, 1] < 0.051).all()
+    assert torch.allclose(p[:, 2], fitted.probabilities(z)[:, 2], atol=1e-2)
+
+
+def test_principal_directions_need_no_labels():
+    z, _ = world(500)
+    attributes, _ = fit_attributes(z, {}, held_z_sem=z, held_labels={}, components=3)
+    assert attributes.names == []
+    pc1 = attributes.direction("pc1")
+    along = Standardizer.fit(z)(z) @ torch.stack([pc1, attributes.direction("pc2")]).T
+    assert along.var(0)[0] > along.var(0)[1]
+    with pytest.raises(ValueError, match="There is no attribute 'pc4'"):
+        attributes.direction("pc4")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda a, z: a.move(z, {"Smiling": 0.3}), "no attribute 'Smiling'. Fitted are: Round, Red, Age"),
+        (lambda a, z: a.move(z, {"Round": float("nan")}), "strength must be a finite number, got nan"),
+        (lambda a, z: a.move(z, {"Round": 0.3}, keep=["Round"]), "Round cannot be both changed and kept"),
+        (lambda a, z: a.reach(z, {"Round": 1.0}), "must lie between 0 and 1, got 1.0 for 'Round'"),
+        (lambda a, z: a.reach(z, {"Age": 0.9}), "'Age' is continuous and has no probability: give a strength"),
+        (lambda a, z: a.probability("Age"), "'Age' is continuous and has no probability"),
+        (
+            lambda a, z: a.standardizer.move(z, torch.ones(D), 0.3),
+            r"direction of shape \(8,\) and length 1, got \(8,\) of length 2.8",
+        ),
+    ],
+)
+def test_what_cannot_be_done_says_why(fitted, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(fitted, torch.zeros(1, D))
+
+
+def test_keeping_an_attributes_own_twin_leaves_nothing():
+    twins = Attributes({"a": Score("binary", 1, 0.5), "b": Score("binary", 1, 0.5)}, 4)
+    for buffer in (twins.weight, twins.pattern):
+        buffer.copy_(torch.tensor([[1.0, 0, 0, 0], [2.0, 0, 0, 0]]))
+    with pytest.raises(ValueError, match="Nothing of the direction of 'a' is left beside b: keep fewer"):
+        twins.direction("a", keep=["b"])
+
+
+# Few labels ----------------------------------------------------------------------------------------------------------
+
+
+def test_fifty_and_fifty_labels_make_a_classifier():
+    z, labels = world(3000)
+    y = labels["Round"] == 1
+    few = fit_few("Round", z[y][:50], z[~y][:50], Standardizer.fit(z))
+    p = few.probability("Round")(z[200:]).numpy()
+    assert ((p > 0.5) == y[200:]).mean() > 0.85
+    assert np.allclose(few.probability("Round", value=False)(z[200:]), 1 - p)
+
+
+def test_positives_among_unlabelled_images_give_the_same_probability():
+    z, labels = world(6000)
+    y = labels["Red"] == 1
+    positives = np.flatnonzero(y)[:200]
+    rest = np.setdiff1d(np.arange(6000), positives)
+    few = fit_few("Red", z[positives], z[rest], Standardizer.fit(z), unlabelled=True)
+    assert 0 < float(few.ceiling) < 1
+    p = few.probability("Red")(z[rest]).numpy()
+    assert abs(p.mean() - y[rest].mean()) < 0.1, "without the correction it would be a few per cent"
+    assert p[y[rest]].mean() > 2 * p[~y[rest]].mean()
+
+
+def test_too_few_labels_are_refused():
+    with pytest.raises(ValueError, match="at least three images on either side, got 2 positive and 5 negative"):
+        fit_few("a", torch.zeros(2, 4), torch.zeros(5, 4), Standardizer(torch.zeros(4), torch.ones(4)))
+
+
+def test_rejection_sampling_gives_the_class_and_does_not_depend_on_the_batch():
+    def propose(start, count):
+        rows = [torch.randn(2, generator=torch.Generator().manual_seed(i)) for i in range(start, start + count)]
+        return torch.stack(rows)
+
+    def probability(z):
+        return (z[:, 0] * 4).sigmoid()
+
+    once = rejection_sample(propose, probability, 100, seed=0, max_proposals=10_000, batch=64)
+    again = rejection_sample(propose, probability, 100, seed=0, max_proposals=10_000, batch=7)
+    assert torch.equal(once.z_sem, again.z_sem)
+    assert once.proposals == again.proposals
+    assert 150 < once.proposals < 260, "half of them are accepted"
+    assert (once.z_sem[:, 0] > 0).double().mean() > 0.85
+    assert len(rejection_sample(propose, probability, 0, seed=0, max_proposals=10).z_sem) == 0
+
+
+def test_an_empty_acceptance_ends_with_its_rate():
+    with pytest.raises(ValueError, match=r"Only 0 of 50 proposals were accepted \(0.00%\), and 3 were asked for"):
+        rejection_sample(lambda s, n: torch.zeros(n, 2), lambda z: torch.zeros(len(z)), 3, seed=0, max_proposals=50)

@@ -1,0 +1,189 @@
+"""The plain DDIM: the baseline, through the same solver; and what a saved model carries with it."""
+
+import json
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+from test_nn import perturb
+
+import diffae
+from diffae.attributes import Attributes, Score
+from diffae.autoencoder import DiffusionAutoencoder
+from diffae.config import PriorConfig
+from diffae.diffusion import DDIM
+from diffae.interop.weights import available_priors, fingerprint, prior_folder, save_part
+from diffae.latents import Standardizer, slerp
+from diffae.prior import GaussianPrior, LatentPrior
+
+
+@pytest.fixture(scope="module")
+def ddim(tiny):
+    torch.manual_seed(0)
+    return perturb(DDIM(replace(tiny, z_dim=None, prediction="v"))).eval()
+
+
+@pytest.fixture(scope="module")
+def x():
+    return torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def test_the_baseline_is_the_same_network_without_z_sem(tiny, ddim):
+    ae = DiffusionAutoencoder(tiny)
+    ours = set(ddim.state_dict())
+    theirs = {k for k in ae.state_dict() if k.startswith("unet.") and "semantics" not in k}
+    assert ours == theirs
+
+
+def test_it_reconstructs_better_with_more_steps(ddim, x):
+    errors = [(ddim.reconstruct(x, steps=steps) - x).square().mean().item() for steps in (10, 50, 250)]
+    assert errors[0] > errors[1] > errors[2]
+
+
+def test_its_samples_depend_on_their_number_and_the_seed_alone(ddim):
+    assert torch.allclose(ddim.sample(5, steps=2, seed=7, batch_size=2)[:3], ddim.sample(3, steps=2, seed=7), atol=1e-5)
+    assert not torch.allclose(ddim.sample(1, steps=2, seed=8), ddim.sample(1, steps=2, seed=7))
+
+
+def test_it_interpolates_from_reconstruction_to_reconstruction(ddim, x):
+    frames = ddim.interpolate(x[:1], x[1:2], [0.0, 0.5, 1.0], steps=5)
+    assert torch.allclose(frames[:, 0], ddim.reconstruct(x[:1], steps=5), atol=1e-5)
+    assert torch.allclose(frames[:, 2], ddim.reconstruct(x[1:2], steps=5), atol=1e-5)
+
+
+def test_sdedit_goes_from_the_image_to_a_fresh_sample(ddim, x):
+    assert torch.equal(ddim.sdedit(x, share=0, steps=10), x)
+    distances = [(ddim.sdedit(x, share=s, steps=20) - x).square().mean().item() for s in (0.1, 0.5, 1.0)]
+    assert distances[0] < distances[1] < distances[2]
+    with pytest.raises(ValueError, match=r"within 0..1, got 1.5"):
+        ddim.sdedit(x, share=1.5)
+
+
+def test_each_kind_refuses_the_others_configuration(tiny):
+    with pytest.raises(ValueError, match="its z_dim must be None, got 6"):
+        DDIM(tiny)
+    with pytest.raises(ValueError, match="needs a z_dim"):
+        DiffusionAutoencoder(replace(tiny, z_dim=None))
+
+
+def test_slerp_returns_its_ends_and_keeps_the_norm():
+    a, b = torch.randn(2, 4, 3, 8, 8)
+    assert slerp(a, b, 0.0) is a
+    assert slerp(a, b, 1.0) is b
+    b = b / b.flatten(1).norm(dim=1)[:, None, None, None] * a.flatten(1).norm(dim=1)[:, None, None, None]
+    for weight in (0.1, 0.5, 0.9):
+        assert torch.allclose(slerp(a, b, weight).flatten(1).norm(dim=1), a.flatten(1).norm(dim=1), rtol=1e-5)
+
+
+# Saved models and what is beside them --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ae(tiny):
+    torch.manual_seed(0)
+    model = perturb(DiffusionAutoencoder(tiny)).eval()
+    model.standardizer = Standardizer(torch.full((6,), 2.0), torch.full((6,), 0.5))
+    return model
+
+
+def some_attributes():
+    attributes = Attributes({"Round": Score("binary", 10, 0.5, 5, auroc=0.75)}, 6)
+    for buffer in (attributes.weight, attributes.pattern):
+        buffer.normal_(generator=torch.Generator().manual_seed(3))
+    return attributes
+
+
+def test_a_plain_ddim_is_saved_and_read_and_not_taken_for_an_autoencoder(ddim, x, tmp_path):
+    ddim.save_pretrained(tmp_path / "ddim")
+    again = diffae.load_diffusion(tmp_path / "ddim")
+    assert torch.equal(again.reconstruct(x, steps=2), ddim.reconstruct(x, steps=2))
+    with pytest.raises(ValueError, match="holds a plain DDIM, which has no z_sem. Read it with `diffae.load_diffusion`"):
+        diffae.load(tmp_path / "ddim")
+
+
+@pytest.mark.parametrize("prior", [GaussianPrior(6), LatentPrior(PriorConfig(z_dim=6, width=8, layers=3, gaussian_start=True))])
+def test_prior_standardiser_and_attributes_travel_with_the_autoencoder(ae, x, tmp_path, prior):
+    ae.prior, ae.attributes, ae.about = prior, some_attributes(), {"data": "three squares"}
+    ae.save_pretrained(tmp_path / "model")
+    again = diffae.load(tmp_path / "model")
+    assert torch.equal(again.sample(2, steps=2, prior_steps=2), ae.sample(2, steps=2, prior_steps=2))
+    assert torch.equal(again.manipulate(x, "Round", steps=2), ae.manipulate(x, "Round", steps=2))
+    assert again.attributes.scores == ae.attributes.scores
+    assert again.about == {"data": "three squares"}
+
+
+def test_several_priors_live_beside_one_autoencoder_and_one_is_chosen_by_name(ae, tmp_path):
+    ae.save_pretrained(tmp_path / "run" / "model")
+    for name, shift in (("gaussian", 1.0), ("mine", 2.0), ("ddim", 3.0)):
+        ae.prior = GaussianPrior(6)
+        ae.prior.mean.fill_(shift)
+        save_part(ae, prior_folder(tmp_path / "run", name) / "model", ["prior", "standardizer"])
+    assert available_priors(tmp_path / "run") == ["ddim", "gaussian", "mine"]
+    assert float(diffae.load(tmp_path / "run").prior.mean[0]) == 3
+    assert float(diffae.load(tmp_path / "run", prior="mine").prior.mean[0]) == 2
+    with pytest.raises(FileNotFoundError, match="no prior 'other' beside .*; there are: ddim, gaussian, mine"):
+        diffae.load(tmp_path / "run", prior="other")
+
+
+def test_what_was_fitted_to_another_state_of_the_encoder_is_left_out_and_said(ae, tmp_path):
+    ae.save_pretrained(tmp_path)
+    ae.prior, ae.attributes = GaussianPrior(6), some_attributes()
+    save_part(ae, prior_folder(tmp_path, "gaussian") / "model", ["prior", "standardizer"])
+    save_part(ae, tmp_path / "attributes", ["attributes"])
+    assert diffae.load(tmp_path).attributes is not None
+    before = fingerprint(ae)
+    ae.encoder.linear.bias.data.add_(1)
+    assert fingerprint(ae) != before
+    ae.prior = ae.attributes = None
+    ae.save_pretrained(tmp_path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        again = diffae.load(tmp_path)
+    assert len(caught) == 2
+    assert "was fitted to z_sem of another encoder" in str(caught[0].message)
+    assert again.prior is None
+    assert again.attributes is None
+    with pytest.raises(ValueError, match="fitted to z_sem of another encoder"):
+        diffae.load(tmp_path, prior="gaussian")
+
+
+def test_a_prior_of_another_dimension_is_refused(ae, tmp_path):
+    ae.prior = LatentPrior(PriorConfig(z_dim=6, width=8, layers=3))
+    ae.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["prior"]["z_dim"] = 7
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="The prior is one of 7 dimensions, but z_sem of this autoencoder has 6"):
+        diffae.load(tmp_path)
+
+
+def test_editing_needs_attributes_or_a_unit_vector(ae, x):
+    with pytest.raises(ValueError, match="has no attributes yet. Fit them with `diffae fit-attributes"):
+        ae.manipulate(x, "Round")
+    unit = torch.eye(6)[0]
+    assert torch.allclose(ae.edit(torch.full((1, 6), 2.0), unit, strength=1.0)[0], 2 + 0.5 * 6**0.5 * unit)
+    with pytest.raises(ValueError, match="can neither keep attributes nor reach a probability"):
+        ae.edit(torch.zeros(1, 6), unit, target_probability=0.9)
+    ae.attributes = some_attributes()
+    assert torch.equal(ae.edit(torch.zeros(1, 6), "Round", strength=0.2), ae.edit(torch.zeros(1, 6), {"Round": 0.2}))
+
+
+def test_samples_of_a_class_are_chosen_among_the_same_proposals(ae):
+    ae.prior, ae.attributes = GaussianPrior(6), some_attributes()
+    ae.attributes.standardizer.load_state_dict(ae.standardizer.state_dict())
+    free, chosen = ae.sample_codes(200), ae.sample_codes(30, accept=ae.attributes.probability("Round"))
+    assert chosen.proposals > 30
+    assert all((free.z_sem[: chosen.proposals] == z).all(1).any() for z in chosen.z_sem)
+    assert ae.attributes.logits(chosen.z_sem).mean() > ae.attributes.logits(free.z_sem).mean() + 0.5
+    images = ae.sample(3, steps=2, accept=ae.attributes.probability("Round"))
+    assert images.shape == (3, 3, 8, 8)
+
+
+def test_a_path_goes_through_every_image(ae, x):
+    path = ae.interpolate_path(x, frames=4, steps=5)
+    again = ae.reconstruct(x, steps=5)
+    assert path.shape == (9, 3, 8, 8)
+    assert torch.allclose(path[[0, 4, 8]], again, atol=1e-4)
+    with pytest.raises(ValueError, match="at least two images, got 1"):
+        ae.interpolate_path(x[:1])
