@@ -27,6 +27,7 @@ from diffae.data import ImageSet, prepare
 from diffae.data.avatars import ATTRIBUTES
 from diffae.evaluation.codes import prior_table
 from diffae.evaluation.judge import Judge, train_judge
+from diffae.evaluation.metrics import mse
 from diffae.evaluation.report import machine
 from diffae.files import write_text
 from diffae.fitting import fit_few
@@ -37,11 +38,15 @@ SEEN, REAL = 6_000, 8_000
 """Avatars below the first number trained the model; those up to the second are real codes to compare with; the rest trains
 the judge but for its last thousand, on which it is measured."""
 
+Edits = dict[str, dict[str, dict[str, float]]]
+"""attribute -> way -> what the judge saw -> share."""
+
 
 def main(
     run: tyro.conf.Positional[Path],
     out: Path = Path("runs/avatars"),
     n: int = 200,
+    edited: int = 4,
     samples: int = 100,
     steps: int = 20,
     avatars: int = 20_000,
@@ -54,6 +59,7 @@ def main(
         run: the run directory, with attributes and priors.
         out: where results.json and the pictures go.
         n: held-out images that are edited.
+        edited: attributes that they are edited by, the best known first.
         samples: images of each few-shot class.
         steps: network calls of the decoder, either way.
         avatars: how many to draw in all.
@@ -78,7 +84,7 @@ def main(
     result = {
         "machine": machine(), "n": n, "seed": seed, "steps": steps, "images_seen": config.training.images,
         "judge_accuracy": accuracy,
-        "edits": edits(ae, judge, x, steps=steps),
+        "edits": edits(ae, judge, x, steps=steps, edited=edited),
         "few_shot": few_shot(ae, judge, trained_on, samples=samples, steps=steps, draws=draws, seed=seed),
         "priors": priors(run, data, seed=seed),
     }  # fmt: skip
@@ -96,43 +102,43 @@ def best(attributes: Attributes) -> list[str]:
     return sorted(scores, key=lambda name: -scores[name])
 
 
-def edits(ae: diffae.DiffusionAutoencoder, judge: Judge, x: Tensor, *, steps: int) -> dict[str, dict[str, dict[str, float]]]:
-    """Every attribute of every image to its opposite, as the judge sees it before and after: the share of images in which it
-    flips, and how many of the other attributes change. Three ways: plainly, keeping the other attributes' classifiers, and along
-    the classifier's weights as in the paper."""
+def edits(ae: diffae.DiffusionAutoencoder, judge: Judge, x: Tensor, *, steps: int, edited: int) -> Edits:
+    """The best-known attributes of every image to their opposite, as the judge sees it before and after.
+
+    Measured are the share of images in which it flips, how many of the other attributes change, and how far the picture moves.
+    Three ways: plainly, keeping the other attributes' classifiers, and along the classifier's weights as in the paper.
+    """
     code, attributes = ae.infer(x, steps=steps), ae.attributes
     assert attributes is not None
     before = judge.decide(ae.render(code))
-    names = best(attributes)
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    names, wanted = best(attributes), best(attributes)[:edited]
+    found: Edits = {}
     paper = Attributes(attributes.scores, ae.z_dim, components=len(attributes.components))
     paper.load_state_dict(attributes.state_dict() | {"pattern": attributes.weight})
     with work_bar("Editing") as update:
-        for i, name in enumerate(names):
-            update("Editing", i, len(names))
+        for i, name in enumerate(wanted):
+            update("Editing", i, len(wanted))
             row = judge.names.index(name)
             target = torch.where(before[:, row], 0.1, 0.9)
             others = [k for k in range(len(judge.names)) if k != row]
             keep = [k for k in names if k != name]
             found[name] = {}
             for way, who, kept in (("plain", attributes, []), ("keep", attributes, keep), ("paper", paper, [])):
-                z_sem = torch.empty_like(code.z_sem)
+                ae.attributes = who
+                images = torch.empty_like(x)
                 for p in (0.1, 0.9):
-                    here = target == torch.tensor(p)
-                    if here.any():
-                        z_sem[here] = who.reach(code.z_sem[here], {name: p}, keep=kept)
-                after = judge.decide(ae.render(code, z_sem=z_sem))
+                    here = (target == torch.tensor(p)).nonzero()[:, 0]
+                    if len(here):
+                        images[here] = ae.reach(code[here], [name], p, keep=kept)
+                after = judge.decide(images)
                 found[name][way] = {
                     "flipped": float((after[:, row] != before[:, row]).float().mean()),
                     "others_changed": float((after != before)[:, others].float().mean()),
-                    "length": float(length(attributes, z_sem, code.z_sem).mean()),
+                    "mse": mse(images, x),
                 }
+            say(f"{name}: {found[name]}")
+    ae.attributes = attributes
     return found
-
-
-def length(attributes: Attributes, a: Tensor, b: Tensor) -> Tensor:
-    """How far codes moved, on the published scale of strengths."""
-    return (attributes.standardizer(a) - attributes.standardizer(b)).norm(dim=1) / a.shape[1] ** 0.5
 
 
 def few_shot(

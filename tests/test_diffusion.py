@@ -169,6 +169,42 @@ def test_editing_needs_attributes_or_a_unit_vector(ae, x):
     assert torch.equal(ae.edit(torch.zeros(1, 6), "Round", strength=0.2), ae.edit(torch.zeros(1, 6), {"Round": 0.2}))
 
 
+def test_an_edit_grows_until_the_picture_shows_the_attribute_and_no_further(ae, x, monkeypatch):
+    ae.attributes = some_attributes()
+    ae.attributes.standardizer.load_state_dict(ae.standardizer.state_dict())
+    z = ae.encode(x)
+    rendered = []
+    original = DiffusionAutoencoder.render
+
+    def render(self, code, *, z_sem=None):
+        rendered.append(z_sem)
+        return original(self, code, z_sem=z_sem)
+
+    monkeypatch.setattr(DiffusionAutoencoder, "render", render)
+    # An encoder that sees three quarters of what was done to z_sem, so the first try falls short and a later one does not.
+    monkeypatch.setattr(DiffusionAutoencoder, "encode", lambda self, images: z if len(rendered) == 0 else seen())
+    todo = []
+
+    def seen():
+        todo.append(len(rendered[-1]))
+        return z[: len(rendered[-1])] + 0.75 * (rendered[-1] - z[: len(rendered[-1])])
+
+    target = float(ae.attributes.probability("Round")(z).max()) * 0.5 + 0.5
+    images = ae.manipulate(x, "Round", target_probability=target, steps=2)
+    assert images.shape == x.shape
+    assert todo == [3, 3], "all three fell short at once and were there at one and a half times the way"
+    assert torch.allclose(rendered[1] - z, 1.5 * (rendered[0] - z), atol=1e-4)
+
+
+def test_what_shows_an_attribute_already_is_not_touched(ae, x):
+    ae.attributes = some_attributes()
+    low = float(ae.attributes.probability("Round")(ae.encode(x)).min())
+    if low < 0.5:
+        ae.attributes.bias += 20
+    code = ae.infer(x, steps=2)
+    assert torch.equal(ae.reach(code, ["Round"], 0.5), ae.render(code))
+
+
 def test_samples_of_a_class_are_chosen_among_the_same_proposals(ae):
     ae.prior, ae.attributes = GaussianPrior(6), some_attributes()
     ae.attributes.standardizer.load_state_dict(ae.standardizer.state_dict())

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from diffae import interop
-    from diffae.autoencoder import Code, DiffusionAutoencoder
+    from diffae.autoencoder import DiffusionAutoencoder
     from diffae.config import AutoencoderConfig
     from diffae.diffusion import DDIM
     from diffae.interop.weights import load, load_diffusion
+    from diffae.inversion import Code
     from diffae.presets import preset
 
 __all__ = ["DDIM", "AutoencoderConfig", "Code", "DiffusionAutoencoder", "interop", "load", "load_diffusion", "preset"]
@@ -17,7 +18,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "DDIM": "diffae.diffusion",
     "AutoencoderConfig": "diffae.config",
-    "Code": "diffae.autoencoder",
+    "Code": "diffae.inversion",
     "DiffusionAutoencoder": "diffae.autoencoder",
     "load": "diffae.interop.weights",
     "load_diffusion": "diffae.interop.weights",

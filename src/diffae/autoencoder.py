@@ -5,8 +5,7 @@ rest (`reconstruct`, `vary`, `interpolate`, `manipulate`, `sample`) are short co
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -16,28 +15,13 @@ from diffae import seeding
 from diffae.attributes import Accepted, Attributes, rejection_sample
 from diffae.config import AutoencoderConfig, to_dict
 from diffae.diffusion import DDIM, ImageDiffusion, Solver
+from diffae.inversion import Code, Inversion, check_inversion
 from diffae.latents import Standardizer, lerp, slerp
 from diffae.nn import SemanticEncoder
 from diffae.prior import LatentPrior, Prior
 
-Inversion = Literal["official"]
-
-
-@dataclass(frozen=True, slots=True)
-class Code:
-    """What `infer` found of images, and how: all that `render` needs.
-
-    Attributes:
-        z_sem: (n, d), the semantic codes.
-        x_T: (n, c, h, w), the stochastic codes.
-        inversion: how x_T was found.
-        steps: number of solver steps, the same in both directions.
-    """
-
-    z_sem: Tensor
-    x_T: Tensor
-    inversion: Inversion
-    steps: int
+GROWTH = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+"""How many times as far as its classifier asks `reach` goes, until the picture shows it."""
 
 
 class DiffusionAutoencoder(ImageDiffusion):
@@ -179,20 +163,13 @@ class DiffusionAutoencoder(ImageDiffusion):
     # Compositions ----------------------------------------------------------------------------------------------------
 
     def infer(self, x: Float[Tensor, "n c h w"], *, inversion: Inversion = "official", steps: int = 100) -> Code:
-        """Both codes of images in [-1, 1].
-
-        Args:
-            x: images.
-            inversion: `official`, the authors' scheme.
-            steps: number of network calls.
-        """
-        _check_inversion(inversion)
+        """Both codes of images in [-1, 1]; the inversion `official` is the authors' scheme, with as many network calls."""
+        check_inversion(inversion)
         z_sem = self.encode(x)
         return Code(z_sem, self.invert(x, z_sem, steps=steps), inversion, steps)
 
     def render(self, code: Code, *, z_sem: Float[Tensor, "n d"] | None = None) -> Float[Tensor, "n c h w"]:
         """The images of a code, or what becomes of them with another z_sem."""
-        _check_inversion(code.inversion)
         return self.decode(code.z_sem if z_sem is None else z_sem, code.x_T, steps=code.steps)
 
     def reconstruct(
@@ -261,13 +238,13 @@ class DiffusionAutoencoder(ImageDiffusion):
         if isinstance(direction, Tensor):
             if self.standardizer is None or keep or target_probability is not None:
                 raise ValueError(
-                    "A direction given as a vector needs the standardizer of z_sem (fit a prior or attributes), and can neither "
-                    "keep attributes nor reach a probability: use the name of a fitted attribute for that."
+                    "A direction given as a vector needs the standardizer of z_sem (fit a prior), and can neither keep attributes "
+                    "nor reach a probability: use the name of a fitted attribute for that."
                 )
             return self.standardizer.move(z_sem, direction, strength)
         if self.attributes is None:
             raise ValueError("This autoencoder has no attributes yet. Fit them with `diffae fit-attributes RUN --labels TABLE`.")
-        names = [direction] if isinstance(direction, str) else list(direction)
+        names = _names(direction)
         if target_probability is not None:
             return self.attributes.reach(z_sem, dict.fromkeys(names, target_probability), keep)
         strengths = direction if isinstance(direction, Mapping) else dict.fromkeys(names, strength)
@@ -293,7 +270,7 @@ class DiffusionAutoencoder(ImageDiffusion):
             strength: length of the move on the published scale, `strength * sqrt(d)` in standardised space: about 0.3,
                 useful within -0.5..0.5; negative the other way.
             target_probability: in place of the strength, the probability that each attribute should have afterwards; each
-                image moves as far as it has to, and no further. Below 0.5 takes the attribute away.
+                image moves as far as it has to, and no further (see `reach`). Below 0.5 takes the attribute away.
             keep: attributes whose classifiers the move must not touch.
             inversion: how x_T is found.
             steps: number of network calls in either direction.
@@ -303,8 +280,32 @@ class DiffusionAutoencoder(ImageDiffusion):
                 nothing of.
         """
         code = self.infer(x, inversion=inversion, steps=steps)
+        if target_probability is not None and not isinstance(direction, Tensor):
+            return self.reach(code, _names(direction), target_probability, keep=keep)
         edited = self.edit(code.z_sem, direction, strength=strength, target_probability=target_probability, keep=keep)
         return self.render(code, z_sem=edited)
+
+    def reach(
+        self, code: Code, names: Sequence[str], target_probability: float, *, keep: Sequence[str] = ()
+    ) -> Float[Tensor, "n c h w"]:
+        """The images moved until they show attributes with a probability, when looked at again.
+
+        x_T stays what it was, so a code that its classifier takes for the other class need not look like it yet. Each move
+        therefore grows (`GROWTH`) until the encoder, shown the edited image, agrees.
+        """
+        moved = self.edit(code.z_sem, names, target_probability=target_probability, keep=keep)
+        attributes = self.attributes
+        assert attributes is not None
+        rows = [attributes.names.index(name) for name in names]
+        images = self.render(code, z_sem=moved)
+        todo = (moved != code.z_sem).any(1).nonzero()[:, 0]
+        for growth in GROWTH[1:]:
+            p = attributes.probabilities(self.encode(images[todo].clamp(-1, 1)))[:, rows]
+            todo = todo[~((p >= target_probability) if target_probability >= 0.5 else (p <= target_probability)).all(1)]
+            if not len(todo):
+                break
+            images[todo] = self.render(code[todo], z_sem=torch.lerp(code.z_sem[todo], moved[todo], growth))
+        return images
 
     @torch.no_grad()
     def sample_codes(
@@ -387,11 +388,10 @@ class DiffusionAutoencoder(ImageDiffusion):
         return z_sem
 
 
-def _check_inversion(inversion: str) -> None:
-    if inversion != "official":
-        raise ValueError(f"Unknown inversion {inversion!r}; there is 'official'.")
-
-
 def build(config: AutoencoderConfig) -> "DiffusionAutoencoder | DDIM":
     """The model that a configuration describes, with fresh weights: an autoencoder, or without z_dim the plain DDIM."""
     return DDIM(config) if config.z_dim is None else DiffusionAutoencoder(config)
+
+
+def _names(direction: str | Sequence[str] | Mapping[str, float]) -> list[str]:
+    return [direction] if isinstance(direction, str) else list(direction)

@@ -132,15 +132,18 @@ class Manipulate:
         x = inputs.pictures(ae, self.files)
         code = ae.infer(x, steps=self.steps)
         if self.target_probability is not None:
-            moved = [ae.edit(code.z_sem, self.attribute, target_probability=self.target_probability, keep=self.keep)]
+            columns = [ae.reach(code, self.attribute, self.target_probability, keep=self.keep)]
         else:
             moved = [ae.edit(code.z_sem, self.attribute, strength=s, keep=self.keep) for s in self.strengths]
-        edited = torch.stack([ae.render(code, z_sem=z) for z in moved], dim=1)
-        if ae.attributes is not None:
-            for name in (n for n in self.attribute if n in ae.attributes.scores):
-                p = torch.stack([ae.attributes.probability(name)(z) for z in (code.z_sem, *moved)], dim=1)
-                for file, row in zip(self.files, p.tolist(), strict=True):
-                    print(f"{file}: {name} {row[0]:.2f} -> {', '.join(f'{v:.2f}' for v in row[1:])}")
+            columns = [ae.render(code, z_sem=z) for z in moved]
+        attributes = ae.attributes
+        for name in (n for n in self.attribute if attributes is not None and n in attributes.scores):
+            assert attributes is not None
+            row = attributes.names.index(name)
+            p = torch.stack([attributes.probabilities(ae.encode(c.clamp(-1, 1)))[:, row] for c in (x, *columns)], dim=1)
+            for file, values in zip(self.files, p.tolist(), strict=True):
+                print(f"{file}: {name} {values[0]:.2f} -> {', '.join(f'{v:.2f}' for v in values[1:])}")
+        edited = torch.stack(columns, dim=1)
         _show([torch.cat([a[None], b]) for a, b in zip(x, edited, strict=True)], self.out)
 
 
