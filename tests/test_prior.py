@@ -5,7 +5,7 @@ import torch
 
 from diffae.config import PriorConfig, ScheduleConfig
 from diffae.latents import Standardizer
-from diffae.prior import LatentPrior
+from diffae.prior import GaussianPrior, LatentPrior
 
 SMALL = PriorConfig(z_dim=2, width=32, layers=3, time_channels=16)
 
@@ -76,3 +76,29 @@ def test_it_learns_the_codes_it_is_given():
     distance = torch.cdist(made, torch.tensor([[8.0, 6.0], [2.0, 4.0]])).min(1).values
     assert distance.median() < 1
     assert 0.25 < (made[:, 0] > 5).float().mean() < 0.75, "both clusters"
+
+
+def test_the_gaussian_computes_in_float32_where_the_network_does_not():
+    z = torch.randn(200, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([3.0, 1.0, 0.1, 0.01])
+    gaussian = GaussianPrior(4).fit(z)
+    alpha, sigma = torch.tensor(0.9), torch.tensor(0.1)
+    plain = gaussian.eps(z, alpha, sigma)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(gaussian.eps(z, alpha, sigma), plain)
+
+
+def test_a_gaussian_is_the_codes_own_and_its_denoiser_the_conditional_mean():
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(5000, 3, generator=generator) @ torch.tensor([[1.0, 0.9, 0], [0, 0.4, 0], [0, 0, 1]]) + 1
+    gaussian = GaussianPrior(3).fit(z)
+    made = gaussian.sample(5000, seed=1)
+    torch.testing.assert_close(torch.cov(made.T), torch.cov(z.T), atol=0.08, rtol=0)
+    torch.testing.assert_close(made.mean(0), z.mean(0), atol=0.08, rtol=0)
+    alpha, sigma = torch.tensor(0.8), torch.tensor(0.6)
+    eps = torch.randn(5000, 3, generator=generator)
+    predicted = gaussian.eps(alpha * z + sigma * eps, alpha, sigma)
+    # What is left is uncorrelated with what was seen: nothing linear could say more.
+    seen = alpha * (z - z.mean(0)) + sigma * eps
+    assert (seen.T @ (eps - predicted) / len(z)).abs().max() < 0.05
+    with pytest.raises(ValueError, match="needs at least two codes, got 1"):
+        GaussianPrior(3).fit(z[:1])

@@ -59,8 +59,10 @@ class GaussianPrior(nn.Module):
     def eps(self, z_t: Float[Tensor, "n d"], alpha: Tensor, sigma: Tensor) -> Float[Tensor, "n d"]:
         """The mean of the noise in `z_t = alpha z + sigma eps`, were z Gaussian: `sigma (alpha^2 S + sigma^2 I)^-1 (z_t - alpha
         mean)`, which is the best that any denoiser can say of a Gaussian."""
-        along = (z_t - alpha * self.mean) @ self.axes
-        return sigma * (along / (alpha**2 * self.variances + sigma**2)) @ self.axes.T
+        # In float32 also where the network is not: small variances would drown in bfloat16's rounding.
+        with torch.autocast(z_t.device.type, enabled=False):
+            along = (z_t - alpha * self.mean) @ self.axes
+            return sigma * (along / (alpha**2 * self.variances + sigma**2)) @ self.axes.T
 
     @torch.no_grad()
     def sample(self, num: int, *, seed: int = 0, start: int = 0, steps: int = 0) -> Float[Tensor, "num d"]:

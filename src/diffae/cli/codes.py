@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from diffae.data import ImageSet
 
-Run = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Encode:
@@ -24,7 +22,7 @@ class Encode:
     Example: diffae encode runs/quickstart photos/ --out codes.parquet
     """
 
-    source: Run
+    source: inputs.Source
     """A run directory, a saved model, or the hub's name of one."""
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
     """A folder or a zip of images, or the name `avatars`."""
@@ -58,9 +56,9 @@ class Neighbours:
     Example: diffae neighbours runs/quickstart face.png --data photos/ --out neighbours.png
     """
 
-    source: Run
+    source: inputs.Source
     """A run directory, a saved model, or the hub's name of one."""
-    files: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="IMAGE")]
+    files: inputs.Files
     """The images to look for; a row each."""
     data: str | None = None
     """Where to look; by default the images that the run was trained on."""
@@ -96,7 +94,7 @@ class FitAttributes:
     Example: diffae fit-attributes runs/quickstart --labels labels.csv
     """
 
-    source: Run
+    source: inputs.Source
     """A run directory or a saved model."""
     labels: Path | None = None
     """A label table with a `file` column; by default `labels.csv` beside the images."""

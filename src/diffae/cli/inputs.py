@@ -4,7 +4,9 @@ import dataclasses
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
 
 from diffae.cli.bars import say, warn, work_bar
 from diffae.config import DataConfig, RunConfig, read_json
@@ -14,6 +16,11 @@ if TYPE_CHECKING:
 
     from diffae.autoencoder import DiffusionAutoencoder
     from diffae.data import ImageSet
+
+Source = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
+"""A model, as the first argument of a command."""
+Files = Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="IMAGE")]
+"""Images, as its further arguments."""
 
 
 def autoencoder(source: str, *, prior: str | None = None) -> "DiffusionAutoencoder":

@@ -52,7 +52,7 @@ class Push:
     Example: diffae push runs/quickstart user/faces --licence mit
     """
 
-    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
+    source: inputs.Source
     """A run directory or a saved model."""
     repo_id: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="USER/MODEL")]
     """Where to."""

@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import tyro
+from typing import TYPE_CHECKING
 
 from diffae.cli import inputs
 from diffae.cli.bars import say
@@ -16,9 +14,6 @@ if TYPE_CHECKING:
 
     from diffae.autoencoder import DiffusionAutoencoder
 
-Source = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
-Files = Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="IMAGE")]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstruct:
@@ -27,9 +22,9 @@ class Reconstruct:
     Example: diffae reconstruct runs/quickstart a.png b.png --out again.png
     """
 
-    source: Source
+    source: inputs.Source
     """A run directory, a saved model, or the hub's name of one."""
-    files: Files
+    files: inputs.Files
     """The images; a column each."""
     steps: int = 100
     """Network calls in either direction."""
@@ -54,9 +49,9 @@ class Vary:
     Example: diffae vary runs/quickstart a.png --num 8 --out varied.png
     """
 
-    source: Source
+    source: inputs.Source
     """A run directory, a saved model, or the hub's name of one."""
-    files: Files
+    files: inputs.Files
     """The images; a row each, the image first."""
     num: int = 8
     """Variations of each."""
@@ -83,9 +78,9 @@ class Interpolate:
     Example: diffae interpolate runs/quickstart a.png b.png c.png --frames 24 --out morph.gif
     """
 
-    source: Source
+    source: inputs.Source
     """A run directory, a saved model, or the hub's name of one."""
-    files: Files
+    files: inputs.Files
     """The images, two or more."""
     frames: int = 8
     """Steps from one image to the next."""
@@ -108,9 +103,9 @@ class Manipulate:
     Example: diffae manipulate runs/quickstart a.png --attribute Smiling --strengths -0.3 0 0.3
     """
 
-    source: Source
+    source: inputs.Source
     """A run directory, a saved model, or the hub's name of one."""
-    files: Files
+    files: inputs.Files
     """The images; a row each, the image first."""
     attribute: tuple[str, ...]
     """Fitted attributes, or principal directions (pc1, pc2, ...); several are moved at once."""
@@ -157,7 +152,7 @@ class Sample:
     Example: diffae sample runs/quickstart --num 16 --attribute Smiling --labels few.csv
     """
 
-    source: Source
+    source: inputs.Source
     """A run directory, a saved model, or the hub's name of one."""
     num: int = 16
     """Number of images."""

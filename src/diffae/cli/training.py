@@ -105,7 +105,7 @@ class TrainPrior:
     Example: diffae train-prior runs/quickstart --minutes 2
     """
 
-    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
+    source: inputs.Source
     """A run directory or a saved model."""
     data: str | None = None
     """The images; by default those that the run was trained on."""
