@@ -7,7 +7,7 @@ A judge, a small CNN, is trained on the pixels of 12,000 avatars that the model 
 the opposite value is seen and how much of the rest changed, how many samples show the class that a few labels ask for, and how
 near the priors' codes come to real ones is measured in z_sem.
 
-Reached with a quick start's model (24,000 images seen; seed 0; two threads of an Intel Xeon; `--samples 60`; 17 minutes): mean
+Reached with a quick start's model (24,000 images seen; seed 0; two threads of an Intel Xeon; `--samples 60`; 19 minutes): mean
 AUROC .919 on 315 held-out images; edits at a target probability of .9 flip the judge in .73 (Sunglasses), .81 (Long_Hair), .85
 (Gray_Hair) and .13 (Bald) of 200 images; of 60 few-shot samples from 50 + 50 labels, .38 show Sunglasses (.03 of the prior's, .15
 of the data), .63 Long_Hair (.28, .35), .18 Wearing_Hat (.10, .15). `docs/design/directions.md` has the table.
