@@ -80,12 +80,8 @@ class ImageDiffusion(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes `config.json` and `model.safetensors`, each atomically; `diffae.load(folder)` reads them."""
-        folder = Path(folder)
-        tensors = {name: t.detach().cpu().contiguous() for name, t in self.state_dict().items()}
         config = {"format": "diffae-1", "model": to_dict(self.config), **self._parts(), "about": self.about}
-        write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
-        with replacing(folder / "model.safetensors") as part:
-            safetensors.torch.save_file(tensors, part, metadata={"format": "pt"})
+        write_weights(Path(folder), config, self.state_dict())
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
         """Uploads what `save_pretrained` writes, and a model card made of `about`, to the Hugging Face hub.
@@ -245,6 +241,14 @@ class DDIM(ImageDiffusion):
     def loss(self, x_0: Float[Tensor, "n c h w"], seeds: Sequence[int], *, noisy: bool = False) -> Float[Tensor, ""]:
         """L_simple, as in `DiffusionAutoencoder.loss`."""
         return self._loss(x_0, seeds, None, noisy=noisy)
+
+
+def write_weights(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """The two files of a saved model, or of a part of one, each atomically."""
+    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    with replacing(folder / "model.safetensors") as part:
+        safetensors.torch.save_file(tensors, part, metadata={"format": "pt"})
 
 
 def _check_solver(solver: str) -> None:

@@ -37,8 +37,9 @@ def _command(argv: list[str]) -> Any:
     name = next((b for a, b in itertools.pairwise(argv) if a == "--preset"), None)
     kinds = []
     for command, kind in COMMANDS.items():
-        settings = {"default": defaults(kind, name)} if command == next(iter(argv), None) else {}
-        kinds.append(Annotated[kind, tyro.conf.subcommand(command, **{k: v for k, v in settings.items() if v is not None})])
+        # Only the command that was asked for: its preset's name is no name of another's.
+        default = defaults(kind, name) if command == next(iter(argv), None) else None
+        kinds.append(Annotated[kind, tyro.conf.subcommand(command, **({} if default is None else {"default": default}))])
     return functools.reduce(operator.or_, kinds)
 
 

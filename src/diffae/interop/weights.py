@@ -24,8 +24,7 @@ from torch import Tensor
 from diffae.attributes import Attributes
 from diffae.autoencoder import DiffusionAutoencoder, build
 from diffae.config import AutoencoderConfig, PriorConfig, from_dict
-from diffae.diffusion import DDIM
-from diffae.files import replacing, write_text
+from diffae.diffusion import DDIM, write_weights
 from diffae.latents import Standardizer
 from diffae.prior import GaussianPrior, LatentPrior
 
@@ -93,12 +92,9 @@ def available_priors(source: Path) -> list[str]:
 
 def save_part(model: DiffusionAutoencoder, folder: Path, parts: Sequence[str]) -> None:
     """Writes some of `prior`, `standardizer` and `attributes`, which `load` finds beside the autoencoder."""
-    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items() if k.split(".")[0] in parts}
+    tensors = {k: v for k, v in model.state_dict().items() if k.split(".")[0] in parts}
     config = {k: v for k, v in model._parts().items() if k in parts}
-    described = {"format": PART_FORMAT, "encoder": fingerprint(model), **config}
-    write_text(folder / "config.json", json.dumps(described, indent=2) + "\n")
-    with replacing(folder / "model.safetensors") as part:
-        safetensors.torch.save_file(tensors, part, metadata={"format": "pt"})
+    write_weights(folder, {"format": PART_FORMAT, "encoder": fingerprint(model), **config}, tensors)
 
 
 def load_part(model: DiffusionAutoencoder, folder: Path, *, required: bool = False) -> None:
