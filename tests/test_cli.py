@@ -1,6 +1,7 @@
 """The commands, as a person types them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,9 @@ def test_the_quick_start_ends_with_a_page(tmp_path, capsys, monkeypatch):
     assert diffae.load(tmp_path / "quick").prior is not None
     cli.main(["quickstart", "--images", "8", "--out", str(tmp_path / "quick")])
     assert "Open" in capsys.readouterr().out, "a second time makes the page anew"
+    cli.main(["quickstart", "--images", "16", "--out", str(tmp_path / "quick")])
+    assert "its prior is trained anew" in capsys.readouterr().err
+    assert diffae.load(tmp_path / "quick", prior="ddim").prior is not None
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +145,23 @@ def trained(tmp_path_factory):
     command = ["train", str(root / "images"), "--preset", "avatars32", "--out", str(root / "run"), "--images", "64", *SMALL]
     cli.main([*command, "--data.validation", "0.3"])
     return root
+
+
+def test_a_prior_does_not_go_on_with_another_encoders_codes(trained, tmp_path, capsys):
+    shutil.copytree(trained / "run", tmp_path / "run")
+    run = str(tmp_path / "run")
+    small = ["--model.width", "8", "--model.layers", "3", "--training.batch-size", "8", "--training.precision", "float32"]
+    cli.main(["train-prior", run, "--images", "16", *small])
+    before = (tmp_path / "run" / "priors" / "ddim" / "model" / "model.safetensors").read_bytes()
+    ae = diffae.load(run)
+    next(ae.encoder.parameters()).data += 0.1
+    ae.prior = ae.standardizer = None
+    ae.save_pretrained(tmp_path / "run" / "model")
+    with pytest.raises(SystemExit):
+        cli.main(["train-prior", run, "--images", "32", *small])
+    assert "was trained on z_sem of another encoder" in capsys.readouterr().err
+    assert (tmp_path / "run" / "priors" / "ddim" / "model" / "model.safetensors").read_bytes() == before
+    cli.main(["train-prior", run, "--images", "16", "--name", "other", *small])
 
 
 def test_from_a_run_to_attributes_priors_samples_and_edits(trained, tmp_path, capsys, monkeypatch):
@@ -222,3 +243,12 @@ def test_bad_input_to_what_is_fitted_is_one_clear_line(args, message, trained, t
     places = {"run": trained / "run", "model": trained / "run" / "model", "images": trained / "images"}
     places |= {"image": trained / "images" / "00.png", "labels": trained / "images" / "labels.csv", "wrong": tmp_path / "wrong.csv"}
     assert message in fails(capsys, *[a.format(**places) for a in args])
+
+
+def test_weights_that_are_there_are_only_checked(capsys, monkeypatch, tmp_path):
+    fetched = []
+    monkeypatch.setattr("diffae.evaluation.networks.find_weights", lambda name: (Path(f"/there/{name}"), None))
+    monkeypatch.setattr("diffae.evaluation.networks.fetch_weights", fetched.append)
+    cli.main(["weights", "--networks", "alexnet", "inception"])
+    assert capsys.readouterr().out == "alexnet: /there/alexnet\ninception: /there/inception\n"
+    assert not fetched

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -81,7 +82,9 @@ class Quickstart:
         if data is None:
             return
         run, prior = str(self.out), prior_preset(DEFAULT_PRIOR_PRESET)
-        z_sem = inputs.codes(inputs.autoencoder(run), run, data)
+        ae = inputs.autoencoder(run)
+        z_sem = inputs.codes(ae, run, data)
+        _forget_stale_prior(ae, self.out)
         seen = read_json(RunConfig, self.out / "config.json").training.images
         assert seen is not None
         budget = dataclasses.replace(prior.training, images=PRIOR_SHARE * seen)
@@ -177,7 +180,7 @@ def train(asked: RunConfig, out: Path, *, first_look: bool = False) -> "ImageSet
 def train_prior(source: str, z_sem: Any, data: "ImageSet", asked: Any, *, name: str) -> Path | None:
     """Trains or goes on with a prior beside an autoencoder. None if it was interrupted."""
     import diffae
-    from diffae.interop.weights import prior_folder
+    from diffae.interop.weights import is_stale, prior_folder
     from diffae.latents import Standardizer
     from diffae.training.run import create_accelerator, resolve
     from diffae.training.subjects import PriorSubject
@@ -186,6 +189,11 @@ def train_prior(source: str, z_sem: Any, data: "ImageSet", asked: Any, *, name: 
     assert isinstance(ae, diffae.DiffusionAutoencoder)
     ae.standardizer = Standardizer.fit(z_sem[data.train])
     folder = prior_folder(Path(source), name)
+    if is_stale(ae, folder / "model"):
+        raise ValueError(
+            f"{folder} was trained on z_sem of another encoder (an earlier state of this one, perhaps), and cannot go on with this "
+            "one's. Give another --name, or delete that folder."
+        )
     asked = dataclasses.replace(asked, model=dataclasses.replace(asked.model, z_dim=ae.z_dim), data=data.config)
     config = resolve(asked, folder)
     accelerator = create_accelerator(config.training.precision)
@@ -193,6 +201,16 @@ def train_prior(source: str, z_sem: Any, data: "ImageSet", asked: Any, *, name: 
         say(f"{len(data.train):,} codes of {ae.z_dim} dimensions to train on, {len(data.validation):,} held out")
     done = show_training(PriorSubject(config, ae, z_sem, data), folder, accelerator, what="codes")
     return folder if done else None
+
+
+def _forget_stale_prior(ae: "DiffusionAutoencoder", run: Path) -> None:
+    """Deletes the quick start's own prior where the autoencoder has been trained further since: nothing can use it any more."""
+    from diffae.interop.weights import is_stale, prior_folder
+
+    folder = prior_folder(run, "ddim")
+    if is_stale(ae, folder / "model"):
+        say("The autoencoder has been trained further: its prior is trained anew")
+        shutil.rmtree(folder)
 
 
 def fit_gaussian(source: str, z_sem: Any, data: "ImageSet", *, name: str = "gaussian") -> Path:

@@ -116,6 +116,11 @@ def load_part(model: DiffusionAutoencoder, folder: Path, *, required: bool = Fal
     model.eval()
 
 
+def is_stale(model: DiffusionAutoencoder, folder: Path) -> bool:
+    """Whether a folder holds something that was fitted to z_sem of another encoder."""
+    return (folder / "config.json").is_file() and _read(folder, PART_FORMAT)[0]["encoder"] != fingerprint(model)
+
+
 def fingerprint(model: DiffusionAutoencoder) -> str:
     """Identifies the encoder's weights: codes, priors and attributes belong to one encoder."""
     digest = hashlib.blake2b(digest_size=16)
