@@ -10,7 +10,8 @@ from diffae.config import DataConfig
 from diffae.data import codes as module
 from diffae.data import prepare
 from diffae.data.codes import identity_of, nearest_codes, read_codes, write_codes
-from diffae.evaluation.codes import compare_codes, frechet_distance, prior_table
+from diffae.evaluation.codes import compare_codes, prior_table
+from diffae.evaluation.statistics import Moments, frechet_distance
 
 
 @pytest.fixture
@@ -107,9 +108,9 @@ def test_a_label_column_may_not_take_a_codes_name(encoded):
 def test_the_frechet_distance_of_gaussians_is_the_closed_form():
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(4000, 3, generator=generator, dtype=torch.float64) for _ in range(2))
-    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-8)
+    assert frechet_distance(Moments.of(a), Moments.of(a)) == pytest.approx(0, abs=1e-8)
     # Of N(0, I) and N(m, 4 I): |m|^2 + d (2 - 1)^2.
-    assert frechet_distance(a, 2 * b + 3) == pytest.approx(27 + 3, rel=0.05)
+    assert frechet_distance(Moments.of(a), Moments.of(2 * b + 3)) == pytest.approx(27 + 3, rel=0.05)
 
 
 def test_samples_of_the_right_distribution_win_every_comparison():

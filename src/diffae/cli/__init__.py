@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from diffae.cli.bars import console
 from diffae.cli.codes import Encode, FitAttributes, Neighbours
-from diffae.cli.models import Import, Push
+from diffae.cli.models import Import, Push, Weights
 from diffae.cli.pictures import Interpolate, Manipulate, Reconstruct, Sample, Vary
 from diffae.cli.training import Quickstart, Train, TrainPrior, defaults
 
@@ -27,6 +27,7 @@ COMMANDS = {
     "interpolate": Interpolate,
     "manipulate": Manipulate,
     "sample": Sample,
+    "weights": Weights,
     "import": Import,
     "push": Push,
 }

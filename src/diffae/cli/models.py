@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from diffae.cli import inputs
-from diffae.cli.bars import warn
+from diffae.cli.bars import say, warn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,30 @@ class Import:
             f"{self.out}: {c.channels} channels, {c.image_size[0]} x {c.image_size[1]}, z_sem of {c.z_dim} dimensions, {latent} "
             f"latent prior, {sum(p.numel() for p in model.parameters()):,} parameters"
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Fetch the networks that metrics stand on: Inception (FID, KID), AlexNet and VGG16 (LPIPS). About 150 MB, once.
+
+    What is there already (in the cache, in torch's hub cache) is only checked. Everything is compared with a hash.
+
+    Example: diffae weights
+    """
+
+    networks: tuple[Literal["inception", "alexnet", "vgg16"], ...] = ("inception", "alexnet", "vgg16")
+    """Which of them."""
+
+    def run(self) -> None:
+        from diffae.evaluation.networks import fetch_weights, find_weights
+
+        for name in self.networks:
+            try:
+                path = find_weights(name)[0]
+            except FileNotFoundError:
+                say(f"Fetching {name}")
+                path = fetch_weights(name)
+            print(f"{name}: {path}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from diffae.evaluation.statistics import Moments, frechet_distance, precision_recall
+
 
 def compare_codes(
     made: Float[Tensor, "n d"], real: Float[Tensor, "m d"], *, neighbours: int = 5, seed: int = 0
@@ -32,32 +34,19 @@ def compare_codes(
     if len(made) < n or n <= neighbours:
         raise ValueError(f"Expected more than {neighbours} real codes and at least as many made ones, got {n} and {len(made)}.")
     made, real = made[:n].double(), real.double()
-    across, within_made, within_real = torch.cdist(made, real), torch.cdist(made, made), torch.cdist(real, real)
-
-    def share_within(distances: Tensor, own: Tensor) -> float:
-        radius = own.kthvalue(neighbours + 1).values
-        return float((distances <= radius).any(1).double().mean())
-
-    width = torch.cdist(real, real)[~torch.eye(n, dtype=torch.bool)].median()
+    within_made, within_real, across = torch.cdist(made, made), torch.cdist(real, real), torch.cdist(made, real)
+    precision, recall = precision_recall(made, real, neighbours=neighbours)
+    width = within_real[~torch.eye(n, dtype=torch.bool)].median()
     kernel = [torch.exp(-d.square() / (2 * width**2)) for d in (within_made, within_real, across)]
     pairs = n * (n - 1)
     mmd = (kernel[0].sum() - n) / pairs + (kernel[1].sum() - n) / pairs - 2 * kernel[2].mean()
     return {
-        "precision": share_within(across, within_real),
-        "recall": share_within(across.T, within_made),
+        "precision": precision,
+        "recall": recall,
         "mmd": float(mmd),
         "auroc": _told_apart(made, real, seed),
-        "frechet": frechet_distance(made, real),
+        "frechet": frechet_distance(Moments.of(made), Moments.of(real)),
     }
-
-
-def frechet_distance(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> float:
-    """`|mean_a - mean_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2))` of two sets of vectors (Dowson & Landau 1982)."""
-    a, b = a.double(), b.double()
-    # The trace of the root is the sum of the singular values of the product of both square roots, here of the centred data.
-    x, y = ((v - v.mean(0)) / (len(v) - 1) ** 0.5 for v in (a, b))
-    root = torch.linalg.svdvals(x @ y.T).sum()
-    return float((a.mean(0) - b.mean(0)).square().sum() + x.square().sum() + y.square().sum() - 2 * root)
 
 
 def prior_table(samples: Mapping[str, Tensor], real: Float[Tensor, "m d"], *, seed: int = 0) -> dict[str, dict[str, float]]:

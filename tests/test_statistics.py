@@ -1,0 +1,79 @@
+"""Distances between sets of features, against computations that share nothing with them."""
+
+import itertools
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffae.evaluation.statistics import Moments, frechet_distance, kernel_distance, precision_recall
+
+
+def features(n, d=12, seed=0, shift=0.0):
+    generator = torch.Generator().manual_seed(seed)
+    mix = torch.randn(d, d, generator=generator)
+    return torch.randn(n, d, generator=generator) @ mix + shift
+
+
+@pytest.mark.parametrize(("n", "m"), [(400, 300), (8, 300)])
+def test_the_frechet_distance_is_that_of_scipys_matrix_square_root(n, m):
+    a, b = features(n), features(m, seed=1, shift=0.5)
+    x, y = a.double().numpy(), b.double().numpy()
+    cov_x, cov_y = np.cov(x.T), np.cov(y.T)
+    # Few features leave a singular covariance; scipy's root needs it to be regular.
+    extra = 1e-9 * np.eye(12) if n < 12 else 0
+    root = scipy.linalg.sqrtm((cov_x + extra) @ (cov_y + extra))
+    expected = np.square(x.mean(0) - y.mean(0)).sum() + np.trace(cov_x + cov_y - 2 * np.real(root))
+    assert frechet_distance(Moments.of(a), Moments.of(b)) == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+@given(cuts=st.lists(st.integers(1, 99), min_size=0, max_size=5, unique=True))
+@settings(max_examples=20, deadline=None)
+def test_moments_of_parts_add_up_to_those_of_the_whole(cuts):
+    a = features(100)
+    edges = [0, *sorted(cuts), 100]
+    streamed = Moments.over(a[i:j] for i, j in itertools.pairwise(edges))
+    whole = Moments.of(a)
+    assert streamed.n == 100
+    for part, expected in zip(streamed.mean_and_covariance(), whole.mean_and_covariance(), strict=True):
+        torch.testing.assert_close(part, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_the_kernel_distance_is_its_written_out_sums():
+    a, b = features(7, d=3), features(6, d=3, seed=1)
+
+    def k(u, v):
+        return (float(u.double() @ v.double()) / 3 + 1) ** 3
+
+    within_a = [k(a[i], a[j]) for i in range(6) for j in range(6) if i != j]
+    within_b = [k(b[i], b[j]) for i in range(6) for j in range(6) if i != j]
+    across = [k(a[i], b[j]) for i in range(6) for j in range(6)]
+    expected = np.mean(within_a) + np.mean(within_b) - 2 * np.mean(across)
+    assert kernel_distance(a[:6], b) == (pytest.approx(expected, abs=1e-4), 0.0)
+    mean, spread = kernel_distance(features(300), features(300, seed=0), subsets=20, size=50)
+    assert abs(mean) < 4 * spread, "unbiased: about zero for one distribution"
+
+
+def test_precision_and_recall_know_what_is_missing():
+    generator = torch.Generator().manual_seed(0)
+    real = torch.randn(400, 2, generator=generator)
+    one_corner = real[(real[:, 0] > 0) & (real[:, 1] > 0)] + 0.01
+    assert precision_recall(real.clone(), real) == (1, 1)
+    precision, recall = precision_recall(one_corner, real)
+    assert precision > 0.9
+    assert recall < 0.5
+    assert precision_recall(real + 100, real) == (0, 0)
+
+
+def test_too_few_images_are_an_error_in_words():
+    with pytest.raises(ValueError, match="no features"):
+        Moments.over([])
+    with pytest.raises(ValueError, match="at least two images, got 1"):
+        frechet_distance(Moments.of(features(1)), Moments.of(features(9)))
+    with pytest.raises(ValueError, match="at least two images of either set, got 9 and 1"):
+        kernel_distance(features(9), features(1))
+    with pytest.raises(ValueError, match="more than 3 of either, got 3 and 9"):
+        precision_recall(features(3), features(9))
