@@ -25,6 +25,7 @@ import tyro
 from torch import Tensor
 
 import diffae
+from diffae import seeding
 from diffae.attributes import Attributes
 from diffae.cli.bars import say, work_bar
 from diffae.config import RunConfig, read_json
@@ -39,9 +40,9 @@ from diffae.fitting import fit_few
 from diffae.interop.weights import available_priors
 from diffae.pictures import save_png, scale_for, sheet
 
-SEEN, REAL = 6_000, 8_000
-"""Avatars below the first number trained the model; those up to the second are real codes to compare with; the rest trains
-the judge but for its last thousand, on which it is measured."""
+UNSEEN = 2_000
+"""Avatars after those that the model was made with, whose codes the priors are compared with. Those after them train the judge,
+but for the last thousand, on which it is measured."""
 
 Edits = dict[str, dict[str, dict[str, float]]]
 """attribute -> way -> what the judge saw -> share."""
@@ -54,8 +55,8 @@ def main(
     edited: int = 4,
     samples: int = 100,
     steps: int = 20,
-    avatars: int = 20_000,
-    draws: int = 1,
+    avatars: int = 26_000,
+    draws: int = 2,
     seed: int = 0,
 ) -> None:
     """Measures a run.
@@ -79,7 +80,7 @@ def main(
         data = prepare(dataclasses.replace(config.data, avatars=avatars), size=size, channels=3, progress=update)
     labels = torch.from_numpy(np.stack([data.labels[a] for a in ATTRIBUTES], 1)).float()
     with work_bar("Judge") as update:
-        fit = torch.arange(REAL, avatars - 1_000)
+        fit = torch.arange(config.data.avatars + UNSEEN, avatars - 1_000)
         judge = train_judge(list(ATTRIBUTES), lambda i: data.images(fit[i]), labels[fit], seed=seed, progress=update)
     held = torch.arange(avatars - 1_000, avatars)
     right = (judge.decide(data.images(held)) == labels[held].bool()).float().mean(0)
@@ -91,7 +92,7 @@ def main(
         "judge_accuracy": accuracy,
         "edits": edits(ae, judge, x, steps=steps, edited=edited),
         "few_shot": few_shot(ae, judge, trained_on, samples=samples, steps=steps, draws=draws, seed=seed),
-        "priors": priors(run, data, seed=seed),
+        "priors": priors(run, data, start=config.data.avatars, seed=seed),
     }  # fmt: skip
     assert ae.attributes is not None
     result["auroc"] = {name: s.auroc for name, s in ae.attributes.scores.items() if s.auroc is not None}
@@ -163,31 +164,33 @@ def few_shot(
             unlabelled = np.setdiff1d(np.arange(len(y)), positive[:100])
             few = fit_few(name, z[positive[:50]], z[negative[:50]], ae.standardizer)
             pu = fit_few(name, z[positive[:100]], z[unlabelled], ae.standardizer, unlabelled=True)
+            drawn = seeding.mix(seed, "few", draw)
             codes = {
-                "binary": ae.sample_codes(samples, seed=seed, accept=few.probability(name)).z_sem,
-                "positive-unlabelled": ae.sample_codes(samples, seed=seed, accept=pu.probability(name)).z_sem,
-                "base rate of the prior": ae.sample_codes(samples, seed=seed).z_sem,
+                "binary": ae.sample_codes(samples, seed=drawn, accept=few.probability(name)).z_sem,
+                "positive-unlabelled": ae.sample_codes(samples, seed=drawn, accept=pu.probability(name)).z_sem,
+                "base rate of the prior": ae.sample_codes(samples, seed=drawn).z_sem,
                 "baseline: all real images": z[rng.permutation(len(z))[:samples]],
                 "baseline: the positives again": z[np.resize(positive[:50], samples)],
             }
             for way, z_sem in codes.items():
-                images = ae.decode_samples(z_sem, steps=steps, seed=seed)
+                images = ae.decode_samples(z_sem, steps=steps, seed=drawn)
                 shares.setdefault(way, []).append(float(judge.decide(images)[:, row].float().mean()))
         found[name] = {way: float(np.mean(values)) for way, values in shares.items()}
+        found[name] |= {f"{way}, spread": float(np.std(values, ddof=1)) for way, values in shares.items() if draws > 1}
         found[name]["share in the data"] = float(y.mean())
         say(f"{name}: {found[name]}")
     return found
 
 
-def priors(run: Path, data: ImageSet, *, seed: int) -> dict[str, dict[str, float]]:
+def priors(run: Path, data: ImageSet, *, start: int, seed: int) -> dict[str, dict[str, float]]:
     """Each prior's codes against those of avatars that nothing was trained on."""
     samples, real = {}, None
     for name in available_priors(run):
         ae = diffae.load(run, prior=name)
         assert ae.standardizer is not None
         assert ae.prior is not None
-        real = ae.standardizer(torch.cat([ae.encode(data.images(range(i, i + 250))) for i in range(SEEN, REAL, 250)]))
-        samples[name] = ae.prior.sample((REAL - SEEN) // 2, seed=seed)
+        real = ae.standardizer(torch.cat([ae.encode(data.images(range(i, i + 250))) for i in range(start, start + UNSEEN, 250)]))
+        samples[name] = ae.prior.sample(UNSEEN // 2, seed=seed)
     assert real is not None
     return prior_table(samples, real, seed=seed)
 

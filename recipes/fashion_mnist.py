@@ -4,7 +4,7 @@
     python recipes/fashion_mnist.py /usr/share/datasets/fashion-mnist --out runs/fashion
 
 An autoencoder learns from the first 20,000 training images (grey, 28 x 28, shown at 32 x 32), without labels. A logistic
-regression is fitted on 10,000 of them, and measured on 5,000 test images. Not measured yet.
+regression is fitted on 10,000 of them, and measured on 5,000 test images. Not measured yet (seed 0).
 """
 
 import gzip

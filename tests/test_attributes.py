@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffae.attributes import Attributes, Score, rejection_sample
+from diffae.attributes import LOOKS, Attributes, Score, rejection_sample
 from diffae.fitting import fit_attributes, fit_few
 from diffae.latents import Standardizer
 
@@ -138,6 +138,58 @@ def test_reach_meets_several_targets_at_once_and_keeps_the_rest(fitted):
     assert (p[:, 0] > 0.949).all()
     assert (p[:, 1] < 0.051).all()
     assert torch.allclose(p[:, 2], fitted.probabilities(z)[:, 2], atol=1e-2)
+
+
+class Sluggish:
+    """Images that follow a move of their code by a share only, as those do whose x_T stays, and drift along another direction."""
+
+    def __init__(self, z, share, drift=0.0):
+        self.z, self.share, self.drift = z, share, drift
+        self.drawn = []
+
+    def render(self, indices, z_sem):
+        self.drawn.append(len(indices))
+        moved = z_sem - self.z[indices]
+        drift = self.drift * moved.norm(dim=1, keepdim=True) * torch.nn.functional.one_hot(torch.tensor(2), D)
+        return (self.z[indices] + self.share * moved + drift)[:, :, None, None]
+
+    def encode(self, x):
+        return x[:, :, 0, 0]
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.3])
+@pytest.mark.parametrize("target", [0.9, 0.1])
+def test_reach_visibly_goes_on_until_it_is_seen(fitted, share, target):
+    z, _ = world(100, seed=7)
+    picture = Sluggish(z, share)
+    x = fitted.reach_visibly(z, {"Round": target}, [], render=picture.render, encode=picture.encode)
+    seen = fitted.probabilities(picture.encode(x))[:, 0]
+    assert ((seen > target - 1e-3) if target > 0.5 else (seen < target + 1e-3)).all()
+    there = fitted.probabilities(z)[:, 0] >= target if target > 0.5 else fitted.probabilities(z)[:, 0] <= target
+    assert torch.allclose(picture.encode(x)[there], z[there], atol=1e-5), "what has it already stays"
+    assert sum(picture.drawn[1:]) <= (~there).sum() * (0 if share == 1 else 3), "only what is not seen yet is drawn again"
+
+
+def test_reach_visibly_moves_kept_attributes_back(fitted):
+    z, _ = world(100, seed=8)
+    targets, row = {"Red": 0.9}, fitted.names.index("Round")
+    before = fitted.logits(z)[:, row]
+
+    def change(keep):
+        picture = Sluggish(z, 0.4, drift=0.2)
+        x = fitted.reach_visibly(z, targets, keep, render=picture.render, encode=picture.encode)
+        assert (fitted.probabilities(picture.encode(x))[:, 1] > 0.85).float().mean() > 0.9
+        return float((fitted.logits(picture.encode(x))[:, row] - before).abs().mean())
+
+    assert change(["Round"]) < 0.5 * change([])
+
+
+def test_reach_visibly_gives_up_after_some_looks(fitted):
+    z, _ = world(20, seed=9)
+    picture = Sluggish(z, 0.0)
+    x = fitted.reach_visibly(z, {"Round": 0.99}, [], render=picture.render, encode=picture.encode)
+    assert torch.isfinite(x).all()
+    assert len(picture.drawn) == 1 + LOOKS
 
 
 def test_principal_directions_need_no_labels():

@@ -17,6 +17,11 @@ from diffae.latents import Standardizer
 
 Kind = Literal["binary", "continuous"]
 
+LOOKS = 6
+"""How often an edited image is looked at again, at most."""
+LEAST_RESPONSE = 0.25
+"""What an image is taken to follow of a move at least; a move on is not more than its inverse times what is lacking."""
+
 
 @dataclass(frozen=True, slots=True)
 class Score:
@@ -138,21 +143,50 @@ class Attributes(nn.Module):
         Raises:
             ValueError: a probability that is not within 0..1, a continuous attribute, or see `direction`.
         """
-        for name, target in targets.items():
-            if not 0 < target < 1:
-                raise ValueError(f"A target probability must lie between 0 and 1, got {target} for {name!r}.")
-            if name in self.scores and self.scores[name].kind == "continuous":
-                raise ValueError(f"{name!r} is continuous and has no probability: give a strength.")
-        rows = [self._row(name) for name in targets]
-        p = torch.tensor(list(targets.values()), dtype=torch.float64, device=z_sem.device)
-        scale, shift = self.calibration[rows].double().unbind(1)
-        wanted = ((p * self.ceiling[rows].double()).logit() - shift) / scale
-        gap = wanted - self.logits(z_sem)[:, rows].double()
-        gap = torch.where((p >= 0.5) == (scale > 0), gap.clamp(min=0), gap.clamp(max=0))
-        free = self._free(list(targets), self.pattern[rows], keep).double()
-        # A move c F along the free patterns F, with W (c F)^T = gap.
-        move = torch.linalg.solve(self.weight[rows].double() @ free.T, gap.T).T @ free
-        return self.standardizer.inverse(self.standardizer(z_sem) + move.to(z_sem))
+        return self._shift(z_sem, list(targets), self._lacking(z_sem, targets), keep)
+
+    def reach_visibly(
+        self,
+        z_sem: Float[Tensor, "n d"],
+        targets: Mapping[str, float],
+        keep: Sequence[str],
+        *,
+        render: Callable[[Tensor, Tensor], Tensor],
+        encode: Callable[[Tensor], Tensor],
+    ) -> Float[Tensor, "n c h w"]:
+        """Images that show attributes with the probabilities asked for, when looked at again.
+
+        x_T stays what it was, so an image need not look like its moved code. Each is therefore encoded anew, and moved on by what
+        is lacking, the more the less the moves before have brought, until it is seen; what `keep` names is moved back to where it
+        was.
+
+        Args:
+            z_sem: codes of the images.
+            targets: attribute -> probability, as in `reach`.
+            keep: attributes that shall stay.
+            render: (indices (k,), their codes (k, d)) -> images.
+            encode: images -> codes.
+        """
+        names, rows = list(targets), [self._row(name) for name in keep]
+        before = self.logits(z_sem)[:, rows].double()
+        first = self._lacking(z_sem, targets)
+        asked, moved = first.clone(), self._shift(z_sem, names, first, keep)
+        todo = torch.arange(len(z_sem), device=z_sem.device)
+        images = render(todo, moved)
+        todo = todo[(first != 0).any(1)]
+        for _ in range(LOOKS):
+            seen = encode(images[todo])
+            still = self._lacking(seen, targets)
+            unseen = (still.abs() > 0.01).any(1)
+            todo, seen, still = todo[unseen], seen[unseen], still[unseen]
+            if not len(todo):
+                break
+            response = torch.where(asked[todo] == 0, 1, (first[todo] - still) / asked[todo]).clamp(LEAST_RESPONSE, 1)
+            asked[todo] += still / response
+            back = before[todo] - self.logits(seen)[:, rows]
+            moved[todo] = self._shift(moved[todo], names, still / response, keep, back)
+            images[todo] = render(todo, moved[todo])
+        return images
 
     def to_config(self) -> dict[str, Any]:
         """What `config.json` says of the attributes; their numbers are in the weights file."""
@@ -177,6 +211,35 @@ class Attributes(nn.Module):
             name not in self.scores and name.startswith("pc") and number.isdecimal() and 0 < int(number) <= len(self.components)
         )
         return int(number) - 1 if is_one else None
+
+    def _lacking(self, z_sem: Tensor, targets: Mapping[str, float]) -> Float[Tensor, "n k"]:
+        """How much each logit lacks of its target's; 0 where it has reached it."""
+        for name, target in targets.items():
+            if not 0 < target < 1:
+                raise ValueError(f"A target probability must lie between 0 and 1, got {target} for {name!r}.")
+            if name in self.scores and self.scores[name].kind == "continuous":
+                raise ValueError(f"{name!r} is continuous and has no probability: give a strength.")
+        rows = [self._row(name) for name in targets]
+        p = torch.tensor(list(targets.values()), dtype=torch.float64, device=z_sem.device)
+        scale, shift = self.calibration[rows].double().unbind(1)
+        wanted = ((p * self.ceiling[rows].double()).logit() - shift) / scale
+        gap = wanted - self.logits(z_sem)[:, rows].double()
+        return torch.where((p >= 0.5) == (scale > 0), gap.clamp(min=0), gap.clamp(max=0))
+
+    def _shift(
+        self, z_sem: Tensor, names: Sequence[str], change: Tensor, keep: Sequence[str], back: Tensor | None = None
+    ) -> Float[Tensor, "n d"]:
+        """The likeliest move that changes the logits of `names` by as much, and those of `keep` by `back`, or not at all."""
+        rows, kept = ([self._row(name) for name in some] for some in (names, keep))
+        weight, pattern = self.weight.double(), self.pattern.double()
+        free = self._free(names, self.pattern[rows], keep).double()
+        move = torch.zeros_like(z_sem, dtype=torch.float64)
+        if back is not None and kept:
+            move = torch.linalg.lstsq(weight[kept] @ pattern[kept].T, back.T).solution.T @ pattern[kept]
+            change = change - move @ weight[rows].T
+        # A move c F along the free patterns F, with W (c F)^T = change.
+        move = move + torch.linalg.solve(weight[rows] @ free.T, change.T).T @ free
+        return self.standardizer.inverse(self.standardizer(z_sem) + move.to(z_sem))
 
     def _free(self, names: Sequence[str], rows: Tensor, keep: Sequence[str]) -> Tensor:
         """What is left of directions when the logits of `keep` must not change along them."""

@@ -20,8 +20,7 @@ from diffae.latents import Standardizer, lerp, slerp
 from diffae.nn import SemanticEncoder
 from diffae.prior import LatentPrior, Prior
 
-GROWTH = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
-"""How many times as far as its classifier asks `reach` goes, until the picture shows it."""
+NO_ATTRIBUTES = "This autoencoder has no attributes yet. Fit them with `diffae fit-attributes RUN --labels TABLE`."
 
 
 class DiffusionAutoencoder(ImageDiffusion):
@@ -243,7 +242,7 @@ class DiffusionAutoencoder(ImageDiffusion):
                 )
             return self.standardizer.move(z_sem, direction, strength)
         if self.attributes is None:
-            raise ValueError("This autoencoder has no attributes yet. Fit them with `diffae fit-attributes RUN --labels TABLE`.")
+            raise ValueError(NO_ATTRIBUTES)
         names = _names(direction)
         if target_probability is not None:
             return self.attributes.reach(z_sem, dict.fromkeys(names, target_probability), keep)
@@ -288,24 +287,15 @@ class DiffusionAutoencoder(ImageDiffusion):
     def reach(
         self, code: Code, names: Sequence[str], target_probability: float, *, keep: Sequence[str] = ()
     ) -> Float[Tensor, "n c h w"]:
-        """The images moved until they show attributes with a probability, when looked at again.
+        """The images moved until they show attributes with a probability, when looked at again (`Attributes.reach_visibly`)."""
+        if self.attributes is None:
+            raise ValueError(NO_ATTRIBUTES)
 
-        x_T stays what it was, so a code that its classifier takes for the other class need not look like it yet. Each move
-        therefore grows (`GROWTH`) until the encoder, shown the edited image, agrees.
-        """
-        moved = self.edit(code.z_sem, names, target_probability=target_probability, keep=keep)
-        attributes = self.attributes
-        assert attributes is not None
-        rows = [attributes.names.index(name) for name in names]
-        images = self.render(code, z_sem=moved)
-        todo = (moved != code.z_sem).any(1).nonzero()[:, 0]
-        for growth in GROWTH[1:]:
-            p = attributes.probabilities(self.encode(images[todo].clamp(-1, 1)))[:, rows]
-            todo = todo[~((p >= target_probability) if target_probability >= 0.5 else (p <= target_probability)).all(1)]
-            if not len(todo):
-                break
-            images[todo] = self.render(code[todo], z_sem=torch.lerp(code.z_sem[todo], moved[todo], growth))
-        return images
+        def render(indices: Tensor, z_sem: Tensor) -> Tensor:
+            return self.render(code[indices], z_sem=z_sem)
+
+        targets = dict.fromkeys(names, target_probability)
+        return self.attributes.reach_visibly(code.z_sem, targets, keep, render=render, encode=lambda x: self.encode(x.clamp(-1, 1)))
 
     @torch.no_grad()
     def sample_codes(
