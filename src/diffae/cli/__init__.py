@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from diffae.cli.bars import console
 from diffae.cli.codes import Encode, FitAttributes, Neighbours
+from diffae.cli.evaluation import Compare, Evaluate
 from diffae.cli.models import Import, Push, Weights
 from diffae.cli.pictures import Interpolate, Manipulate, Reconstruct, Sample, Vary
 from diffae.cli.training import Quickstart, Train, TrainPrior, defaults
@@ -27,6 +28,8 @@ COMMANDS = {
     "interpolate": Interpolate,
     "manipulate": Manipulate,
     "sample": Sample,
+    "evaluate": Evaluate,
+    "compare": Compare,
     "weights": Weights,
     "import": Import,
     "push": Push,

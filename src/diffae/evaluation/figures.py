@@ -13,6 +13,7 @@ from torch import Tensor
 
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.data.dataset import ImageSet
+from diffae.diffusion import DDIM
 from diffae.evaluation.probe import small_pixels
 from diffae.fitting import fit_few
 from diffae.pictures import scale_for, sheet
@@ -169,3 +170,11 @@ def edit_figures(ae: DiffusionAutoencoder, x: Tensor) -> list[Figure]:
     )
     picture = sheet(list(columns), scale=max(1, scale_for(x, 72)), names=[name.replace("_", " ") for name in names])
     return [Figure("edits", "Attributes are directions", text, picture)]
+
+
+def ddim_interpolation_figure(ddim: DDIM, x: Tensor) -> Figure:
+    weights = np.linspace(0, 1, 8).tolist()
+    frames = ddim.interpolate(x[:4], x[4:8], weights, steps=STEPS)
+    rows = [torch.cat([a[None], f, b[None]]) for a, f, b in zip(x[:4], frames, x[4:8], strict=False)]
+    text = "The same pairs through the plain DDIM, which has x_T alone to go along."
+    return Figure("ddim-interpolations", "From image to image without z_sem", text, sheet(rows, scale=scale_for(x)))

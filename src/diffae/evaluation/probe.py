@@ -9,7 +9,14 @@ from torch import Tensor
 def linear_probe(
     train: np.ndarray, train_labels: dict[str, np.ndarray], test: np.ndarray, test_labels: dict[str, np.ndarray]
 ) -> dict[str, float]:
-    """AUROC on the test features of a logistic regression (C = 0.1, standardised features) per binary attribute.
+    """The AUROC of `linear_scores`."""
+    return {name: score["auroc"] for name, score in linear_scores(train, train_labels, test, test_labels).items()}
+
+
+def linear_scores(
+    train: np.ndarray, train_labels: dict[str, np.ndarray], test: np.ndarray, test_labels: dict[str, np.ndarray]
+) -> dict[str, dict[str, float]]:
+    """What a logistic regression (C = 0.1, standardised features) knows of each binary attribute, on test features.
 
     Args:
         train: (n, d) features to fit on.
@@ -18,10 +25,11 @@ def linear_probe(
         test_labels: attribute -> (m,).
 
     Returns:
-        attribute -> AUROC. Attributes that are not binary, or have only one class on either side, are left out.
+        attribute -> `auroc` and `ap`, the average precision. Attributes that are not binary, or have only one class on either
+        side, are left out.
     """
     from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import roc_auc_score
+    from sklearn.metrics import average_precision_score, roc_auc_score
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
@@ -31,7 +39,8 @@ def linear_probe(
         if set(y[known]) != {0.0, 1.0} or set(test_labels[name][known_test]) != {0.0, 1.0}:
             continue
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000)).fit(train[known], y[known])
-        found[name] = float(roc_auc_score(test_labels[name][known_test], model.decision_function(test[known_test])))
+        predicted, true = model.decision_function(test[known_test]), test_labels[name][known_test]
+        found[name] = {"auroc": float(roc_auc_score(true, predicted)), "ap": float(average_precision_score(true, predicted))}
     return found
 
 

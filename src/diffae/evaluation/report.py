@@ -1,7 +1,5 @@
 """The page that a run ends with: what the autoencoder does with images that it has never seen, in pictures and numbers."""
 
-import base64
-import io
 import json
 import platform
 import time
@@ -19,6 +17,7 @@ from diffae.data.dataset import ImageSet
 from diffae.evaluation import figures
 from diffae.evaluation.figures import Encoded, Figure, Progress
 from diffae.evaluation.metrics import mse, psnr, ssim
+from diffae.evaluation.page import figure_html, html
 from diffae.evaluation.probe import linear_probe, principal_components
 from diffae.files import write_text
 from diffae.pictures import save_png
@@ -132,24 +131,6 @@ def _probes(data: ImageSet, train: Encoded, held: Encoded) -> dict[str, dict[str
 
 # Page ----------------------------------------------------------------------------------------------------------------
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #1b1f24; --paper: #fcfcfa; --line: #dcdcd6; --soft: #5d6470; --mark: #1f5fbf }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e6e3; --paper: #16181b; --line: #34383e; --soft: #9aa2ad; --mark: #7fb0ff }
-}
-body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-       max-width: 1060px; margin: 2.5rem auto; padding: 0 1.2rem }
-h1 { font-size: 1.7rem; margin-bottom: .2rem } h2 { font-size: 1.15rem; margin: 2.4rem 0 .3rem }
-p { max-width: 46rem; margin: .3rem 0 .8rem } .soft { color: var(--soft) }
-img { max-width: 100%; background: #fff; padding: 6px; border: 1px solid var(--line); border-radius: 4px; box-sizing: border-box }
-table { border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums }
-th, td { text-align: right; padding: .3rem .9rem; border-bottom: 1px solid var(--line) }
-th:first-child, td:first-child { text-align: left }
-th { font-weight: 600; color: var(--soft) } td.best { color: var(--mark); font-weight: 600 }
-code, pre { font: .9em ui-monospace, monospace }
-pre { border: 1px solid var(--line); border-radius: 4px; padding: .8rem 1rem; overflow-x: auto }
-"""
-
 
 def _page(config: RunConfig, run: Path, result: dict, drawn: list[Figure], notes: list[str]) -> str:
     h, w = config.model.image_size
@@ -158,32 +139,20 @@ def _page(config: RunConfig, run: Path, result: dict, drawn: list[Figure], notes
         f'<p class="soft">{escape(config.data.source)} at {h} x {w}, preset {escape(config.preset)}, '
         f"{result['images_seen']:,} images seen in training. Every image below was held out unless said otherwise. Measured on "
         f"{escape(result['machine'])}.</p>",
-        _figure(drawn[1]),
+        figure_html(drawn[1]),
         "<h2>How near the reconstructions come</h2>",
         f"<p>{result['n']} held-out images, on the [0, 1] scale; seed {result['seed']}. The floors need no autoencoder.</p>",
         _reconstruction_table(result["reconstruction"]),
-        *[_figure(f) for f in drawn[2:]],
+        *[figure_html(f) for f in drawn[2:]],
         _probe_section(result),
-        _figure(drawn[0]),
+        figure_html(drawn[0]),
         *[f"<p>{escape(note)}</p>" for note in notes],
         "<h2>What to do next</h2>",
         _next_steps(run),
         f'<p class="soft">Made by <code>diffae quickstart --out {escape(str(run))}</code> (diffae {diffae.__version__}) in '
         f"{result['seconds']:.0f} s after training. The same figures as JSON: report.json; the pictures as PNG: report/.</p>",
     ]
-    body = "\n".join(sections)
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>diffae report</title><style>{STYLE}</style></head><body>\n{body}\n</body></html>\n"
-    )
-
-
-def _figure(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.picture.save(buffer, "PNG")
-    source = base64.b64encode(buffer.getvalue()).decode()
-    alt = escape(f"{figure.title}. {figure.text}", quote=True)
-    return f'<h2>{escape(figure.title)}</h2><p>{escape(figure.text)}</p><img alt="{alt}" src="data:image/png;base64,{source}">'
+    return html("diffae report", sections)
 
 
 def _reconstruction_table(metrics: dict[str, dict[str, float]]) -> str:

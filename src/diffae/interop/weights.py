@@ -19,7 +19,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffae.attributes import Attributes
 from diffae.autoencoder import DiffusionAutoencoder, build
@@ -123,11 +123,16 @@ def is_stale(model: DiffusionAutoencoder, folder: Path) -> bool:
 
 def fingerprint(model: DiffusionAutoencoder) -> str:
     """Identifies the encoder's weights: codes, priors and attributes belong to one encoder."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(model.encoder.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return digest(model.encoder)
+
+
+def digest(module: nn.Module) -> str:
+    """Identifies weights."""
+    found = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(module.state_dict().items()):
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def _add_parts(model: DiffusionAutoencoder, config: dict[str, Any]) -> None:

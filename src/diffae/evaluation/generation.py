@@ -1,0 +1,175 @@
+"""Table 4: how near sampled images come to real ones, by Inception's features; and table 3, samples of a class from few labels."""
+
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffae import seeding
+from diffae.diffusion import DDIM
+from diffae.evaluation.bench import CONVENTION, Bench, Section
+from diffae.evaluation.figures import Figure
+from diffae.evaluation.results import Result
+from diffae.evaluation.statistics import Moments, frechet_distance, kernel_distance, precision_recall
+from diffae.fitting import fit_few
+from diffae.pictures import scale_for, sheet
+from diffae.prior import Prior
+
+GENERATION, FEWSHOT = "generation", "fewshot"
+
+
+def generation(bench: Bench) -> Section:
+    """FID, KID, precision and recall of samples: the priors, the plain DDIM, real images autoencoded, real images themselves."""
+    n, ddim = bench.num_inception, bench.ddim
+    x = bench.test(n)
+    if len(bench.data.train) < n:
+        raise ValueError(f"{n} real images to compare with were asked for, and there are {len(bench.data.train)}. Ask for fewer.")
+    real = cache(partial(_real_features, bench, bench.data.train[:n]))
+    results = compared(bench, GENERATION, "real, held out", real, lambda part: x[part.start : part.stop], num=n)
+    pictures: dict[str, Tensor] = {}
+    for steps in sorted({min(bench.steps), max(bench.steps)}):
+        makers: dict[str, Callable[[range], Tensor]] = {
+            f"diffae, prior {name}": partial(_sampled, bench, prior, steps) for name, prior in bench.priors.items()
+        }
+        makers["diffae, + autoencoding"] = partial(_autoencoded, bench, x, steps)
+        if ddim is not None:
+            makers["ddim"] = partial(_unconditional, bench, ddim, steps)
+        for model, make in makers.items():
+            results += compared(bench, GENERATION, model, real, make, num=n, steps=steps)
+            pictures[f"{model}, T = {steps}"] = make(range(8))
+    text = (
+        f"{n} images each against {n} training images; Inception features, {CONVENTION}. At so few images FID is mostly bias: "
+        "compare rows, mind the real images' own, and read KID, which has none. The paper used 50,000."
+    )
+    picture = sheet(list(pictures.values()), scale=scale_for(x), names=list(pictures))
+    figure = Figure("generation", "Samples", "The first eight images of each row of the table.", picture)
+    return Section(GENERATION, "Unconditional samples (table 4)", text, results, [figure])
+
+
+def fewshot(bench: Bench, attributes: Sequence[str], *, draws: int = 2) -> Section:
+    """FID between samples of a class, chosen with few labels, and real images of it; beside two baselines."""
+    ae, data, n = bench.ae, bench.data, bench.num_inception
+    bench.progress("Encoding images", 0, 1)
+    z = torch.cat([ae.encode(data.images(part)) for part in np.array_split(data.train, max(len(data.train) // 256, 1))])
+    assert ae.standardizer is not None
+    results = []
+    for name in attributes:
+        y = data.labels[name][data.train]
+        members = data.train[y == 1]
+        if len(members) < n or len(members) < 100:
+            raise ValueError(
+                f"Only {len(members)} training images show {name}; few-shot needs {max(n, 100)}. Ask for fewer images."
+            )
+        real = cache(partial(_real_features, bench, members[: 2 * n]))
+        for draw in range(draws):
+            rng = np.random.default_rng([bench.seed, draw])
+            positive, negative = rng.permutation(np.flatnonzero(y == 1)), rng.permutation(np.flatnonzero(y == 0))
+            unlabelled = np.setdiff1d(np.arange(len(y)), positive[:100])
+            few = fit_few(name, z[positive[:50]], z[negative[:50]], ae.standardizer)
+            pu = fit_few(name, z[positive[:100]], z[unlabelled], ae.standardizer, unlabelled=True)
+            makers: dict[str, Callable[[range], Tensor]] = {
+                "binary, 50 + 50": partial(_accepted, bench, few.probability(name), draw),
+                "positive-unlabelled, 100": partial(_accepted, bench, pu.probability(name), draw),
+                "naive: all real images": partial(_real, bench, rng.permutation(data.train)),
+                "the positives' z_sem again": partial(_decoded, bench, z[np.resize(positive[:50], n)], draw),
+            }
+            for model, make in makers.items():
+                results += compared(bench, FEWSHOT, model, real, make, num=n, steps=min(bench.steps), subject=name, draw=draw)
+    text = (
+        f"{n} samples of each class against up to {2 * n} real images of it, {draws} draws of the labels; Inception features, "
+        f"{CONVENTION}. The naive row takes real images of all classes for the class, which a majority class makes look good."
+    )
+    return Section(FEWSHOT, "Class-conditional samples from few labels (table 3)", text, over_draws(results))
+
+
+def compared(
+    bench: Bench,
+    suite: str,
+    model: str,
+    real: Callable[[], Float[Tensor, "m d"]],
+    make: Callable[[range], Tensor],
+    *,
+    num: int,
+    steps: int | None = None,
+    subject: str | None = None,
+    draw: int = 0,
+) -> list[Result]:
+    """FID, KID, precision and recall of what `make` makes, against real features."""
+
+    def measure() -> list[Result]:
+        what = ", ".join(str(part) for part in (f"{suite}: {model}", subject, steps and f"T = {steps}") if part)
+        made = torch.cat([bench.features(make(part)) for part in bench.batches(num, what)])
+        fid = frechet_distance(Moments.of(made), Moments.of(real()))
+        kid, spread = kernel_distance(made, real(), subsets=50, size=max(num // 2, 2), seed=bench.seed)
+        precision, recall = precision_recall(made, real())
+        values = {"fid": fid, "kid": kid, "precision": precision, "recall": recall}
+        detail = f"{bench.network('inception')[1]}; {CONVENTION}"
+        return [
+            Result(suite, model, name, value, num, steps, spread if name == "kid" else None, bench.seed, 0.0, subject, detail)
+            for name, value in values.items()
+        ]
+
+    key = {"suite": suite, "model": model, "n": num, "steps": steps, "seed": bench.seed, "subject": subject, "draw": draw}
+    return bench.store.get(key, measure)
+
+
+def over_draws(results: list[Result]) -> list[Result]:
+    """Rows that differ in the draw alone, as one with mean and standard deviation."""
+    groups: dict[tuple, list[Result]] = {}
+    for r in results:
+        groups.setdefault((r.suite, r.model, r.metric, r.steps, r.subject), []).append(r)
+    found = []
+    for same in groups.values():
+        values, first = np.array([r.value for r in same]), same[0]
+        spread = float(values.std(ddof=1)) if len(values) > 1 else first.spread
+        seconds = sum(r.seconds for r in same)
+        found.append(
+            Result(first.suite, first.model, first.metric, float(values.mean()), first.n, first.steps, spread, first.seed, seconds,
+                   first.subject, f"{len(values)} draws; {first.detail}")
+        )  # fmt: skip
+    return found
+
+
+def _sampled(bench: Bench, prior: Prior, steps: int, part: range) -> Tensor:
+    """Images of codes number `part` of a prior."""
+    ae = bench.ae
+    assert ae.standardizer is not None
+    z_sem = ae.standardizer.inverse(prior.sample(len(part), seed=bench.seed, start=part.start, steps=100))
+    return ae.decode_samples(z_sem, steps=steps, seed=seeding.mix(bench.seed, "samples", part.start))
+
+
+def _autoencoded(bench: Bench, x: Tensor, steps: int, part: range) -> Tensor:
+    """Images of real images' z_sem, with fresh x_T."""
+    z_sem = bench.ae.encode(x[part.start : part.stop])
+    return bench.ae.decode_samples(z_sem, steps=steps, seed=seeding.mix(bench.seed, "autoencoded", part.start))
+
+
+def _unconditional(bench: Bench, ddim: DDIM, steps: int, part: range) -> Tensor:
+    """Samples of the plain DDIM."""
+    return ddim.sample(len(part), steps=steps, seed=seeding.mix(bench.seed, "ddim", part.start))
+
+
+def _accepted(bench: Bench, probability: Callable[[Tensor], Tensor], draw: int, part: range) -> Tensor:
+    """Images of codes of the prior that a classifier accepted."""
+    seed = seeding.mix(bench.seed, "few", draw, part.start)
+    z_sem = bench.ae.sample_codes(len(part), seed=seed, accept=probability).z_sem
+    return bench.ae.decode_samples(z_sem, steps=min(bench.steps), seed=seed)
+
+
+def _decoded(bench: Bench, z_sem: Tensor, draw: int, part: range) -> Tensor:
+    """Images of these codes, with fresh x_T."""
+    seed = seeding.mix(bench.seed, "again", draw, part.start)
+    return bench.ae.decode_samples(z_sem[part.start : part.stop], steps=min(bench.steps), seed=seed)
+
+
+def _real(bench: Bench, indices: np.ndarray, part: range) -> Tensor:
+    """Real images."""
+    return bench.data.images(indices[part.start : part.stop])
+
+
+def _real_features(bench: Bench, indices: np.ndarray) -> Tensor:
+    """Inception's features of real images; computed when first needed."""
+    return bench.features(bench.data.images(indices))

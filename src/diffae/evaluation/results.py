@@ -1,0 +1,79 @@
+"""What was measured: rows that say how, and a store of them, so that an interrupted evaluation goes on where it stopped."""
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from diffae.files import write_text
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One measured number.
+
+    Attributes:
+        suite: the table or figure of the paper that it belongs to.
+        model: what was measured, such as `diffae, inferred x_T`.
+        metric: `mse`, `ssim`, `lpips`, `fid`, ...
+        value: the number.
+        n: number of images.
+        steps: network calls of the decoder, where they matter.
+        spread: standard deviation over draws or subsets, where there are several.
+        seed: of all that was drawn.
+        seconds: that it took to make and measure the images.
+        subject: what else tells this row from others: the attribute, the class.
+        detail: conventions and files that the number depends on.
+        each: the value of each image, where the number is their mean; for comparisons of the same images.
+    """
+
+    suite: str
+    model: str
+    metric: str
+    value: float
+    n: int
+    steps: int | None = None
+    spread: float | None = None
+    seed: int = 0
+    seconds: float = 0.0
+    subject: str | None = None
+    detail: str | None = None
+    each: list[float] | None = field(default=None, repr=False)
+
+
+class Store:
+    """Results on disk, one file a measurement, under a key that names everything that they depend on.
+
+    Args:
+        folder: where they are kept.
+        depends: what all results depend on: the models' weights, the images.
+    """
+
+    def __init__(self, folder: Path, depends: dict[str, Any]) -> None:
+        self.folder = folder
+        self.depends = depends
+
+    def get(self, key: dict[str, Any], measure: Callable[[], list[Result]]) -> list[Result]:
+        """The results of this key: those of an earlier evaluation, or measured now."""
+        text = json.dumps(self.depends | key, sort_keys=True)
+        file = self.folder / f"{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}.json"
+        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):  # A damaged file is measured anew.
+            return [Result(**row) for row in json.loads(file.read_text(encoding="utf-8"))["results"]]
+        started = time.monotonic()
+        results = measure()
+        seconds = round(time.monotonic() - started, 1)
+        rows = [asdict(r) | {"seconds": seconds, "value": _short(r.value), "each": _rounded(r.each)} for r in results]
+        write_text(file, json.dumps({"key": self.depends | key, "results": rows}) + "\n")
+        return [Result(**row) for row in rows]
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+def _rounded(each: list[float] | None) -> list[float] | None:
+    return None if each is None else [_short(v) for v in each]

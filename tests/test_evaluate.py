@@ -1,0 +1,283 @@
+"""The tables and figures of the paper, measured: what is in the rows, what is kept, and what is refused."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from diffae.autoencoder import build
+from diffae.config import DataConfig
+from diffae.data import prepare
+from diffae.evaluation import attributes, denoising, generation
+from diffae.evaluation import bench as bench_module
+from diffae.evaluation.bench import Bench, in_colour, number
+from diffae.evaluation.evaluate import SUITES, evaluate, table
+from diffae.evaluation.figures import Figure
+from diffae.evaluation.metrics import each_mse, each_ssim, mse
+from diffae.evaluation.page import figure_html, html, table_html, table_markdown
+from diffae.evaluation.paper import PUBLISHED
+from diffae.evaluation.results import Result, Store
+from diffae.fitting import fit_attributes
+from diffae.latents import Standardizer
+from diffae.prior import GaussianPrior
+
+
+class Means(nn.Module):
+    """Stands in for Inception: features that are quick to compute."""
+
+    def forward(self, x):
+        return nn.functional.adaptive_avg_pool2d(x, 2).flatten(1)
+
+
+@pytest.fixture
+def bench(tiny, make_images, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_module, "load_network", lambda name, weights: (Means(), "means.pt"))
+    data = prepare(DataConfig(source=str(make_images(320)), validation=0.1), size=(8, 8), channels=3)
+    red = data.images(range(320))[:, 0].mean((1, 2)).numpy()
+    data = replace(data, labels={"Red": (red > np.median(red)).astype(float)})
+    torch.manual_seed(0)
+    ae, ddim = build(tiny).eval(), build(replace(tiny, z_dim=None)).eval()
+    for p in [*ae.parameters(), *ddim.parameters()]:
+        p.data += 0.05 * torch.randn(p.shape)  # Fresh networks end in zeros, and predict nothing.
+    z = ae.encode(data.images(range(320)))
+    ae.standardizer = Standardizer.fit(z)
+    ae.prior = GaussianPrior(ae.z_dim).fit(ae.standardizer(z))
+    train, held = data.train, data.validation
+    ae.attributes, _ = fit_attributes(
+        z[train], {"Red": data.labels["Red"][train]}, held_z_sem=z[held], held_labels={"Red": data.labels["Red"][held]}
+    )
+    store = Store(tmp_path / "out" / "measured", {"model": "m"})
+    return Bench(
+        ae, data, store, lambda *a: None, ddim, {"gaussian": ae.prior}, num=12, num_inception=16, steps=(2, 4), batch_size=8
+    )
+
+
+def test_every_suite_ends_in_one_page_and_is_measured_once(bench, tmp_path, monkeypatch):
+    page = evaluate(bench, SUITES, tmp_path / "out", command="diffae evaluate <run>").read_text()
+    for words in ("tables 1 and 2", "figure 6", "table 4", "table 3", "What z_sem knows", "figures 3 to 5"):
+        assert words in page
+    assert "diffae evaluate &lt;run&gt;" in page
+    assert "paper: NVAE" in page
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    rows = [Result(**row) for row in found["results"]]
+    assert {r.suite for r in rows} == set(SUITES) - {"pictures"}
+    assert {(r.model, r.steps) for r in rows if r.suite == "reconstruction"} == {
+        *((m, s) for m in ("diffae, inferred x_T", "diffae, random x_T", "ddim") for s in (2, 4)),
+        ("diffae, z_sem alone (mean)", None),
+    }
+    assert all(r.n in (12, 16, 32) and np.isfinite(r.value) for r in rows if r.suite != "attributes")
+    assert (tmp_path / "out" / "tables.md").read_text().count("## ") == 5
+    assert {p.stem for p in (tmp_path / "out" / "pictures").iterdir()} >= {"denoising", "generation", "ddim-interpolations"}
+
+    monkeypatch.setattr(generation, "frechet_distance", None)
+    monkeypatch.setattr(bench_module, "each_mse", None)
+    again = evaluate(bench, ("reconstruction", "generation"), tmp_path / "out")
+    kept = [Result(**row) for row in json.loads((again.parent / "results.json").read_text())["results"]]
+    assert kept == [r for r in rows if r.suite in ("reconstruction", "generation")], "nothing was measured again"
+
+
+def test_an_interrupted_evaluation_goes_on(bench, tmp_path, monkeypatch):
+    inverted = []
+    reconstruct = bench.ae.reconstruct
+
+    def counted(x, *, steps):
+        inverted.append(steps)
+        if steps == 4 and len(inverted) < 5:
+            raise KeyboardInterrupt
+        return reconstruct(x, steps=steps)
+
+    monkeypatch.setattr(bench.ae, "reconstruct", counted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(bench, ("reconstruction",), tmp_path / "out")
+    assert inverted == [2, 2, 4]
+    inverted.append(0)
+    evaluate(bench, ("reconstruction",), tmp_path / "out")
+    assert inverted == [2, 2, 4, 0, 4, 4], "what was measured with 2 steps was kept"
+
+
+def test_a_row_is_the_mean_of_its_images(bench, tmp_path):
+    evaluate(bench, ("reconstruction",), tmp_path / "out")
+    x = bench.test(12)
+    row = bench.distances("reconstruction", "diffae, inferred x_T", x, lambda part: pytest.fail("made again"), steps=4)[0]
+    assert row.metric == "mse"
+    assert row.value == pytest.approx(np.mean(row.each), rel=1e-5)
+    assert row.value == pytest.approx(mse(torch.cat([bench.ae.reconstruct(p, steps=4) for p in x.split(8)]), x), rel=1e-4)
+    torch.testing.assert_close(torch.tensor(row.each).mean(), each_mse(bench.ae.reconstruct(x, steps=4), x).mean().float())
+
+
+def test_real_images_are_nearer_to_real_ones_than_noise_is(bench):
+    real = bench.features(bench.data.images(bench.data.train[:16]))
+    held = generation.compared(bench, "t", "held", lambda: real, lambda p: bench.test(16)[p.start : p.stop], num=16)
+    white = generation.compared(bench, "t", "white", lambda: real, lambda p: torch.ones(len(p), 3, 8, 8), num=16)
+    value = {(r.model, r.metric): r.value for r in [*held, *white]}
+    assert value["held", "fid"] < value["white", "fid"]
+    assert value["held", "kid"] < value["white", "kid"]
+    assert value["white", "precision"] == 0
+
+
+def test_draws_become_a_mean_and_a_spread():
+    rows = [Result("fewshot", "binary", "fid", v, 16, 2, subject="Red", seconds=1.0, detail="i") for v in (1.0, 3.0)]
+    (one,) = generation.over_draws(rows)
+    assert (one.value, one.spread, one.seconds, one.detail) == (2, pytest.approx(2**0.5), 2, "2 draws; i")
+
+
+def test_the_store_knows_what_results_depend_on(tmp_path):
+    store, other = Store(tmp_path, {"model": "a"}), Store(tmp_path, {"model": "b"})
+    rows = store.get({"n": 1}, lambda: [Result("s", "m", "mse", 1 / 3, 2, each=[0.1, 0.2])])
+    assert rows[0].value == 0.333333
+    assert store.get({"n": 1}, lambda: pytest.fail("measured again")) == rows
+    assert other.get({"n": 1}, lambda: [Result("s", "m", "mse", 2.0, 2)])[0].value == 2
+
+
+def test_tables_put_the_papers_rows_below(bench, tmp_path):
+    header, rows = table(generation.fewshot(bench, ["Red"]))
+    assert header == ["", "images", "FID", "KID", "precision", "recall"]
+    assert rows[0][0] == "binary, 50 + 50, Red, T = 2"
+    assert "±" in rows[0][2]
+    assert rows[-1][0].startswith("paper: D2C")
+
+
+def test_what_cannot_be_evaluated_is_said(bench, tmp_path):
+    with pytest.raises(ValueError, match=r"no suite table9. There are: reconstruction"):
+        evaluate(bench, ("table9",), tmp_path)
+    with pytest.raises(ValueError, match="1000 test images were asked for and 32 are held out"):
+        bench.test(1000)
+    with pytest.raises(ValueError, match="have 4 channels"):
+        in_colour(torch.zeros(1, 4, 8, 8))
+    bench.num_inception = 300
+    with pytest.raises(ValueError, match="300 test images were asked for"):
+        evaluate(bench, ("generation",), tmp_path)
+    with pytest.raises(ValueError, match="No attribute is fitted that enough"):
+        evaluate(bench, ("fewshot",), tmp_path)
+    bench.data = replace(bench.data, labels={})
+    with pytest.raises(ValueError, match="have no labels"):
+        evaluate(bench, ("attributes",), tmp_path)
+
+
+def test_a_few_positives_are_too_few_to_compare_with(bench):
+    rare = np.zeros(320)
+    rare[bench.data.train[:5]] = 1
+    bench.data = replace(bench.data, labels={"Rare": rare})
+    with pytest.raises(ValueError, match="Only 5 training images show Rare"):
+        generation.fewshot(bench, ["Rare"])
+
+
+def test_each_images_ssim_averages_to_that_of_all():
+    x, y = torch.rand(3, 3, 16, 16) * 2 - 1, torch.rand(3, 3, 16, 16) * 2 - 1
+    each = each_ssim(x, y)
+    assert each.shape == (3,)
+    assert each_ssim(x, x).tolist() == pytest.approx([1, 1, 1], abs=1e-5)
+    assert each[1] == pytest.approx(float(each_ssim(x[1:2], y[1:2])), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0.0, "0"), (6.07e-5, "6.07e-05"), (0.0123456, "0.0123"), (12.346, "12.35"), (float("inf"), "inf")]
+)
+def test_numbers_are_short(value, shown):
+    assert number(value) == shown
+
+
+def test_tables_are_the_same_in_markdown_and_html():
+    header, rows = ["", "MSE"], [["a < b", "0.5"]]
+    assert table_markdown(header, rows) == "|  | MSE |\n| --- | --: |\n| a < b | 0.5 |\n"
+    assert "<td>a &lt; b</td><td>0.5</td>" in table_html(header, rows)
+
+
+def test_a_page_needs_nothing_but_itself():
+    figure = Figure("one", "A <title>", "Words.", Image.new("RGB", (4, 4)))
+    page = html("t & t", [figure_html(figure)])
+    assert "<title>t &amp; t</title>" in page
+    assert "A &lt;title&gt;" in page
+    assert 'src="data:image/png;base64,' in page
+    assert "http" not in page
+    assert "<script" not in page
+
+
+def test_the_papers_numbers_are_the_papers():
+    value = {(p.suite, p.model, p.metric, p.steps): p.value for p in PUBLISHED}
+    assert value["reconstruction", "diffae, inferred x_T", "mse", 100] == 6.07e-5
+    assert value["reconstruction", "ddim", "lpips", 10] == 0.227
+    assert value["generation", "diffae, prior ddim", "fid", 100] == 10.55
+    assert value["fewshot", "naive: all real images (Non-Blond)", "fid", None] == 1.12
+    assert len(value) == len(PUBLISHED), "no row twice"
+
+
+def test_predicted_images_get_worse_with_noise(bench):
+    section = denoising.denoising(bench)
+    mses = [r.value for r in section.results if r.metric == "mse" and r.model.startswith("ddim")]
+    assert len(mses) == len(denoising.SHARES)
+    assert mses[-1] > mses[0]
+    assert [f.name for f in section.figures] == ["denoising", "denoising-plot"]
+
+
+def test_attribute_scores_are_of_held_out_images(bench):
+    section = attributes.attributes(bench)
+    value = {(r.model, r.metric, r.subject): r.value for r in section.results}
+    assert 0 <= value["z_sem", "auroc", "Red"] <= 1
+    assert value["16x16 pixels", "auroc", "Red"] > 0.9, "pixels know how red an image is"
+    assert value["z_sem", "ap", "mean"] == value["z_sem", "ap", "Red"] == value["z_sem", "ap", "weighted by positives"]
+    assert {r.n for r in section.results} == {32}
+
+
+@pytest.mark.parametrize("damage", ["", "{", '{"results": [{"other": 1}]}', "[]"])
+def test_a_damaged_result_is_measured_anew(tmp_path, damage):
+    store = Store(tmp_path, {})
+    store.get({"n": 1}, lambda: [Result("s", "m", "mse", 1.0, 2)])
+    (file,) = tmp_path.iterdir()
+    file.write_text(damage)
+    assert store.get({"n": 1}, lambda: [Result("s", "m", "mse", 3.0, 2)])[0].value == 3
+    assert store.get({"n": 1}, lambda: pytest.fail("measured again"))[0].value == 3
+
+
+def test_grey_images_are_measured_as_three_equal_channels(tiny, make_images, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_module, "load_network", lambda name, weights: (Means(), "means.pt"))
+    data = prepare(DataConfig(source=str(make_images(8)), validation=0.5), size=(8, 8), channels=1)
+    bench = Bench(build(replace(tiny, channels=1)), data, Store(tmp_path / "m", {}), lambda *a: None)
+    features = bench.features(data.images(range(4)))
+    assert features.shape == (4, 12)
+    torch.testing.assert_close(features[:, :4], features[:, 4:8])
+    assert in_colour(torch.zeros(1, 1, 8, 8)).shape == (1, 3, 8, 8)
+
+
+def test_features_are_those_of_images_as_files_hold_them(bench):
+    x = bench.test(2)
+    torch.testing.assert_close(bench.features(x + 0.3 / 127.5), bench.features(x))
+    torch.testing.assert_close(bench.features(x * 5), bench.features((x * 5).clamp(-1, 1)))
+
+
+def test_lpips_is_measured_where_images_are_large_enough(tiny, make_images, tmp_path, monkeypatch):
+    class Distance(nn.Module):
+        def forward(self, x_hat, x):
+            return (x_hat - x).abs().flatten(1).mean(1)
+
+    monkeypatch.setattr(bench_module, "load_network", lambda name, weights: (Distance(), f"{name}.pth"))
+    data = prepare(DataConfig(source=str(make_images(24, size=(32, 32))), validation=0.5), size=(32, 32), channels=3)
+    torch.manual_seed(0)
+    ae = build(replace(tiny, image_size=(32, 32))).eval()
+    bench = Bench(ae, data, Store(tmp_path / "m", {}), lambda *a: None, num=3, steps=(2,), batch_size=2)
+    x = bench.test(3)
+    rows = {r.metric: r for r in bench.distances("t", "grey", x, lambda part: torch.zeros(len(part), 3, 32, 32))}
+    assert set(rows) == {"mse", "ssim", "lpips"}
+    assert rows["lpips"].detail == "alexnet.pth"
+    assert rows["lpips"].value == pytest.approx(float(x.abs().mean()), rel=1e-4)
+    assert rows["mse"].value == pytest.approx(float(x.square().mean() / 4), rel=1e-4)
+
+
+def test_progress_names_what_is_measured(bench):
+    told = []
+    bench.progress = lambda what, done, total: told.append((what, done, total))
+    bench.distances("reconstruction", "half", bench.test(12), lambda part: bench.test(12)[part.start : part.stop] / 2, steps=7)
+    assert told == [("reconstruction: half, T = 7", 0, 12), ("reconstruction: half, T = 7", 8, 12)]
+
+
+def test_samples_do_not_depend_on_the_other_suites(bench, tmp_path):
+    evaluate(bench, ("generation",), tmp_path / "a")
+    first = json.loads((tmp_path / "a" / "results.json").read_text())["results"]
+    bench.store = Store(tmp_path / "fresh", {})
+    evaluate(bench, ("reconstruction", "generation"), tmp_path / "b")
+    second = [r for r in json.loads((tmp_path / "b" / "results.json").read_text())["results"] if r["suite"] == "generation"]
+    assert [(r["model"], r["value"]) for r in first] == [(r["model"], r["value"]) for r in second]
