@@ -12,10 +12,10 @@ from torch import nn
 from diffae.autoencoder import build
 from diffae.config import DataConfig
 from diffae.data import prepare
-from diffae.evaluation import attributes, denoising, generation
+from diffae.evaluation import attributes, denoising, generation, reconstruction
 from diffae.evaluation import bench as bench_module
 from diffae.evaluation.bench import Bench, in_colour, number
-from diffae.evaluation.evaluate import SUITES, evaluate, table
+from diffae.evaluation.evaluate import SUITES, _frequent, evaluate, table
 from diffae.evaluation.figures import Figure
 from diffae.evaluation.metrics import each_mse, each_ssim, mse
 from diffae.evaluation.page import figure_html, html, table_html, table_markdown
@@ -51,9 +51,9 @@ def bench(tiny, make_images, tmp_path, monkeypatch):
         z[train], {"Red": data.labels["Red"][train]}, held_z_sem=z[held], held_labels={"Red": data.labels["Red"][held]}
     )
     store = Store(tmp_path / "out" / "measured", {"model": "m"})
-    return Bench(
-        ae, data, store, lambda *a: None, ddim, {"gaussian": ae.prior}, num=12, num_inception=16, steps=(2, 4), batch_size=8
-    )
+    bench = Bench(ae, data, store, lambda *a: None, ddim=ddim, priors={"gaussian": ae.prior}, steps=(2, 4))
+    bench.num, bench.num_inception, bench.batch_size = 12, 16, 8
+    return bench
 
 
 def test_every_suite_ends_in_one_page_and_is_measured_once(bench, tmp_path, monkeypatch):
@@ -281,3 +281,58 @@ def test_samples_do_not_depend_on_the_other_suites(bench, tmp_path):
     evaluate(bench, ("reconstruction", "generation"), tmp_path / "b")
     second = [r for r in json.loads((tmp_path / "b" / "results.json").read_text())["results"] if r["suite"] == "generation"]
     assert [(r["model"], r["value"]) for r in first] == [(r["model"], r["value"]) for r in second]
+
+
+class Halves:
+    """The simplest autoencoder that can stand in a table: it keeps every other row."""
+
+    title = "halves, 96 values"
+
+    def encode(self, x):
+        return x[:, :, ::2].flatten(1)
+
+    def decode(self, z):
+        return z.unflatten(1, (3, 4, 8)).repeat_interleave(2, dim=2)
+
+
+def test_anything_that_encodes_and_decodes_can_stand_beside(bench, tmp_path):
+    bench.against = [Halves()]
+    evaluate(bench, ("reconstruction", "attributes"), tmp_path / "out")
+    rows = [Result(**row) for row in json.loads((tmp_path / "out" / "results.json").read_text())["results"]]
+    value = {(r.model, r.metric, r.subject): r.value for r in rows}
+    x = bench.test(12)
+    assert value["halves, 96 values", "mse", None] == pytest.approx(mse(x[:, :, ::2].repeat_interleave(2, dim=2), x), rel=1e-4)
+    assert 0 <= value["halves, 96 values", "auroc", "Red"] <= 1
+    bench.against = []
+    evaluate(bench, ("attributes",), tmp_path / "alone")
+    assert "halves" not in (tmp_path / "alone" / "tables.md").read_text(), "what is kept knows who stood beside"
+
+
+def test_the_best_known_frequent_attributes_are_sampled(bench):
+    labels = bench.data.labels["Red"]
+    bench.data = replace(bench.data, labels={"Red": labels, "Other": labels})
+    assert _frequent(bench) == ["Red"], "only what is fitted"
+    bench.num_inception = 200
+    with pytest.raises(ValueError, match="No attribute is fitted that enough training images show"):
+        _frequent(bench)
+
+
+def test_pictures_are_written_as_files_too(bench, tmp_path):
+    page = evaluate(bench, ("pictures",), tmp_path / "out").read_text()
+    names = {"variations", "swap", "interpolations", "ddim-interpolations", "edits"}
+    assert {p.stem for p in (tmp_path / "out" / "pictures").iterdir()} == names
+    assert page.count("<img") == len(names)
+    for name in names:
+        with Image.open(tmp_path / "out" / "pictures" / f"{name}.png") as picture:
+            assert min(picture.size) > 16
+    bench.ddim = None
+    evaluate(bench, ("pictures",), tmp_path / "alone")
+    assert {p.stem for p in (tmp_path / "alone" / "pictures").iterdir()} == names - {"ddim-interpolations"}
+
+
+def test_inferred_noise_comes_nearer_than_fresh_noise(bench, tmp_path):
+    """Also with networks that were never trained: what is inferred is of the image."""
+    section = reconstruction.reconstruction(bench)
+    value = {(r.model, r.steps): r.value for r in section.results if r.metric == "mse"}
+    assert value["diffae, inferred x_T", 4] < value["diffae, random x_T", 4]
+    assert value["ddim", 4] < value["diffae, random x_T", 4]

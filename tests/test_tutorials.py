@@ -67,13 +67,16 @@ def test_a_tutorial_runs_as_it_stands(tutorial, here, capsys):
             quick = ["--steps", "4"] if arguments[0] in ("manipulate", "interpolate", "vary", "sample") else []
             cli.main([*arguments, *quick])
             made += [a for a in arguments if a.endswith((".png", ".gif", ".parquet")) and "photos" not in a]
+            if arguments[0] in ("evaluate", "compare"):
+                pages = {"evaluate": "report.html", "compare": "compare.html"}
+                made.append(f"{arguments[arguments.index('--out') + 1]}/{pages[arguments[0]]}")
     assert made
     for name in made:
         assert (here / name).stat().st_size > 50, name
 
 
-def test_there_is_a_tutorial_for_each_of_the_four_things_one_does():
-    assert {p.stem for p in TUTORIALS.glob("*.md")} == {"encode", "manipulate", "interpolate", "sample"}
+def test_there_is_a_tutorial_for_each_of_the_things_one_does():
+    assert {p.stem for p in TUTORIALS.glob("*.md")} == {"encode", "manipulate", "interpolate", "sample", "evaluate"}
     assert all(len(p.read_text().splitlines()) < 70 for p in TUTORIALS.glob("*.md"))
 
 

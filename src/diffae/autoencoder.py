@@ -14,7 +14,7 @@ from torch import Tensor
 from diffae import seeding
 from diffae.attributes import Accepted, Attributes, rejection_sample
 from diffae.config import AutoencoderConfig, to_dict
-from diffae.diffusion import DDIM, ImageDiffusion, Solver
+from diffae.diffusion import DDIM, ImageDiffusion, ImageSolver
 from diffae.inversion import Code, Inversion, check_inversion
 from diffae.latents import Standardizer, lerp, slerp
 from diffae.nn import SemanticEncoder
@@ -66,7 +66,7 @@ class DiffusionAutoencoder(ImageDiffusion):
         z_sem: Float[Tensor, "n d"],
         *,
         steps: int = 100,
-        solver: Solver = "ddim",
+        solver: ImageSolver = "ddim",
         clamp: bool = True,
     ) -> Float[Tensor, "n c h w"]:
         """x_T: the noise that the DDIM, run backwards on z_sem, leaves of images in [-1, 1] (section 3.3, eq. 8).
@@ -90,7 +90,7 @@ class DiffusionAutoencoder(ImageDiffusion):
         x_T: Float[Tensor, "n c h w"] | None = None,
         *,
         steps: int = 100,
-        solver: Solver = "ddim",
+        solver: ImageSolver = "ddim",
         clamp: bool = True,
         seed: int = 0,
         generator: torch.Generator | None = None,
@@ -302,7 +302,7 @@ class DiffusionAutoencoder(ImageDiffusion):
         self,
         num: int,
         *,
-        prior_steps: int = 100,
+        prior_steps: int = 20,
         seed: int = 0,
         accept: Callable[[Tensor], Tensor] | None = None,
         max_proposals: int | None = None,
@@ -339,7 +339,7 @@ class DiffusionAutoencoder(ImageDiffusion):
         num: int = 1,
         *,
         steps: int = 100,
-        prior_steps: int = 100,
+        prior_steps: int = 20,
         accept: Callable[[Tensor], Tensor] | None = None,
         max_proposals: int | None = None,
         batch_size: int = 64,

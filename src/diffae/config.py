@@ -236,6 +236,42 @@ class PriorRunConfig(_InRange):
     """The training; it counts codes where others count images."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ComparatorConfig(_InRange):
+    """An autoencoder of another family, to compare with: the VAE of latent diffusion, or a VQ-VAE."""
+
+    kind: Literal["vae", "vq"] = "vae"
+    """`vae` is diffusers' AutoencoderKL (Rombach et al. 2022), `vq` its VQModel (van den Oord et al. 2017)."""
+    image_size: Annotated[tuple[int, int], Range(1)] = (32, 32)
+    """Height and width in pixels; each must be divisible by 2 ** halvings."""
+    channels: Count = 3
+    """Image channels."""
+    latent_channels: Count = 8
+    """Channels of the latent grid."""
+    halvings: Count = 2
+    """How often the grid is halved: its sides are those of the image, divided by 2 ** halvings."""
+    base_channels: Count = 32
+    """Channels at full resolution; each halving doubles them."""
+    codebook: Count = 512
+    """Entries of the codebook of `vq`."""
+    kl_weight: Annotated[float, Range(0)] = 1e-6
+    """Weight of the Kullback-Leibler divergence of `vae`, summed over the latents, beside the mean squared error."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ComparatorRunConfig(_InRange):
+    """One training run of an autoencoder of another family."""
+
+    preset: str = ""
+    """The preset that this run began from, for the reader."""
+    model: ComparatorConfig = ComparatorConfig()
+    """The autoencoder."""
+    data: DataConfig = DataConfig()
+    """The images."""
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    """The training."""
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """The configuration as plain JSON values."""
     return json.loads(json.dumps(dataclasses.asdict(config)))

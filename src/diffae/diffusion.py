@@ -27,7 +27,8 @@ from diffae.nn import UNet
 from diffae.schedule import Schedule, decoding_path, draw_timesteps, encoding_path
 from diffae.solvers import EpsModel, solve, to_eps, to_target
 
-Solver = Literal["ddim"]
+ImageSolver = Literal["ddim"]
+"""What images are decoded and inverted with."""
 
 
 class ImageDiffusion(nn.Module):
@@ -61,11 +62,11 @@ class ImageDiffusion(nn.Module):
         alpha, sigma = self.schedule.alpha_sigma(t.long(), like=x_t)
         return to_eps(self.config.prediction, output, x_t, alpha, sigma)
 
-    def _to_noise(self, x: Tensor, z_sem: Tensor | None, *, steps: int, solver: Solver, clamp: bool) -> Tensor:
+    def _to_noise(self, x: Tensor, z_sem: Tensor | None, *, steps: int, solver: ImageSolver, clamp: bool) -> Tensor:
         _check_solver(solver)
         return solve(self.eps_model(z_sem), self._check_images(x), encoding_path(self.schedule, steps), clamp=clamp)
 
-    def _to_image(self, x_T: Tensor, z_sem: Tensor | None, *, steps: int, solver: Solver, clamp: bool) -> Tensor:
+    def _to_image(self, x_T: Tensor, z_sem: Tensor | None, *, steps: int, solver: ImageSolver, clamp: bool) -> Tensor:
         _check_solver(solver)
         x_T = self._check_x_T(x_T, None if z_sem is None else len(z_sem))
         return solve(self.eps_model(z_sem), x_T, decoding_path(self.schedule, steps), clamp=clamp)
@@ -179,14 +180,14 @@ class DDIM(ImageDiffusion):
 
     @torch.no_grad()
     def invert(
-        self, x: Float[Tensor, "n c h w"], *, steps: int = 100, solver: Solver = "ddim", clamp: bool = True
+        self, x: Float[Tensor, "n c h w"], *, steps: int = 100, solver: ImageSolver = "ddim", clamp: bool = True
     ) -> Float[Tensor, "n c h w"]:
         """x_T of images: the DDIM run backwards. Arguments as in `DiffusionAutoencoder.invert`."""
         return self._to_noise(x, None, steps=steps, solver=solver, clamp=clamp)
 
     @torch.no_grad()
     def decode(
-        self, x_T: Float[Tensor, "n c h w"], *, steps: int = 100, solver: Solver = "ddim", clamp: bool = True
+        self, x_T: Float[Tensor, "n c h w"], *, steps: int = 100, solver: ImageSolver = "ddim", clamp: bool = True
     ) -> Float[Tensor, "n c h w"]:
         """Images of x_T. Arguments as in `DiffusionAutoencoder.decode`."""
         return self._to_image(x_T, None, steps=steps, solver=solver, clamp=clamp)

@@ -3,7 +3,17 @@
 from dataclasses import replace
 from typing import Any
 
-from diffae.config import AutoencoderConfig, EncoderConfig, PriorConfig, PriorRunConfig, RunConfig, TrainingConfig, UNetConfig
+from diffae.config import (
+    AutoencoderConfig,
+    ComparatorConfig,
+    ComparatorRunConfig,
+    EncoderConfig,
+    PriorConfig,
+    PriorRunConfig,
+    RunConfig,
+    TrainingConfig,
+    UNetConfig,
+)
 
 
 def _paper(size: int, unet: tuple[int, ...], encoder: tuple[int, ...], *, base: int, batch: int, images: int) -> RunConfig:
@@ -130,6 +140,27 @@ PRIOR_PRESETS: dict[str, PriorRunConfig] = {
         ),
     ),
 }
+
+
+def comparator(autoencoder: str, **model: Any) -> ComparatorRunConfig:
+    """An autoencoder of another family on the images of a preset: its size, its budget, and Adam at a constant 2e-4.
+
+    Args:
+        autoencoder: name of the preset to stand beside.
+        model: settings of `ComparatorConfig`.
+    """
+    base = preset(autoencoder)
+    training = replace(
+        base.training,
+        learning_rate=2e-4,
+        learning_rate_schedule="constant",
+        encoder_rate=1.0,
+        timesteps="uniform",
+        whitened_start=False,
+        adam_betas=(0.9, 0.999),
+    )
+    config = ComparatorConfig(image_size=base.model.image_size, channels=base.model.channels, **model)
+    return ComparatorRunConfig(preset=autoencoder, model=config, data=base.data, training=training)
 
 
 def preset(name: str) -> RunConfig:

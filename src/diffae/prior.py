@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from diffae import seeding
 from diffae.config import PriorConfig
 from diffae.nn.mlp import SkipMLP
-from diffae.schedule import Schedule, decoding_path, draw_timesteps
+from diffae.schedule import Schedule, draw_timesteps, log_snr_path
 from diffae.solvers import solve
 
 
@@ -102,7 +102,7 @@ class LatentPrior(nn.Module):
         eps = self.net(z_t, t)
         if self.gaussian is None:
             return eps
-        alpha, sigma = self.schedule.alpha_sigma(t.long(), like=z_t)
+        alpha, sigma = self.schedule.alpha_sigma(t, like=z_t)
         return eps + self.gaussian.eps(z_t, alpha, sigma)
 
     def loss(self, z: Float[Tensor, "n d"], seeds: Sequence[int]) -> Float[Tensor, ""]:
@@ -117,8 +117,10 @@ class LatentPrior(nn.Module):
         return (self.eps(self.schedule.add_noise(z, eps, t), t.to(z)) - eps).abs().mean()
 
     @torch.no_grad()
-    def sample(self, num: int, *, seed: int = 0, start: int = 0, steps: int = 100) -> Float[Tensor, "num d"]:
-        """Standardised codes drawn from the prior.
+    def sample(self, num: int, *, seed: int = 0, start: int = 0, steps: int = 20) -> Float[Tensor, "num d"]:
+        """Standardised codes drawn from the prior, by a solver of second order on evenly spaced log-SNR.
+
+        The authors' DDIM with 100 evenly spaced timesteps loses variance: of the axes along which codes vary little, a third.
 
         Args:
             num: number of codes.
@@ -127,7 +129,7 @@ class LatentPrior(nn.Module):
             steps: network calls.
         """
         z_T = seeding.normal(seeding.sample_seeds(num, seed, start=start), (self.config.z_dim,))
-        return solve(self.eps, z_T.to(self.net.out.weight), decoding_path(self.schedule, steps))
+        return solve(self.eps, z_T.to(self.net.out.weight), log_snr_path(self.schedule, steps), solver="dpmpp2m")
 
 
 Prior = LatentPrior | GaussianPrior

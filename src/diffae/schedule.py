@@ -35,8 +35,16 @@ class Schedule:
         return alpha * x_0 + sigma * eps
 
     def alpha_sigma(self, t: Tensor, *, like: Tensor) -> tuple[Tensor, Tensor]:
-        """alpha_t and sigma_t of integer timesteps t, in the type of `like` and shaped to multiply it."""
-        alpha_bar = self.alpha_bar.to(t.device)[t].reshape(-1, *[1] * (like.dim() - 1))
+        """alpha_t and sigma_t of timesteps t in 0..T-1, in the type of `like` and shaped to multiply it; between whole timesteps
+        log alpha_bar is interpolated."""
+        alpha_bar = self.alpha_bar.to(t.device)
+        if t.is_floating_point():
+            below = t.floor().long().clamp(0, self.T - 1)
+            logs = alpha_bar.log()
+            alpha_bar = torch.lerp(logs[below], logs[(below + 1).clamp(max=self.T - 1)], t.double() - below).exp()
+        else:
+            alpha_bar = alpha_bar[t]
+        alpha_bar = alpha_bar.reshape(-1, *[1] * (like.dim() - 1))
         return alpha_bar.sqrt().to(like), (1 - alpha_bar).sqrt().to(like)
 
 
@@ -101,3 +109,24 @@ def encoding_path(schedule: Schedule, steps: int) -> Path:
     t = torch.tensor(uniform_timesteps(schedule.T, steps))
     levels = torch.cat([schedule.alpha_bar[t], schedule.alpha_bar.new_zeros(1)])
     return Path(levels, t.double())
+
+
+def log_snr_path(schedule: Schedule, steps: int) -> Path:
+    """From noise to image, `steps` levels evenly spaced in lambda = log(alpha / sigma), the last of them t = 0, then alpha_bar = 1.
+
+    The spacing in which the probability-flow ODE changes about as much in each step (Lu et al. 2022, DPM-Solver).
+
+    Raises:
+        ValueError: fewer than two steps.
+    """
+    if steps < 2:
+        raise ValueError(f"The log-SNR spacing needs at least two steps, got {steps}.")
+    half_log_snr = 0.5 * (schedule.alpha_bar.log() - (-schedule.alpha_bar).log1p())
+    levels = torch.linspace(float(half_log_snr[-1]), float(half_log_snr[0]), steps, dtype=torch.float64)
+    # lambda falls with t: its inverse by interpolation in the table.
+    falling = half_log_snr.flip(0)
+    above = torch.searchsorted(falling, levels).clamp(1, schedule.T - 1)
+    share = ((levels - falling[above - 1]) / (falling[above] - falling[above - 1])).clamp(0, 1)
+    t = (schedule.T - 1) - (above - 1 + share)
+    alpha_bar, _ = schedule.alpha_sigma(t, like=levels)
+    return Path(torch.cat([alpha_bar.square(), alpha_bar.new_ones(1)]), t)

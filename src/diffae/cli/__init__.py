@@ -14,12 +14,13 @@ from diffae.cli.codes import Encode, FitAttributes, Neighbours
 from diffae.cli.evaluation import Compare, Evaluate
 from diffae.cli.models import Import, Push, Weights
 from diffae.cli.pictures import Interpolate, Manipulate, Reconstruct, Sample, Vary
-from diffae.cli.training import Quickstart, Train, TrainPrior, defaults
+from diffae.cli.training import Quickstart, Train, TrainComparator, TrainPrior, defaults
 
 COMMANDS = {
     "quickstart": Quickstart,
     "train": Train,
     "train-prior": TrainPrior,
+    "train-comparator": TrainComparator,
     "fit-attributes": FitAttributes,
     "encode": Encode,
     "neighbours": Neighbours,

@@ -36,6 +36,8 @@ class Evaluate:
     """Their labels, if they bring none."""
     ddim: str | None = None
     """A plain DDIM to compare with, trained on the same images (a preset that ends in -ddim)."""
+    against: tuple[Path, ...] = ()
+    """Runs of `diffae train-comparator` on the same images."""
     num: int = 500
     """Images of everything but FID and KID."""
     num_inception: int = 200
@@ -55,6 +57,7 @@ class Evaluate:
         from diffae.evaluation.bench import Bench
         from diffae.evaluation.evaluate import SUITES, evaluate
         from diffae.evaluation.results import Store
+        from diffae.interop import comparators
         from diffae.interop.weights import available_priors, digest
 
         ae = inputs.autoencoder(self.source)
@@ -69,14 +72,29 @@ class Evaluate:
             if ddim.image_shape != ae.image_shape:
                 raise ValueError(f"The DDIM makes images of {ddim.image_shape} and the autoencoder of {ae.image_shape}.")
             depends["ddim"] = digest(ddim)
+        against = [comparators.load(folder) for folder in self.against]
+        for folder, other in zip(self.against, against, strict=True):
+            if (other.config.channels, *other.config.image_size) != ae.image_shape:
+                raise ValueError(f"{folder} is of other images than the autoencoder, {ae.image_shape}.")
+            depends[f"against {folder.name}"] = digest(other)
         names = available_priors(Path(self.source))
         priors = {name: inputs.autoencoder(self.source, prior=name).prior for name in names} or {"saved": ae.prior}
         suites = SUITES if "all" in self.suite else self.suite
         with work_bar("Evaluating") as update:
             bench = Bench(
-                ae, data, Store(self.out / "measured", depends), update, ddim, {k: p for k, p in priors.items() if p is not None},
-                self.num, self.num_inception, self.steps, self.seed, weights=self.weights,
-            )  # fmt: skip
+                ae,
+                data,
+                Store(self.out / "measured", depends),
+                update,
+                ddim=ddim,
+                against=against,
+                priors={name: prior for name, prior in priors.items() if prior is not None},
+                num=self.num,
+                num_inception=self.num_inception,
+                steps=self.steps,
+                seed=self.seed,
+                weights=self.weights,
+            )
             page = evaluate(bench, suites, self.out, fewshot=self.fewshot, command=shlex.join(["diffae", *sys.argv[1:]]))
         print(f"Open {page}")
 

@@ -168,7 +168,7 @@ class Sample:
     """Which of the priors beside the model."""
     steps: int = 100
     """Network calls of the decoder."""
-    prior_steps: int = 100
+    prior_steps: int = 20
     """Network calls of the prior."""
     max_proposals: int | None = None
     """Bound on the codes drawn to find those of the class; by default 500 for each image."""

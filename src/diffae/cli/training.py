@@ -5,15 +5,15 @@ import dataclasses
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from diffae.cli import inputs
 from diffae.cli.bars import say, training_bar, warn, work_bar
 from diffae.cli.codes import fit
-from diffae.config import AutoencoderConfig, DataConfig, PriorConfig, RunConfig, TrainingConfig, read_json
-from diffae.presets import preset, prior_preset
+from diffae.config import AutoencoderConfig, ComparatorRunConfig, DataConfig, PriorConfig, RunConfig, TrainingConfig, read_json
+from diffae.presets import comparator, preset, prior_preset
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -138,6 +138,38 @@ class TrainPrior:
             print(f"{trained}: sample with `diffae sample {self.source}`.")
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainComparator:
+    """Train a VAE or VQ-VAE on the same images, to stand beside a diffusion autoencoder in `diffae evaluate --against`.
+
+    Example: diffae train-comparator avatars --beside avatars32 --kind vae --latent-channels 8 --images 24000 --out runs/vae
+    """
+
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
+    """The images: a folder, a zip, or the name `avatars`."""
+    out: Path
+    """The run directory."""
+    beside: str = DEFAULT_PRESET
+    """The preset whose image size and training it takes over."""
+    kind: Literal["vae", "vq"] = "vae"
+    """The VAE of latent diffusion (diffusers' AutoencoderKL), or a VQ-VAE (its VQModel)."""
+    latent_channels: int = 8
+    """Channels of the latent grid, whose sides are those of the image divided by 2 ** halvings."""
+    halvings: int = 2
+    """How often the grid is halved."""
+    images: int | None = None
+    """Budget in images seen; those of the autoencoder, to compare with."""
+    minutes: float | None = None
+    """Budget in minutes, in place of images."""
+    avatars: int = 6000
+    """Number of avatars, where the source is `avatars`."""
+
+    def run(self) -> None:
+        config = comparator(self.beside, kind=self.kind, latent_channels=self.latent_channels, halvings=self.halvings)
+        data = dataclasses.replace(config.data, source=self.source, avatars=self.avatars)
+        train(dataclasses.replace(config, data=data, training=_budget(config.training, self.minutes, self.images)), self.out)
+
+
 def defaults(command: type, name: str | None) -> Any:
     """The defaults of a command that trains, which are those of its preset; None for other commands."""
     if command is Train:
@@ -151,13 +183,14 @@ def defaults(command: type, name: str | None) -> Any:
     return None
 
 
-def train(asked: RunConfig, out: Path, *, first_look: bool = False) -> "ImageSet | None":
+def train(asked: RunConfig | ComparatorRunConfig, out: Path, *, first_look: bool = False) -> "ImageSet | None":
     """Trains or goes on with the run at `out`, showing how far it is. None if it was interrupted."""
     from diffae.data import prepare
+    from diffae.training.comparators import ComparatorSubject
     from diffae.training.run import create_accelerator, resolve
     from diffae.training.subjects import ImageSubject
 
-    config = resolve(asked, out)
+    config: RunConfig | ComparatorRunConfig = resolve(asked, out)
     accelerator = create_accelerator(config.training.precision)
     main_process = accelerator.is_main_process
     quiet = contextlib.nullcontext(lambda what, done, total: None)
@@ -170,10 +203,11 @@ def train(asked: RunConfig, out: Path, *, first_look: bool = False) -> "ImageSet
         say(f"{len(data.train):,} images to train on, {len(data.validation):,} held out, {h} x {w}, {config.training.precision}")
         if first_look and not (out / "checkpoints").is_dir():
             say(f"First picture: {_first_look(data, out)}")
-    if not show_training(ImageSubject(config, data), out, accelerator, what="images"):
+    subject = ImageSubject(config, data) if isinstance(config, RunConfig) else ComparatorSubject(config, data)
+    if not show_training(subject, out, accelerator, what="images"):
         return None
     if main_process:
-        say(f"Done: {out}. Load it with diffae.load({str(out)!r}).")
+        say(f"Done: {out}." + (f" Load it with diffae.load({str(out)!r})." if isinstance(config, RunConfig) else ""))
     return data if main_process else None
 
 

@@ -1,11 +1,13 @@
 """What a linear classifier of z_sem knows of each attribute: AUROC and average precision, beside pixels (0.925 in the paper)."""
 
 import numpy as np
+import torch
 
 from diffae.evaluation.bench import Bench, Section
 from diffae.evaluation.figures import Encoded
 from diffae.evaluation.probe import linear_scores, principal_components
 from diffae.evaluation.results import Result
+from diffae.interop.comparators import Autoencoder
 
 SUITE = "attributes"
 
@@ -19,11 +21,13 @@ def attributes(bench: Bench) -> Section:
 
     def measure() -> list[Result]:
         a, b = (Encoded.of(bench.ae, data, i, bench.progress) for i in (data.train, data.validation))
-        features = {
+        features: dict[str, tuple[np.ndarray, ...]] = {
             "z_sem": (a.z_sem.numpy(), b.z_sem.numpy()),
             "16x16 pixels": (a.pixels, b.pixels),
             "128 principal components of them": principal_components(a.pixels, b.pixels),
         }
+        for other in bench.against:
+            features[other.title] = tuple(_latents(bench, other, i) for i in (data.train, data.validation))
         found = []
         for model, (train, test) in features.items():
             bench.progress(f"Probing {model}", 0, 1)
@@ -39,9 +43,15 @@ def attributes(bench: Bench) -> Section:
                 ]
         return found
 
-    results = bench.store.get({"suite": SUITE, "seed": bench.seed}, measure)
+    results = bench.store.get({"suite": SUITE, "seed": bench.seed, "against": [o.title for o in bench.against]}, measure)
     text = (
         f"Logistic regressions (C = 0.1, standardised features) of {len(data.train):,} images, measured on {len(data.validation):,}"
         " held out. 0.5 is guessing. The autoencoder never saw a label."
     )
     return Section(SUITE, "What z_sem knows (section 5.3)", text, results)
+
+
+def _latents(bench: Bench, other: Autoencoder, indices: np.ndarray) -> np.ndarray:
+    """Another autoencoder's latents of some images."""
+    parts = np.array_split(indices, max(len(indices) // 128, 1))
+    return torch.cat([other.encode(bench.data.images(part)) for part in parts]).numpy()

@@ -1,7 +1,7 @@
 """What the suites of an evaluation share: the models, the images, the metric networks, and what was measured before."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from diffae.evaluation.metrics import each_mse, each_ssim
 from diffae.evaluation.networks import load_network
 from diffae.evaluation.perceptual import LEAST
 from diffae.evaluation.results import Result, Store
+from diffae.interop.comparators import Autoencoder
 from diffae.prior import Prior
 
 CONVENTION = "bilinear without antialiasing, x / 127.5 - 1, as pytorch-fid"
@@ -52,6 +53,7 @@ class Bench:
         store: earlier results.
         progress: told how far it is.
         ddim: the plain DDIM to compare with, if there is one.
+        against: autoencoders of other families to compare with.
         priors: of the autoencoder, by name.
         num: images of everything that no Inception sees.
         num_inception: images of what it does see.
@@ -66,6 +68,7 @@ class Bench:
     store: Store
     progress: Progress
     ddim: DDIM | None = None
+    against: Sequence[Autoencoder] = ()
     priors: dict[str, Prior] = field(default_factory=dict)
     num: int = 500
     num_inception: int = 200

@@ -134,7 +134,7 @@ def sample_figures(ae: DiffusionAutoencoder, data: ImageSet, train: Encoded) -> 
     """Samples beside real images; of a class, where fifty labels a side can be had. None without a prior."""
     if ae.prior is None or ae.standardizer is None:
         return []
-    real, made = data.images(data.train[:10]), ae.sample(20, steps=STEPS, prior_steps=50, seed=1)
+    real, made = data.images(data.train[:10]), ae.sample(20, steps=STEPS, seed=1)
     text = "Top row: training images. Below: z_sem drawn from the latent prior, x_T from noise."
     found = [Figure("samples", "New images", text, sheet([real, made[:10], made[10:]], scale=scale_for(real)))]
     rows: list[Tensor] = []
@@ -145,7 +145,7 @@ def sample_figures(ae: DiffusionAutoencoder, data: ImageSet, train: Encoded) -> 
         if set(np.unique(y[~np.isnan(y)])) != {0.0, 1.0} or min(len(positive), len(negative)) < 50 or len(rows) == 4:
             continue
         few = fit_few(name, train.z_sem[positive[:50]], train.z_sem[negative[:50]], ae.standardizer)
-        rows.append(ae.sample(8, steps=STEPS, prior_steps=50, accept=few.probability(name), seed=2))
+        rows.append(ae.sample(8, steps=STEPS, accept=few.probability(name), seed=2))
         names.append(name.replace("_", " "))
     if rows:
         text = "The same prior, and a classifier of 50 positive and 50 negative labels that chooses among its samples."

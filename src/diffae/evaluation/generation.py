@@ -137,7 +137,7 @@ def _sampled(bench: Bench, prior: Prior, steps: int, part: range) -> Tensor:
     """Images of codes number `part` of a prior."""
     ae = bench.ae
     assert ae.standardizer is not None
-    z_sem = ae.standardizer.inverse(prior.sample(len(part), seed=bench.seed, start=part.start, steps=100))
+    z_sem = ae.standardizer.inverse(prior.sample(len(part), seed=bench.seed, start=part.start))
     return ae.decode_samples(z_sem, steps=steps, seed=seeding.mix(bench.seed, "samples", part.start))
 
 

@@ -8,6 +8,7 @@ from diffae import seeding
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.diffusion import DDIM
 from diffae.evaluation.bench import Bench, Section
+from diffae.interop.comparators import Autoencoder
 
 SUITE = "reconstruction"
 
@@ -24,6 +25,8 @@ def reconstruction(bench: Bench) -> Section:
         fresh = partial(_with_fresh_noise, bench, x, steps)
         results += bench.distances(SUITE, "diffae, random x_T", x, fresh, steps=steps)
     results += bench.distances(SUITE, "diffae, z_sem alone (mean)", x, partial(_mean, bench.ae, x))
+    for other in bench.against:
+        results += bench.distances(SUITE, other.title, x, partial(_through_latents, other, x))
     text = (
         f"{len(x)} held-out images, on the [0, 1] scale (LPIPS: AlexNet, [-1, 1]). With inferred x_T both codes are used, with "
         "random x_T only z_sem. The paper trained on FFHQ and tested on CelebA-HQ, 128 x 128."
@@ -33,6 +36,10 @@ def reconstruction(bench: Bench) -> Section:
 
 def _through_both(model: DiffusionAutoencoder | DDIM, x: Tensor, steps: int, part: range) -> Tensor:
     return model.reconstruct(x[part.start : part.stop], steps=steps)
+
+
+def _through_latents(other: Autoencoder, x: Tensor, part: range) -> Tensor:
+    return other.decode(other.encode(x[part.start : part.stop]))
 
 
 def _with_fresh_noise(bench: Bench, x: Tensor, steps: int, part: range) -> Tensor:

@@ -69,7 +69,7 @@ def load_diffusion(source: str | Path) -> DiffusionAutoencoder | DDIM:
         folder = _from_hub(str(source))
     if (folder / "model").is_dir():
         folder = folder / "model"
-    config, tensors = _read(folder, FORMAT)
+    config, tensors = read_weights(folder, FORMAT)
     settings = from_dict(AutoencoderConfig, config.get("model"), path="model")
     model = build(settings)
     if isinstance(model, DiffusionAutoencoder):
@@ -102,7 +102,7 @@ def load_part(model: DiffusionAutoencoder, folder: Path, *, required: bool = Fal
 
     If the encoder has changed since, a warning says so and nothing is read; where it is required, that is an error.
     """
-    config, tensors = _read(folder, PART_FORMAT)
+    config, tensors = read_weights(folder, PART_FORMAT)
     if config["encoder"] != fingerprint(model):
         message = f"{folder} was fitted to z_sem of another encoder (an earlier state of this one, perhaps). Fit it again."
         if required:
@@ -118,7 +118,7 @@ def load_part(model: DiffusionAutoencoder, folder: Path, *, required: bool = Fal
 
 def is_stale(model: DiffusionAutoencoder, folder: Path) -> bool:
     """Whether a folder holds something that was fitted to z_sem of another encoder."""
-    return (folder / "config.json").is_file() and _read(folder, PART_FORMAT)[0]["encoder"] != fingerprint(model)
+    return (folder / "config.json").is_file() and read_weights(folder, PART_FORMAT)[0]["encoder"] != fingerprint(model)
 
 
 def fingerprint(model: DiffusionAutoencoder) -> str:
@@ -150,8 +150,13 @@ def _add_parts(model: DiffusionAutoencoder, config: dict[str, Any]) -> None:
         model.attributes = Attributes.from_config(config["attributes"], d)
 
 
-def _read(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The two files of a folder."""
+def read_weights(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The two files of a folder: what `config.json` says, and the tensors.
+
+    Raises:
+        FileNotFoundError: one of them is not there.
+        ValueError: one of them is damaged, or of another format.
+    """
     config_file, weights_file = folder / "config.json", folder / "model.safetensors"
     for file in (config_file, weights_file):
         if not file.is_file():

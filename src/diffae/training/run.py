@@ -23,12 +23,14 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from diffae import seeding
-from diffae.config import Precision, PriorRunConfig, RunConfig, TrainingConfig, differences, read_json, to_dict
+from diffae.config import ComparatorRunConfig, Precision, PriorRunConfig, RunConfig, TrainingConfig, differences, read_json, to_dict
 from diffae.files import write_text
 from diffae.training.health import Health
 from diffae.training.loop import HOLD, NonFiniteLoss, Step, training_steps
 from diffae.training.state import TrainingState, checkpoint_file, newest_checkpoint
 from diffae.training.subjects import Subject
+
+AnyRunConfig = RunConfig | PriorRunConfig | ComparatorRunConfig
 
 BUDGET = ("training.images", "training.minutes")
 """Settings that may change when a run goes on."""
@@ -38,7 +40,7 @@ BUDGET = ("training.images", "training.minutes")
 class Started:
     """Training is about to begin, or to go on."""
 
-    config: RunConfig | PriorRunConfig
+    config: AnyRunConfig
     images: int
 
 
@@ -73,7 +75,7 @@ class Finished:
     interrupted: bool
 
 
-R = TypeVar("R", RunConfig, PriorRunConfig)
+R = TypeVar("R", bound=AnyRunConfig)
 Event = Started | Stepped | Validated | Pictured | Finished
 
 
@@ -304,5 +306,5 @@ def _precision(asked: Precision) -> Precision:
     return "bfloat16" if torch.cpu.get_capabilities().get("amx_bf16") else "float32"
 
 
-def _write_config(out: Path, config: RunConfig | PriorRunConfig) -> None:
+def _write_config(out: Path, config: AnyRunConfig) -> None:
     write_text(out / "config.json", json.dumps(to_dict(config), indent=2) + "\n")

@@ -182,7 +182,7 @@ class PriorSubject:
     def draw(self, ema: nn.Module, file: Path) -> Path:
         """Images of fixed seeds, sampled by the prior as it is."""
         self.ae.prior = self._prior(ema)
-        x = self.ae.sample(16, steps=20, prior_steps=50, seed=self.config.training.seed)
+        x = self.ae.sample(16, steps=20, seed=self.config.training.seed)
         return save_png(sheet([x[:8], x[8:]], scale=scale_for(x)), file)
 
     def save(self, ema: nn.Module, folder: Path, images: int) -> None:
