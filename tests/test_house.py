@@ -32,6 +32,7 @@ EXTRAS = {
     "python_avatars",
     "resvg_py",
     "pyarrow",
+    "lmdb",
     "diffusers",
 }
 

@@ -144,9 +144,10 @@ class DataConfig(_InRange):
     """How image files become tensors, and which are held out."""
 
     source: str = ""
-    """A folder, a zip, or the name `avatars`."""
+    """A folder, a zip, an LMDB (the authors', or LSUN's), or the name `avatars`."""
     labels: str | None = None
-    """A label table (CSV or Parquet) with a `file` column; None looks for `labels.csv` beside the images."""
+    """A label table (CSV or Parquet) with a `file` column, or annotations in CelebA's format (.txt); None looks for `labels.csv`
+    beside the images."""
     crop: Crop = "center"
     """Named crop before resizing: the largest centred box of the target's shape, none, or a data set's own."""
     flip: bool = True

@@ -117,7 +117,7 @@ def read_image(
         raise UnusableImage(f"is damaged or cut short ({error})") from None
     _check_size(image.width, image.height, size)
     box = CROPS[crop](image.width, image.height, size[1] / size[0])
-    image = image.resize((size[1], size[0]), Image.Resampling.LANCZOS, box=box)
+    image = _resized(image, size, box)
     array = np.asarray(image)
     if deep:
         array = np.clip(np.rint(array), 0, 65535).astype(np.uint16)
@@ -180,10 +180,19 @@ def _read_array(content: bytes, *, size: tuple[int, int], channels: int, crop: C
         raise UnusableImage(f"has type {array.dtype}: give uint8, uint16 or floating-point values in [-1, 1]")
     _check_size(array.shape[2], array.shape[1], size)
     box = CROPS[crop](array.shape[2], array.shape[1], size[1] / size[0])
-    resize = [Image.fromarray(band).resize((size[1], size[0]), Image.Resampling.LANCZOS, box=box) for band in scaled]
+    resize = [_resized(Image.fromarray(band), size, box) for band in scaled]
     return np.clip(np.rint(np.stack([np.asarray(band) for band in resize])), 0, np.iinfo(kind).max).astype(kind)
 
 
 def _check_size(width: int, height: int, size: tuple[int, int]) -> None:
     if width * 4 < size[1] or height * 4 < size[0]:
         raise UnusableImage(f"is only {width} x {height} pixels, less than a quarter of the training size {size[1]} x {size[0]}")
+
+
+def _resized(image: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float]) -> Image.Image:
+    """A box of an image at this height and width."""
+    if all(float(edge).is_integer() for edge in box):
+        # Cut out first: resizing a box looks at pixels beyond its edge.
+        left, top, right, bottom = map(int, box)
+        image, box = image.crop((left, top, right, bottom)), (0, 0, right - left, bottom - top)
+    return image.resize((size[1], size[0]), Image.Resampling.LANCZOS, box=box)

@@ -34,7 +34,8 @@ def load_labels(path: Path, names: Sequence[str]) -> Labels:
 
     Args:
         path: a .csv or .parquet file with a `file` column (path relative to the data) and a column per attribute: a
-            number, or empty for unknown. A column `group` names what belongs together when data is split.
+            number, or empty for unknown. A column `group` names what belongs together when data is split. A .txt file is taken
+            for annotations in the format of CelebA and CelebA-HQ.
         names: the images' paths.
 
     Raises:
@@ -43,7 +44,8 @@ def load_labels(path: Path, names: Sequence[str]) -> Labels:
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no label table {path}.")
-    rows = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
+    readers = {".parquet": _read_parquet, ".txt": _read_celeba}
+    rows = readers.get(path.suffix.lower(), _read_csv)(path)
     if not rows or "file" not in rows[0]:
         columns = ", ".join(map(repr, rows[0])) if rows else "none"
         raise ValueError(
@@ -82,6 +84,27 @@ def write_labels(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 def _read_csv(path: Path) -> list[dict[str, Any]]:
     with path.open(newline="", encoding="utf-8-sig") as file:
         return list(csv.DictReader(file))
+
+
+def _read_celeba(path: Path) -> list[dict[str, Any]]:
+    """`list_attr_celeba.txt`, `CelebAMask-HQ-attribute-anno.txt`: the number of images, the attributes, then a line an image with
+    1 or -1 for each.
+
+    Raises:
+        ValueError: another format; the message names the line.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines()
+    if len(lines) < 3 or not lines[0].strip().isdecimal():
+        raise ValueError(f"{path} is no table of annotations in CelebA's format: its first line is not the number of images.")
+    attributes, rows = lines[1].split(), []
+    for i, line in enumerate(lines[2:], start=3):
+        file, *values = line.split() or [""]
+        if not file:
+            continue
+        if len(values) != len(attributes) or not set(values) <= {"1", "-1"}:
+            raise ValueError(f"{path}, line {i}: expected a file and {len(attributes)} values of 1 or -1, got {line[:60]!r}.")
+        rows.append({"file": file} | {a: int(v == "1") for a, v in zip(attributes, values, strict=True)})
+    return rows
 
 
 def _read_parquet(path: Path) -> list[dict[str, Any]]:

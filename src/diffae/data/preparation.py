@@ -77,7 +77,7 @@ def prepare(config: DataConfig, *, size: tuple[int, int], channels: int, progres
 
 def _key(source: Source, config: DataConfig, size: tuple[int, int], channels: int) -> int:
     """Identifies the files and what is made of them."""
-    return seeding.mix("pixels-1", source.fingerprint, *size, channels, config.crop, *config.background)
+    return seeding.mix("pixels-2", source.fingerprint, *size, channels, config.crop, *config.background)
 
 
 def _decoded(

@@ -1,4 +1,4 @@
-"""Where image files come from: a folder or a zip, listed by path and read one at a time."""
+"""Where image files come from: a folder, a zip or an LMDB, listed by path and read one at a time."""
 
 import hashlib
 import zipfile
@@ -48,22 +48,68 @@ class Zip:
         return self.archive.read(name)
 
 
-Source = Folder | Zip
+class Lmdb:
+    """All images in an LMDB; the attributes are those of `Folder`.
+
+    Two layouts are known. The authors' of diffusion autoencoders has keys such as `256-00012`, by resolution and number, and
+    `length`; its images are named by their number, `12.jpg`, as CelebA-HQ's annotations name them, in the largest resolution that
+    there is. Any other, such as LSUN's, has an image a key, and images have their keys' names.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import lmdb
+        except ImportError:
+            raise ImportError(f"Reading {path} needs lmdb: pip install 'diffae[data]'.") from None
+        try:
+            self.environment = lmdb.open(
+                str(path), subdir=path.is_dir(), readonly=True, lock=False, readahead=False, max_readers=32
+            )
+            with self.environment.begin() as transaction:
+                keys = [bytes(key) for key in transaction.cursor().iternext(values=False)]
+        except lmdb.Error as error:
+            raise ValueError(f"{path} is no readable LMDB ({error}). It may be cut short: copy it again.") from None
+        self.keys = _by_number(keys) if b"length" in keys else {key.decode("utf-8", "backslashreplace"): key for key in keys}
+        self.names = list(self.keys)
+        self.others = 0
+        file = path / "data.mdb" if path.is_dir() else path
+        self.fingerprint = _digest([*self.names, f"{file.stat().st_size} {file.stat().st_mtime_ns}"])
+
+    def read(self, name: str) -> bytes:
+        """The image's bytes; may be called from several threads."""
+        with self.environment.begin() as transaction:
+            image = transaction.get(self.keys[name])
+        if image is None:
+            raise OSError(f"{name} is no longer there")
+        return bytes(image)
+
+
+def _by_number(keys: list[bytes]) -> dict[str, bytes]:
+    """The names of the authors' layout, in the order of their numbers."""
+    parts = [key.decode().partition("-") for key in keys if key != b"length"]
+    largest = max((int(resolution) for resolution, _, _ in parts), default=0)
+    numbers = sorted(((int(number), number) for resolution, _, number in parts if int(resolution) == largest))
+    return {f"{i}.jpg": f"{largest}-{number}".encode() for i, number in numbers}
+
+
+Source = Folder | Zip | Lmdb
 """Image files by name."""
 
 
 def open_source(path: Path) -> Source:
-    """The images of a folder or zip.
+    """The images of a folder, a zip, or an LMDB (a folder with a data.mdb, or such a file itself).
 
     Raises:
         FileNotFoundError: there is nothing at that path.
-        ValueError: neither folder nor zip, or no image file in it.
+        ValueError: none of these, or no image in it.
+        ImportError: an LMDB, and the package lmdb is not installed.
     """
     if not path.exists():
         raise FileNotFoundError(f"There is no {path}. Give a folder of images, a zip of images, or the name `avatars`.")
-    if path.is_file() and path.suffix.lower() != ".zip":
+    if path.is_file() and path.suffix.lower() not in (".zip", ".mdb", ".lmdb"):
         raise ValueError(f"{path} is neither a folder nor a .zip. Give a folder of images, a zip of images, or the name `avatars`.")
-    source = Folder(path) if path.is_dir() else Zip(path)
+    is_lmdb = (path / "data.mdb").is_file() or (path.suffix.lower() in (".mdb", ".lmdb") and path.is_file())
+    source = Lmdb(path) if is_lmdb else Folder(path) if path.is_dir() else Zip(path)
     if not source.names:
         found = f"{source.others} other files" if source.others else "no files at all"
         raise ValueError(f"There are no images in {path}: it holds {found}. Any format that Pillow reads will do, nested or not.")
