@@ -3,10 +3,14 @@
 import os
 import tempfile
 
+import hypothesis
 import pytest
 from jaxtyping import install_import_hook
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Machines are shared: how long an example takes says nothing.
+hypothesis.settings.register_profile("shared", deadline=None)
+hypothesis.settings.load_profile("shared")
 # Each test has a cache of its own (below); this one is for what modules share.
 os.environ["DIFFAE_CACHE"] = tempfile.mkdtemp(prefix="diffae-tests-")
 

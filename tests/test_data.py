@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -328,7 +328,6 @@ def test_very_few_images_still_leave_one_to_validate():
         split(["a"], None, 1.0)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 50), st.integers(0, 500), st.integers(0, 3))
 def test_any_position_of_the_run_is_known_without_the_ones_before(num, position, seed):
     indices = np.arange(num) * 2

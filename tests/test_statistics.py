@@ -31,7 +31,7 @@ def test_the_frechet_distance_is_that_of_scipys_matrix_square_root(n, m):
 
 
 @given(cuts=st.lists(st.integers(1, 99), min_size=0, max_size=5, unique=True))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_moments_of_parts_add_up_to_those_of_the_whole(cuts):
     a = features(100)
     edges = [0, *sorted(cuts), 100]
