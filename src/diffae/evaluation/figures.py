@@ -115,8 +115,9 @@ def variation_figure(ae: DiffusionAutoencoder, x: Tensor) -> Figure:
 
 def interpolation_figure(ae: DiffusionAutoencoder, x: Tensor) -> Figure:
     weights = np.linspace(0, 1, 8).tolist()
-    frames = ae.interpolate(x[:4], x[4:8], weights, steps=STEPS)
-    rows = [torch.cat([a[None], f, b[None]]) for a, f, b in zip(x[:4], frames, x[4:8], strict=False)]
+    half = min(4, len(x) // 2)
+    frames = ae.interpolate(x[:half], x[half : 2 * half], weights, steps=STEPS)
+    rows = [torch.cat([a[None], f, b[None]]) for a, f, b in zip(x[:half], frames, x[half : 2 * half], strict=True)]
     text = "Between the originals at both ends: z_sem on a straight line, x_T on the sphere."
     return Figure("interpolations", "From image to image", text, sheet(rows, scale=scale_for(x)))
 
@@ -174,7 +175,8 @@ def edit_figures(ae: DiffusionAutoencoder, x: Tensor) -> list[Figure]:
 
 def ddim_interpolation_figure(ddim: DDIM, x: Tensor) -> Figure:
     weights = np.linspace(0, 1, 8).tolist()
-    frames = ddim.interpolate(x[:4], x[4:8], weights, steps=STEPS)
-    rows = [torch.cat([a[None], f, b[None]]) for a, f, b in zip(x[:4], frames, x[4:8], strict=False)]
+    half = min(4, len(x) // 2)
+    frames = ddim.interpolate(x[:half], x[half : 2 * half], weights, steps=STEPS)
+    rows = [torch.cat([a[None], f, b[None]]) for a, f, b in zip(x[:half], frames, x[half : 2 * half], strict=True)]
     text = "The same pairs through the plain DDIM, which has x_T alone to go along."
     return Figure("ddim-interpolations", "From image to image without z_sem", text, sheet(rows, scale=scale_for(x)))
