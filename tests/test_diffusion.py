@@ -177,7 +177,7 @@ def test_an_edit_grows_until_the_picture_shows_the_attribute_and_no_further(ae, 
     original = DiffusionAutoencoder.render
 
     def render(self, code, *, z_sem=None):
-        rendered.append(z_sem)
+        rendered.append(z_sem.clone())
         return original(self, code, z_sem=z_sem)
 
     monkeypatch.setattr(DiffusionAutoencoder, "render", render)
