@@ -1,7 +1,7 @@
 """Figure 6: what one network call predicts of the image, with and without z_sem, from more and more noise."""
 
-import io
 from functools import partial
+from typing import Any
 
 import torch
 from PIL import Image
@@ -11,7 +11,8 @@ from diffae import seeding
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.diffusion import ImageDiffusion
 from diffae.evaluation.bench import Bench, Section
-from diffae.evaluation.figures import Figure
+from diffae.evaluation.figures import Figure, plotted
+from diffae.evaluation.results import Result
 from diffae.pictures import scale_for, sheet
 
 SUITE = "denoising"
@@ -26,7 +27,8 @@ def denoising(bench: Bench) -> Section:
     times = [min(round(share * T), T - 1) for share in SHARES]
     models: dict[str, ImageDiffusion] = {"diffae, z_sem": bench.ae} | ({"ddim": bench.ddim} if bench.ddim is not None else {})
     one = [range(i % len(x), i % len(x) + 1) for i in range(len(times))]
-    results, rows = [], {}
+    results: list[Result] = []
+    rows = {}
     for model, network in models.items():
         for t in times:
             make = partial(predicted, network, x, t, bench.seed)
@@ -62,20 +64,12 @@ def predicted(model: ImageDiffusion, x: Tensor, t: int, seed: int, part: range) 
     return ((x_t - sigma * model.eps_model(z_sem)(x_t, t_all.to(x))) / alpha).clamp(-1, 1)
 
 
-def _plot(results, times: list[int], models: list[str]) -> Image.Image:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
+def _plot(results: list[Result], times: list[int], models: list[str]) -> Image.Image:
     value = {r.model: r.value for r in results if r.metric == "mse"}
-    figure, axes = plt.subplots(figsize=(8, 3.2), dpi=160, layout="constrained")
-    for model, color in zip(models, ("#1f5fbf", "#d9722e"), strict=False):
-        axes.semilogy(times, [value[f"{model}, t = {t}"] for t in times], "o-", color=color, markersize=4, label=model)
-    axes.set(xlabel="t", ylabel="MSE of the predicted image")
-    axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    plt.close(figure)
-    return Image.open(buffer).convert("RGB")
+
+    def draw(axes: Any) -> None:
+        for model, color in zip(models, ("#1f5fbf", "#d9722e"), strict=False):
+            axes.semilogy(times, [value[f"{model}, t = {t}"] for t in times], "o-", color=color, markersize=4, label=model)
+        axes.set(xlabel="t", ylabel="MSE of the predicted image")
+
+    return plotted(draw)

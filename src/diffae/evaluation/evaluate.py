@@ -95,7 +95,7 @@ def _section(bench: Bench, suite: str, fewshot: Sequence[str]) -> Section:
                 figures.variation_figure(bench.ae, x),
                 figures.swap_figure(bench.ae, x, bench.ae.encode(x)),
                 figures.interpolation_figure(bench.ae, x),
-                *([figures.ddim_interpolation_figure(bench.ddim, x)] if bench.ddim is not None else []),
+                *([figures.interpolation_figure(bench.ddim, x)] if bench.ddim is not None else []),
                 *figures.edit_figures(bench.ae, x),
             ]
             return Section(suite, "Variation, interpolation, manipulation (figures 3 to 5)", "", [], drawn)

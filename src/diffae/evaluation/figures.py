@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,32 +59,41 @@ class Encoded:
         return cls(torch.cat(codes), np.concatenate(pixels) if pixels else np.empty((0, 1)))
 
 
-def loss_curve(run: Path) -> Figure:
+def plotted(draw: Callable[[Any], None]) -> Image.Image:
+    """A plot, of what `draw` draws into the axes."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    train = [(m["images"], m["loss"]) for m in lines if "loss" in m]
-    held = [(m["images"], m["validation/loss"], m["validation/shuffled_loss"]) for m in lines if "validation/loss" in m]
     figure, axes = plt.subplots(figsize=(8, 3.2), dpi=160, layout="constrained")
-    axes.plot(*zip(*train, strict=True), color="#b8c4d6", linewidth=0.8, label="training, one batch each")
-    if held:
-        images, loss, shuffled = zip(*held, strict=True)
-        axes.plot(images, loss, "o-", color="#1f5fbf", markersize=3, label="held out")
-        axes.plot(images, shuffled, "o-", color="#d9722e", markersize=3, label="held out, z_sem of another image")
-        axes.set_ylim(0, max(shuffled) * 1.15)
-    axes.set(xlabel="images seen", ylabel="loss")
+    draw(axes)
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     plt.close(figure)
+    return Image.open(buffer).convert("RGB")
+
+
+def loss_curve(run: Path) -> Figure:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    train = [(m["images"], m["loss"]) for m in lines if "loss" in m]
+    held = [(m["images"], m["validation/loss"], m["validation/shuffled_loss"]) for m in lines if "validation/loss" in m]
+
+    def draw(axes: Any) -> None:
+        axes.plot(*zip(*train, strict=True), color="#b8c4d6", linewidth=0.8, label="training, one batch each")
+        if held:
+            images, loss, shuffled = zip(*held, strict=True)
+            axes.plot(images, loss, "o-", color="#1f5fbf", markersize=3, label="held out")
+            axes.plot(images, shuffled, "o-", color="#d9722e", markersize=3, label="held out, z_sem of another image")
+            axes.set_ylim(0, max(shuffled) * 1.15)
+        axes.set(xlabel="images seen", ylabel="loss")
+
     text = (
         "The gap between the two lower curves is what z_sem tells the decoder. If they lay on each other, z_sem would not be used."
     )
-    return Figure("loss", "Training", text, Image.open(buffer).convert("RGB"))
+    return Figure("loss", "Training", text, plotted(draw))
 
 
 def reconstruction_figure(x: Tensor, made: list[Tensor]) -> Figure:
@@ -113,13 +123,16 @@ def variation_figure(ae: DiffusionAutoencoder, x: Tensor) -> Figure:
     return Figure("variations", "One z_sem, many x_T", text, sheet(rows, scale=scale_for(x)))
 
 
-def interpolation_figure(ae: DiffusionAutoencoder, x: Tensor) -> Figure:
-    weights = np.linspace(0, 1, 8).tolist()
+def interpolation_figure(model: DiffusionAutoencoder | DDIM, x: Tensor) -> Figure:
     half = min(4, len(x) // 2)
-    frames = ae.interpolate(x[:half], x[half : 2 * half], weights, steps=STEPS)
-    rows = [torch.cat([a[None], f, b[None]]) for a, f, b in zip(x[:half], frames, x[half : 2 * half], strict=True)]
+    first, second = x[:half], x[half : 2 * half]
+    frames = model.interpolate(first, second, np.linspace(0, 1, 8).tolist(), steps=STEPS)
+    picture = sheet([torch.cat([a[None], f, b[None]]) for a, f, b in zip(first, frames, second, strict=True)], scale=scale_for(x))
+    if isinstance(model, DDIM):
+        text = "The same pairs through the plain DDIM, which has x_T alone to go along."
+        return Figure("ddim-interpolations", "From image to image without z_sem", text, picture)
     text = "Between the originals at both ends: z_sem on a straight line, x_T on the sphere."
-    return Figure("interpolations", "From image to image", text, sheet(rows, scale=scale_for(x)))
+    return Figure("interpolations", "From image to image", text, picture)
 
 
 def neighbour_figure(data: ImageSet, x: Tensor, z_sem: Tensor, train: Encoded) -> Figure:
@@ -171,12 +184,3 @@ def edit_figures(ae: DiffusionAutoencoder, x: Tensor) -> list[Figure]:
     )
     picture = sheet(list(columns), scale=max(1, scale_for(x, 72)), names=[name.replace("_", " ") for name in names])
     return [Figure("edits", "Attributes are directions", text, picture)]
-
-
-def ddim_interpolation_figure(ddim: DDIM, x: Tensor) -> Figure:
-    weights = np.linspace(0, 1, 8).tolist()
-    half = min(4, len(x) // 2)
-    frames = ddim.interpolate(x[:half], x[half : 2 * half], weights, steps=STEPS)
-    rows = [torch.cat([a[None], f, b[None]]) for a, f, b in zip(x[:half], frames, x[half : 2 * half], strict=True)]
-    text = "The same pairs through the plain DDIM, which has x_T alone to go along."
-    return Figure("ddim-interpolations", "From image to image without z_sem", text, sheet(rows, scale=scale_for(x)))
