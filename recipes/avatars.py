@@ -11,9 +11,9 @@ Reached with a model of 18 minutes (`diffae train avatars --preset avatars32 --d
 `fit-attributes`, `train-prior --images 1000000` and `train-prior --preset gaussian`; seed 0; two threads of an Intel Xeon;
 `--samples 60`; 23 minutes beside other work): mean AUROC .939 on 616 held-out images; edits at a target probability of .9 flip
 the judge in .84 (Long_Hair), .92 (Wearing_Hat), .77 (Sunglasses) and .65 (Black_Hair) of 200 images. Of 60 few-shot samples,
-two draws of the labels, mean (standard deviation): from 50 + 50 labels .39 (.06) show Sunglasses, from 100 positives among
-unlabelled images .42 (.01), of the prior's own .11, of real images .13, of the positives' z_sem again .92; Long_Hair .60 (.19),
-.59 (.04), .26, .33, .97; Wearing_Hat .24 (.04), .30 (.00), .17, .08, .86. `docs/design/` has the rest.
+two draws of the labels, mean (standard deviation): from 50 + 50 labels .36 (.11) show Sunglasses, from 100 positives among
+unlabelled images .39 (.04), of the prior's own .08, of real images .13, of the positives' z_sem again .90; Long_Hair .62 (.16),
+.55 (.02), .25, .33, .97; Wearing_Hat .24 (.04), .28 (.02), .17, .09, .88. `docs/design/` has the rest.
 """
 
 import dataclasses
