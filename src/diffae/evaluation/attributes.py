@@ -1,13 +1,11 @@
 """What a linear classifier of z_sem knows of each attribute: AUROC and average precision, beside pixels (0.925 in the paper)."""
 
 import numpy as np
-import torch
 
 from diffae.evaluation.bench import Bench, Section
 from diffae.evaluation.figures import Encoded
 from diffae.evaluation.probe import linear_scores, principal_components
 from diffae.evaluation.results import Result
-from diffae.interop.comparators import Autoencoder
 
 SUITE = "attributes"
 
@@ -27,7 +25,7 @@ def attributes(bench: Bench) -> Section:
             "128 principal components of them": principal_components(a.pixels, b.pixels),
         }
         for other in bench.against:
-            features[other.title] = tuple(_latents(bench, other, i) for i in (data.train, data.validation))
+            features[other.title] = tuple(bench.latents(other.encode, i).numpy() for i in (data.train, data.validation))
         found = []
         for model, (train, test) in features.items():
             bench.progress(f"Probing {model}", 0, 1)
@@ -49,9 +47,3 @@ def attributes(bench: Bench) -> Section:
         " held out. 0.5 is guessing. The autoencoder never saw a label."
     )
     return Section(SUITE, "What z_sem knows (section 5.3)", text, results)
-
-
-def _latents(bench: Bench, other: Autoencoder, indices: np.ndarray) -> np.ndarray:
-    """Another autoencoder's latents of some images."""
-    parts = np.array_split(indices, max(len(indices) // 128, 1))
-    return torch.cat([other.encode(bench.data.images(part)) for part in parts]).numpy()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -102,6 +103,11 @@ class Bench:
         for start in range(0, num, self.batch_size):
             self.progress(what, start, num)
             yield range(start, min(start + self.batch_size, num))
+
+    def latents(self, encode: Callable[[Tensor], Tensor], indices: np.ndarray) -> Float[Tensor, "n d"]:
+        """What `encode` makes of these images, a batch at a time."""
+        parts = (indices[part.start : part.stop] for part in self.batches(len(indices), "Encoding images"))
+        return torch.cat([encode(self.data.images(part)) for part in parts])
 
     def distances(
         self, suite: str, model: str, x: Tensor, make: Callable[[range], Tensor], *, steps: int | None = None

@@ -52,8 +52,7 @@ def generation(bench: Bench) -> Section:
 def fewshot(bench: Bench, attributes: Sequence[str], *, draws: int = 2) -> Section:
     """FID between samples of a class, chosen with few labels, and real images of it; beside two baselines."""
     ae, data, n = bench.ae, bench.data, bench.num_inception
-    bench.progress("Encoding images", 0, 1)
-    z = torch.cat([ae.encode(data.images(part)) for part in np.array_split(data.train, max(len(data.train) // 256, 1))])
+    z = bench.latents(ae.encode, data.train)
     assert ae.standardizer is not None
     results = []
     for name in attributes:

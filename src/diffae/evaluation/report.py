@@ -17,7 +17,7 @@ from diffae.data.dataset import ImageSet
 from diffae.evaluation import figures
 from diffae.evaluation.figures import Encoded, Figure, Progress
 from diffae.evaluation.metrics import mse, psnr, ssim
-from diffae.evaluation.page import figure_html, html
+from diffae.evaluation.page import figure_html, html, table_html
 from diffae.evaluation.probe import linear_probe, principal_components
 from diffae.files import write_text
 from diffae.pictures import save_png
@@ -157,12 +157,10 @@ def _page(config: RunConfig, run: Path, result: dict, drawn: list[Figure], notes
 
 def _reconstruction_table(metrics: dict[str, dict[str, float]]) -> str:
     base = metrics["floor: mean training image"]["mse"]
-    rows = "".join(
-        f"<tr><td>{escape(what)}</td><td>{m['mse']:.2e}</td><td>{m['mse'] / base:.3f}</td><td>{m['psnr']:.1f}</td>"
-        f"<td>{m['ssim']:.3f}</td></tr>"
-        for what, m in metrics.items()
-    )
-    return f"<table><tr><th></th><th>MSE</th><th>MSE / mean image's</th><th>PSNR, dB</th><th>SSIM</th></tr>{rows}</table>"
+    rows = [
+        [what, f"{m['mse']:.2e}", f"{m['mse'] / base:.3f}", f"{m['psnr']:.1f}", f"{m['ssim']:.3f}"] for what, m in metrics.items()
+    ]
+    return table_html(["", "MSE", "MSE / mean image's", "PSNR, dB", "SSIM"], rows)
 
 
 def _probe_section(result: dict) -> str:
