@@ -266,6 +266,13 @@ def test_evaluate_writes_a_page_of_tables(trained, tmp_path, capsys):
     measured = sorted((tmp_path / "out" / "measured").iterdir())
     cli.main(command)
     assert sorted((tmp_path / "out" / "measured").iterdir()) == measured
+    turned = tmp_path / "turned.csv"
+    rows = (trained / "images" / "labels.csv").read_text().splitlines()
+    turned.write_text(
+        "\n".join([rows[0], *(f"{f},{1 - int(red)},{size}" for f, red, size in (row.split(",") for row in rows[1:]))])
+    )
+    cli.main([*command, "--labels", str(turned)])
+    assert len(list((tmp_path / "out" / "measured").iterdir())) > len(measured), "what was measured with other labels is not taken"
 
 
 @pytest.mark.parametrize(

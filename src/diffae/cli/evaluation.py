@@ -58,11 +58,11 @@ class Evaluate:
         from diffae.evaluation.evaluate import SUITES, evaluate
         from diffae.evaluation.results import Store
         from diffae.interop import comparators
-        from diffae.interop.weights import available_priors, digest
+        from diffae.interop.weights import available_priors, digest, digest_arrays
 
         ae = inputs.autoencoder(self.source)
         data = inputs.images(ae, self.source, self.data, self.labels)
-        depends = {"model": digest(ae), "images": data.key}
+        depends = {"model": digest(ae), "images": data.key, "labels": digest_arrays(data.labels)}
         ddim: DDIM | None = None
         if self.ddim is not None:
             loaded = diffae.load_diffusion(self.ddim)
@@ -78,7 +78,9 @@ class Evaluate:
                 raise ValueError(f"{folder} is of other images than the autoencoder, {ae.image_shape}.")
             depends[f"against {folder.name}"] = digest(other)
         names = available_priors(Path(self.source))
-        priors = {name: inputs.autoencoder(self.source, prior=name).prior for name in names} or {"saved": ae.prior}
+        loaded_priors = {name: inputs.autoencoder(self.source, prior=name).prior for name in names} or {"saved": ae.prior}
+        priors = {name: prior for name, prior in loaded_priors.items() if prior is not None}
+        depends |= {f"prior {name}": digest(prior) for name, prior in priors.items()}
         suites = SUITES if "all" in self.suite else self.suite
         with work_bar("Evaluating") as update:
             bench = Bench(
@@ -88,7 +90,7 @@ class Evaluate:
                 update,
                 ddim=ddim,
                 against=against,
-                priors={name: prior for name, prior in priors.items() if prior is not None},
+                priors=priors,
                 num=self.num,
                 num_inception=self.num_inception,
                 steps=self.steps,

@@ -12,10 +12,11 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -128,10 +129,15 @@ def fingerprint(model: DiffusionAutoencoder) -> str:
 
 def digest(module: nn.Module) -> str:
     """Identifies weights."""
+    return digest_arrays({name: tensor.detach().cpu().numpy() for name, tensor in module.state_dict().items()})
+
+
+def digest_arrays(arrays: Mapping[str, np.ndarray]) -> str:
+    """Identifies named arrays."""
     found = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, array in sorted(arrays.items()):
         found.update(name.encode())
-        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        found.update(array.tobytes())
     return found.hexdigest()
 
 
