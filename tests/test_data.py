@@ -378,6 +378,25 @@ def test_attributes_say_what_is_drawn():
             assert labels[name] == (visible and parts["hair_color"] in avatars.HAIR[name])
 
 
+def test_unseen_avatars_have_the_same_attributes_of_other_parts(cache):
+    seen = {part for kind, parts in avatars.PARTS.items() if kind in avatars.UNSEEN for part in parts}
+    drawn = [avatars.draw(1, i, avatars.SETS["avatars-unseen"][1]) for i in range(200)]
+    for parts, labels in drawn:
+        for kind in ("eyebrows", "mouth", "clothing"):
+            assert parts[kind] not in seen
+        assert parts["top"] == "NONE" or parts["top"] not in seen
+        assert labels["Smiling"] == (parts["mouth"] in avatars.UNSEEN["smile"])
+        assert labels["Wearing_Hat"] == (parts["top"] in avatars.UNSEEN["hat"])
+        assert labels["Long_Hair"] == (parts["top"] in avatars.UNSEEN["long"])
+    rendered = avatars.render(next(parts for parts, labels in drawn if labels["Wearing_Hat"]), 32)
+    assert rendered.startswith(b"\x89PNG")
+    data = prepare(DataConfig(source="avatars-unseen", avatars=4), size=(32, 32), channels=3)
+    assert set(data.labels) == {*avatars.ATTRIBUTES, "Skin_Tone"}
+    assert not (
+        data.images(range(4)) == prepare(DataConfig(source="avatars", avatars=4), size=(32, 32), channels=3).images(range(4))
+    ).all()
+
+
 def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     from diffae.data.preparation import cache_folder
 

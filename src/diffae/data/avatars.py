@@ -67,15 +67,33 @@ CLOTHES = (
     "SHIRT_SCOOP_NECK",
     "SHIRT_V_NECK",
 )
+UNSEEN = {
+    "hat": ("HIJAB", "WINTER_HAT_4", "CHEF_CAP", "JEDI", "GLADIATOR_HELMET"),
+    "long": ("DREADS", "DREADLOCKS", "SHAVED_SIDES", "BRIDE", "CURLY_2", "LOOSE_HAIR", "TWIST_LONG_HAIR", "FRIDA", "WICK"),
+    "short": ("BRAIDS", "ELVIS", "EVIL_SPIKE", "HALF_SHAVED", "MOHAWK", "MOWGLI", "EINSTEIN_HAIR", "SHAGGY_MULLET"),
+    "smile": ("TONGUE", "EATING"),
+    "frown": ("SCREAM_OPEN", "VOMIT"),
+    "eyes": ("CRY", "HEART", "WINK_WACKY"),
+    "brows": ("ANGRY", "ANGRY_NATURAL", "FROWN_NATURAL", "RAISED_EXCITED_NATURAL", "UNIBROW_NATURAL", "UP_DOWN_NATURAL"),
+    "Mustache": ("EINSTEIN_MOUSTACHE",),
+    "clothes": ("GRAPHIC_SHIRT", "ASTRONAUT_SUIT", "BOND_SUIT", "CHEF", "GLADIATOR", "JEDI_ROBE", "SHIRT_WICK"),
+}
+"""Parts that `avatars` never have, and `avatars-unseen` always: another set with the same attributes. Of glasses and beards there
+are no others."""
+PARTS = {
+    "hat": HATS, "bald": ("NONE",), "long": LONG, "short": SHORT, "smile": SMILES, "frown": FROWNS, "eyes": EYES, "brows": BROWS,
+    "Beard": BEARDS, "Mustache": MUSTACHES, "Eyeglasses": GLASSES, "Sunglasses": SHADES, "": ("NONE",), "clothes": CLOTHES,
+}  # fmt: skip
+SETS = {"avatars": (0, PARTS), "avatars-unseen": (1, PARTS | UNSEEN)}
+"""Name of a set -> its seed, and the parts to choose among."""
 
 
-def draw(seed: int, index: int) -> tuple[dict[str, Any], dict[str, int]]:
-    """The parts of avatar `index` of a seed, and its attributes."""
+def draw(seed: int, index: int, choices: dict[str, tuple[str, ...]] = PARTS) -> tuple[dict[str, Any], dict[str, int]]:
+    """The parts of avatar `index` of a seed, chosen among those of a set, and its attributes."""
     rng = random.Random(f"{seed}/{index}")
     labels = dict.fromkeys(ATTRIBUTES, 0)
     top_kind = rng.choices(("hat", "bald", "long", "short"), (0.15, 0.1, 0.35, 0.4))[0]
     color_kind = rng.choices(("Blond_Hair", "Gray_Hair", "Black_Hair", ""), (0.2, 0.15, 0.25, 0.4))[0]
-    top = {"hat": HATS, "bald": ("NONE",), "long": LONG, "short": SHORT}[top_kind]
     labels |= {"Wearing_Hat": int(top_kind == "hat"), "Bald": int(top_kind == "bald"), "Long_Hair": int(top_kind == "long")}
     if color_kind and top_kind in ("long", "short"):
         labels[color_kind] = 1
@@ -89,16 +107,16 @@ def draw(seed: int, index: int) -> tuple[dict[str, Any], dict[str, int]]:
     skin = rng.randrange(len(SKINS))
     hair_color = rng.choice(HAIR[color_kind])
     parts = {
-        "top": rng.choice(top),
+        "top": rng.choice(choices[top_kind]),
         "hat_color": f"#{rng.randrange(256):02x}{rng.randrange(256):02x}{rng.randrange(256):02x}",
-        "eyebrows": rng.choice(BROWS),
-        "eyes": "CLOSED" if closed else rng.choice(EYES),
-        "mouth": rng.choice(SMILES if smiling else FROWNS),
-        "facial_hair": rng.choice({"Beard": BEARDS, "Mustache": MUSTACHES, "": ("NONE",)}[facial]),
-        "accessory": rng.choice({"Eyeglasses": GLASSES, "Sunglasses": SHADES, "": ("NONE",)}[wear]),
+        "eyebrows": rng.choice(choices["brows"]),
+        "eyes": "CLOSED" if closed else rng.choice(choices["eyes"]),
+        "mouth": rng.choice(choices["smile" if smiling else "frown"]),
+        "facial_hair": rng.choice(choices[facial]),
+        "accessory": rng.choice(choices[wear]),
         "skin_color": SKINS[skin],
         "hair_color": hair_color,
-        "clothing": rng.choice(CLOTHES),
+        "clothing": rng.choice(choices["clothes"]),
         "clothing_color": rng.randrange(12),
         "background": "#" + "".join(f"{rng.randrange(90, 256):02x}" for _ in range(3)),
         # A crop like that of an aligned face set: a little nearer or further, a little off the centre.
@@ -119,7 +137,7 @@ def render(parts: dict[str, Any], size: int) -> bytes:
 
     svg = pa.Avatar(
         style=pa.AvatarStyle.TRANSPARENT,
-        top=pa.HatType[parts["top"]] if parts["top"] in HATS else pa.HairType[parts["top"]],
+        top=pa.HatType[parts["top"]] if parts["top"] in (*HATS, *UNSEEN["hat"]) else pa.HairType[parts["top"]],
         hat_color=parts["hat_color"],
         eyebrows=pa.EyebrowType[parts["eyebrows"]],
         eyes=pa.EyeType[parts["eyes"]],
@@ -144,7 +162,7 @@ def render(parts: dict[str, Any], size: int) -> bytes:
     return out.getvalue()
 
 
-def avatars_folder(cache: Path, *, num: int, size: int, progress: Callable[[str, int, int], None], seed: int = 0) -> Path:
+def avatars_folder(cache: Path, *, num: int, size: int, progress: Callable[[str, int, int], None], name: str = "avatars") -> Path:
     """A folder of `num` avatars and their `labels.csv`, rendered in parallel unless it is there already.
 
     Args:
@@ -152,22 +170,23 @@ def avatars_folder(cache: Path, *, num: int, size: int, progress: Callable[[str,
         num: number of avatars.
         size: their side in pixels.
         progress: told how many are drawn.
-        seed: avatar number i depends on the seed and i alone.
+        name: of `SETS`. Avatar number i depends on the set and i alone.
     """
-    folder = cache / f"avatars-{VERSION}" / f"{size}px-{num}-seed{seed}"
+    seed, choices = SETS[name]
+    folder = cache / f"{name}-{VERSION}" / f"{size}px-{num}-seed{seed}"
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Drawn into a folder of another name, which is moved into place when it is whole.
     part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".part-"))
     try:
-        jobs = [(seed, start, min(start + 50, num), size, part) for start in range(0, num, 50)]
+        jobs = [(name, start, min(start + 50, num), size, part) for start in range(0, num, 50)]
         done = 0
         with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
             for count in pool.map(_render_some, jobs):
                 done += count
                 progress("Drawing avatars", done, num)
-        write_labels(part / "labels.csv", ({"file": f"{i:06d}.png", **draw(seed, i)[1]} for i in range(num)))
+        write_labels(part / "labels.csv", ({"file": f"{i:06d}.png", **draw(seed, i, choices)[1]} for i in range(num)))
         part.chmod(0o755)
         part.rename(folder)
     except FileExistsError:
@@ -177,8 +196,8 @@ def avatars_folder(cache: Path, *, num: int, size: int, progress: Callable[[str,
     return folder
 
 
-def _render_some(job: tuple[int, int, int, int, Path]) -> int:
-    seed, start, end, size, folder = job
+def _render_some(job: tuple[str, int, int, int, Path]) -> int:
+    name, start, end, size, folder = job
     for i in range(start, end):
-        (folder / f"{i:06d}.png").write_bytes(render(draw(seed, i)[0], size))
+        (folder / f"{i:06d}.png").write_bytes(render(draw(SETS[name][0], i, SETS[name][1])[0], size))
     return end - start

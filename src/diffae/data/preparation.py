@@ -13,7 +13,7 @@ import numpy as np
 
 from diffae import seeding
 from diffae.config import DataConfig
-from diffae.data.avatars import avatars_folder
+from diffae.data.avatars import SETS, avatars_folder
 from diffae.data.dataset import ImageSet, split
 from diffae.data.images import UnusableImage, read_image
 from diffae.data.labels import load_labels
@@ -45,14 +45,14 @@ def prepare(config: DataConfig, *, size: tuple[int, int], channels: int, progres
         ValueError: no usable image, or a label table that cannot be right.
     """
     progress = progress or (lambda what, done, total: None)
-    if config.source == "avatars":
-        root = avatars_folder(cache_folder(), num=config.avatars, size=max(size), progress=progress)
+    if config.source in SETS:
+        root = avatars_folder(cache_folder(), num=config.avatars, size=max(size), progress=progress, name=config.source)
     else:
         root = Path(config.source)
     source = open_source(root)
     names, pixels, skipped = _decoded(source, config, size=size, channels=channels, progress=progress)
     notes = []
-    if source.others and config.source != "avatars":
+    if source.others and config.source not in SETS:
         notes.append(f"{source.others} files in {root} were left alone: their names are not those of images.")
     if skipped:
         listed = "\n".join(f"  {name} {reason}" for name, reason in skipped[:20])
