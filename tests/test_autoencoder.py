@@ -81,6 +81,14 @@ def test_the_mean_decode_is_the_mean_where_noise_says_nothing(ae):
     assert (mean - 0.25).abs().max() < 0.05
 
 
+def test_each_pair_may_have_a_weight_of_its_own():
+    a, b = torch.randn(3, 2, 4), torch.randn(3, 2, 4)
+    weights = torch.tensor([0.0, 0.3, 1.0])
+    for between in (lerp, slerp):
+        each = torch.cat([between(a[i : i + 1], b[i : i + 1], float(w)) for i, w in enumerate(weights)])
+        torch.testing.assert_close(between(a, b, weights), each)
+
+
 def test_slerp_is_exact_at_its_ends_and_keeps_the_norm():
     a, b = torch.randn(2, 4, 500)
     assert torch.allclose(slerp(a, b, 0.0), a)

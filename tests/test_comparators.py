@@ -135,4 +135,10 @@ def test_it_stands_beside_the_autoencoder_in_the_tables(make_images, tmp_path, c
     Comparator(SMALL).save_pretrained(tmp_path / "vae")
     cli.main([*command, "--against", str(tmp_path / "vae"), "--out", str(tmp_path / "out")])
     text = (tmp_path / "out" / "tables.md").read_text()
-    assert text.count("| vae, 32 values") == 4, "a row of distances, and of AUROC for the label, the mean and the weighted mean"
+    assert text.count("\n| vae, 32 values") == 1, "a row of distances"
+    assert text.count("| vae, 32 values |\n") == 2, "a column of AUROC and one of average precision"
+    assert "z_sem tells attributes better than vae, 32 values" in text
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        cli.main([*command, "--against", str(tmp_path / "vae"), str(tmp_path / "vae"), "--out", str(tmp_path / "out")])
+    assert "a second one that a table would call 'vae, 32 values'" in " ".join(capsys.readouterr().err.split())

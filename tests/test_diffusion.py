@@ -223,3 +223,10 @@ def test_a_path_goes_through_every_image(ae, x):
     assert torch.allclose(path[[0, 4, 8]], again, atol=1e-4)
     with pytest.raises(ValueError, match="at least two images, got 1"):
         ae.interpolate_path(x[:1])
+
+
+def test_noise_of_one_sign_is_no_mistake_but_uniform_noise_is(ddim):
+    flat = torch.full((2, 3, 8, 8), 0.3) + 0.01 * torch.randn(2, 3, 8, 8)
+    assert ddim.decode(flat, steps=2).shape == (2, 3, 8, 8)
+    with pytest.raises(ValueError, match=r"lies within 0..1: draw it with torch.randn"):
+        ddim.decode(torch.rand(2, 3, 8, 8), steps=2)

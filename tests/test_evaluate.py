@@ -9,21 +9,26 @@ import torch
 from PIL import Image
 from torch import nn
 
+from diffae import cli
 from diffae.autoencoder import build
-from diffae.config import DataConfig
+from diffae.config import DataConfig, Protocol, to_dict
 from diffae.data import prepare
-from diffae.evaluation import attributes, denoising, generation, reconstruction
+from diffae.evaluation import attributes, denoising, generation, interpolation, manipulation, reconstruction, variation
 from diffae.evaluation import bench as bench_module
-from diffae.evaluation.bench import Bench, in_colour, number
-from diffae.evaluation.evaluate import SUITES, _frequent, evaluate, table
+from diffae.evaluation.bench import Bench, in_colour
+from diffae.evaluation.evaluate import SUITES, evaluate
 from diffae.evaluation.figures import Figure
 from diffae.evaluation.metrics import each_mse, each_ssim, mse
 from diffae.evaluation.page import figure_html, html, table_html, table_markdown
 from diffae.evaluation.paper import PUBLISHED
 from diffae.evaluation.results import Result, Store
+from diffae.evaluation.tables import by_model, number
+from diffae.files import write_text
 from diffae.fitting import fit_attributes
-from diffae.latents import Standardizer
+from diffae.latents import Standardizer, lerp
+from diffae.presets import PROTOCOLS
 from diffae.prior import GaussianPrior
+from diffae.schedule import uniform_timesteps
 
 
 class Means(nn.Module):
@@ -51,26 +56,29 @@ def bench(tiny, make_images, tmp_path, monkeypatch):
         z[train], {"Red": data.labels["Red"][train]}, held_z_sem=z[held], held_labels={"Red": data.labels["Red"][held]}
     )
     store = Store(tmp_path / "out" / "measured", {"model": "m"})
-    bench = Bench(ae, data, store, lambda *a: None, ddim=ddim, priors={"gaussian": ae.prior}, steps=(2, 4))
-    bench.num, bench.num_inception, bench.batch_size = 12, 16, 8
+    bench = Bench(ae, data, store, lambda *a: None, ddim=ddim, priors={"gaussian": ae.prior}, batch_size=8)
+    bench.protocol = Protocol(num=12, num_inception=16, num_real=32, steps=(2, 4), generation_steps=(2, 4))
     return bench
 
 
 def test_every_suite_ends_in_one_page_and_is_measured_once(bench, tmp_path, monkeypatch):
-    page = evaluate(bench, SUITES, tmp_path / "out", command="diffae evaluate <run>").read_text()
-    for words in ("tables 1 and 2", "figure 6", "table 4", "table 3", "What z_sem knows", "figures 3 to 5"):
+    bench.store.made = {"command": "diffae evaluate <run>", "commit": "1.0", "config": "c"}
+    page = evaluate(bench, ["all"], tmp_path / "out").read_text()
+    for words in ("tables 1 and 2", "figure 6", "table 4", "table 3", "What z_sem knows", "figure 3", "figure 4", "figure 5"):
         assert words in page
+    assert "Left out" not in page
     assert "diffae evaluate &lt;run&gt;" in page
     assert "paper: NVAE" in page
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     rows = [Result(**row) for row in found["results"]]
-    assert {r.suite for r in rows} == set(SUITES) - {"pictures"}
+    assert {r.suite for r in rows} == {*SUITES} - {"interpolation"}, "images of 8 x 8 are too small for a path length"
+    assert {(r.command, r.commit, r.config) for r in rows} == {("diffae evaluate <run>", "1.0", "c")}
     assert {(r.model, r.steps) for r in rows if r.suite == "reconstruction"} == {
         *((m, s) for m in ("diffae, inferred x_T", "diffae, random x_T", "ddim") for s in (2, 4)),
         ("diffae, z_sem alone (mean)", None),
     }
-    assert all(r.n in (12, 16, 32) and np.isfinite(r.value) for r in rows if r.suite != "attributes")
-    assert (tmp_path / "out" / "tables.md").read_text().count("## ") == 5
+    assert all(r.n in (12, 16, 32) and np.isfinite(r.value) for r in rows if r.suite not in ("attributes", "manipulation"))
+    assert (tmp_path / "out" / "tables.md").read_text().count("\n## ") == len(SUITES)
     assert {p.stem for p in (tmp_path / "out" / "pictures").iterdir()} >= {"denoising", "generation", "ddim-interpolations"}
 
     monkeypatch.setattr(generation, "frechet_distance", None)
@@ -102,7 +110,9 @@ def test_an_interrupted_evaluation_goes_on(bench, tmp_path, monkeypatch):
 def test_a_row_is_the_mean_of_its_images(bench, tmp_path):
     evaluate(bench, ("reconstruction",), tmp_path / "out")
     x = bench.test(12)
-    row = bench.distances("reconstruction", "diffae, inferred x_T", x, lambda part: pytest.fail("made again"), steps=4)[0]
+    row = bench.distances(
+        "reconstruction", "diffae, inferred x_T", x, lambda part: pytest.fail("made again"), on=["model"], steps=4
+    )[0]
     assert row.metric == "mse"
     assert row.value == pytest.approx(np.mean(row.each), rel=1e-5)
     assert row.value == pytest.approx(mse(torch.cat([bench.ae.reconstruct(p, steps=4) for p in x.split(8)]), x), rel=1e-4)
@@ -111,8 +121,8 @@ def test_a_row_is_the_mean_of_its_images(bench, tmp_path):
 
 def test_real_images_are_nearer_to_real_ones_than_noise_is(bench):
     real = bench.features(bench.data.images(bench.data.train[:16]))
-    held = generation.compared(bench, "t", "held", lambda: real, lambda p: bench.test(16)[p.start : p.stop], num=16)
-    white = generation.compared(bench, "t", "white", lambda: real, lambda p: torch.ones(len(p), 3, 8, 8), num=16)
+    held = generation.compared(bench, "t", "held", lambda: real, lambda p: bench.test(16)[p.start : p.stop], num=16, on=[])
+    white = generation.compared(bench, "t", "white", lambda: real, lambda p: torch.ones(len(p), 3, 8, 8), num=16, on=[])
     value = {(r.model, r.metric): r.value for r in [*held, *white]}
     assert value["held", "fid"] < value["white", "fid"]
     assert value["held", "kid"] < value["white", "kid"]
@@ -130,11 +140,15 @@ def test_the_store_knows_what_results_depend_on(tmp_path):
     rows = store.get({"n": 1}, lambda: [Result("s", "m", "mse", 1 / 3, 2, each=[0.1, 0.2])])
     assert rows[0].value == 0.333333
     assert store.get({"n": 1}, lambda: pytest.fail("measured again")) == rows
-    assert other.get({"n": 1}, lambda: [Result("s", "m", "mse", 2.0, 2)])[0].value == 2
+    assert other.get({"n": 1}, lambda: pytest.fail("measured again")) == rows, "these rows are of no model"
+    of_a = store.get({"n": 1}, lambda: [Result("s", "m", "mse", 3.0, 2)], on=["model"])
+    assert other.get({"n": 1}, lambda: [Result("s", "m", "mse", 2.0, 2)], on=["model"])[0].value == 2
+    assert store.get({"n": 1}, lambda: pytest.fail("measured again"), on=["model"]) == of_a
 
 
 def test_tables_put_the_papers_rows_below(bench, tmp_path):
-    header, rows = table(generation.fewshot(bench, ["Red"]))
+    (table,) = generation.fewshot(bench).tables
+    header, rows = table.header, table.rows
     assert header == ["", "images", "FID", "KID", "precision", "recall"]
     assert rows[0][0] == "binary, 50 + 50, Red, T = 2"
     assert "±" in rows[0][2]
@@ -142,28 +156,173 @@ def test_tables_put_the_papers_rows_below(bench, tmp_path):
 
 
 def test_what_cannot_be_evaluated_is_said(bench, tmp_path):
-    with pytest.raises(ValueError, match=r"no suite table9. There are: reconstruction"):
+    with pytest.raises(ValueError, match=r"no suite table9. There are: all, reconstruction"):
         evaluate(bench, ("table9",), tmp_path)
     with pytest.raises(ValueError, match="1000 test images were asked for and 32 are held out"):
         bench.test(1000)
     with pytest.raises(ValueError, match="have 4 channels"):
         in_colour(torch.zeros(1, 4, 8, 8))
-    bench.num_inception = 300
-    with pytest.raises(ValueError, match="300 test images were asked for"):
+    bench.protocol = replace(bench.protocol, num_inception=300)
+    with pytest.raises(ValueError, match="300 real images to compare with were asked for, and there are 288"):
         evaluate(bench, ("generation",), tmp_path)
     with pytest.raises(ValueError, match="No attribute is fitted that enough"):
         evaluate(bench, ("fewshot",), tmp_path)
     bench.data = replace(bench.data, labels={})
     with pytest.raises(ValueError, match="have no labels"):
         evaluate(bench, ("attributes",), tmp_path)
+    bench.ae.attributes = None
+    with pytest.raises(ValueError, match=r"nothing to edit. Fit some with `diffae fit-attributes RUN`"):
+        evaluate(bench, ("manipulation",), tmp_path)
+    bench.ae.prior = None
+    with pytest.raises(ValueError, match=r"no latent prior to sample from. Fit one with `diffae train-prior RUN`"):
+        evaluate(bench, ("fewshot",), tmp_path)
+
+
+def test_of_all_suites_those_that_cannot_be_measured_are_left_out_with_the_reason(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr("diffae.evaluation.evaluate.SUITES", {k: SUITES[k] for k in ("variation", "attributes", "manipulation")})
+    bench.data = replace(bench.data, labels={})
+    bench.ae.attributes = None
+    page = evaluate(bench, ["all"], tmp_path / "out").read_text()
+    assert "Left out: These images have no labels" in page
+    assert "Left out: No attribute is fitted" in page
+    assert "same z_sem, other x_T" in page
+
+
+def test_images_that_the_model_never_saw_are_all_tested(bench):
+    assert len(bench.tested) == 32
+    bench.protocol = replace(bench.protocol, unseen=True)
+    assert sorted(bench.tested) == list(range(320))
+    assert bench.tested[:32].tolist() == bench.data.validation.tolist(), "those that no classifier was fitted on come first"
+    torch.testing.assert_close(bench.test(12), bench.data.images(bench.data.validation[:12]))
+
+
+def test_a_class_may_be_those_that_lack_an_attribute(bench):
+    red = bench.data.labels["Red"][bench.data.train]
+    assert bench.members("not Red").tolist() == (1 - red).tolist()
+    bench.protocol = replace(bench.protocol, attributes=("Red", "not Red"))
+    rows = [r for r in generation.fewshot(bench, draws=1).results if r.metric == "kid"]
+    assert {r.subject for r in rows} == {"Red", "not Red"}
+    naive = {r.subject: r.value for r in rows if r.model.startswith("naive")}
+    assert naive["Red"] != naive["not Red"], "each is compared with its own images"
+    with pytest.raises(ValueError, match=r"There is no label 'Blue'. There are: Red."):
+        bench.members("not Blue")
+
+
+def test_fewer_held_out_than_sampled_are_named(bench):
+    bench.protocol = replace(bench.protocol, num_inception=40, generation_steps=(2,))
+    section = generation.generation(bench)
+    n = {r.model: r.n for r in section.results}
+    assert (n["real, held out"], n["diffae, + autoencoding"], n["diffae, prior gaussian"], n["ddim"]) == (32, 32, 40, 40)
+    assert "Only 32 images are held out" in section.text
+
+
+def test_a_protocol_says_what_the_options_do_not(tiny_run, make_images, tmp_path, monkeypatch):
+    source = make_images(40)
+    config = tiny_run(images=16, source=source)
+    build(config.model).save_pretrained(tmp_path / "run" / "model")
+    write_text(tmp_path / "run" / "config.json", json.dumps(to_dict(config)))
+    given = []
+    monkeypatch.setattr("diffae.evaluation.evaluate.evaluate", lambda bench, suites, out: given.append((bench, suites)) or out)
+    command = ["evaluate", str(tmp_path / "run"), "--out", str(tmp_path / "out")]
+    cli.main([*command, "--num", "7"])
+    cli.main([*command, "--protocol", "celebahq128", "--num", "9", "--suite", "denoising", "--data", str(source)])
+    (small, all_suites), (paper, one) = given
+    assert (small.protocol, all_suites) == (Protocol(num=7), ("all",))
+    assert (paper.protocol.num, paper.protocol.unseen, one) == (9, True, ("denoising",))
+    assert len(paper.data.validation) > len(small.data.validation) > 0, "three tenths are held out there"
+    with pytest.raises(SystemExit):
+        cli.main([*command, "--protocol", "celeba65"])
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_protocols_name_suites_that_there_are(name):
+    protocol = PROTOCOLS[name]
+    assert set(protocol.suite) <= {"all", *SUITES}
+    assert all(uniform_timesteps(1000, steps) for steps in (*protocol.steps, *protocol.generation_steps))
+
+
+def test_models_stand_in_columns_with_the_paper_below():
+    rows = [
+        Result("attributes", m, "auroc", v, 9, subject=s) for m, v in (("z_sem", 0.9), ("vae", 0.8)) for s in ("Big_Nose", "mean")
+    ]
+    table = by_model([*rows, Result("attributes", "vae", "ap", 0.1, 9, subject="mean")], "auroc", "AUROC")
+    assert table.header == ["", "z_sem", "vae"]
+    assert table.rows[0] == ["Big Nose", "0.9000", "0.8000"]
+    assert table.rows[2][0].startswith("paper: z_sem (CelebA-HQ")
+    assert table.rows[2][1] == "0.9250"
+    assert len(table.rows[2]) == 3
+
+
+def test_classifiers_are_taken_elsewhere_as_they_are(bench, make_images, tmp_path):
+    other = prepare(DataConfig(source=str(make_images(40, folder="others")), validation=0.1), size=(8, 8), channels=3)
+    red = other.images(range(40))[:, 0].mean((1, 2)).numpy()
+    bench.elsewhere = replace(other, labels={"Red": (red > np.median(red)).astype(float), "More": red}, key="others")
+    section = attributes.attributes(bench)
+    value = {(r.model, r.suite, r.subject): r for r in section.results if r.metric == "auroc"}
+    pixels = value["16x16 pixels", "attributes elsewhere", "Red"]
+    assert pixels.value > 0.9
+    assert pixels.n == 40, "all of them: nothing was fitted there"
+    assert ("16x16 pixels", "attributes elsewhere", "More") not in value
+    assert [t.title.split(" on ")[0] for t in section.tables] == ["AUROC", "Average precision", "AUROC"]
+    bench.elsewhere = replace(bench.elsewhere, labels={"Blue": red})
+    with pytest.raises(ValueError, match=r"no label of the same name: Blue there, and here Red"):
+        attributes.attributes(bench)
+
+
+def test_each_image_keeps_its_noise_while_z_sem_changes(bench):
+    z = bench.ae.encode(bench.test(4))
+    one, two = (variation.decoded(bench.ae, z, 0, 0, part) for part in (range(4), range(2, 4)))
+    torch.testing.assert_close(one[2:], two)
+    assert not torch.equal(one, variation.decoded(bench.ae, z, 0, 1, range(4)))
+    rows = {(r.model, r.metric): r.value for r in variation.variation(bench).results}
+    assert rows["both others", "mse"] > 0
+
+
+def test_an_even_way_has_the_length_of_its_speed():
+    a, b = torch.zeros(3, 3, 4, 4), torch.ones(3, 3, 4, 4)
+    weight = torch.tensor([0.1, 0.5, 0.9])
+
+    def squared(x, y):
+        return (x - y).square().flatten(1).mean(1)
+
+    straight = interpolation.path_length(lambda w: lerp(a, b, w), weight, squared)
+    torch.testing.assert_close(straight, torch.ones(3), rtol=1e-3, atol=0)
+    curved = interpolation.path_length(lambda w: lerp(a, b, w**2), weight, squared)
+    torch.testing.assert_close(curved, (2 * weight + interpolation.EPSILON) ** 2, rtol=1e-3, atol=0)
+
+
+def test_ways_begin_and_end_at_what_interpolate_makes(bench):
+    x_a, x_b = bench.test(4).split(2)
+    for model in (bench.ae, bench.ddim):
+        frame = interpolation.frames_between(model, x_a, x_b, steps=4)
+        made = model.interpolate(x_a, x_b, [0.0, 0.25, 1.0], steps=4)
+        for i, w in enumerate((0.0, 0.25, 1.0)):
+            torch.testing.assert_close(frame(torch.full((2,), w)), made[:, i], rtol=1e-3, atol=1e-3)
+
+
+def test_edits_are_judged_on_images_that_lack_the_attribute(bench):
+    told = []
+    bench.progress = lambda what, done, total: told.append(what)
+    section = manipulation.manipulation(bench)
+    rows = {(r.model, r.metric): r for r in section.results}
+    ways = {"diffae", "pixels", "sdedit, 0.3", "sdedit, 0.5", "sdedit, 0.7"}
+    assert {model for model, _ in rows} == ways
+    held = bench.data.labels["Red"][bench.data.validation]
+    assert {r.n for r in rows.values()} == {min(int((held == 0).sum()), bench.protocol.num)}
+    assert all(0 <= r.value <= 1 for r in rows.values())
+    assert "Training the judge" in told
+    told.clear()
+    manipulation.manipulation(bench)
+    assert "Training the judge" not in told, "a judge is trained only where something is to be judged"
 
 
 def test_a_few_positives_are_too_few_to_compare_with(bench):
     rare = np.zeros(320)
     rare[bench.data.train[:5]] = 1
     bench.data = replace(bench.data, labels={"Rare": rare})
+    bench.protocol = replace(bench.protocol, attributes=("Rare",))
     with pytest.raises(ValueError, match="Only 5 training images show Rare"):
-        generation.fewshot(bench, ["Rare"])
+        generation.fewshot(bench)
 
 
 def test_each_images_ssim_averages_to_that_of_all():
@@ -258,11 +417,11 @@ def test_lpips_is_measured_where_images_are_large_enough(tiny, make_images, tmp_
     data = prepare(DataConfig(source=str(make_images(24, size=(32, 32))), validation=0.5), size=(32, 32), channels=3)
     torch.manual_seed(0)
     ae = build(replace(tiny, image_size=(32, 32))).eval()
-    bench = Bench(ae, data, Store(tmp_path / "m", {}), lambda *a: None, num=3, steps=(2,), batch_size=2)
+    bench = Bench(ae, data, Store(tmp_path / "m", {}), lambda *a: None, batch_size=2)
     x = bench.test(3)
-    rows = {r.metric: r for r in bench.distances("t", "grey", x, lambda part: torch.zeros(len(part), 3, 32, 32))}
-    assert set(rows) == {"mse", "ssim", "lpips"}
-    assert rows["lpips"].detail == "alexnet.pth"
+    rows = {r.metric: r for r in bench.distances("t", "grey", x, lambda part: torch.zeros(len(part), 3, 32, 32), on=[])}
+    assert set(rows) == {"mse", "psnr", "ssim", "lpips"}
+    assert rows["lpips"].detail == "alexnet: alexnet.pth"
     assert rows["lpips"].value == pytest.approx(float(x.abs().mean()), rel=1e-4)
     assert rows["mse"].value == pytest.approx(float(x.square().mean() / 4), rel=1e-4)
 
@@ -270,7 +429,9 @@ def test_lpips_is_measured_where_images_are_large_enough(tiny, make_images, tmp_
 def test_progress_names_what_is_measured(bench):
     told = []
     bench.progress = lambda what, done, total: told.append((what, done, total))
-    bench.distances("reconstruction", "half", bench.test(12), lambda part: bench.test(12)[part.start : part.stop] / 2, steps=7)
+    bench.distances(
+        "reconstruction", "half", bench.test(12), lambda part: bench.test(12)[part.start : part.stop] / 2, on=[], steps=7
+    )
     assert told == [("reconstruction: half, T = 7", 0, 12), ("reconstruction: half, T = 7", 8, 12)]
 
 
@@ -311,22 +472,22 @@ def test_anything_that_encodes_and_decodes_can_stand_beside(bench, tmp_path):
 def test_the_best_known_frequent_attributes_are_sampled(bench):
     labels = bench.data.labels["Red"]
     bench.data = replace(bench.data, labels={"Red": labels, "Other": labels})
-    assert _frequent(bench) == ["Red"], "only what is fitted"
-    bench.num_inception = 200
+    assert bench.classes() == ["Red"], "only what is fitted"
+    bench.protocol = replace(bench.protocol, num_inception=200)
     with pytest.raises(ValueError, match="No attribute is fitted that enough training images show"):
-        _frequent(bench)
+        bench.classes()
 
 
 def test_pictures_are_written_as_files_too(bench, tmp_path):
-    page = evaluate(bench, ("pictures",), tmp_path / "out").read_text()
-    names = {"variations", "swap", "interpolations", "ddim-interpolations", "edits"}
+    page = evaluate(bench, ("interpolation", "variation", "manipulation"), tmp_path / "out").read_text()
+    names = {"variations", "one-noise", "swap", "interpolations", "ddim-interpolations", "edits", "sdedit"}
     assert {p.stem for p in (tmp_path / "out" / "pictures").iterdir()} == names
     assert page.count("<img") == len(names)
     for name in names:
         with Image.open(tmp_path / "out" / "pictures" / f"{name}.png") as picture:
             assert min(picture.size) > 16
     bench.ddim = None
-    evaluate(bench, ("pictures",), tmp_path / "alone")
+    evaluate(bench, ("interpolation", "variation", "manipulation"), tmp_path / "alone")
     assert {p.stem for p in (tmp_path / "alone" / "pictures").iterdir()} == names - {"ddim-interpolations"}
 
 

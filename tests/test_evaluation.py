@@ -14,9 +14,9 @@ from PIL import Image
 import diffae
 from diffae.config import DataConfig
 from diffae.data import prepare
-from diffae.evaluation.metrics import mse, psnr, ssim
+from diffae.evaluation.metrics import each_ms_ssim, mse, psnr, ssim
 from diffae.evaluation.probe import linear_probe, principal_components, small_pixels
-from diffae.evaluation.report import machine, write_report
+from diffae.evaluation.report import commit, machine, write_report
 from diffae.pictures import save_png, scale_for, sheet, to_pil
 from diffae.training.run import resolve, train
 from diffae.training.subjects import ImageSubject
@@ -72,6 +72,25 @@ def test_psnr_is_each_images_own_averaged(x):
 
 
 # Probes --------------------------------------------------------------------------------------------------------------
+
+
+def test_ms_ssim_is_of_large_images_and_falls_with_noise():
+    wave = torch.sin(torch.arange(176.0) / 9)
+    x = (wave[:, None] * wave).expand(2, 3, -1, -1).contiguous() * 0.9
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    same, little, much = (each_ms_ssim((x + s * noise).clamp(-1, 1), x) for s in (0.0, 0.1, 0.5))
+    assert same.tolist() == pytest.approx([1, 1], abs=1e-5)
+    assert (same > little).all()
+    assert (little > much).all()
+    with pytest.raises(ValueError, match=r"at least 161 pixels a side, got 128 x 128"):
+        each_ms_ssim(x[..., :128, :128], x[..., :128, :128])
+
+
+def test_what_was_measured_says_by_which_code(monkeypatch, tmp_path):
+    assert commit().startswith(diffae.__version__)
+    monkeypatch.setattr(diffae, "__file__", str(tmp_path / "site-packages" / "diffae" / "__init__.py"))
+    (tmp_path / ".git").mkdir()
+    assert commit() == diffae.__version__, "a repository that a package is merely installed in says nothing of it"
 
 
 def test_a_probe_finds_what_is_there_and_nothing_where_nothing_is():

@@ -50,6 +50,12 @@ def test_the_same_seed_gives_the_same_judge():
     assert not torch.equal(a.out.weight, other.out.weight)
 
 
+def test_fewer_images_than_a_batch_are_one_batch():
+    x, labels = scenes(20, 6)
+    judge = train_judge(["Square", "Bar"], lambda i: x[i], labels, epochs=1, batch_size=64)
+    assert judge.decide(x).shape == (20, 2)
+
+
 def test_progress_reaches_its_end():
     x, labels = scenes(128, 5)
     told = []

@@ -2,13 +2,16 @@
 
 import gzip
 import importlib.util
+import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from PIL import Image
 
 from diffae.config import DataConfig
@@ -68,3 +71,60 @@ def test_a_fold_measures_pixels_beside_z_sem(tmp_path, tiny):
     assert orl.settings(tmp_path, 1.0, 3).model.channels == 1
     x = torch.rand(4, 1, 32, 32)
     assert orl.small_pixels(x).shape == (4, 256)
+
+
+class Stub(torch.nn.Module):
+    """Stands in for Inception, AlexNet and VGG16: features of one argument, distances of two."""
+
+    def forward(self, x, y=None):
+        if y is not None:
+            return (x - y).square().flatten(1).mean(1)
+        return torch.nn.functional.adaptive_avg_pool2d(x, 2).flatten(1)
+
+
+def test_the_papers_protocol_runs_from_the_data_to_its_tables(tmp_path, tiny, monkeypatch, capsys):
+    """All commands of the recipe, on images and networks that are too small for anything but this."""
+    pytest.importorskip("lmdb")
+    pytest.importorskip("diffusers")
+    from test_published_sets import annotations, authors
+
+    from diffae import cli, presets
+    from diffae.evaluation import bench
+
+    small = replace(tiny, image_size=(16, 16))
+    training = replace(presets.preset("ffhq128").training, images=16, batch_size=8, precision="float32")
+    for name, model in (("ffhq128", small), ("ffhq128-ddim", replace(small, z_dim=None))):
+        monkeypatch.setitem(presets.PRESETS, name, replace(presets.preset(name), model=model, training=training))
+    prior = presets.prior_preset("latent10")
+    monkeypatch.setitem(
+        presets.PRIOR_PRESETS, "latent10", replace(prior, model=replace(prior.model, layers=2, width=16), training=training)
+    )
+    for name in ("celebahq128", "ffhq128"):
+        few = replace(presets.protocol(name), num=12, num_inception=24, steps=(2,), generation_steps=(2,))
+        monkeypatch.setitem(presets.PROTOCOLS, name, replace(few, attributes=("Bald",)))
+    monkeypatch.setattr(bench, "load_network", lambda name, weights: (Stub(), f"{name}.pth"))
+    ffhq, celebahq = authors(tmp_path / "ffhq256.lmdb", num=60), authors(tmp_path / "celebahq256.lmdb", num=24)
+    table = annotations(tmp_path / "CelebAMask-HQ-attribute-anno.txt", [f"{i}.jpg" for i in range(24)])
+
+    def command(arguments):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        cli.main(arguments)
+
+    celebahq128, out = recipe("celebahq128"), tmp_path / "out"
+    celebahq128.main(ffhq, celebahq, table, out=out, images=16, plan=True, run=lambda arguments: pytest.fail("not a plan"))
+    assert "In all about 20 hours of an A100" in capsys.readouterr().out
+    celebahq128.main(ffhq, celebahq, table, out=out, images=16, run=command)
+    results = json.loads((out / "celebahq128" / "results.json").read_text())["results"]
+    rows = {(r["suite"], r["model"], r["metric"]): r for r in results}
+    for model in ("diffae, inferred x_T", "ddim", "vae, 512 values"):
+        assert ("reconstruction", model.replace("512", "8"), "mse") in rows, "16 x 16 images leave 1 x 1 x 8 values"
+    assert rows["reconstruction", "ddim", "mse"]["n"] == 12 > len(celebahq_held_out(celebahq)), "the model saw none of them"
+    assert ("attributes", "z_sem", "auroc") in rows
+    assert ("manipulation", "sdedit, 0.5", "flipped") in rows
+    generated = json.loads((out / "generation" / "results.json").read_text())["results"]
+    assert {r["n"] for r in generated if r["model"].startswith("diffae, prior")} == {24}
+    assert {r["suite"] for r in generated} == {"generation"}
+
+
+def celebahq_held_out(source):
+    return prepare(DataConfig(source=str(source), validation=0.3), size=(16, 16), channels=3).validation

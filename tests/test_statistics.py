@@ -1,6 +1,8 @@
 """Distances between sets of features, against computations that share nothing with them."""
 
 import itertools
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -40,6 +42,20 @@ def test_moments_of_parts_add_up_to_those_of_the_whole(cuts):
     assert streamed.n == 100
     for part, expected in zip(streamed.mean_and_covariance(), whole.mean_and_covariance(), strict=True):
         torch.testing.assert_close(part, expected, rtol=1e-10, atol=1e-10)
+
+
+def features_of(part):
+    """What one of several processes sees: images by number, one at a time."""
+    return Moments.over(torch.randn(1, 12, generator=torch.Generator().manual_seed(i)) for i in part)
+
+
+def test_two_processes_equal_one():
+    real = Moments.of(torch.randn(80, 12) * 1.1)
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        first, second = pool.map(features_of, [range(0, 60, 2), range(1, 60, 2)])
+    alone = frechet_distance(features_of(range(60)), real)
+    assert (first + second).n == 60
+    assert frechet_distance(first + second, real) == pytest.approx(alone, rel=1e-9)
 
 
 def test_the_kernel_distance_is_its_written_out_sums():

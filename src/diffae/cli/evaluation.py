@@ -1,5 +1,7 @@
 """Commands that measure: the paper's tables and figures."""
 
+import dataclasses
+import json
 import shlex
 import sys
 from dataclasses import dataclass
@@ -10,8 +12,12 @@ import tyro
 
 from diffae.cli import inputs
 from diffae.cli.bars import work_bar
+from diffae.config import Protocol, to_dict
+from diffae.presets import protocol
 
-Suite = Literal["all", "reconstruction", "denoising", "generation", "attributes", "fewshot", "pictures"]
+Suite = Literal[
+    "all", "reconstruction", "denoising", "generation", "attributes", "fewshot", "interpolation", "variation", "manipulation"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,76 +34,98 @@ class Evaluate:
     """A run directory or a saved model."""
     out: Path
     """Folder of the results."""
-    suite: tuple[Suite, ...] = ("all",)
-    """Which tables and figures."""
+    protocol: str = "small"
+    """How much is measured, where the options below do not say: `small`, or the paper's `celebahq128` (tables 1 and 2), `celeba64`
+    (table 3), `ffhq128`, `horse128`, `bedroom128` (table 4)."""
+    suite: tuple[Suite, ...] | None = None
+    """Which tables and figures; `all` leaves out what these images cannot show."""
     data: str | None = None
     """The images; by default those that the run was trained on. Tested are the ones held out."""
     labels: Path | None = None
+    """Their labels, if they bring none."""
+    elsewhere: str | None = None
+    """Other images with labels of the same names, on which the classifiers of attributes are tested as they are."""
+    elsewhere_labels: Path | None = None
     """Their labels, if they bring none."""
     ddim: str | None = None
     """A plain DDIM to compare with, trained on the same images (a preset that ends in -ddim)."""
     against: tuple[Path, ...] = ()
     """Runs of `diffae train-comparator` on the same images."""
-    num: int = 500
-    """Images of everything but FID and KID."""
-    num_inception: int = 200
-    """Images of FID and KID."""
-    steps: tuple[int, ...] = (10, 20, 50, 100)
-    """Network calls of the decoder, T."""
-    fewshot: tuple[str, ...] = ()
-    """Attributes of the few-shot table; by default the two that are known best."""
+    unseen: bool | None = None
+    """The model was trained on none of these images: test on all, not only on those held out."""
+    num: int | None = None
+    """Images of everything but FID and KID; small: 500."""
+    num_inception: int | None = None
+    """Images of FID and KID; small: 200."""
+    num_real: int | None = None
+    """Real images of a class that few-shot samples are compared with, at most; small: 400."""
+    steps: tuple[int, ...] | None = None
+    """Network calls of the decoder, T; small: 10 20 50 100."""
+    generation_steps: tuple[int, ...] | None = None
+    """The same for samples; small: 10 100."""
+    attributes: tuple[str, ...] | None = None
+    """Attributes that are sampled (`not NAME`: their absence) and edited; small: the two that are known best."""
+    lpips: tuple[Literal["alexnet", "vgg16"], ...] = ("alexnet",)
+    """Whose features LPIPS compares; the paper's are AlexNet's."""
     weights: Path | None = None
     """File or folder of the metric networks' weights, where they are in none of the usual places."""
     seed: int = 0
     """Of everything that is drawn."""
 
     def run(self) -> None:
-        import diffae
-        from diffae.diffusion import DDIM
+        from diffae import seeding
         from diffae.evaluation.bench import Bench
-        from diffae.evaluation.evaluate import SUITES, evaluate
+        from diffae.evaluation.evaluate import evaluate
+        from diffae.evaluation.report import commit
         from diffae.evaluation.results import Store
         from diffae.interop import comparators
-        from diffae.interop.weights import available_priors, digest, digest_arrays
+        from diffae.interop.weights import available_priors, digest, digest_arrays, digest_model
 
         ae = inputs.autoencoder(self.source)
-        data = inputs.images(ae, self.source, self.data, self.labels)
-        depends = {"model": digest(ae), "images": data.key, "labels": digest_arrays(data.labels)}
-        ddim: DDIM | None = None
-        if self.ddim is not None:
-            loaded = diffae.load_diffusion(self.ddim)
-            if not isinstance(loaded, DDIM):
-                raise ValueError(f"{self.ddim} is an autoencoder; --ddim takes a plain DDIM (a preset that ends in -ddim).")
-            ddim = loaded
-            if ddim.image_shape != ae.image_shape:
-                raise ValueError(f"The DDIM makes images of {ddim.image_shape} and the autoencoder of {ae.image_shape}.")
-            depends["ddim"] = digest(ddim)
+        named = {f.name: getattr(self, f.name, None) for f in dataclasses.fields(Protocol)}
+        chosen = dataclasses.replace(protocol(self.protocol), **{k: v for k, v in named.items() if v is not None})
+        data = inputs.images(ae, self.source, self.data, self.labels, crop=chosen.crop, validation=chosen.validation)
+        depends = {"model": digest_model(ae), "images": data.key, "labels": digest_arrays(data.labels)}
+        elsewhere = None
+        if self.elsewhere is not None:
+            elsewhere = inputs.images(ae, self.source, self.elsewhere, self.elsewhere_labels)
+            depends["elsewhere"] = f"{elsewhere.key}-{digest_arrays(elsewhere.labels)}"
+        ddim = None if self.ddim is None else inputs.ddim(self.ddim, ae)
+        if ddim is not None:
+            depends["ddim"] = digest_model(ddim)
         against = [comparators.load(folder) for folder in self.against]
         for folder, other in zip(self.against, against, strict=True):
             if (other.config.channels, *other.config.image_size) != ae.image_shape:
                 raise ValueError(f"{folder} is of other images than the autoencoder, {ae.image_shape}.")
-            depends[f"against {folder.name}"] = digest(other)
+            if f"against {other.title}" in depends:
+                raise ValueError(f"{folder} is a second one that a table would call {other.title!r}. Evaluate them apart.")
+            depends[f"against {other.title}"] = digest(other)
         names = available_priors(Path(self.source))
         loaded_priors = {name: inputs.autoencoder(self.source, prior=name).prior for name in names} or {"saved": ae.prior}
         priors = {name: prior for name, prior in loaded_priors.items() if prior is not None}
-        depends |= {f"prior {name}": digest(prior) for name, prior in priors.items()}
-        suites = SUITES if "all" in self.suite else self.suite
+        fitted = {"prior": ae.prior, "attributes": ae.attributes} | {f"prior {name}": prior for name, prior in priors.items()}
+        depends |= {name: digest(part) for name, part in fitted.items() if part is not None}
+        made = {
+            "command": shlex.join(["diffae", *sys.argv[1:]]),
+            "commit": commit(),
+            "config": f"{seeding.mix(json.dumps(to_dict(ae.config))):016x}",
+        }
         with work_bar("Evaluating") as update:
             bench = Bench(
                 ae,
                 data,
-                Store(self.out / "measured", depends),
+                Store(self.out / "measured", depends, made),
                 update,
+                elsewhere=elsewhere,
                 ddim=ddim,
                 against=against,
                 priors=priors,
-                num=self.num,
-                num_inception=self.num_inception,
-                steps=self.steps,
+                protocol=chosen,
                 seed=self.seed,
+                lpips=self.lpips,
                 weights=self.weights,
             )
-            page = evaluate(bench, suites, self.out, fewshot=self.fewshot, command=shlex.join(["diffae", *sys.argv[1:]]))
+            page = evaluate(bench, chosen.suite, self.out)
         print(f"Open {page}")
 
 

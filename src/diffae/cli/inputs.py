@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from diffae.autoencoder import DiffusionAutoencoder
     from diffae.data import ImageSet
+    from diffae.diffusion import DDIM
 
 Source = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
 """A model, as the first argument of a command."""
@@ -35,8 +36,27 @@ def autoencoder(source: str, *, prior: str | None = None) -> "DiffusionAutoencod
     return ae
 
 
-def images(ae: "DiffusionAutoencoder", source: str, data: str | None, labels: Path | None = None) -> "ImageSet":
+def ddim(source: str, ae: "DiffusionAutoencoder") -> "DDIM":
+    """The plain DDIM to compare an autoencoder with.
+
+    Raises:
+        ValueError: it is an autoencoder, or one of images of another shape.
+    """
+    import diffae
+    from diffae.diffusion import DDIM
+
+    loaded = diffae.load_diffusion(source)
+    if not isinstance(loaded, DDIM):
+        raise ValueError(f"{source} is an autoencoder; --ddim takes a plain DDIM (a preset that ends in -ddim).")
+    if loaded.image_shape != ae.image_shape:
+        raise ValueError(f"The DDIM makes images of {loaded.image_shape} and the autoencoder of {ae.image_shape}.")
+    return loaded
+
+
+def images(ae: "DiffusionAutoencoder", source: str, data: str | None, labels: Path | None = None, **settings: object) -> "ImageSet":
     """The images that a command is about: those named, or those that the run was trained on.
+
+    Further settings of `DataConfig` take the place of the run's where they are not None.
 
     Raises:
         ValueError: none are named, and the model is not a run, which knows its own.
@@ -50,8 +70,8 @@ def images(ae: "DiffusionAutoencoder", source: str, data: str | None, labels: Pa
         config = dataclasses.replace(config, source=data, labels=None)
     elif not trained:
         raise ValueError(f"{source} is no training run, so it has no images of its own: name them with --data.")
-    if labels is not None:
-        config = dataclasses.replace(config, labels=str(labels))
+    settings |= {"labels": None if labels is None else str(labels)}
+    config = dataclasses.replace(config, **{k: v for k, v in settings.items() if v is not None})  # type: ignore[arg-type]
     with work_bar("Data") as update:
         found = prepare(config, size=ae.config.image_size, channels=ae.config.channels, progress=update)
     for note in found.notes:

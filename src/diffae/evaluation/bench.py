@@ -1,6 +1,5 @@
 """What the suites of an evaluation share: the models, the images, the metric networks, and what was measured before."""
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,17 +11,25 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffae.autoencoder import DiffusionAutoencoder
+from diffae.config import Protocol
 from diffae.data.dataset import ImageSet
 from diffae.diffusion import DDIM
 from diffae.evaluation.figures import Figure, Progress
-from diffae.evaluation.metrics import each_mse, each_ssim
+from diffae.evaluation.metrics import LEAST_MS_SSIM, each_ms_ssim, each_mse, each_psnr, each_ssim
 from diffae.evaluation.networks import load_network
-from diffae.evaluation.perceptual import LEAST
+from diffae.evaluation.perceptual import LEAST, Backbone
 from diffae.evaluation.results import Result, Store
+from diffae.evaluation.tables import Table
 from diffae.interop.comparators import Autoencoder
 from diffae.prior import Prior
 
+NOT = "not "
+"""Before an attribute's name: the class of the images that lack it."""
 CONVENTION = "bilinear without antialiasing, x / 127.5 - 1, as pytorch-fid"
+
+
+class NotMeasurable(ValueError):
+    """A suite needs what these images or this model do not have. Of all suites it is left out, with the reason on the page."""
 
 
 @dataclass(slots=True)
@@ -34,6 +41,7 @@ class Section:
         title: heading.
         text: what was done, and what the paper reports.
         results: the rows.
+        tables: the same to read.
         figures: pictures and plots.
     """
 
@@ -41,6 +49,7 @@ class Section:
     title: str
     text: str
     results: list[Result]
+    tables: list[Table]
     figures: list[Figure] = field(default_factory=list)
 
 
@@ -51,16 +60,16 @@ class Bench:
     Attributes:
         ae: the autoencoder, with its default prior.
         data: images. Those held out are tested on.
+        elsewhere: images of another set, with labels of the same names, which nothing was trained on.
         store: earlier results.
         progress: told how far it is.
         ddim: the plain DDIM to compare with, if there is one.
         against: autoencoders of other families to compare with.
         priors: of the autoencoder, by name.
-        num: images of everything that no Inception sees.
-        num_inception: images of what it does see.
-        steps: network calls of the decoder.
+        protocol: how many images, steps and what classes.
         seed: of everything that is drawn.
         batch_size: images at a time.
+        lpips: whose features LPIPS compares, in addition where there are several.
         weights: where the metric networks' weights are, if not in the usual places.
     """
 
@@ -68,29 +77,35 @@ class Bench:
     data: ImageSet
     store: Store
     progress: Progress
+    elsewhere: ImageSet | None = None
     ddim: DDIM | None = None
     against: Sequence[Autoencoder] = ()
     priors: dict[str, Prior] = field(default_factory=dict)
-    num: int = 500
-    num_inception: int = 200
-    steps: tuple[int, ...] = (10, 20, 50, 100)
+    protocol: Protocol = field(default_factory=Protocol)
     seed: int = 0
     batch_size: int = 50
+    lpips: tuple[Backbone, ...] = ("alexnet",)
     weights: Path | None = None
     _networks: dict[str, tuple[nn.Module, str]] = field(default_factory=dict)
 
+    @property
+    def tested(self) -> np.ndarray:
+        """Indices of the images that may be tested on: those held out, and after them all others if the model saw none."""
+        held = self.data.validation
+        return np.concatenate([held, self.data.train]) if self.protocol.unseen else held
+
     def test(self, num: int) -> Float[Tensor, "n c h w"]:
-        """The first `num` held-out images.
+        """The first `num` images to test on.
 
         Raises:
             ValueError: there are fewer.
         """
-        if len(self.data.validation) < num:
+        if len(self.tested) < num:
             raise ValueError(
-                f"{num} test images were asked for and {len(self.data.validation)} are held out. Ask for fewer, or name other "
-                "images, --data."
+                f"{num} test images were asked for and {len(self.tested)} are held out. Ask for fewer, or name other images, "
+                "--data."
             )
-        return self.data.images(self.data.validation[:num])
+        return self.data.images(self.tested[:num])
 
     def network(self, name: Any) -> tuple[nn.Module, str]:
         """A metric network, and the file that its weights are from."""
@@ -104,51 +119,93 @@ class Bench:
             self.progress(what, start, num)
             yield range(start, min(start + self.batch_size, num))
 
-    def latents(self, encode: Callable[[Tensor], Tensor], indices: np.ndarray) -> Float[Tensor, "n d"]:
-        """What `encode` makes of these images, a batch at a time."""
+    def latents(self, encode: Callable[[Tensor], Tensor], data: ImageSet, indices: np.ndarray) -> Tensor:
+        """What `encode` makes of these images of a set, a batch at a time."""
         parts = (indices[part.start : part.stop] for part in self.batches(len(indices), "Encoding images"))
-        return torch.cat([encode(self.data.images(part)) for part in parts])
+        return torch.cat([encode(data.images(part)) for part in parts])
+
+    def classes(self) -> list[str]:
+        """The attributes that are sampled and edited: those named, or the two best known that are frequent enough.
+
+        Raises:
+            NotMeasurable: there is none.
+        """
+        if self.protocol.attributes:
+            return list(self.protocol.attributes)
+        fitted, data = self.ae.attributes, self.data
+        scores = {} if fitted is None else {name: s.auroc for name, s in fitted.scores.items() if s.auroc is not None}
+        least = max(self.protocol.num_inception, 100)
+        enough = [n for n in scores if n in data.labels and (data.labels[n][data.train] == 1).sum() >= least]
+        if not enough:
+            raise NotMeasurable(
+                "No attribute is fitted that enough training images show, so there is no class to sample or to edit. Fit "
+                "attributes, ask for fewer images, or leave the suite out."
+            )
+        return sorted(enough, key=lambda name: -scores[name])[:2]
+
+    def members(self, name: str) -> np.ndarray:
+        """Of each training image, whether it is of a class: 1, 0, or NaN for unknown; `not NAME` is the absence of NAME.
+
+        Raises:
+            ValueError: there is no such label.
+        """
+        label = name.removeprefix(NOT)
+        if label not in self.data.labels:
+            raise ValueError(f"There is no label {label!r}. There are: {', '.join(self.data.labels) or 'none'}.")
+        y = self.data.labels[label][self.data.train]
+        return 1 - y if name.startswith(NOT) else y
 
     def distances(
-        self, suite: str, model: str, x: Tensor, make: Callable[[range], Tensor], *, steps: int | None = None
+        self, suite: str, model: str, x: Tensor, make: Callable[[range], Tensor], *, on: Sequence[str], steps: int | None = None
     ) -> list[Result]:
-        """MSE, SSIM and LPIPS between images and what is made of them, each image's own kept.
+        """MSE, PSNR, SSIM, MS-SSIM and LPIPS between images and what is made of them, each image's own kept.
+
+        MS-SSIM and LPIPS are left out where the images are too small for them.
 
         Args:
             suite: which table.
             model: what makes them.
             x: the images.
             make: numbers of images -> what is made of them.
+            on: what it depends on, see `Store.get`.
             steps: network calls, for the record.
         """
+        nets = {f"lpips {name}" if i else "lpips": name for i, name in enumerate(self.lpips) if min(x.shape[-2:]) >= LEAST[name]}
 
         def measure() -> list[Result]:
-            lpips = self.network("alexnet") if min(x.shape[-2:]) >= LEAST["alexnet"] else None
             found: dict[str, list[Tensor]] = {}
             for part in self.batches(len(x), f"{suite}: {model}" + (f", T = {steps}" if steps else "")):
                 made, real = make(part), x[part.start : part.stop]
-                values = {"mse": each_mse(made, real), "ssim": each_ssim(made, real)}
-                if lpips:
-                    values["lpips"] = lpips[0](in_colour(made.clamp(-1, 1)), in_colour(real))
+                values = {"mse": each_mse(made, real), "psnr": each_psnr(made, real), "ssim": each_ssim(made, real)}
+                if min(x.shape[-2:]) >= LEAST_MS_SSIM:
+                    values["ms_ssim"] = each_ms_ssim(made, real)
+                for name, net in nets.items():
+                    values[name] = self.network(net)[0](in_colour(made.clamp(-1, 1)), in_colour(real))
                 for name, value in values.items():
                     found.setdefault(name, []).append(value)
-            detail = {"lpips": lpips[1]} if lpips else {}
             results = []
             for name, parts in found.items():
                 each = torch.cat(parts)
+                detail = f"{nets[name]}: {self.network(nets[name])[1]}" if name in nets else None
                 results.append(
                     Result(suite, model, name, float(each.double().mean()), len(x), steps, float(each.std()), self.seed,
-                           detail=detail.get(name), each=each.tolist())
+                           detail=detail, each=each.tolist())
                 )  # fmt: skip
             return results
 
-        return self.store.get({"suite": suite, "model": model, "n": len(x), "steps": steps, "seed": self.seed}, measure)
+        key = {"suite": suite, "model": model, "n": len(x), "steps": steps, "seed": self.seed, "lpips": list(nets.values())}
+        return self.store.get(key, measure, on=on)
 
     def features(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """Inception's features of images as files would hold them, in 256 steps."""
         inception = self.network("inception")[0]
         stored = ((images.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
         return torch.cat([inception(in_colour(part)) for part in stored.split(25)])
+
+    def real_features(self, indices: np.ndarray) -> Float[Tensor, "n d"]:
+        """The same of real images, a batch at a time."""
+        parts = (indices[part.start : part.stop] for part in self.batches(len(indices), "Real images"))
+        return torch.cat([self.features(self.data.images(part)) for part in parts])
 
 
 def in_colour(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 h w"]:
@@ -160,10 +217,3 @@ def in_colour(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 h w"]:
     if x.shape[1] not in (1, 3):
         raise ValueError(f"LPIPS, FID and KID are defined for grey and colour images, and these have {x.shape[1]} channels.")
     return x.expand(-1, 3, -1, -1)
-
-
-def number(value: float) -> str:
-    """A number as tables show it: three figures that count."""
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
-    return f"{value:.2e}" if abs(value) < 1e-3 else f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}"

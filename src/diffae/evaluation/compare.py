@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from diffae.evaluation.bench import number
 from diffae.evaluation.page import html, table_html, table_markdown
 from diffae.evaluation.results import Result
+from diffae.evaluation.tables import number
 from diffae.files import write_text
 
 RESAMPLES = 10_000

@@ -13,6 +13,7 @@ from diffae.diffusion import ImageDiffusion
 from diffae.evaluation.bench import Bench, Section
 from diffae.evaluation.figures import Figure, plotted
 from diffae.evaluation.results import Result
+from diffae.evaluation.tables import by_metric
 from diffae.pictures import scale_for, sheet
 
 SUITE = "denoising"
@@ -22,7 +23,7 @@ SHARES = (0.05, 0.2, 0.4, 0.6, 0.8, 0.9, 0.999)
 
 def denoising(bench: Bench) -> Section:
     """The predicted x_0 of noised held-out images against t, of the autoencoder and of the plain DDIM."""
-    x = bench.test(min(bench.num, 200))
+    x = bench.test(min(bench.protocol.num, 200))
     T = bench.ae.schedule.T
     times = [min(round(share * T), T - 1) for share in SHARES]
     models: dict[str, ImageDiffusion] = {"diffae, z_sem": bench.ae} | ({"ddim": bench.ddim} if bench.ddim is not None else {})
@@ -32,7 +33,7 @@ def denoising(bench: Bench) -> Section:
     for model, network in models.items():
         for t in times:
             make = partial(predicted, network, x, t, bench.seed)
-            results += bench.distances(SUITE, f"{model}, t = {t}", x, make)
+            results += bench.distances(SUITE, f"{model}, t = {t}", x, make, on=["ddim" if network is bench.ddim else "model"])
         rows[model] = torch.cat([predicted(network, x, t, bench.seed, i) for i, t in zip(one, times, strict=True)])
     shown = torch.cat([noised(bench.ae, x, t, bench.seed, i)[0] for i, t in zip(one, times, strict=True)])
     images = x[[i.start for i in one]]
@@ -45,7 +46,7 @@ def denoising(bench: Bench) -> Section:
         Figure("denoising", "What one network call sees", f"Noise of t = {', '.join(map(str, times))}, of {T}.", picture),
         Figure("denoising-plot", "Error against noise", "", _plot(results, times, list(models))),
     ]
-    return Section(SUITE, "Faster denoising (figure 6)", text, results, figures)
+    return Section(SUITE, "Faster denoising (figure 6)", text, results, [by_metric(results)], figures)
 
 
 def noised(model: ImageDiffusion, x: Tensor, t: int, seed: int, part: range) -> tuple[Tensor, Tensor]:

@@ -3,32 +3,44 @@
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 
 import diffae
-from diffae.evaluation import attributes, denoising, figures, generation, reconstruction
-from diffae.evaluation.bench import Bench, Section, number
+from diffae.evaluation.attributes import attributes
+from diffae.evaluation.bench import Bench, NotMeasurable, Section
+from diffae.evaluation.claims import Claim, claims, claims_table
+from diffae.evaluation.denoising import denoising
+from diffae.evaluation.generation import fewshot, generation
+from diffae.evaluation.interpolation import interpolation
+from diffae.evaluation.manipulation import manipulation
 from diffae.evaluation.page import figure_html, html, table_html, table_markdown
-from diffae.evaluation.paper import PUBLISHED
+from diffae.evaluation.reconstruction import reconstruction
 from diffae.evaluation.report import machine
-from diffae.evaluation.results import Result
+from diffae.evaluation.variation import variation
 from diffae.files import write_text
 from diffae.pictures import save_png
 
-SUITES = ("reconstruction", "denoising", "generation", "attributes", "fewshot", "pictures")
+SUITES: dict[str, Callable[[Bench], Section]] = {
+    "reconstruction": reconstruction,
+    "denoising": denoising,
+    "generation": generation,
+    "attributes": attributes,
+    "fewshot": fewshot,
+    "interpolation": interpolation,
+    "variation": variation,
+    "manipulation": manipulation,
+}
 
 
-def evaluate(bench: Bench, suites: Sequence[str], out: Path, *, fewshot: Sequence[str] = (), command: str = "") -> Path:
+def evaluate(bench: Bench, suites: Sequence[str], out: Path) -> Path:
     """Measures, and writes `results.json`, `tables.md`, `report.html` and the pictures as PNG.
 
     Args:
         bench: models and images.
-        suites: of `SUITES`.
+        suites: of `SUITES`; or `all`, which leaves out those that this model or these images cannot show, and says why.
         out: the folder. What an earlier evaluation measured there is not measured again.
-        fewshot: attributes of the few-shot table; by default the two best known that are frequent enough.
-        command: that was typed, for the page.
 
     Returns:
         The page.
@@ -36,17 +48,23 @@ def evaluate(bench: Bench, suites: Sequence[str], out: Path, *, fewshot: Sequenc
     Raises:
         ValueError: an unknown suite, fewer images than asked for, or nothing to evaluate.
     """
-    unknown = [suite for suite in suites if suite not in SUITES]
+    unknown = [suite for suite in suites if suite not in SUITES and suite != "all"]
     if unknown:
-        raise ValueError(f"There is no suite {', '.join(unknown)}. There are: {', '.join(SUITES)}.")
+        raise ValueError(f"There is no suite {', '.join(unknown)}. There are: all, {', '.join(SUITES)}.")
     started = time.monotonic()
     sections = []
-    for suite in suites:
-        sections.append(_section(bench, suite, fewshot))
-        for figure in sections[-1].figures:
+    for suite in SUITES if "all" in suites else suites:
+        try:
+            section = SUITES[suite](bench)
+        except NotMeasurable as error:
+            if "all" not in suites:
+                raise
+            section = Section(suite, suite.capitalize(), f"Left out: {error}", [], [])
+        sections.append(section)
+        for figure in section.figures:
             save_png(figure.picture, out / "pictures" / f"{figure.name}.png")
     about = {
-        "command": command,
+        **bench.store.made,
         "diffae": diffae.__version__,
         "machine": machine(),
         "seed": bench.seed,
@@ -54,81 +72,30 @@ def evaluate(bench: Bench, suites: Sequence[str], out: Path, *, fewshot: Sequenc
         "depends": bench.store.depends,
         "seconds": round(time.monotonic() - started, 1),
     }
-    results = [dataclasses.asdict(r) for section in sections for r in section.results]
-    write_text(out / "results.json", json.dumps(about | {"results": results}, indent=1) + "\n")
-    tables = [f"## {s.title}\n\n{s.text}\n\n{table_markdown(*table(s))}" for s in sections if s.results]
-    write_text(out / "tables.md", "\n".join(tables))
-    write_text(out / "report.html", _page(sections, about))
+    results = [r for section in sections for r in section.results]
+    found = claims(results)
+    rows = [dataclasses.asdict(r) for r in results]
+    write_text(
+        out / "results.json",
+        json.dumps(about | {"claims": [dataclasses.asdict(c) for c in found], "results": rows}, indent=1) + "\n",
+    )
+    write_text(out / "tables.md", _markdown(sections, found))
+    write_text(out / "report.html", _page(sections, found, about))
     return out / "report.html"
 
 
-def table(section: Section) -> tuple[list[str], list[list[str]]]:
-    """A section's results as a header and rows: what was measured first, then what the paper reports."""
-    metrics = list(dict.fromkeys(r.metric for r in section.results))
-    rows: dict[tuple[str, str], dict[str, str]] = {}
-    for r in section.results:
-        name = ", ".join(part for part in (r.model, r.subject, r.steps and f"T = {r.steps}") if part)
-        rows.setdefault((name, f"{r.n:,}"), {})[r.metric] = _cell(r)
-    for p in PUBLISHED:
-        if p.suite == section.suite:
-            name = f"paper: {p.model}" + (f", T = {p.steps}" if p.steps else "")
-            rows.setdefault((name, p.where), {})[p.metric] = number(p.value)
-    lines = [[name, n, *(values.get(metric, "") for metric in metrics)] for (name, n), values in rows.items()]
-    return ["", "images", *(_heading(metric) for metric in metrics)], lines
+def _markdown(sections: list[Section], found: list[Claim]) -> str:
+    parts = []
+    if found:
+        claimed = claims_table(found)
+        parts.append(f"## What the paper claims\n\n{table_markdown(claimed.header, claimed.rows)}")
+    for s in sections:
+        tables = [(f"### {t.title}\n\n" if t.title else "") + table_markdown(t.header, t.rows) for t in s.tables]
+        parts.append("\n".join([f"## {s.title}\n\n{s.text}\n", *tables]))
+    return "\n".join(parts)
 
 
-def _section(bench: Bench, suite: str, fewshot: Sequence[str]) -> Section:
-    match suite:
-        case "reconstruction":
-            return reconstruction.reconstruction(bench)
-        case "denoising":
-            return denoising.denoising(bench)
-        case "generation":
-            return generation.generation(bench)
-        case "attributes":
-            return attributes.attributes(bench)
-        case "fewshot":
-            return generation.fewshot(bench, fewshot or _frequent(bench))
-        case _:
-            x = bench.test(min(bench.num, 12))
-            drawn = [
-                figures.variation_figure(bench.ae, x),
-                figures.swap_figure(bench.ae, x, bench.ae.encode(x)),
-                figures.interpolation_figure(bench.ae, x),
-                *([figures.interpolation_figure(bench.ddim, x)] if bench.ddim is not None else []),
-                *figures.edit_figures(bench.ae, x),
-            ]
-            return Section(suite, "Variation, interpolation, manipulation (figures 3 to 5)", "", [], drawn)
-
-
-def _frequent(bench: Bench) -> list[str]:
-    """The two best-known attributes that enough training images show.
-
-    Raises:
-        ValueError: there is none.
-    """
-    fitted, data = bench.ae.attributes, bench.data
-    scores = {} if fitted is None else {name: s.auroc for name, s in fitted.scores.items() if s.auroc is not None}
-    enough = [n for n in scores if n in data.labels and (data.labels[n][data.train] == 1).sum() >= max(bench.num_inception, 100)]
-    if not enough:
-        raise ValueError(
-            "No attribute is fitted that enough training images show, so there is no class to sample. Fit attributes, ask for "
-            "fewer images, or leave the suite fewshot out."
-        )
-    return sorted(enough, key=lambda name: -scores[name])[:2]
-
-
-def _cell(r: Result) -> str:
-    spread = f" ± {number(r.spread)}" if r.spread is not None and r.each is None else ""
-    return number(r.value) + spread
-
-
-def _heading(metric: str) -> str:
-    names = {"ap": "average precision", "precision": "precision", "recall": "recall"}
-    return names.get(metric, metric.upper())
-
-
-def _page(sections: list[Section], about: dict) -> str:
+def _page(sections: list[Section], found: list[Claim], about: dict) -> str:
     parts = [
         "<h1>A diffusion autoencoder beside its paper</h1>",
         f'<p class="soft">{escape(str(about["model"].get("data", "")))}, preset {escape(str(about["model"].get("preset", "?")))}, '
@@ -136,10 +103,15 @@ def _page(sections: list[Section], about: dict) -> str:
         "the paper's data, at its size and training: they show the order of things, not a race. Seed "
         f"{about['seed']}, {escape(about['machine'])}.</p>",
     ]
+    if found:
+        told = f"{sum(c.holds for c in found)} of {len(found)} orderings that the paper reports come out the same here."
+        claimed = claims_table(found)
+        parts.append(f"<h2>What the paper claims</h2><p>{told}</p>{table_html(claimed.header, claimed.rows)}")
     for section in sections:
         parts.append(f"<h2>{escape(section.title)}</h2><p>{escape(section.text)}</p>")
-        if section.results:
-            parts.append(table_html(*table(section)))
-        parts += [figure_html(figure) for figure in section.figures]
-    parts.append(f'<p class="soft">Made by <code>{escape(about["command"])}</code>, diffae {about["diffae"]}.</p>')
+        for table in section.tables:
+            heading = f"<h3>{escape(table.title)}</h3>" if table.title else ""
+            parts.append(heading + table_html(table.header, table.rows))
+        parts += [figure_html(figure, level=3) for figure in section.figures]
+    parts.append(f'<p class="soft">Made by <code>{escape(about.get("command", ""))}</code>, diffae {about["diffae"]}.</p>')
     return html("diffae evaluation", parts)

@@ -1,6 +1,7 @@
 """Table 4: how near sampled images come to real ones, by Inception's features; and table 3, samples of a class from few labels."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache, partial
 
 import numpy as np
@@ -10,78 +11,90 @@ from torch import Tensor
 
 from diffae import seeding
 from diffae.diffusion import DDIM
-from diffae.evaluation.bench import CONVENTION, Bench, Section
+from diffae.evaluation.bench import CONVENTION, Bench, NotMeasurable, Section
 from diffae.evaluation.figures import Figure
 from diffae.evaluation.results import Result
 from diffae.evaluation.statistics import Moments, frechet_distance, kernel_distance, precision_recall
+from diffae.evaluation.tables import by_metric
 from diffae.fitting import fit_few
 from diffae.pictures import scale_for, sheet
 from diffae.prior import Prior
 
 GENERATION, FEWSHOT = "generation", "fewshot"
 
+Make = Callable[[range], Tensor]
+"""Numbers of images -> images."""
+
 
 def generation(bench: Bench) -> Section:
     """FID, KID, precision and recall of samples: the priors, the plain DDIM, real images autoencoded, real images themselves."""
-    n, ddim = bench.num_inception, bench.ddim
-    x = bench.test(n)
+    n, ddim = bench.protocol.num_inception, bench.ddim
+    held = min(n, len(bench.tested))
+    x = bench.test(held)
     if len(bench.data.train) < n:
         raise ValueError(f"{n} real images to compare with were asked for, and there are {len(bench.data.train)}. Ask for fewer.")
-    real = cache(partial(_real_features, bench, bench.data.train[:n]))
-    results = compared(bench, GENERATION, "real, held out", real, lambda part: x[part.start : part.stop], num=n)
+    real = cache(partial(bench.real_features, bench.data.train[:n]))
+    results = compared(bench, GENERATION, "real, held out", real, lambda part: x[part.start : part.stop], num=held, on=[])
     pictures: dict[str, Tensor] = {}
-    for steps in sorted({min(bench.steps), max(bench.steps)}):
-        makers: dict[str, Callable[[range], Tensor]] = {
-            f"diffae, prior {name}": partial(_sampled, bench, prior, steps) for name, prior in bench.priors.items()
+    for steps in bench.protocol.generation_steps:
+        makers: dict[str, tuple[Make, list[str]]] = {
+            f"diffae, prior {name}": (partial(_sampled, bench, prior, steps), ["model", f"prior {name}"])
+            for name, prior in bench.priors.items()
         }
-        makers["diffae, + autoencoding"] = partial(_autoencoded, bench, x, steps)
+        makers["diffae, + autoencoding"] = (partial(_autoencoded, bench, x, steps), ["model"])
         if ddim is not None:
-            makers["ddim"] = partial(_unconditional, bench, ddim, steps)
-        for model, make in makers.items():
-            results += compared(bench, GENERATION, model, real, make, num=n, steps=steps)
+            makers["ddim"] = (partial(_unconditional, bench, ddim, steps), ["ddim"])
+        for model, (make, on) in makers.items():
+            num = held if model.endswith("autoencoding") else n
+            results += compared(bench, GENERATION, model, real, make, num=num, on=on, steps=steps)
             pictures[f"{model}, T = {steps}"] = make(range(8))
     text = (
         f"{n} images each against {n} training images; Inception features, {CONVENTION}. At so few images FID is mostly bias: "
         "compare rows, mind the real images' own, and read KID, which has none. The paper used 50,000."
+        + (f" Only {held} images are held out, so the rows of real images are of those." if held < n else "")
     )
     picture = sheet(list(pictures.values()), scale=scale_for(x), names=list(pictures))
     figure = Figure("generation", "Samples", "The first eight images of each row of the table.", picture)
-    return Section(GENERATION, "Unconditional samples (table 4)", text, results, [figure])
+    return Section(GENERATION, "Unconditional samples (table 4)", text, results, [by_metric(results)], [figure])
 
 
-def fewshot(bench: Bench, attributes: Sequence[str], *, draws: int = 2) -> Section:
+def fewshot(bench: Bench, *, draws: int = 2) -> Section:
     """FID between samples of a class, chosen with few labels, and real images of it; beside two baselines."""
-    ae, data, n = bench.ae, bench.data, bench.num_inception
-    z = bench.latents(ae.encode, data.train)
-    assert ae.standardizer is not None
-    results = []
-    for name in attributes:
-        y = data.labels[name][data.train]
+    ae, data, n, steps = bench.ae, bench.data, bench.protocol.num_inception, min(bench.protocol.steps)
+    if ae.prior is None or ae.standardizer is None:
+        raise NotMeasurable("This autoencoder has no latent prior to sample from. Fit one with `diffae train-prior RUN`.")
+    z = bench.latents(ae.encode, data, data.train)
+    results: list[Result] = []
+    for name in bench.classes():
+        y = bench.members(name)
         members = data.train[y == 1]
         if len(members) < n or len(members) < 100:
             raise ValueError(
                 f"Only {len(members)} training images show {name}; few-shot needs {max(n, 100)}. Ask for fewer images."
             )
-        real = cache(partial(_real_features, bench, members[: 2 * n]))
+        real = cache(partial(bench.real_features, members[: bench.protocol.num_real]))
         for draw in range(draws):
             rng = np.random.default_rng([bench.seed, draw])
             positive, negative = rng.permutation(np.flatnonzero(y == 1)), rng.permutation(np.flatnonzero(y == 0))
             unlabelled = np.setdiff1d(np.arange(len(y)), positive[:100])
             few = fit_few(name, z[positive[:50]], z[negative[:50]], ae.standardizer)
             pu = fit_few(name, z[positive[:100]], z[unlabelled], ae.standardizer, unlabelled=True)
-            makers: dict[str, Callable[[range], Tensor]] = {
-                "binary, 50 + 50": partial(_accepted, bench, few.probability(name), draw),
-                "positive-unlabelled, 100": partial(_accepted, bench, pu.probability(name), draw),
-                "naive: all real images": partial(_real, bench, rng.permutation(data.train)),
-                "the positives' z_sem again": partial(_decoded, bench, z[np.resize(positive[:50], n)], draw),
+            made = ["labels", "model", "prior"]
+            makers: dict[str, tuple[Make, list[str]]] = {
+                "binary, 50 + 50": (partial(_accepted, bench, few.probability(name), draw), made),
+                "positive-unlabelled, 100": (partial(_accepted, bench, pu.probability(name), draw), made),
+                "naive: all real images": (partial(_real, bench, rng.permutation(data.train)), ["labels"]),
+                "the positives' z_sem again": (partial(_decoded, bench, z[np.resize(positive[:50], n)], draw), ["labels", "model"]),
             }
-            for model, make in makers.items():
-                results += compared(bench, FEWSHOT, model, real, make, num=n, steps=min(bench.steps), subject=name, draw=draw)
+            for model, (make, on) in makers.items():
+                results += compared(bench, FEWSHOT, model, real, make, num=n, on=on, steps=steps, subject=name, draw=draw)
     text = (
-        f"{n} samples of each class against up to {2 * n} real images of it, {draws} draws of the labels; Inception features, "
-        f"{CONVENTION}. The naive row takes real images of all classes for the class, which a majority class makes look good."
+        f"{n} samples of each class against up to {bench.protocol.num_real:,} real images of it, {draws} draws of the labels; "
+        f"Inception features, {CONVENTION}. The naive row takes real images of all classes for the class, which a majority class "
+        "makes look good."
     )
-    return Section(FEWSHOT, "Class-conditional samples from few labels (table 3)", text, over_draws(results))
+    results = over_draws(results)
+    return Section(FEWSHOT, "Class-conditional samples from few labels (table 3)", text, results, [by_metric(results)])
 
 
 def compared(
@@ -89,9 +102,10 @@ def compared(
     suite: str,
     model: str,
     real: Callable[[], Float[Tensor, "m d"]],
-    make: Callable[[range], Tensor],
+    make: Make,
     *,
     num: int,
+    on: Sequence[str],
     steps: int | None = None,
     subject: str | None = None,
     draw: int = 0,
@@ -111,8 +125,9 @@ def compared(
             for name, value in values.items()
         ]
 
-    key = {"suite": suite, "model": model, "n": num, "steps": steps, "seed": bench.seed, "subject": subject, "draw": draw}
-    return bench.store.get(key, measure)
+    key = {"suite": suite, "model": model, "n": num, "steps": steps, "seed": bench.seed, "subject": subject, "draw": draw,
+           "real": bench.protocol.num_real if suite == FEWSHOT else bench.protocol.num_inception}  # fmt: skip
+    return bench.store.get(key, measure, on=on)
 
 
 def over_draws(results: list[Result]) -> list[Result]:
@@ -124,11 +139,8 @@ def over_draws(results: list[Result]) -> list[Result]:
     for same in groups.values():
         values, first = np.array([r.value for r in same]), same[0]
         spread = float(values.std(ddof=1)) if len(values) > 1 else first.spread
-        seconds = sum(r.seconds for r in same)
-        found.append(
-            Result(first.suite, first.model, first.metric, float(values.mean()), first.n, first.steps, spread, first.seed, seconds,
-                   first.subject, f"{len(values)} draws; {first.detail}")
-        )  # fmt: skip
+        detail = f"{len(values)} draws; {first.detail}"
+        found.append(replace(first, value=float(values.mean()), spread=spread, seconds=sum(r.seconds for r in same), detail=detail))
     return found
 
 
@@ -155,20 +167,15 @@ def _accepted(bench: Bench, probability: Callable[[Tensor], Tensor], draw: int, 
     """Images of codes of the prior that a classifier accepted."""
     seed = seeding.mix(bench.seed, "few", draw, part.start)
     z_sem = bench.ae.sample_codes(len(part), seed=seed, accept=probability).z_sem
-    return bench.ae.decode_samples(z_sem, steps=min(bench.steps), seed=seed)
+    return bench.ae.decode_samples(z_sem, steps=min(bench.protocol.steps), seed=seed)
 
 
 def _decoded(bench: Bench, z_sem: Tensor, draw: int, part: range) -> Tensor:
     """Images of these codes, with fresh x_T."""
     seed = seeding.mix(bench.seed, "again", draw, part.start)
-    return bench.ae.decode_samples(z_sem[part.start : part.stop], steps=min(bench.steps), seed=seed)
+    return bench.ae.decode_samples(z_sem[part.start : part.stop], steps=min(bench.protocol.steps), seed=seed)
 
 
 def _real(bench: Bench, indices: np.ndarray, part: range) -> Tensor:
     """Real images."""
     return bench.data.images(indices[part.start : part.stop])
-
-
-def _real_features(bench: Bench, indices: np.ndarray) -> Tensor:
-    """Inception's features of real images; computed when first needed."""
-    return bench.features(bench.data.images(indices))

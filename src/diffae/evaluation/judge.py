@@ -62,7 +62,7 @@ def train_judge(
         images: indices -> images in [-1, 1].
         labels: 0 or 1.
         epochs: passes over the images.
-        batch_size: images in a step.
+        batch_size: images in a step; fewer where there are not as many.
         seed: of weights, order and noise.
         progress: told how many steps are done.
 
@@ -72,6 +72,7 @@ def train_judge(
     torch.manual_seed(seeding.mix(seed, "judge"))
     generator = torch.Generator().manual_seed(seeding.mix(seed, "order"))
     judge = Judge(names, channels=images(torch.tensor([0])).shape[1])
+    batch_size = min(batch_size, len(labels))
     steps = epochs * (len(labels) // batch_size)
     optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)

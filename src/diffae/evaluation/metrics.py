@@ -3,6 +3,9 @@
 from jaxtyping import Float
 from torch import Tensor
 
+LEAST_MS_SSIM = 161
+"""The smallest image side that holds the window at the fifth scale."""
+
 
 def each_mse(x_hat: Float[Tensor, "n c h w"], x: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
     """Mean squared error of each image, on the [0, 1] scale."""
@@ -20,14 +23,34 @@ def each_ssim(x_hat: Float[Tensor, "n c h w"], x: Float[Tensor, "n c h w"]) -> F
     return value.reshape(len(x))
 
 
+def each_psnr(x_hat: Float[Tensor, "n c h w"], x: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
+    """Peak signal-to-noise ratio of each image in dB; at most 120."""
+    return -10 * each_mse(x_hat, x).clamp(min=1e-12).log10()
+
+
+def each_ms_ssim(x_hat: Float[Tensor, "n c h w"], x: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
+    """Multi-scale structural similarity of each image, five scales (Wang et al. 2003), on the [0, 1] scale.
+
+    Raises:
+        ValueError: images with a side below `LEAST_MS_SSIM`, whose smallest scale the window does not fit into.
+    """
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
+    if min(x.shape[-2:]) < LEAST_MS_SSIM:
+        raise ValueError(f"MS-SSIM needs images of at least {LEAST_MS_SSIM} pixels a side, got {x.shape[-2]} x {x.shape[-1]}.")
+    unit = ((x_hat + 1) / 2, (x + 1) / 2)
+    value = multiscale_structural_similarity_index_measure(*unit, data_range=1.0, normalize="relu", reduction="none")
+    return value.reshape(len(x))
+
+
 def mse(x_hat: Float[Tensor, "n c h w"], x: Float[Tensor, "n c h w"]) -> float:
     """Mean squared error on the [0, 1] scale."""
     return float(each_mse(x_hat, x).mean())
 
 
 def psnr(x_hat: Float[Tensor, "n c h w"], x: Float[Tensor, "n c h w"]) -> float:
-    """Peak signal-to-noise ratio in dB, each image's own, averaged."""
-    return float((-10 * each_mse(x_hat, x).clamp(min=1e-12).log10()).mean())
+    """`each_psnr`, averaged."""
+    return float(each_psnr(x_hat, x).mean())
 
 
 def ssim(x_hat: Float[Tensor, "n c h w"], x: Float[Tensor, "n c h w"]) -> float:

@@ -15,8 +15,10 @@ STYLE = """
 body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper);
        max-width: 1060px; margin: 2.5rem auto; padding: 0 1.2rem }
 h1 { font-size: 1.7rem; margin-bottom: .2rem } h2 { font-size: 1.15rem; margin: 2.4rem 0 .3rem }
+h3 { font-size: 1rem; margin: 1.4rem 0 .3rem }
 p { max-width: 46rem; margin: .3rem 0 .8rem } .soft { color: var(--soft) }
 img { max-width: 100%; background: #fff; padding: 6px; border: 1px solid var(--line); border-radius: 4px; box-sizing: border-box }
+div.wide { overflow-x: auto }
 table { border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums }
 th, td { text-align: right; padding: .3rem .9rem; border-bottom: 1px solid var(--line) }
 th:first-child, td:first-child { text-align: left }
@@ -35,20 +37,21 @@ def html(title: str, sections: Sequence[str]) -> str:
     )
 
 
-def figure_html(figure: Figure) -> str:
-    """A picture with its heading and words, the image inside."""
+def figure_html(figure: Figure, *, level: int = 2) -> str:
+    """A picture with its heading, of this level, and words; the image inside."""
     buffer = io.BytesIO()
     figure.picture.save(buffer, "PNG")
     source = base64.b64encode(buffer.getvalue()).decode()
     alt = escape(f"{figure.title}. {figure.text}", quote=True)
-    return f'<h2>{escape(figure.title)}</h2><p>{escape(figure.text)}</p><img alt="{alt}" src="data:image/png;base64,{source}">'
+    heading = f"<h{level}>{escape(figure.title)}</h{level}>"
+    return f'{heading}<p>{escape(figure.text)}</p><img alt="{alt}" src="data:image/png;base64,{source}">'
 
 
 def table_html(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table; the first column is words, the others numbers."""
     head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{body}</table>"
+    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
 
 
 def table_markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,7 +1,9 @@
 """The page that a run ends with: what the autoencoder does with images that it has never seen, in pictures and numbers."""
 
+import contextlib
 import json
 import platform
+import subprocess
 import time
 from html import escape
 from pathlib import Path
@@ -83,6 +85,18 @@ def machine() -> str:
     name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine()
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return f"{name}, {torch.get_num_threads()} threads{gpu}, torch {torch.__version__}"
+
+
+def commit() -> str:
+    """The code that figures were measured with: the package's version, and git's commit where it runs from a checkout."""
+    root = Path(diffae.__file__).parents[2]
+    if not (root / ".git").exists() or Path(diffae.__file__).parents[1].name != "src":
+        return diffae.__version__
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        git = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
+        said = subprocess.run(git, check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        return f"{diffae.__version__}, {said.stdout.strip()}"
+    return diffae.__version__
 
 
 def _reconstructions(ae: DiffusionAutoencoder, x: Tensor, z_sem: Tensor, data: ImageSet, progress: Progress) -> dict[str, Tensor]:

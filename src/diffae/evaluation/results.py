@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,9 @@ class Result:
         subject: what else tells this row from others: the attribute, the class.
         detail: conventions and files that the number depends on.
         each: the value of each image, where the number is their mean; for comparisons of the same images.
+        command: that measured it.
+        commit: of the code that measured it: the package's version and, in a checkout, git's commit.
+        config: hash of the model's configuration.
     """
 
     suite: str
@@ -43,6 +46,9 @@ class Result:
     subject: str | None = None
     detail: str | None = None
     each: list[float] | None = field(default=None, repr=False)
+    command: str = ""
+    commit: str = ""
+    config: str = ""
 
 
 class Store:
@@ -50,24 +56,33 @@ class Store:
 
     Args:
         folder: where they are kept.
-        depends: what all results depend on: the models' weights, the images.
+        depends: what results may depend on: digests of models, images, labels, by name.
+        made: `command`, `commit` and `config` of what is measured now.
     """
 
-    def __init__(self, folder: Path, depends: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, depends: dict[str, str], made: dict[str, str] | None = None) -> None:
         self.folder = folder
         self.depends = depends
+        self.made = made or {}
 
-    def get(self, key: dict[str, Any], measure: Callable[[], list[Result]]) -> list[Result]:
-        """The results of this key: those of an earlier evaluation, or measured now."""
-        text = json.dumps(self.depends | key, sort_keys=True)
+    def get(self, key: dict[str, Any], measure: Callable[[], list[Result]], *, on: Sequence[str] = ()) -> list[Result]:
+        """The results of this key: those of an earlier evaluation, or measured now.
+
+        Args:
+            key: what is measured, and how.
+            measure: measures it.
+            on: names of what the results depend on, beside the images; of these alone another state is measured anew.
+        """
+        whole = {name: self.depends.get(name) for name in ("images", *on)} | key
+        text = json.dumps(whole, sort_keys=True)
         file = self.folder / f"{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}.json"
         with contextlib.suppress(FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):  # A damaged file is measured anew.
             return [Result(**row) for row in json.loads(file.read_text(encoding="utf-8"))["results"]]
         started = time.monotonic()
         results = measure()
-        seconds = round(time.monotonic() - started, 1)
-        rows = [asdict(r) | {"seconds": seconds, "value": _short(r.value), "each": _rounded(r.each)} for r in results]
-        write_text(file, json.dumps({"key": self.depends | key, "results": rows}) + "\n")
+        made = self.made | {"seconds": round(time.monotonic() - started, 1)}
+        rows = [asdict(r) | made | {"value": _short(r.value), "each": _rounded(r.each)} for r in results]
+        write_text(file, json.dumps({"key": whole, "results": rows}) + "\n")
         return [Result(**row) for row in rows]
 
 

@@ -112,11 +112,11 @@ def precision_recall(made: Float[Tensor, "n d"], real: Float[Tensor, "m d"], *, 
     """
     if min(len(made), len(real)) <= neighbours:
         raise ValueError(f"Expected more than {neighbours} of either, got {len(made)} and {len(real)}.")
-    made, real = made.double(), real.double()
-    across = torch.cdist(made, real)
+    return _share_within(made.double(), real.double(), neighbours), _share_within(real.double(), made.double(), neighbours)
 
-    def share_within(distances: Tensor, own: Tensor) -> float:
-        radius = torch.cdist(own, own).kthvalue(neighbours + 1).values
-        return float((distances <= radius).any(1).double().mean())
 
-    return share_within(across, real), share_within(across.T, made)
+def _share_within(points: Tensor, own: Tensor, neighbours: int, *, chunk: int = 2048) -> float:
+    """The share of points that lie in some ball; distances a chunk at a time, since all of 50,000 images' fill 20 GB."""
+    radius = torch.cat([torch.cdist(part, own).kthvalue(neighbours + 1).values for part in own.split(chunk)])
+    within = torch.cat([(torch.cdist(part, own) <= radius).any(1) for part in points.split(chunk)])
+    return float(within.double().mean())

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from diffae.attributes import Attributes
 from diffae.autoencoder import DiffusionAutoencoder, build
-from diffae.config import AutoencoderConfig, PriorConfig, from_dict
-from diffae.diffusion import DDIM, write_weights
+from diffae.config import AutoencoderConfig, PriorConfig, from_dict, to_dict
+from diffae.diffusion import DDIM, ImageDiffusion, write_weights
 from diffae.latents import Standardizer
 from diffae.prior import GaussianPrior, LatentPrior
 
@@ -130,6 +130,12 @@ def fingerprint(model: DiffusionAutoencoder) -> str:
 def digest(module: nn.Module) -> str:
     """Identifies weights."""
     return digest_arrays({name: tensor.detach().cpu().numpy() for name, tensor in module.state_dict().items()})
+
+
+def digest_model(model: ImageDiffusion) -> str:
+    """Identifies what encodes and decodes: networks and configuration, without prior and attributes."""
+    parts = [digest(model.unet), *([digest(model.encoder)] if isinstance(model, DiffusionAutoencoder) else [])]
+    return hashlib.blake2b(json.dumps([to_dict(model.config), *parts]).encode(), digest_size=16).hexdigest()
 
 
 def digest_arrays(arrays: Mapping[str, np.ndarray]) -> str:

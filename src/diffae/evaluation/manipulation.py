@@ -1,0 +1,122 @@
+"""Figure 5: attributes given to images that lack them; beside SDEdit, which makes a crude edit plausible without any z_sem."""
+
+from collections.abc import Callable
+from functools import cache, partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffae import seeding
+from diffae.evaluation.bench import NOT, Bench, NotMeasurable, Section, in_colour
+from diffae.evaluation.disentanglement import factors
+from diffae.evaluation.figures import STEPS, Figure, edit_figures
+from diffae.evaluation.judge import Judge, train_judge
+from diffae.evaluation.perceptual import LEAST
+from diffae.evaluation.results import Result
+from diffae.evaluation.tables import by_metric
+from diffae.pictures import scale_for, sheet
+
+SUITE = "manipulation"
+TARGET = 0.9
+SHARES = (0.3, 0.5, 0.7)
+"""Of the way to noise that SDEdit goes."""
+
+
+def manipulation(bench: Bench) -> Section:
+    """How often an edit is seen by a judge that knows nothing of z_sem, what else it changes, and how near the image stays.
+
+    Raises:
+        NotMeasurable: no attribute is fitted, or fewer images lack it than can be shown.
+    """
+    ae, data = bench.ae, bench.data
+    if ae.attributes is None:
+        raise NotMeasurable("No attribute is fitted, so there is nothing to edit. Fit some with `diffae fit-attributes RUN`.")
+    judge = cache(partial(_judge, bench))
+    results: list[Result] = []
+    rows: list[Tensor] = []
+    chosen = [name for name in bench.classes() if not name.startswith(NOT)]
+    for name in chosen:
+        lacking = data.validation[data.labels[name][data.validation] == 0][: min(bench.protocol.num, 100)]
+        if len(lacking) < 2:
+            raise NotMeasurable(f"Only {len(lacking)} held-out images lack {name}: there is nothing to give it to.")
+        x = data.images(lacking)
+        ways = _ways(bench, name, x)
+        for way, (make, on) in ways.items():
+            key = {"suite": SUITE, "model": way, "subject": name, "n": len(x), "seed": bench.seed, "steps": STEPS}
+            measure = partial(_seen, bench, judge, name, way, x, make)
+            results += bench.store.get(key, measure, on=["labels", *on])
+        shown = min(3, len(x))
+        columns = [x[:shown], *(make(range(shown)) for make, _ in ways.values())]
+        rows += list(torch.stack(columns, dim=1))
+    text = (
+        "Up to 100 held-out images that lack the attribute. Flipped: the share in which a judge, a CNN of pixels, sees it "
+        "afterwards. Others changed: the share of the judge's other decisions that changed. The autoencoder moves z_sem until its "
+        f"classifier says {TARGET}. Pixels: the difference of the two mean training images, added. SDEdit (Meng et al. 2022) "
+        "noises that by 0.3, 0.5 and 0.7 of the way and denoises it with the plain DDIM."
+    )
+    names = [name.replace("_", " ") if i == 0 else "" for name in chosen for i in range(len(rows) // len(chosen))]
+    told = "From the left: " + ", ".join(["the image", *ways]) + "."
+    picture = sheet(rows, scale=scale_for(rows[0]), names=names)
+    figures = [*edit_figures(ae, bench.test(min(bench.protocol.num, 12))), Figure("sdedit", "Edits beside SDEdit's", told, picture)]
+    return Section(SUITE, "Attribute manipulation (figure 5)", text, results, [by_metric(results)], figures)
+
+
+Way = tuple[Callable[[range], Tensor], list[str]]
+"""Numbers of images -> the edited images; and what these depend on."""
+
+
+def _ways(bench: Bench, name: str, x: Tensor) -> dict[str, Way]:
+    data = bench.data
+    y = data.labels[name][data.train]
+    difference = data.images(data.train[y == 1]).mean(0) - data.images(data.train[y == 0]).mean(0)
+    crude = (x + difference).clamp(-1, 1)
+
+    def sdedit(share: float, part: range) -> Tensor:
+        assert bench.ddim is not None
+        seed = seeding.mix(bench.seed, "sdedit", part.start)
+        return bench.ddim.sdedit(crude[part.start : part.stop], share=share, steps=STEPS, seed=seed)
+
+    def edited(part: range) -> Tensor:
+        return bench.ae.manipulate(x[part.start : part.stop], name, target_probability=TARGET, steps=STEPS)
+
+    ways: dict[str, Way] = {
+        "diffae": (edited, ["model", "attributes"]),
+        "pixels": (lambda part: crude[part.start : part.stop], []),
+    }
+    if bench.ddim is not None:
+        ways |= {f"sdedit, {share:g}": (partial(sdedit, share), ["ddim"]) for share in SHARES}
+    return ways
+
+
+def _seen(
+    bench: Bench, judge: Callable[[], Judge], name: str, way: str, x: Tensor, make: Callable[[range], Tensor]
+) -> list[Result]:
+    """What the judge sees in edited images, beside what it saw before."""
+    decide = judge()
+    made = torch.cat([make(part) for part in bench.batches(len(x), f"{SUITE}: {name}, {way}")]).clamp(-1, 1)
+    before, after = decide.decide(x), decide.decide(made)
+    row = decide.names.index(name)
+    others = [k for k in range(len(decide.names)) if k != row]
+    each = {"flipped": after[:, row].double()}
+    if others:
+        each["others changed"] = (before[:, others] != after[:, others]).double().mean(1)
+    if min(x.shape[-2:]) >= LEAST["alexnet"]:
+        lpips = bench.network("alexnet")[0]
+        pairs = zip(made.split(bench.batch_size), x.split(bench.batch_size), strict=True)
+        each["lpips"] = torch.cat([lpips(in_colour(a), in_colour(b)) for a, b in pairs])
+    return [
+        Result(SUITE, way, metric, float(v.mean()), len(x), STEPS, seed=bench.seed, subject=name, each=v.tolist())
+        for metric, v in each.items()
+    ]
+
+
+def _judge(bench: Bench) -> Judge:
+    """A judge of the training images' binary labels."""
+    data = bench.data
+    names = factors({name: values[data.train] for name, values in data.labels.items()})
+    labels = torch.from_numpy(np.stack([data.labels[name][data.train] for name in names], axis=1)).float()
+    whole = torch.isfinite(labels).all(1).numpy().nonzero()[0]
+    return train_judge(
+        names, lambda i: data.images(data.train[whole[i.numpy()]]), labels[whole], seed=bench.seed, progress=bench.progress
+    )
