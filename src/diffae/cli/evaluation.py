@@ -73,6 +73,8 @@ class Evaluate:
     """Of everything that is drawn."""
 
     def run(self) -> None:
+        import torch
+
         from diffae import seeding
         from diffae.evaluation.bench import Bench
         from diffae.evaluation.evaluate import evaluate
@@ -85,6 +87,8 @@ class Evaluate:
         named = {f.name: getattr(self, f.name, None) for f in dataclasses.fields(Protocol)}
         chosen = dataclasses.replace(protocol(self.protocol), **{k: v for k, v in named.items() if v is not None})
         data = inputs.images(ae, self.source, self.data, self.labels, crop=chosen.crop, validation=chosen.validation)
+        # A tenth faster, also on processors.
+        ae = ae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         depends = {"model": digest_model(ae), "images": data.key, "labels": digest_arrays(data.labels)}
         elsewhere = None
         if self.elsewhere is not None:
@@ -92,6 +96,7 @@ class Evaluate:
             depends["elsewhere"] = f"{elsewhere.key}-{digest_arrays(elsewhere.labels)}"
         ddim = None if self.ddim is None else inputs.ddim(self.ddim, ae)
         if ddim is not None:
+            ddim = ddim.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             depends["ddim"] = digest_model(ddim)
         against = [comparators.load(folder) for folder in self.against]
         for folder, other in zip(self.against, against, strict=True):

@@ -200,7 +200,7 @@ class Bench:
         """Inception's features of images as files would hold them, in 256 steps."""
         inception = self.network("inception")[0]
         stored = ((images.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
-        return torch.cat([inception(in_colour(part)) for part in stored.split(25)])
+        return torch.cat([inception(in_colour(part)) for part in stored.split(10)])
 
     def real_features(self, indices: np.ndarray) -> Float[Tensor, "n d"]:
         """The same of real images, a batch at a time."""

@@ -23,7 +23,7 @@ EPSILON = 1e-2
 
 def interpolation(bench: Bench) -> Section:
     """The perceptual path length of interpolations between pairs of held-out images, and pictures of some."""
-    x = bench.test(min(bench.protocol.num, 200) // 2 * 2)
+    x = bench.test(min(bench.protocol.num, 100) // 2 * 2)
     steps, pairs = max(bench.protocol.steps), len(x) // 2
     models: dict[str, DiffusionAutoencoder | DDIM] = {"diffae": bench.ae} | ({"ddim": bench.ddim} if bench.ddim else {})
     results: list[Result] = []

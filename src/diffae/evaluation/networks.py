@@ -67,6 +67,8 @@ def load_network(name: Network, weights: Path | None = None) -> tuple[nn.Module,
     if name != "inception" and not any(key.startswith("heads") for key in tensors):
         tensors |= _heads_of_torchmetrics("alex" if name == "alexnet" else "vgg")
     model.load_state_dict(tensors)
+    # Inception runs half as fast again with its channels last, on a processor as on a GPU.
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.eval().requires_grad_(False), source.file
 
 
