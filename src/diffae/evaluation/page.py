@@ -20,8 +20,8 @@ p { max-width: 46rem; margin: .3rem 0 .8rem } .soft { color: var(--soft) }
 img { max-width: 100%; background: #fff; padding: 6px; border: 1px solid var(--line); border-radius: 4px; box-sizing: border-box }
 div.wide { overflow-x: auto }
 table { border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums }
-th, td { text-align: right; padding: .3rem .9rem; border-bottom: 1px solid var(--line) }
-th:first-child, td:first-child { text-align: left }
+th, td { text-align: right; padding: .3rem .9rem; border-bottom: 1px solid var(--line); white-space: nowrap }
+th:first-child, td:first-child { text-align: left; white-space: normal }
 th { font-weight: 600; color: var(--soft) } td.best { color: var(--mark); font-weight: 600 }
 code, pre { font: .9em ui-monospace, monospace }
 pre { border: 1px solid var(--line); border-radius: 4px; padding: .8rem 1rem; overflow-x: auto }
