@@ -175,7 +175,7 @@ def errors(ae: diffae.DiffusionAutoencoder, data: ImageSet, shown: list[int], st
     """Squared errors on the [0, 1] scale of held-out photographs: made of both codes, of z_sem alone, and the mean photograph."""
     x = data.images(shown)
     made = {
-        "MSE, z_sem and x_T": ae.reconstruct(x, steps=steps),
+        "MSE, z_sem and x_T": ae.reconstruct(x, inversion="official", steps=steps),
         "MSE, z_sem alone": ae.decode_mean(ae.encode(x)),
         "MSE, mean photograph": data.images(data.train).mean(0, keepdim=True),
     }

@@ -29,15 +29,69 @@ def x():
 
 
 def test_more_steps_reconstruct_better(ae, x):
-    errors = [(ae.reconstruct(x[:1], steps=steps) - x[:1]).square().mean().item() for steps in (10, 50, 250)]
-    assert errors[0] > errors[1] > errors[2]
-    assert errors[2] < 1e-3
+    def error(inversion, steps):
+        return (ae.reconstruct(x[:1], inversion=inversion, steps=steps) - x[:1]).square().mean().item()
+
+    authors = [error("official", steps) for steps in (10, 50, 250)]
+    assert authors[0] > authors[1] > authors[2]
+    assert authors[2] < 1e-3
+    assert error("fast", 5) > error("fast", 20) > error("fast", 80)
 
 
 def test_render_of_infer_is_reconstruct_and_another_z_sem_changes_it(ae, x):
     code = ae.infer(x, steps=10)
     assert torch.equal(ae.render(code), ae.reconstruct(x, steps=10))
     assert not torch.allclose(ae.render(code, z_sem=code.z_sem + 5), ae.render(code))
+
+
+@pytest.mark.parametrize("inversion", ["anchored", "reversible"])
+def test_what_is_kept_reconstructs_exactly(ae, x, inversion):
+    assert (ae.reconstruct(x, inversion=inversion, steps=10) - x).abs().max() < 1e-4
+    code = ae.infer(x, inversion=inversion, steps=10)
+    torch.testing.assert_close(ae.render(code[1:2]), x[1:2], atol=1e-4, rtol=0)
+    assert not torch.allclose(ae.render(code, z_sem=code.z_sem + 5), x, atol=1e-2), "and another z_sem makes another image"
+
+
+def test_an_anchored_code_without_its_defects_is_a_fast_one(ae, x):
+    anchored, fast = (ae.infer(x, inversion=inversion, steps=6) for inversion in ("anchored", "fast"))
+    torch.testing.assert_close(anchored.x_T, fast.x_T)
+    torch.testing.assert_close(ae.render(anchored, share=0.0), ae.render(fast), atol=1e-4, rtol=1e-4)
+
+
+def test_many_edits_of_one_image_are_one_batch(ae, x):
+    code = ae.infer(x[:1], steps=6)
+    z_sem = code.z_sem + torch.tensor([[0.0], [0.5], [1.0]])
+    together = ae.render(code[torch.tensor([0, 0, 0])], z_sem=z_sem)
+    for i in range(3):
+        torch.testing.assert_close(together[i : i + 1], ae.render(code, z_sem=z_sem[i : i + 1]), atol=1e-4, rtol=1e-3)
+
+
+def test_inversions_that_there_are_not_or_that_cannot_be_are_refused(ae, x):
+    with pytest.raises(ValueError, match="Unknown inversion 'slow'; there are 'fast', 'anchored'"):
+        ae.infer(x, inversion="slow")
+    with pytest.raises(ValueError, match="Unknown solver 'euler'; there are 'dpmpp2m', 'unipc', 'heun', 'ddim'"):
+        ae.decode(torch.zeros(1, 6), solver="euler")
+    with pytest.raises(ValueError, match="UniPC decodes, but does not invert"):
+        ae.invert(x, ae.encode(x), solver="unipc")
+    with pytest.raises(ValueError, match=r"The authors' spacing cannot give 37 steps"):
+        ae.infer(x, inversion="official", steps=37)
+    with pytest.raises(ValueError, match="at least two steps"):
+        ae.infer(x, inversion="reversible", steps=1)
+    with pytest.raises(ValueError, match="two states belong to one image"):
+        ae.interpolate(x[:1], x[1:2], inversion="reversible", steps=3)
+    ae.train()
+    try:
+        with pytest.raises(ValueError, match=r"gives the same twice: call eval\(\)"):
+            ae.infer(x, inversion="reversible")
+    finally:
+        ae.eval()
+
+
+@pytest.mark.parametrize("solver", ["dpmpp2m", "unipc", "heun", "ddim"])
+def test_any_solver_decodes_what_was_drawn_to_nearly_one_image(ae, solver):
+    z_sem = torch.zeros(2, 6)
+    limit = ae.decode(z_sem, steps=200, solver="heun")
+    assert (ae.decode(z_sem, steps=50, solver=solver) - limit).abs().mean() < 0.05
 
 
 def test_a_sample_depends_on_its_number_and_the_seed_alone(ae):

@@ -220,11 +220,12 @@ def test_a_path_goes_through_every_image(ae, x):
     path = ae.interpolate_path(x, frames=4, steps=5)
     again = ae.reconstruct(x, steps=5)
     assert path.shape == (9, 3, 8, 8)
-    assert torch.allclose(path[[0, 4, 8]], again, atol=1e-4)
+    assert torch.allclose(path[[0, 4, 8]], again, atol=1e-3)
     with pytest.raises(ValueError, match="at least two images, got 1"):
         ae.interpolate_path(x[:1])
 
 
+@pytest.mark.filterwarnings("ignore:x_T has a standard deviation")
 def test_noise_of_one_sign_is_no_mistake_but_uniform_noise_is(ddim):
     flat = torch.full((2, 3, 8, 8), 0.3) + 0.01 * torch.randn(2, 3, 8, 8)
     assert ddim.decode(flat, steps=2).shape == (2, 3, 8, 8)

@@ -20,7 +20,7 @@ FLOORS = {
 }  # fmt: skip
 WITHIN = {
     ("solvers", "schedule"), ("fitting", "attributes"), ("autoencoder", "attributes"), ("autoencoder", "prior"),
-    ("autoencoder", "diffusion"),
+    ("autoencoder", "diffusion"), ("inversion", "schedule"), ("inversion", "solvers"), ("inversion", "latents"),
 }  # fmt: skip
 """Imports inside a floor: (who, whom)."""
 EXTRAS = {

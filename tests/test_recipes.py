@@ -82,6 +82,7 @@ class Stub(torch.nn.Module):
         return torch.nn.functional.adaptive_avg_pool2d(x, 2).flatten(1)
 
 
+@pytest.mark.filterwarnings("ignore:x_T has a standard deviation")  # Nobody has trained for long here.
 def test_the_papers_protocol_runs_from_the_data_to_its_tables(tmp_path, tiny, monkeypatch, capsys):
     """All commands of the recipe, on images and networks that are too small for anything but this."""
     pytest.importorskip("lmdb")
@@ -128,3 +129,13 @@ def test_the_papers_protocol_runs_from_the_data_to_its_tables(tmp_path, tiny, mo
 
 def celebahq_held_out(source):
     return prepare(DataConfig(source=str(source), validation=0.3), size=(16, 16), channels=3).validation
+
+
+def test_each_dimension_is_trained_alike_and_all_are_compared(tmp_path):
+    commands = []
+    recipe("dimensions").main("photos", out=tmp_path, dims=(8, 16), images=100, run=commands.append)
+    assert [c[0] for c in commands] == ["train", "evaluate", "train", "evaluate", "compare"]
+    first, second = commands[0], commands[2]
+    differing = {(a, b) for a, b in zip(first, second, strict=True) if a != b}
+    assert differing == {("8", "16"), (str(tmp_path / "d8"), str(tmp_path / "d16"))}
+    assert commands[-1][1:3] == [str(tmp_path / f"evaluation d = {d}") for d in (8, 16)]

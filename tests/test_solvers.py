@@ -7,7 +7,16 @@ import pytest
 import torch
 
 from diffae.config import ScheduleConfig
-from diffae.schedule import Path, Schedule, decoding_path, draw_timesteps, encoding_path, log_snr_path, uniform_timesteps
+from diffae.schedule import (
+    Path,
+    Schedule,
+    decoding_path,
+    draw_timesteps,
+    encoding_path,
+    last_usable_timestep,
+    spaced_path,
+    uniform_timesteps,
+)
 from diffae.solvers import solve, to_eps, to_target, trajectory
 
 SCHEDULE = Schedule(ScheduleConfig())
@@ -134,14 +143,12 @@ def test_dpmpp2m_is_of_second_order_on_evenly_spaced_log_snr():
     x = torch.randn(8, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
     def error(steps, solver):
-        path = log_snr_path(schedule, steps)
-        # Without the last prediction, whose error is not the solver's, and against the same level's exact state.
-        path = Path(path.alpha_bar[:-1], path.t[:-1])
+        path = spaced_path(schedule, steps)
         level = path.alpha_bar[-1]
         exact = end(x, path.alpha_bar[0]) / scales * (level * scales**2 + 1 - level).sqrt()
         return float((solve(eps, x, path, solver=solver) - exact).abs().max())
 
-    first, second = ([error(n, solver) for n in (41, 81, 161)] for solver in ("ddim", "dpmpp2m"))
+    first, second = ([error(n, solver) for n in (40, 80, 160)] for solver in ("ddim", "dpmpp2m"))
     assert 1.8 < first[0] / first[1] < 2.3
     assert 3.3 < second[0] / second[1] < 4.8
     assert 3.3 < second[1] / second[2] < 4.8
@@ -150,18 +157,18 @@ def test_dpmpp2m_is_of_second_order_on_evenly_spaced_log_snr():
 
 def test_a_log_snr_path_is_evenly_spaced_and_meets_its_levels():
     schedule = Schedule(ScheduleConfig(beta_start=0.008, beta_end=0.008))
-    path = log_snr_path(schedule, 20)
+    path = spaced_path(schedule, 19).to_the_image()
     assert len(path) == 20
     assert path.alpha_bar[-1] == 1
-    assert (float(path.t[0]), float(path.t[-1])) == (schedule.T - 1, 0)
+    assert (float(path.t[0]), float(path.t[-2])) == (schedule.T - 1, 0)
     levels = path.alpha_bar[:-1]
     steps = (levels.log() - (-levels).log1p()).diff()
     torch.testing.assert_close(steps, steps.mean().expand(19), rtol=1e-2, atol=0)
-    alpha, sigma = schedule.alpha_sigma(path.t, like=levels)
+    alpha, sigma = schedule.alpha_sigma(path.t[:-1], like=levels)
     torch.testing.assert_close(alpha.square(), levels)
     torch.testing.assert_close(sigma.square(), 1 - levels)
-    with pytest.raises(ValueError, match="at least two steps, got 1"):
-        log_snr_path(schedule, 1)
+    with pytest.raises(ValueError, match="at least one step, got 0"):
+        spaced_path(schedule, 0)
 
 
 def test_between_timesteps_alpha_is_interpolated_and_at_them_exact():
@@ -180,7 +187,92 @@ def test_the_priors_solver_keeps_the_variance_of_every_axis():
     scales = torch.tensor([3.0, 1.0, 0.3], dtype=torch.float64)
     eps, _ = gaussian_ode(scales, schedule)
     x = torch.randn(4000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    second = solve(eps, x, log_snr_path(schedule, 20), solver="dpmpp2m").std(0) / scales
+    second = solve(eps, x, spaced_path(schedule, 19).to_the_image(), solver="dpmpp2m").std(0) / scales
     first = solve(eps, x, decoding_path(schedule, 100)).std(0) / scales
     assert (second - 1).abs().max() < 0.06
     assert (second - 1).abs()[2] < 0.5 * (first - 1).abs()[2]
+
+
+@pytest.mark.parametrize("spacing", ["log_snr", "power", "karras"])
+def test_every_spacing_starts_and_ends_where_it_is_told(spacing):
+    path = spaced_path(SCHEDULE, 12, spacing=spacing, t_max=953.0)
+    assert len(path) == 12
+    assert (float(path.t[0]), float(path.t[-1])) == (953, 0)
+    assert (path.t.diff() < 0).all()
+    assert (path.alpha_bar.diff() > 0).all()
+    torch.testing.assert_close(path.alpha_bar[[0, -1]], SCHEDULE.alpha_bar[[953, 0]])
+    back = path.backwards()
+    assert torch.equal(back.t.flip(0), path.t)
+    assert torch.equal(back.backwards().alpha_bar, path.alpha_bar)
+
+
+def test_spacings_are_even_in_what_they_say():
+    tau = {
+        s: ((1 - p.alpha_bar) / p.alpha_bar).sqrt() for s in ("karras", "log_snr") for p in [spaced_path(SCHEDULE, 20, spacing=s)]
+    }
+    for steps in ((tau["karras"] ** (1 / 7)).diff(), tau["log_snr"].log().diff()):
+        torch.testing.assert_close(steps, steps.mean().expand(20), rtol=2e-2, atol=0)
+    t = spaced_path(SCHEDULE, 20, spacing="power").t ** (2 / 3)
+    torch.testing.assert_close(t.diff(), t.diff().mean().expand(20))
+
+
+def test_paths_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="above 0 and at most 999, got 1000"):
+        spaced_path(SCHEDULE, 5, t_max=1000.0)
+    with pytest.raises(ValueError, match="cannot be gone backwards"):
+        decoding_path(SCHEDULE, 10).backwards()
+    assert len(spaced_path(SCHEDULE, 5).to_the_image()) == 6
+
+
+def test_timesteps_of_levels_are_the_inverse_of_levels_of_timesteps():
+    t = torch.tensor([0.0, 0.25, 17.5, 500.0, 998.75, 999.0], dtype=torch.float64)
+    alpha, _ = SCHEDULE.alpha_sigma(t, like=t)
+    torch.testing.assert_close(SCHEDULE.timesteps_of(alpha.square()), t, atol=1e-6, rtol=0)
+
+
+def test_an_eps_network_is_asked_only_where_alpha_is_not_too_small():
+    last = last_usable_timestep(SCHEDULE)
+    assert last == 953
+    assert SCHEDULE.alpha_bar[int(last)].sqrt() >= 0.01 > SCHEDULE.alpha_bar[int(last) + 1].sqrt()
+
+
+@pytest.mark.parametrize(
+    ("solver", "low", "high"), [("ddim", 0.8, 1.2), ("dpmpp2m", 1.8, 2.3), ("unipc", 1.8, 3.5), ("heun", 1.8, 2.3)]
+)
+def test_each_solver_has_its_order(solver, low, high):
+    x = torch.linspace(-2, 2, 9, dtype=torch.float64).reshape(-1, 1)
+    counts, errors = [20, 40, 80, 160], []
+
+    def eps(x, t):
+        alpha, sigma = SCHEDULE.alpha_sigma(t, like=x)
+        return sigma * (x - alpha * MEAN) / (alpha**2 * STD**2 + sigma**2)
+
+    for steps in counts:
+        path = spaced_path(SCHEDULE, steps)
+        errors.append((solve(eps, x, path, solver=solver) - exact(x, path.alpha_bar[0], path.alpha_bar[-1])).abs().max().item())
+    order = -np.polyfit(np.log(counts), np.log(errors), 1)[0]
+    assert low <= order <= high
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")
+@pytest.mark.parametrize("solver", ["dpmpp2m", "unipc"])
+def test_multistep_solvers_are_diffusers(solver):
+    from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
+
+    common = dict(beta_start=1e-4, beta_end=0.02, beta_schedule="linear", solver_order=2, prediction_type="epsilon")
+    more = (
+        dict(solver_type="bh2", predict_x0=True)
+        if solver == "unipc"
+        else dict(algorithm_type="dpmsolver++", solver_type="midpoint")
+    )
+    theirs = (UniPCMultistepScheduler if solver == "unipc" else DPMSolverMultistepScheduler)(
+        **common, **more, lower_order_final=False, final_sigmas_type="sigma_min"
+    )
+    theirs.set_timesteps(12)
+    x = ours = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for t in theirs.timesteps:
+        x = theirs.step(gaussian_eps(x, t.expand(3)), t, x).prev_sample
+    sigmas = theirs.sigmas.double()
+    t = torch.cat([theirs.timesteps.double(), torch.zeros(1, dtype=torch.float64)])
+    path = Path(1 / (1 + sigmas**2), t)
+    assert (solve(gaussian_eps, ours, path, solver=solver) - x).abs().max() < 1e-4 * x.abs().max()

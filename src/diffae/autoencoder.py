@@ -15,8 +15,8 @@ from diffae import seeding
 from diffae.attributes import Accepted, Attributes, rejection_sample
 from diffae.config import AutoencoderConfig, to_dict
 from diffae.diffusion import DDIM, ImageDiffusion, ImageSolver
-from diffae.inversion import Code, Inversion, check_inversion
-from diffae.latents import Standardizer, lerp, slerp
+from diffae.inversion import Code, Inversion, back, between, check_inversion, joined, there
+from diffae.latents import Standardizer
 from diffae.nn import SemanticEncoder
 from diffae.prior import LatentPrior, Prior
 
@@ -65,18 +65,18 @@ class DiffusionAutoencoder(ImageDiffusion):
         x: Float[Tensor, "n c h w"],
         z_sem: Float[Tensor, "n d"],
         *,
-        steps: int = 100,
-        solver: ImageSolver = "ddim",
-        clamp: bool = True,
+        steps: int | None = None,
+        solver: ImageSolver = "dpmpp2m",
+        clamp: bool | None = None,
     ) -> Float[Tensor, "n c h w"]:
         """x_T: the noise that the DDIM, run backwards on z_sem, leaves of images in [-1, 1] (section 3.3, eq. 8).
 
         Args:
             x: images in [-1, 1].
             z_sem: their semantic codes.
-            steps: number of network calls.
-            solver: `ddim` is the authors' scheme, spacing and index shift included.
-            clamp: whether predicted images are clamped to [-1, 1] on the way, as the authors do.
+            steps: number of network calls, by default 20.
+            solver: see `ImageSolver`; `ddim` is the authors' scheme.
+            clamp: whether predicted images are clamped to [-1, 1] on the way; by default as the authors do with `ddim`, else not.
 
         Raises:
             ValueError: images or codes of another shape or range, or a number of steps that the spacing cannot give.
@@ -89,9 +89,9 @@ class DiffusionAutoencoder(ImageDiffusion):
         z_sem: Float[Tensor, "n d"],
         x_T: Float[Tensor, "n c h w"] | None = None,
         *,
-        steps: int = 100,
-        solver: ImageSolver = "ddim",
-        clamp: bool = True,
+        steps: int | None = None,
+        solver: ImageSolver = "dpmpp2m",
+        clamp: bool | None = None,
         seed: int = 0,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "n c h w"]:
@@ -99,10 +99,11 @@ class DiffusionAutoencoder(ImageDiffusion):
 
         Args:
             z_sem: semantic codes.
-            x_T: stochastic codes as `invert` gives them; without them they are drawn from N(0, I).
-            steps: number of network calls.
-            solver: `ddim` is the authors' scheme.
-            clamp: whether predicted images are clamped to [-1, 1] on the way, as the authors do.
+            x_T: stochastic codes as `invert` gives them, which are decoded along the path that they came by, in as many steps;
+                without them they are drawn from N(0, I), and a last predicted x_0 takes the noise away.
+            steps: number of steps, by default 20, or 10 where x_T is drawn.
+            solver: see `ImageSolver`; `ddim` is the authors' scheme.
+            clamp: whether predicted images are clamped to [-1, 1] on the way; by default where x_T is drawn, and with `ddim`.
             seed: of the drawn x_T; that of image number i depends on the seed and i alone.
             generator: in place of the seed.
 
@@ -112,7 +113,8 @@ class DiffusionAutoencoder(ImageDiffusion):
         z_sem = self._check_codes(z_sem, None)
         if x_T is None:
             x_T = self._draw_x_T(len(z_sem), seed if generator is None else generator)
-        return self._to_image(x_T, z_sem, steps=steps, solver=solver, clamp=clamp)
+            return self._to_sample(x_T, z_sem, steps=steps, solver=solver, clamp=clamp)
+        return self._to_image(self._check_x_T(x_T, len(z_sem)), z_sem, steps=steps, solver=solver, clamp=clamp)
 
     @torch.no_grad()
     def decode_mean(
@@ -125,15 +127,12 @@ class DiffusionAutoencoder(ImageDiffusion):
 
         Args:
             z_sem: semantic codes.
-            t: timestep at which pure noise is passed off as x_t. By default the last, or with an eps-predicting network
-                the last at which 1 / alpha <= 10: beyond, dividing by alpha magnifies the network's errors.
+            t: timestep at which pure noise is passed off as x_t; by default the calibration's.
             seed: of the noise.
             generator: in place of the seed.
         """
         z_sem = self._check_codes(z_sem, None)
-        if t is None:
-            usable = self.schedule.alpha_bar >= (1e-2 if self.config.prediction == "eps" else 0)
-            t = int(usable.sum()) - 1
+        t = self.calibration.mean_t if t is None else t
         x_t = self._draw_x_T(len(z_sem), seed if generator is None else generator)
         t_all = torch.full((len(x_t),), float(t), device=x_t.device)
         alpha, sigma = self.schedule.alpha_sigma(t_all.long(), like=x_t)
@@ -161,18 +160,33 @@ class DiffusionAutoencoder(ImageDiffusion):
 
     # Compositions ----------------------------------------------------------------------------------------------------
 
-    def infer(self, x: Float[Tensor, "n c h w"], *, inversion: Inversion = "official", steps: int = 100) -> Code:
-        """Both codes of images in [-1, 1]; the inversion `official` is the authors' scheme, with as many network calls."""
-        check_inversion(inversion)
+    @torch.no_grad()
+    def infer(self, x: Float[Tensor, "n c h w"], *, inversion: Inversion = "anchored", steps: int | None = None) -> Code:
+        """Both codes of images in [-1, 1], and what else the inversion keeps; see `inversion` for what each costs and reaches."""
+        check_inversion(inversion, self)
+        steps = self.calibration.steps if steps is None else steps
         z_sem = self.encode(x)
-        return Code(z_sem, self.invert(x, z_sem, steps=steps), inversion, steps)
+        if inversion == "official":
+            return Code(z_sem, self.invert(x, z_sem, steps=steps, solver="ddim"), inversion, steps)
+        x_T, kept = there(inversion, self.eps_model(z_sem), x, self.path(steps))
+        return Code(z_sem, x_T, inversion, steps, kept)
 
-    def render(self, code: Code, *, z_sem: Float[Tensor, "n d"] | None = None) -> Float[Tensor, "n c h w"]:
-        """The images of a code, or what becomes of them with another z_sem."""
-        return self.decode(code.z_sem if z_sem is None else z_sem, code.x_T, steps=code.steps)
+    @torch.no_grad()
+    def render(self, code: Code, *, z_sem: Float[Tensor, "n d"] | None = None, share: float = 1.0) -> Float[Tensor, "n c h w"]:
+        """The images of a code, or what becomes of them with another z_sem.
+
+        Args:
+            code: as `infer` gives it.
+            z_sem: in place of its own.
+            share: of an `anchored` code, how much of the source's detail is kept: 1 all that encoding has seen, 0 none (`fast`).
+        """
+        z_sem = code.z_sem if z_sem is None else self._check_codes(z_sem, len(code.z_sem))
+        if code.inversion == "official":
+            return self._to_image(code.x_T, z_sem, steps=code.steps, solver="ddim", clamp=None)
+        return back(self.eps_model(z_sem), code, self.path(code.steps), share=share)
 
     def reconstruct(
-        self, x: Float[Tensor, "n c h w"], *, inversion: Inversion = "official", steps: int = 100
+        self, x: Float[Tensor, "n c h w"], *, inversion: Inversion = "anchored", steps: int | None = None
     ) -> Float[Tensor, "n c h w"]:
         """`render(infer(x))`."""
         return self.render(self.infer(x, inversion=inversion, steps=steps))
@@ -182,7 +196,7 @@ class DiffusionAutoencoder(ImageDiffusion):
         x: Float[Tensor, "n c h w"],
         *,
         num: int = 4,
-        steps: int = 100,
+        steps: int | None = None,
         seed: int = 0,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "n num c h w"]:
@@ -196,16 +210,15 @@ class DiffusionAutoencoder(ImageDiffusion):
         x_b: Float[Tensor, "n c h w"],
         weights: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0),
         *,
-        inversion: Inversion = "official",
-        steps: int = 100,
+        inversion: Inversion = "anchored",
+        steps: int | None = None,
     ) -> Float[Tensor, "n frames c h w"]:
         """From image to image: lerp of z_sem, slerp of x_T (figure 4). Weight 0 is x_a, weight 1 is x_b."""
         a, b = (self.infer(x, inversion=inversion, steps=steps) for x in (x_a, x_b))
-        frames = [Code(lerp(a.z_sem, b.z_sem, w), slerp(a.x_T, b.x_T, w), inversion, steps) for w in map(float, weights)]
-        return torch.stack([self.render(code) for code in frames], dim=1)
+        return torch.stack([self.render(between(a, b, w)) for w in map(float, weights)], dim=1)
 
     def interpolate_path(
-        self, x: Float[Tensor, "n c h w"], *, frames: int = 8, inversion: Inversion = "official", steps: int = 100
+        self, x: Float[Tensor, "n c h w"], *, frames: int = 8, inversion: Inversion = "anchored", steps: int | None = None
     ) -> Float[Tensor, "frames c h w"]:
         """From the first image through all others to the last, `frames` steps from each to the next.
 
@@ -215,14 +228,9 @@ class DiffusionAutoencoder(ImageDiffusion):
         if len(x) < 2:
             raise ValueError(f"A path needs at least two images, got {len(x)}.")
         code = self.infer(x, inversion=inversion, steps=steps)
-        weights = [w / frames for w in range(frames)]
-        starts, ends = slice(0, -1), slice(1, None)
-        z_sem = torch.stack([lerp(code.z_sem[starts], code.z_sem[ends], w) for w in weights], dim=1)
-        x_T = torch.stack([slerp(code.x_T[starts], code.x_T[ends], w) for w in weights], dim=1)
-        between = Code(
-            torch.cat([z_sem.flatten(0, 1), code.z_sem[-1:]]), torch.cat([x_T.flatten(0, 1), code.x_T[-1:]]), inversion, steps
-        )
-        return self.render(between)
+        legs = [(code[i : i + 1], code[i + 1 : i + 2]) for i in range(len(x) - 1)]
+        between_them = [between(a, b, w / frames) for a, b in legs for w in range(frames)]
+        return self.render(joined([*between_them, code[len(x) - 1 :]]))
 
     def edit(
         self,
@@ -257,8 +265,8 @@ class DiffusionAutoencoder(ImageDiffusion):
         strength: float = 0.3,
         target_probability: float | None = None,
         keep: Sequence[str] = (),
-        inversion: Inversion = "official",
-        steps: int = 100,
+        inversion: Inversion = "anchored",
+        steps: int | None = None,
     ) -> Float[Tensor, "n c h w"]:
         """The images with z_sem moved along a direction and their own x_T (section 5.3, figure 5).
 
@@ -271,8 +279,8 @@ class DiffusionAutoencoder(ImageDiffusion):
             target_probability: in place of the strength, the probability that each attribute should have afterwards; each
                 image moves as far as it has to, and no further (see `reach`). Below 0.5 takes the attribute away.
             keep: attributes whose classifiers the move must not touch.
-            inversion: how x_T is found.
-            steps: number of network calls in either direction.
+            inversion: how x_T is found; `anchored` keeps the source's detail.
+            steps: number of steps in either direction.
 
         Raises:
             ValueError: an attribute that was never fitted, a strength that is not finite, or a direction that `keep` leaves
@@ -338,7 +346,7 @@ class DiffusionAutoencoder(ImageDiffusion):
         self,
         num: int = 1,
         *,
-        steps: int = 100,
+        steps: int | None = None,
         prior_steps: int = 20,
         accept: Callable[[Tensor], Tensor] | None = None,
         max_proposals: int | None = None,
@@ -353,13 +361,15 @@ class DiffusionAutoencoder(ImageDiffusion):
         z_sem, _ = self.sample_codes(num, prior_steps=prior_steps, seed=seed, accept=accept, max_proposals=max_proposals)
         return self.decode_samples(z_sem, steps=steps, seed=seed, batch_size=batch_size)
 
+    @torch.no_grad()
     def decode_samples(
-        self, z_sem: Float[Tensor, "num d"], *, steps: int = 100, seed: int = 0, batch_size: int = 64
-    ) -> Float[Tensor, "num c h w"]:
+        self, z_sem: Float[Tensor, "num d"], *, steps: int | None = None, solver: ImageSolver = "dpmpp2m", seed: int = 0,
+        batch_size: int = 64,
+    ) -> Float[Tensor, "num c h w"]:  # fmt: skip
         """Images of sampled codes, each with an x_T of its own: the last two of the paper's four steps."""
         x_T = self._draw_x_T(len(z_sem), seeding.mix(seed, "x_T"))
-        batches = zip(z_sem.split(batch_size), x_T.split(batch_size), strict=True)
-        return torch.cat([self.decode(z_b, x_b, steps=steps) for z_b, x_b in batches])
+        batches = zip(self._check_codes(z_sem, None).split(batch_size), x_T.split(batch_size), strict=True)
+        return torch.cat([self._to_sample(x_b, z_b, steps=steps, solver=solver, clamp=None) for z_b, x_b in batches])
 
     # Files -----------------------------------------------------------------------------------------------------------
 

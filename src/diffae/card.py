@@ -15,16 +15,16 @@ import diffae
 
 ae = diffae.load("{repo_id}")
 z_sem = ae.encode(x)                     # x: (n, c, h, w) in [-1, 1]
-x_T = ae.invert(x, z_sem, steps=100)
-x_hat = ae.decode(z_sem, x_T, steps=100)
+x_T = ae.invert(x, z_sem)
+x_hat = ae.decode(z_sem, x_T)
 ```"""
 
 USE_PLAIN = """```python
 import diffae
 
 ddim = diffae.load_diffusion("{repo_id}")
-x_T = ddim.invert(x, steps=100)          # x: (n, c, h, w) in [-1, 1]
-x_hat = ddim.decode(x_T, steps=100)
+x_T = ddim.invert(x)                     # x: (n, c, h, w) in [-1, 1]
+x_hat = ddim.decode(x_T)
 new = ddim.sample(4)
 ```"""
 

@@ -4,13 +4,15 @@
 z_sem first. Both are solved, inverted, checked and saved by what stands here.
 """
 
+import dataclasses
 import functools
 import json
 import re
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import safetensors.torch
 import torch
@@ -24,11 +26,13 @@ from diffae.config import AutoencoderConfig, to_dict
 from diffae.files import replacing, write_text
 from diffae.latents import slerp
 from diffae.nn import UNet
-from diffae.schedule import Schedule, decoding_path, draw_timesteps, encoding_path
+from diffae.schedule import Calibration, Schedule, decoding_path, draw_timesteps, encoding_path, spaced_path, uncalibrated
+from diffae.schedule import Path as Levels
 from diffae.solvers import EpsModel, solve, to_eps, to_target
 
-ImageSolver = Literal["ddim"]
-"""What images are decoded and inverted with."""
+ImageSolver = Literal["dpmpp2m", "unipc", "heun", "ddim"]
+"""What images are decoded and inverted with. `ddim` is the authors' scheme, with their spacing, index shift and clamping; the
+others go evenly in log-SNR and do not clamp. UniPC is for decoding."""
 
 
 class ImageDiffusion(nn.Module):
@@ -46,7 +50,17 @@ class ImageDiffusion(nn.Module):
         self.config = config
         self.about: dict[str, Any] = {}
         self.schedule = Schedule(config.schedule)
+        self._calibration: Calibration | None = None
         self.unet = UNet(config.unet, image_size=config.image_size, channels=config.channels, z_dim=config.z_dim)
+
+    @property
+    def calibration(self) -> Calibration:
+        """Where paths begin, how many steps they take, and the timestep of the mean decode."""
+        return self._calibration or uncalibrated(self.schedule, self.config.prediction)
+
+    @calibration.setter
+    def calibration(self, calibration: Calibration) -> None:
+        self._calibration = calibration
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -58,18 +72,37 @@ class ImageDiffusion(nn.Module):
         return functools.partial(self._eps, z_sem=z_sem)
 
     def _eps(self, x_t: Tensor, t: Tensor, *, z_sem: Tensor | None) -> Tensor:
-        output = self.unet(x_t, t, z_sem=z_sem).to(x_t.dtype)
-        alpha, sigma = self.schedule.alpha_sigma(t.long(), like=x_t)
+        output = self.unet(x_t.to(self.unet.conv_in.weight.dtype), t.to(self.unet.conv_in.weight.dtype), z_sem=z_sem).to(x_t.dtype)
+        alpha, sigma = self.schedule.alpha_sigma(t, like=x_t)
         return to_eps(self.config.prediction, output, x_t, alpha, sigma)
 
-    def _to_noise(self, x: Tensor, z_sem: Tensor | None, *, steps: int, solver: ImageSolver, clamp: bool) -> Tensor:
-        _check_solver(solver)
-        return solve(self.eps_model(z_sem), self._check_images(x), encoding_path(self.schedule, steps), clamp=clamp)
+    def path(self, steps: int) -> Levels:
+        """From noise to the level at which images are taken to live; `path(steps).backwards()` is the way there."""
+        return spaced_path(self.schedule, steps, spacing=self.calibration.spacing, t_max=self.calibration.t_max)
 
-    def _to_image(self, x_T: Tensor, z_sem: Tensor | None, *, steps: int, solver: ImageSolver, clamp: bool) -> Tensor:
+    def _to_noise(self, x: Tensor, z_sem: Tensor | None, *, steps: int | None, solver: ImageSolver, clamp: bool | None) -> Tensor:
         _check_solver(solver)
-        x_T = self._check_x_T(x_T, None if z_sem is None else len(z_sem))
-        return solve(self.eps_model(z_sem), x_T, decoding_path(self.schedule, steps), clamp=clamp)
+        x, steps = self._check_images(x), self.calibration.steps if steps is None else steps
+        if solver == "unipc":
+            raise ValueError("UniPC decodes, but does not invert: its corrector asks for levels in the other order. Use 'dpmpp2m'.")
+        path = encoding_path(self.schedule, steps) if solver == "ddim" else self.path(steps).backwards()
+        return solve(self.eps_model(z_sem), x, path, solver=solver, clamp=solver == "ddim" if clamp is None else clamp)
+
+    def _to_image(self, x_T: Tensor, z_sem: Tensor | None, *, steps: int | None, solver: ImageSolver, clamp: bool | None) -> Tensor:
+        """The image of its own x_T, along the path that it came by."""
+        _check_solver(solver)
+        steps = self.calibration.steps if steps is None else steps
+        path = decoding_path(self.schedule, steps) if solver == "ddim" else self.path(steps)
+        return solve(self.eps_model(z_sem), x_T, path, solver=solver, clamp=solver == "ddim" if clamp is None else clamp)
+
+    def _to_sample(
+        self, x_T: Tensor, z_sem: Tensor | None, *, steps: int | None, solver: ImageSolver, clamp: bool | None
+    ) -> Tensor:
+        """The image of noise that was drawn: with a last predicted x_0, so that no noise is left in it."""
+        _check_solver(solver)
+        steps = self.calibration.sample_steps if steps is None else steps
+        path = decoding_path(self.schedule, steps) if solver == "ddim" else self.path(steps).to_the_image()
+        return solve(self.eps_model(z_sem), x_T, path, solver=solver, clamp=True if clamp is None else clamp)
 
     def _loss(self, x_0: Tensor, seeds: Sequence[int], z_sem: Tensor | None, *, noisy: bool) -> Tensor:
         """Mean squared error of the network's prediction at one timestep per image, drawn by the image's seed."""
@@ -82,6 +115,7 @@ class ImageDiffusion(nn.Module):
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes `config.json` and `model.safetensors`, each atomically; `diffae.load(folder)` reads them."""
         config = {"format": "diffae-1", "model": to_dict(self.config), **self._parts(), "about": self.about}
+        config["calibration"] = None if self._calibration is None else dataclasses.asdict(self._calibration)
         write_weights(Path(folder), config, self.state_dict())
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
@@ -156,6 +190,12 @@ class ImageDiffusion(nn.Module):
         # Inferred noise of a flat image may have one sign, but is not spread evenly over 0..1.
         if x_T.numel() > 1 and x_T.min() >= 0 and x_T.max() <= 1 and 0.2 < x_T.std() < 0.4:
             raise ValueError("Expected x_T to be normal noise, but it lies within 0..1: draw it with torch.randn, not torch.rand.")
+        if x_T.numel() >= 64 and not 0.4 < (std := float(x_T.std())) < 2.5:
+            warnings.warn(
+                f"x_T has a standard deviation of {std:.2g}, where that of normal noise is 1: is it scaled, drawn by something "
+                "else than torch.randn, or inferred by a network that is hardly trained?",
+                stacklevel=3,
+            )
         return x_T
 
 
@@ -179,28 +219,49 @@ class DDIM(ImageDiffusion):
 
     @torch.no_grad()
     def invert(
-        self, x: Float[Tensor, "n c h w"], *, steps: int = 100, solver: ImageSolver = "ddim", clamp: bool = True
+        self,
+        x: Float[Tensor, "n c h w"],
+        *,
+        steps: int | None = None,
+        solver: ImageSolver = "dpmpp2m",
+        clamp: bool | None = None,
     ) -> Float[Tensor, "n c h w"]:
         """x_T of images: the DDIM run backwards. Arguments as in `DiffusionAutoencoder.invert`."""
         return self._to_noise(x, None, steps=steps, solver=solver, clamp=clamp)
 
     @torch.no_grad()
     def decode(
-        self, x_T: Float[Tensor, "n c h w"], *, steps: int = 100, solver: ImageSolver = "ddim", clamp: bool = True
+        self,
+        x_T: Float[Tensor, "n c h w"],
+        *,
+        steps: int | None = None,
+        solver: ImageSolver = "dpmpp2m",
+        clamp: bool | None = None,
     ) -> Float[Tensor, "n c h w"]:
-        """Images of x_T. Arguments as in `DiffusionAutoencoder.decode`."""
-        return self._to_image(x_T, None, steps=steps, solver=solver, clamp=clamp)
+        """Images of the x_T that `invert` gave. Arguments as in `DiffusionAutoencoder.decode`."""
+        return self._to_image(self._check_x_T(x_T, None), None, steps=steps, solver=solver, clamp=clamp)
 
-    def reconstruct(self, x: Float[Tensor, "n c h w"], *, steps: int = 100) -> Float[Tensor, "n c h w"]:
+    @torch.no_grad()
+    def reconstruct(
+        self, x: Float[Tensor, "n c h w"], *, steps: int | None = None, solver: ImageSolver = "dpmpp2m"
+    ) -> Float[Tensor, "n c h w"]:
         """`decode(invert(x))`."""
-        return self.decode(self.invert(x, steps=steps), steps=steps)
+        return self._to_image(self.invert(x, steps=steps, solver=solver), None, steps=steps, solver=solver, clamp=None)
 
+    @torch.no_grad()
     def sample(
-        self, num: int = 1, *, steps: int = 100, batch_size: int = 64, seed: int = 0, generator: torch.Generator | None = None
+        self,
+        num: int = 1,
+        *,
+        steps: int | None = None,
+        solver: ImageSolver = "dpmpp2m",
+        batch_size: int = 64,
+        seed: int = 0,
+        generator: torch.Generator | None = None,
     ) -> Float[Tensor, "num c h w"]:
         """New images, from x_T ~ N(0, I). Number i depends on the seed and i alone."""
         x_T = self._draw_x_T(num, seed if generator is None else generator)
-        return torch.cat([self.decode(part, steps=steps) for part in x_T.split(batch_size)])
+        return torch.cat([self._to_sample(part, None, steps=steps, solver=solver, clamp=None) for part in x_T.split(batch_size)])
 
     def interpolate(
         self,
@@ -208,11 +269,13 @@ class DDIM(ImageDiffusion):
         x_b: Float[Tensor, "n c h w"],
         weights: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0),
         *,
-        steps: int = 100,
+        steps: int | None = None,
+        solver: ImageSolver = "dpmpp2m",
     ) -> Float[Tensor, "n frames c h w"]:
         """From image to image by slerp of x_T (figure 4, beside the autoencoder's)."""
-        a, b = (self.invert(x, steps=steps) for x in (x_a, x_b))
-        return torch.stack([self.decode(slerp(a, b, w), steps=steps) for w in map(float, weights)], dim=1)
+        a, b = (self.invert(x, steps=steps, solver=solver) for x in (x_a, x_b))
+        frames = (slerp(a, b, w) for w in map(float, weights))
+        return torch.stack([self.decode(x_T, steps=steps, solver=solver) for x_T in frames], dim=1)
 
     @torch.no_grad()
     def sdedit(
@@ -252,5 +315,5 @@ def write_weights(folder: Path, config: dict[str, Any], tensors: dict[str, Tenso
 
 
 def _check_solver(solver: str) -> None:
-    if solver != "ddim":
-        raise ValueError(f"Unknown solver {solver!r}; there is 'ddim'.")
+    if solver not in get_args(ImageSolver):
+        raise ValueError(f"Unknown solver {solver!r}; there are {', '.join(map(repr, get_args(ImageSolver)))}.")

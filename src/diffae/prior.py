@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from diffae import seeding
 from diffae.config import PriorConfig
 from diffae.nn.mlp import SkipMLP
-from diffae.schedule import Schedule, draw_timesteps, log_snr_path
+from diffae.schedule import Schedule, draw_timesteps, spaced_path
 from diffae.solvers import solve
 
 
@@ -129,7 +129,7 @@ class LatentPrior(nn.Module):
             steps: network calls.
         """
         z_T = seeding.normal(seeding.sample_seeds(num, seed, start=start), (self.config.z_dim,))
-        return solve(self.eps, z_T.to(self.net.out.weight), log_snr_path(self.schedule, steps), solver="dpmpp2m")
+        return solve(self.eps, z_T.to(self.net.out.weight), spaced_path(self.schedule, steps - 1).to_the_image(), solver="dpmpp2m")
 
 
 Prior = LatentPrior | GaussianPrior

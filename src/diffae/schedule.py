@@ -7,13 +7,39 @@ Direction is data: a `Path` is the list of noise levels that a solver visits and
 network. `decoding_path` leads from noise to image, `encoding_path` from image to noise; `solvers.solve` serves both.
 """
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from diffae.config import ScheduleConfig
+from diffae.config import Prediction, ScheduleConfig
+
+Spacing = Literal["log_snr", "power", "karras"]
+"""How the levels of a path lie: evenly in lambda = log(alpha / sigma) (Lu et al. 2022, DPM-Solver), in t^(2/3), or in
+(sigma / alpha)^(1/7) (Karras et al. 2022, eq. 5)."""
+
+LEAST_ALPHA, LEAST_ALPHA_OF_MEAN = 0.01, 0.1
+"""An eps-predicting network is not asked where alpha is below: there x_0 is its error, magnified by 1 / alpha. The mean decode, one
+call of which nothing corrects, keeps away further."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Calibration:
+    """What suits one trained network; `diffae calibrate` measures it."""
+
+    spacing: Spacing = "log_snr"
+    """How the levels of a path lie."""
+    t_max: float
+    """The timestep at which paths begin: the noise of x_T."""
+    mean_t: int
+    """The timestep at which pure noise is passed off as x_t for the mean decode."""
+    steps: int = 20
+    """Of the way to an image's x_T, and of the way back."""
+    sample_steps: int = 10
+    """From noise that was drawn; a last predicted x_0 follows."""
 
 
 class Schedule:
@@ -47,6 +73,13 @@ class Schedule:
         alpha_bar = alpha_bar.reshape(-1, *[1] * (like.dim() - 1))
         return alpha_bar.sqrt().to(like), (1 - alpha_bar).sqrt().to(like)
 
+    def timesteps_of(self, alpha_bar: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """The timesteps of levels, between whole ones by the same interpolation as `alpha_sigma`."""
+        rising = -self.alpha_bar.log()
+        wanted = -alpha_bar.log()
+        above = torch.searchsorted(rising, wanted).clamp(1, self.T - 1)
+        return above - 1 + ((wanted - rising[above - 1]) / (rising[above] - rising[above - 1])).clamp(0, 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Path:
@@ -55,19 +88,34 @@ class Path:
     Attributes:
         alpha_bar: float64 (steps + 1,), the noise levels visited, in 0..1; rising towards the image, falling towards
             the noise.
-        t: float64 (steps,), the timesteps at which the network is asked.
+        t: float64 (steps + 1,), the timesteps of these levels; NaN at the clean image and at pure noise, which have none and can
+            only be the last.
     """
 
     alpha_bar: Float[Tensor, " steps_plus_1"]
-    t: Float[Tensor, " steps"]
+    t: Float[Tensor, " steps_plus_1"]
 
     def __len__(self) -> int:
-        return len(self.t)
+        return len(self.t) - 1
 
     def last(self, steps: int) -> "Path":
         """The last `steps` steps of the way."""
         start = len(self) - steps
         return Path(self.alpha_bar[start:], self.t[start:])
+
+    def backwards(self) -> "Path":
+        """The same levels the other way round.
+
+        Raises:
+            ValueError: the last level has no timestep, so nothing can start there.
+        """
+        if self.t[-1].isnan():
+            raise ValueError("This path ends where no network can be asked, so it cannot be gone backwards.")
+        return Path(self.alpha_bar.flip(0), self.t.flip(0))
+
+    def to_the_image(self) -> "Path":
+        """The way and one step more, from its last level to the predicted x_0 itself."""
+        return Path(torch.cat([self.alpha_bar, self.alpha_bar.new_ones(1)]), torch.cat([self.t, self.t.new_tensor([math.nan])]))
 
 
 def uniform_timesteps(T: int, steps: int) -> list[int]:
@@ -96,8 +144,7 @@ def draw_timesteps(u: Float[Tensor, " n"], T: int, *, noisy: bool = False) -> In
 def decoding_path(schedule: Schedule, steps: int) -> Path:
     """From noise to image in the authors' spacing: t falls to 0, and the last step ends at alpha_bar = 1."""
     t = torch.tensor(uniform_timesteps(schedule.T, steps)[::-1])
-    levels = torch.cat([schedule.alpha_bar[t], schedule.alpha_bar.new_ones(1)])
-    return Path(levels, t.double())
+    return Path(schedule.alpha_bar[t], t.double()).to_the_image()
 
 
 def encoding_path(schedule: Schedule, steps: int) -> Path:
@@ -108,25 +155,53 @@ def encoding_path(schedule: Schedule, steps: int) -> Path:
     """
     t = torch.tensor(uniform_timesteps(schedule.T, steps))
     levels = torch.cat([schedule.alpha_bar[t], schedule.alpha_bar.new_zeros(1)])
-    return Path(levels, t.double())
+    return Path(levels, torch.cat([t.double(), torch.tensor([math.nan], dtype=torch.float64)]))
 
 
-def log_snr_path(schedule: Schedule, steps: int) -> Path:
-    """From noise to image, `steps` levels evenly spaced in lambda = log(alpha / sigma), the last of them t = 0, then alpha_bar = 1.
+def spaced_path(schedule: Schedule, steps: int, *, spacing: Spacing = "log_snr", t_max: float | None = None) -> Path:
+    """From noise to the level of t = 0, where the image is taken to live, in `steps` steps; `backwards` is the way from the image.
 
-    The spacing in which the probability-flow ODE changes about as much in each step (Lu et al. 2022, DPM-Solver).
+    Both ways visit the same levels, so that a solver errs by its own order alone.
+
+    Args:
+        schedule: the levels that there are.
+        steps: number of steps.
+        spacing: how the levels lie.
+        t_max: the timestep of the first level; by default the last that there is.
 
     Raises:
-        ValueError: fewer than two steps.
+        ValueError: no step, or a t_max that is not between 0 and T - 1.
     """
-    if steps < 2:
-        raise ValueError(f"The log-SNR spacing needs at least two steps, got {steps}.")
-    half_log_snr = 0.5 * (schedule.alpha_bar.log() - (-schedule.alpha_bar).log1p())
-    levels = torch.linspace(float(half_log_snr[-1]), float(half_log_snr[0]), steps, dtype=torch.float64)
-    # lambda falls with t: its inverse by interpolation in the table.
-    falling = half_log_snr.flip(0)
-    above = torch.searchsorted(falling, levels).clamp(1, schedule.T - 1)
-    share = ((levels - falling[above - 1]) / (falling[above] - falling[above - 1])).clamp(0, 1)
-    t = (schedule.T - 1) - (above - 1 + share)
-    alpha_bar, _ = schedule.alpha_sigma(t, like=levels)
-    return Path(torch.cat([alpha_bar.square(), alpha_bar.new_ones(1)]), t)
+    t_max = schedule.T - 1.0 if t_max is None else t_max
+    if steps < 1:
+        raise ValueError(f"A path needs at least one step, got {steps}.")
+    if not 0 < t_max <= schedule.T - 1:
+        raise ValueError(f"The first timestep must be above 0 and at most {schedule.T - 1}, got {t_max}.")
+    share = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    if spacing == "power":
+        t = t_max * (1 - share) ** 1.5
+    else:
+        alpha, sigma = schedule.alpha_sigma(torch.tensor([t_max, 0.0], dtype=torch.float64), like=share)
+        tau = sigma / alpha
+        if spacing == "log_snr":
+            tau = torch.lerp(tau[0].log(), tau[1].log(), share).exp()
+        else:
+            tau = torch.lerp(tau[0] ** (1 / 7), tau[1] ** (1 / 7), share) ** 7
+        t = schedule.timesteps_of(1 / (1 + tau**2)).clamp(0, t_max)
+    # Exactly t_max and 0, whatever the rounding of the inverse.
+    t[0], t[-1] = t_max, 0.0
+    alpha, _ = schedule.alpha_sigma(t, like=share)
+    return Path(alpha.square(), t)
+
+
+def uncalibrated(schedule: Schedule, prediction: Prediction) -> Calibration:
+    """What suits most networks of a kind: all timesteps if it predicts v, those of no small alpha if it predicts eps."""
+    if prediction == "v":
+        return Calibration(t_max=schedule.T - 1.0, mean_t=schedule.T - 1)
+    mean_t = int(last_usable_timestep(schedule, least_alpha=LEAST_ALPHA_OF_MEAN))
+    return Calibration(t_max=last_usable_timestep(schedule), mean_t=mean_t)
+
+
+def last_usable_timestep(schedule: Schedule, *, least_alpha: float = LEAST_ALPHA) -> float:
+    """The last timestep at which alpha is not below `least_alpha`."""
+    return float((schedule.alpha_bar >= least_alpha**2).sum()) - 1

@@ -12,7 +12,7 @@ from rich.markup import escape
 from diffae.cli.bars import console
 from diffae.cli.codes import Encode, FitAttributes, Neighbours
 from diffae.cli.evaluation import Compare, Evaluate
-from diffae.cli.models import Import, Push, Weights
+from diffae.cli.models import Calibrate, Import, Push, Weights
 from diffae.cli.pictures import Interpolate, Manipulate, Reconstruct, Sample, Vary
 from diffae.cli.training import Quickstart, Train, TrainComparator, TrainPrior, defaults
 
@@ -29,6 +29,7 @@ COMMANDS = {
     "interpolate": Interpolate,
     "manipulate": Manipulate,
     "sample": Sample,
+    "calibrate": Calibrate,
     "evaluate": Evaluate,
     "compare": Compare,
     "weights": Weights,

@@ -90,6 +90,7 @@ class Evaluate:
         # A tenth faster, also on processors.
         ae = ae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         depends = {"model": digest_model(ae), "images": data.key, "labels": digest_arrays(data.labels)}
+        depends["calibration"] = json.dumps(dataclasses.asdict(ae.calibration))
         elsewhere = None
         if self.elsewhere is not None:
             elsewhere = inputs.images(ae, self.source, self.elsewhere, self.elsewhere_labels)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from diffae.cli import inputs
-from diffae.cli.bars import say, warn
+from diffae.cli.bars import say, warn, work_bar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,41 @@ class Import:
             f"{self.out}: {c.channels} channels, {c.image_size[0]} x {c.image_size[1]}, z_sem of {c.z_dim} dimensions, {latent} "
             f"latent prior, {sum(p.numel() for p in model.parameters()):,} parameters"
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibrate:
+    """Choose timesteps, levels and numbers of steps that suit a model, on its held-out images, and save them beside it.
+
+    Example: diffae calibrate runs/quickstart
+    """
+
+    source: inputs.Source
+    """A run directory or a saved model."""
+    data: str | None = None
+    """The images; by default those that the run was trained on, of which the held-out ones are taken."""
+    num: int = 200
+    """How many of them."""
+
+    def run(self) -> None:
+        from diffae.evaluation.calibration import calibrate
+        from diffae.interop.weights import save_calibration
+
+        if not Path(self.source).is_dir():
+            raise ValueError(f"{self.source} is on the hub: a calibration is kept beside a model. Save it to a folder first.")
+        ae = inputs.autoencoder(self.source)
+        data = inputs.images(ae, self.source, self.data)
+        if len(data.validation) < 2:
+            raise ValueError("A calibration needs at least two held-out images: name more with --data.")
+        with work_bar("Calibrating") as update:
+            found, measured = calibrate(ae, data.images(data.validation[: self.num]), progress=update)
+        for what, setting, error in measured:
+            print(f"{what}, {setting}: MSE {error}")
+        print(
+            f"Mean decode at t = {found.mean_t}; levels {found.spacing} from t = {found.t_max:g}; {found.steps} steps there and "
+            f"back, {found.sample_steps} from drawn noise"
+        )
+        print(f"Saved: {save_calibration(ae, Path(self.source))}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from diffae.cli import inputs
 from diffae.cli.bars import say
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from diffae.autoencoder import DiffusionAutoencoder
+
+
+Inversion = Literal["anchored", "fast", "refine", "reversible", "official"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +29,11 @@ class Reconstruct:
     """A run directory, a saved model, or the hub's name of one."""
     files: inputs.Files
     """The images; a column each."""
-    steps: int = 100
-    """Network calls in either direction."""
+    inversion: Inversion = "anchored"
+    """How x_T is found: `anchored` returns the image exactly and keeps its detail in edits, `fast` needs nothing but x_T,
+    `official` is the authors' scheme."""
+    steps: int | None = None
+    """Solver steps in either direction; by default 20, or what was calibrated."""
     out: Path = Path("reconstruct.png")
     """The picture."""
 
@@ -36,7 +42,7 @@ class Reconstruct:
 
         ae = inputs.autoencoder(self.source)
         x = inputs.pictures(ae, self.files)
-        again = ae.reconstruct(x, steps=self.steps)
+        again = ae.reconstruct(x, inversion=self.inversion, steps=self.steps)
         for i, file in enumerate(self.files):
             print(f"{file}: MSE {mse(again[i : i + 1], x[i : i + 1]):.2e} on the [0, 1] scale")
         _show([x, ae.decode_mean(ae.encode(x)), again], self.out)
@@ -55,8 +61,8 @@ class Vary:
     """The images; a row each, the image first."""
     num: int = 8
     """Variations of each."""
-    steps: int = 100
-    """Network calls."""
+    steps: int | None = None
+    """Solver steps; by default 10, or what was calibrated."""
     seed: int = 0
     """Of the noise."""
     out: Path = Path("vary.png")
@@ -84,14 +90,17 @@ class Interpolate:
     """The images, two or more."""
     frames: int = 8
     """Steps from one image to the next."""
-    steps: int = 100
-    """Network calls in either direction."""
+    inversion: Inversion = "anchored"
+    """How x_T is found: `anchored` returns the image exactly and keeps its detail in edits, `fast` needs nothing but x_T,
+    `official` is the authors' scheme."""
+    steps: int | None = None
+    """Solver steps in either direction; by default 20, or what was calibrated."""
     out: Path = Path("interpolate.png")
     """A .png shows the frames as a strip, a row for each pair; .gif, .webp and .mp4 move."""
 
     def run(self) -> None:
         ae = inputs.autoencoder(self.source)
-        path = ae.interpolate_path(inputs.pictures(ae, self.files), frames=self.frames, steps=self.steps)
+        path = ae.interpolate_path(inputs.pictures(ae, self.files), frames=self.frames, inversion=self.inversion, steps=self.steps)
         rows = [path[i * self.frames : (i + 1) * self.frames + 1] for i in range(len(self.files) - 1)]
         _show(rows if self.out.suffix.lower() == ".png" else [path], self.out)
 
@@ -115,8 +124,11 @@ class Manipulate:
     """In place of strengths: move as far as this probability needs, and no further."""
     keep: tuple[str, ...] = ()
     """Attributes that must stay as they are."""
-    steps: int = 100
-    """Network calls in either direction."""
+    inversion: Inversion = "anchored"
+    """How x_T is found: `anchored` returns the image exactly and keeps its detail in edits, `fast` needs nothing but x_T,
+    `official` is the authors' scheme."""
+    steps: int | None = None
+    """Solver steps in either direction; by default 20, or what was calibrated."""
     out: Path = Path("manipulate.png")
     """The picture; a .gif, .webp or .mp4 shows the strengths one after another."""
 
@@ -125,7 +137,7 @@ class Manipulate:
 
         ae = inputs.autoencoder(self.source)
         x = inputs.pictures(ae, self.files)
-        code = ae.infer(x, steps=self.steps)
+        code = ae.infer(x, inversion=self.inversion, steps=self.steps)
         if self.target_probability is not None:
             columns = [ae.reach(code, self.attribute, self.target_probability, keep=self.keep)]
         else:
@@ -166,8 +178,8 @@ class Sample:
     """The images of that table; by default those that the run was trained on."""
     prior: str | None = None
     """Which of the priors beside the model."""
-    steps: int = 100
-    """Network calls of the decoder."""
+    steps: int | None = None
+    """Solver steps of the decoder; by default 10, or what was calibrated."""
     prior_steps: int = 20
     """Network calls of the prior."""
     max_proposals: int | None = None

@@ -23,6 +23,8 @@ from diffae.evaluation.tables import Table
 from diffae.interop.comparators import Autoencoder
 from diffae.prior import Prior
 
+OURS = "DPM-Solver++"
+"""The solver of rows that are not the paper's."""
 NOT = "not "
 """Before an attribute's name: the class of the images that lack it."""
 CONVENTION = "bilinear without antialiasing, x / 127.5 - 1, as pytorch-fid"

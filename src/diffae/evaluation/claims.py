@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from diffae.evaluation.bench import OURS
 from diffae.evaluation.compare import interval
 from diffae.evaluation.results import Result
 from diffae.evaluation.tables import Table, number
@@ -41,7 +42,7 @@ def claims_table(found: Sequence[Claim]) -> Table:
 
 def less(text: str, a: Result, b: Result) -> Claim:
     """The claim that a's number is below b's."""
-    measured = f"{number(a.value)} < {number(b.value)}" if a.value < b.value else f"{number(a.value)}, not < {number(b.value)}"
+    measured = f"{number(a.value)} < {number(b.value)}" if a.value < b.value else f"{number(a.value)} > {number(b.value)}"
     sure = None
     if a.each is not None and b.each is not None and len(a.each) == len(b.each):
         low, high = interval(np.array(a.each) - np.array(b.each))
@@ -55,7 +56,7 @@ def _steps(rows: Sequence[Result]) -> list[int]:
 
 def _reconstruction(results: Sequence[Result]) -> Iterator[Claim]:
     rows = {(r.model, r.metric, r.steps): r for r in results if r.suite == "reconstruction"}
-    steps = _steps(list(rows.values()))
+    steps = _steps([r for r in rows.values() if not r.model.endswith(OURS)])
     both, fresh, ddim = "diffae, inferred x_T", "diffae, random x_T", "ddim"
     for T in steps:
         if (both, "mse", T) in rows and (ddim, "mse", T) in rows:
@@ -83,8 +84,8 @@ def _denoising(results: Sequence[Result]) -> Iterator[Claim]:
 
 def _generation(results: Sequence[Result]) -> Iterator[Claim]:
     rows = {(r.model, r.steps): r for r in results if r.suite == "generation" and r.metric == "fid"}
-    steps = _steps(list(rows.values()))
-    ours = next((model for model, _ in rows if model.startswith("diffae, prior ddim")), None) or next(
+    steps = _steps([r for (model, _), r in rows.items() if not model.endswith(OURS)])
+    ours = next((model for model, _ in rows if model == "diffae, prior ddim"), None) or next(
         (model for model, _ in rows if model.startswith("diffae, prior")), None
     )
     if ours is None or not any(model == "ddim" for model, _ in rows):

@@ -20,8 +20,8 @@ from diffae.fitting import fit_few
 from diffae.pictures import scale_for, sheet
 
 Progress = Callable[[str, int, int], None]
-STEPS = 25
-"""Network calls of pictures that nothing is measured on."""
+STEPS = 20
+"""Solver steps of pictures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +107,7 @@ def reconstruction_figure(x: Tensor, made: list[Tensor]) -> Figure:
 
 def swap_figure(ae: DiffusionAutoencoder, x: Tensor, z_sem: Tensor) -> Figure:
     x, z_sem = x[:8], z_sem[:8]
-    x_T = ae.invert(x, z_sem, steps=STEPS)
-    swapped = ae.decode(z_sem.roll(-1, dims=0), x_T, steps=STEPS)
+    swapped = ae.render(ae.infer(x, inversion="fast", steps=STEPS), z_sem=z_sem.roll(-1, dims=0))
     text = (
         "Top: images whose x_T is kept. Middle: images whose z_sem is taken. Bottom: the two together. Where the bottom row "
         "looks like the middle one, z_sem holds the meaning."

@@ -14,7 +14,8 @@ from diffae.evaluation.figures import interpolation_figure
 from diffae.evaluation.perceptual import LEAST
 from diffae.evaluation.results import Result
 from diffae.evaluation.tables import by_metric
-from diffae.latents import lerp, slerp
+from diffae.inversion import between
+from diffae.latents import slerp
 
 SUITE = "interpolation"
 EPSILON = 1e-2
@@ -58,11 +59,10 @@ def frames_between(
 ) -> Callable[[Float[Tensor, " n"]], Float[Tensor, "n c h w"]]:
     """The way from each image to another: weights in 0..1, one a pair -> the images there."""
     if isinstance(model, DDIM):
-        start, end = (model.invert(x, steps=steps) for x in (x_a, x_b))
-        return lambda weight: model.decode(slerp(start, end, weight), steps=steps)
-    z_a, z_b = model.encode(x_a), model.encode(x_b)
-    noise_a, noise_b = model.invert(x_a, z_a, steps=steps), model.invert(x_b, z_b, steps=steps)
-    return lambda weight: model.decode(lerp(z_a, z_b, weight), slerp(noise_a, noise_b, weight), steps=steps)
+        start, end = (model.invert(x, steps=steps, solver="ddim") for x in (x_a, x_b))
+        return lambda weight: model.decode(slerp(start, end, weight), steps=steps, solver="ddim")
+    a, b = (model.infer(x, inversion="official", steps=steps) for x in (x_a, x_b))
+    return lambda weight: model.render(between(a, b, weight))
 
 
 def path_length(

@@ -83,7 +83,7 @@ def _ways(bench: Bench, name: str, x: Tensor) -> dict[str, Way]:
         return bench.ae.manipulate(x[part.start : part.stop], name, target_probability=TARGET, steps=STEPS)
 
     ways: dict[str, Way] = {
-        "diffae": (edited, ["model", "attributes"]),
+        "diffae": (edited, ["model", "calibration", "attributes"]),
         "pixels": (lambda part: crude[part.start : part.stop], []),
     }
     if bench.ddim is not None:

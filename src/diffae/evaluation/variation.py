@@ -25,7 +25,7 @@ def variation(bench: Bench) -> Section:
     results = []
     for model, (z, draw) in ways.items():
         make = partial(decoded, ae, z, bench.seed, draw)
-        results += bench.distances(SUITE, model, first, make, on=["model"], steps=STEPS)
+        results += bench.distances(SUITE, model, first, make, on=["model", "calibration"], steps=STEPS)
     text = (
         f"{len(x)} held-out images' z_sem, decoded with an x_T drawn at random; distances to that image. What z_sem holds changes "
         "with it, what x_T holds with that."
@@ -37,13 +37,13 @@ def variation(bench: Bench) -> Section:
 def decoded(ae: DiffusionAutoencoder, z_sem: Tensor, seed: int, draw: int, part: range) -> Tensor:
     """Images of some codes, image i with the same x_T in each `draw`."""
     x_T = seeding.normal([seeding.mix(seed, "variation", draw, i) for i in part], ae.image_shape).to(z_sem)
-    return ae.decode(z_sem[part.start : part.stop], x_T, steps=STEPS)
+    return ae.decode(z_sem[part.start : part.stop], x_T, steps=STEPS, clamp=True)
 
 
 def _many_codes(ae: DiffusionAutoencoder, x: Tensor, z_sem: Tensor) -> Figure:
     rows, num = [x[:9]], len(x[:9])
     for draw in range(3):
         x_T = seeding.normal([seeding.mix("many", draw)], ae.image_shape).expand(num, -1, -1, -1).to(x)
-        rows.append(ae.decode(z_sem[:num], x_T, steps=STEPS))
+        rows.append(ae.decode(z_sem[:num], x_T, steps=STEPS, clamp=True))
     text = "Top: images whose z_sem is taken. Each row below has one x_T for all: what is alike within a row is of x_T."
     return Figure("one-noise", "One x_T, many z_sem", text, sheet(rows, scale=scale_for(x)))

@@ -8,6 +8,7 @@ A run directory has the first two files in `model/`. What was fitted to z_sem be
 its fingerprint is stored, and after more training of the autoencoder it no longer fits and is not used.
 """
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -26,10 +27,13 @@ from diffae.attributes import Attributes
 from diffae.autoencoder import DiffusionAutoencoder, build
 from diffae.config import AutoencoderConfig, PriorConfig, from_dict, to_dict
 from diffae.diffusion import DDIM, ImageDiffusion, write_weights
+from diffae.files import write_text
 from diffae.latents import Standardizer
 from diffae.prior import GaussianPrior, LatentPrior
+from diffae.schedule import Calibration
 
 FORMAT, PART_FORMAT = "diffae-1", "diffae-part-1"
+CALIBRATION = "calibration.json"
 
 
 def load(source: str | Path, *, prior: str | None = None, device: str | torch.device = "cpu") -> DiffusionAutoencoder:
@@ -65,7 +69,7 @@ def load(source: str | Path, *, prior: str | None = None, device: str | torch.de
 
 def load_diffusion(source: str | Path) -> DiffusionAutoencoder | DDIM:
     """Reads a saved autoencoder, or a plain DDIM, without what stands beside it; see `load`."""
-    folder = Path(source)
+    folder = beside = Path(source)
     if not folder.is_dir():
         folder = _from_hub(str(source))
     if (folder / "model").is_dir():
@@ -78,7 +82,30 @@ def load_diffusion(source: str | Path) -> DiffusionAutoencoder | DDIM:
     model.about = config.get("about", {})
     _check_fit(model.state_dict(), tensors, folder)
     model.load_state_dict(tensors)
+    if config.get("calibration") is not None:
+        model.calibration = from_dict(Calibration, config["calibration"], path="calibration")
+    if (beside / CALIBRATION).is_file():
+        _load_calibration(model, beside / CALIBRATION)
     return model.eval()
+
+
+def save_calibration(model: ImageDiffusion, source: Path) -> Path:
+    """Writes what was calibrated beside the model, where `load` finds it as long as the networks are the same."""
+    written = {"model": digest_model(model), "calibration": dataclasses.asdict(model.calibration)}
+    write_text(source / CALIBRATION, json.dumps(written, indent=2) + "\n")
+    return source / CALIBRATION
+
+
+def _load_calibration(model: ImageDiffusion, file: Path) -> None:
+    try:
+        written = json.loads(file.read_text(encoding="utf-8"))
+        of, calibration = written["model"], from_dict(Calibration, written["calibration"], path="calibration")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is damaged ({error}). Calibrate again, or delete it.") from None
+    if of == digest_model(model):
+        model.calibration = calibration
+    else:
+        warnings.warn(f"{file} is of an earlier state of this model. Calibrate it again; it is left out.", stacklevel=4)
 
 
 def prior_folder(source: Path, name: str) -> Path:

@@ -118,10 +118,10 @@ class ImageSubject:
         x = self._images(self.data.validation[:8] if len(self.data.validation) else self.data.train[:8], ema)
         if isinstance(ema, DiffusionAutoencoder):
             z_sem = ema.encode(x)
-            rows = [x, ema.decode_mean(z_sem), ema.decode(z_sem, steps=20), ema.reconstruct(x, steps=20)]
+            rows = [x, ema.decode_mean(z_sem), ema.decode(z_sem), ema.reconstruct(x, inversion="fast")]
         else:
             assert isinstance(ema, DDIM)
-            rows = [x, ema.sample(len(x), steps=20), ema.reconstruct(x, steps=20)]
+            rows = [x, ema.sample(len(x)), ema.reconstruct(x)]
         return save_png(sheet(rows, scale=scale_for(x)), file)
 
     def save(self, ema: nn.Module, folder: Path, images: int) -> None:
@@ -182,7 +182,7 @@ class PriorSubject:
     def draw(self, ema: nn.Module, file: Path) -> Path:
         """Images of fixed seeds, sampled by the prior as it is."""
         self.ae.prior = self._prior(ema)
-        x = self.ae.sample(16, steps=20, seed=self.config.training.seed)
+        x = self.ae.sample(16, seed=self.config.training.seed)
         return save_png(sheet([x[:8], x[8:]], scale=scale_for(x)), file)
 
     def save(self, ema: nn.Module, folder: Path, images: int) -> None:

@@ -1,0 +1,216 @@
+"""Inversion and decoding: network calls, error and seconds of the authors' code and of ours, on the same weights and images.
+
+    python benchmarks/inversion.py RUN --authors AUTHORS
+
+RUN is a model of any training; AUTHORS a checkout of the authors' code (see `benchmarks/authors.py`), without which ours runs
+alone. All schemes take turns in each round, and seconds are medians over rounds of one edit of one image. Errors are on the [0, 1]
+scale, float32. An edit moves z_sem half-way to another image's. Its error is held against two limits: what our solver finds in 600
+steps, and the scheme's own (theirs at T = 1000), because the two conventions differ where levels end and x_0 is clamped.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from authors import WHERE, Authors
+from torch import Tensor
+
+import diffae
+from diffae.cli import inputs
+from diffae.cli.bars import work_bar
+from diffae.evaluation.bench import in_colour
+from diffae.evaluation.figures import plotted
+from diffae.evaluation.metrics import mse, psnr, ssim
+from diffae.evaluation.networks import load_network
+from diffae.evaluation.page import table_markdown
+from diffae.evaluation.perceptual import LEAST
+from diffae.evaluation.report import commit, machine
+from diffae.evaluation.tables import number
+from diffae.files import write_text
+from diffae.inversion import Code, refine
+from diffae.pictures import save_png
+
+LIMIT, THEIR_LIMIT = 600, 1000
+"""Steps that are taken for exact."""
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """One way there and back.
+
+    Attributes:
+        name: as the table says it.
+        calls: network calls there, and back.
+        there: images and their z_sem -> what it keeps.
+        back: what it keeps, and a z_sem -> images.
+        family: whose limit is its own: `ours` or `theirs`.
+    """
+
+    name: str
+    calls: tuple[int, int]
+    there: Callable
+    back: Callable
+    family: str = "ours"
+
+
+def schemes(ae: diffae.DiffusionAutoencoder, authors: Authors | None) -> list[Scheme]:
+    """What is compared."""
+
+    def code_of(inversion: str, steps: int, x: Tensor, z: Tensor) -> Code:
+        return ae.infer(x, inversion=inversion, steps=steps)  # type: ignore[arg-type]
+
+    def refined(steps: int, rounds: int, x: Tensor, z: Tensor) -> Code:
+        with torch.no_grad():
+            return Code(z, refine(ae.eps_model(z), x, ae.path(steps), rounds=rounds), "refine", steps)
+
+    def render(code: Code, z: Tensor) -> Tensor:
+        return ae.render(code, z_sem=z)
+
+    found = [
+        *[Scheme(f"fast, N = {n}", (n, n), partial(code_of, "fast", n), render) for n in (10, 20, 40)],
+        *[Scheme(f"anchored, N = {n}", (n + 1, n), partial(code_of, "anchored", n), render) for n in (10, 20)],
+        *[Scheme(f"refine, K = {k}, N = 20", (20 * (2 * k + 1), 20), partial(refined, 20, k), render) for k in (1, 2)],
+        *[Scheme(f"reversible, N = {n}", (n, n - 1), partial(code_of, "reversible", n), render) for n in (10, 20)],
+    ]
+    if authors is not None:
+        for encode, decode in ((20, 20), (100, 100), (250, 250), (250, 100)):
+            name = f"authors', T = {encode}" if encode == decode else f"authors' notebook, T = {encode} and {decode}"
+            found.append(
+                Scheme(name, (encode, decode), partial(_invert, authors, encode), partial(_decode, authors, decode), "theirs")
+            )
+    return found
+
+
+def _invert(authors: Authors, steps: int, x: Tensor, z: Tensor) -> Tensor:
+    return authors.invert(x, z, steps)
+
+
+def _decode(authors: Authors, steps: int, x_T: Tensor, z: Tensor) -> Tensor:
+    return authors.decode(z, x_T, steps)
+
+
+def main(
+    run: tyro.conf.Positional[str],
+    authors: Path | None = None,
+    out: Path = Path("benchmarks/inversion.md"),
+    n: int = 16,
+    rounds: int = 3,
+    seed: int = 0,
+) -> None:
+    """Compare.
+
+    Args:
+        run: the model.
+        authors: checkout of the authors' code.
+        out: the table; the plot lies beside it.
+        n: held-out images.
+        rounds: of timing.
+        seed: of drawn noise.
+    """
+    ae = inputs.autoencoder(run)
+    data = inputs.images(ae, run, None)
+    x = data.images(data.validation[:n])
+    z = ae.encode(x)
+    edited = (z + z.roll(1, 0)) / 2
+    theirs = None if authors is None else Authors(authors, ae)
+    if theirs is None:
+        print(f"Ours alone: for the authors' beside it, give --authors. Get their code with: {WHERE}")
+    given = schemes(ae, theirs)
+    with work_bar("Comparing") as update:
+        update("Limits", 0, 1)
+        limits = {"ours": ae.render(ae.infer(x, inversion="fast", steps=LIMIT), z_sem=edited)}
+        if theirs is not None:
+            limits["theirs"] = theirs.decode(edited, theirs.invert(x, z, THEIR_LIMIT), THEIR_LIMIT)
+        lpips = load_network("alexnet")[0] if min(x.shape[-2:]) >= LEAST["alexnet"] else None
+        rows, points = [], []
+        seconds = _times(given, x[:1], z[:1], edited[:1], rounds, update)
+        for i, scheme in enumerate(given):
+            update(scheme.name, i, len(given))
+            kept = scheme.there(x, z)
+            again, edit = scheme.back(kept, z), scheme.back(kept, edited)
+            error = mse(again, x)
+            perceptual = float(lpips(in_colour(again.clamp(-1, 1)), in_colour(x)).mean()) if lpips else math.nan
+            own = number(mse(edit, limits[scheme.family])) if scheme.family == "theirs" else ""
+            points.append((sum(scheme.calls), max(error, 1e-16), scheme.name))
+            rows.append(
+                [scheme.name, " + ".join(map(str, scheme.calls)), f"{error:.2e}", f"{psnr(again, x):.1f}", f"{ssim(again, x):.4f}",
+                 number(perceptual), f"{mse(edit, limits['ours']):.2e}", own, f"{seconds[scheme.name]:.3f}"]
+            )  # fmt: skip
+        random, table = _decoding(ae, theirs, x, z, seed, update)
+    header = ["", "calls", "MSE", "PSNR", "SSIM", "LPIPS", "edit: error", "against its own limit", "seconds an edit"]
+    about = ae.about
+    text = [
+        f"# Inversion\n\n`python benchmarks/inversion.py RUN --authors AUTHORS --n {n}`: {about.get('preset')}, prediction "
+        f"{ae.config.prediction}, {about.get('images_seen', 0):,} images seen in training; {n} held-out images, seed {seed}; "
+        f"{machine()}; diffae {commit()}.\n\nThe size of the edit itself is an MSE of {mse(limits['ours'], x):.2e}.",
+    ]
+    if theirs is not None:
+        text[0] += f" Their limit lies {mse(limits['theirs'], limits['ours']):.2e} from ours."
+    text += [table_markdown(header, rows), "## Decoding noise that was drawn\n", table_markdown(*table), random]
+    write_text(out, "\n\n".join(text) + "\n")
+    save_png(_plot(points), out.with_suffix(".png"))
+    print("\n\n".join(text))
+
+
+def _times(
+    given: list[Scheme], x: Tensor, z: Tensor, edited: Tensor, rounds: int, update: Callable[[str, int, int], None]
+) -> dict[str, float]:
+    """Median seconds of one edit, the schemes taking turns."""
+    found: dict[str, list[float]] = {scheme.name: [] for scheme in given}
+    for i in range(rounds):
+        for scheme in given:
+            update(f"Timing {scheme.name}", i, rounds)
+            started = time.monotonic()
+            scheme.back(scheme.there(x, z), edited)
+            found[scheme.name].append(time.monotonic() - started)
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def _decoding(
+    ae: diffae.DiffusionAutoencoder,
+    theirs: Authors | None,
+    x: Tensor,
+    z: Tensor,
+    seed: int,
+    update: Callable[[str, int, int], None],
+) -> tuple[str, tuple[list[str], list[list[str]]]]:
+    """How near decodes of drawn noise come to what many steps make of it, and to the images."""
+    update("Decoding drawn noise", 0, 1)
+    noise = torch.randn(len(z), *ae.image_shape, generator=torch.Generator().manual_seed(seed))
+
+    def ours(steps: int) -> Tensor:
+        with torch.no_grad():
+            return ae._to_sample(noise, z, steps=steps, solver="dpmpp2m", clamp=None)
+
+    limit = ours(LIMIT)
+    rows = [[f"ours, {n} + 1", str(n + 1), f"{mse(ours(n), limit):.2e}", ""] for n in (5, 8, 10, 20)]
+    if theirs is not None:
+        own = theirs.decode(z, noise, THEIR_LIMIT)
+        for steps in (10, 20, 100):
+            made = theirs.decode(z, noise, steps)
+            rows.append([f"authors', T = {steps}", str(steps), f"{mse(made, limit):.2e}", f"{mse(made, own):.2e}"])
+    fresh, mean = mse(ae.decode(z, seed=seed), x), mse(ae.decode_mean(z, seed=seed), x)
+    text = f"From z_sem alone: MSE {fresh:.2e} of drawn noise, {mean:.2e} of the mean decode in one call, {mean / fresh:.2f} of it."
+    return text, (["", "calls", "error to our limit", "to its own limit"], rows)
+
+
+def _plot(points: list[tuple[int, float, str]]) -> object:
+    def draw(axes) -> None:  # type: ignore[no-untyped-def]
+        kinds = dict.fromkeys(name.split(",")[0] for *_, name in points)
+        for kind in kinds:
+            chosen = sorted((calls, error) for calls, error, name in points if name.split(",")[0] == kind)
+            axes.loglog(*np.array(chosen).T, "o-", markersize=4, label=kind)
+        axes.set(xlabel="network calls there and back", ylabel="MSE of the reconstruction")
+
+    return plotted(draw)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
