@@ -289,3 +289,18 @@ def test_evaluate_says_what_is_missing(trained, tmp_path, capsys, arguments, mes
     with pytest.raises(SystemExit):
         cli.main(["evaluate", str(trained / "run"), "--out", str(tmp_path / "out"), "--num", "4", "--steps", "2", *arguments])
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_each_inversion_can_be_asked_for_and_anchored_is_exact(trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run, image = str(trained / "run"), str(trained / "images" / "00.png")
+    errors = {}
+    for inversion in ("anchored", "fast", "refine", "reversible", "official"):
+        cli.main(["reconstruct", run, image, "--steps", "4", "--inversion", inversion, "--out", f"{inversion}.png"])
+        errors[inversion] = float(capsys.readouterr().out.split("MSE ")[1].split()[0])
+        assert (tmp_path / f"{inversion}.png").is_file()
+    assert errors["anchored"] < 1e-8
+    assert errors["reversible"] < 1e-6
+    assert errors["fast"] > errors["anchored"]
+    with pytest.raises(SystemExit):
+        cli.main(["reconstruct", run, image, "--inversion", "magic"])

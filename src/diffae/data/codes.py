@@ -71,7 +71,9 @@ def write_codes(
     """
     parquet = _parquet(f"writing {file}")
     parts = file.with_name(f".{file.name}.parts")
-    metadata = {"identity": identity, "x_T_steps": x_T_steps, "names": len(data.names)}
+    # An x_T is decoded along the path that it came by.
+    path = None if x_T_steps is None else ["dpmpp2m", ae.calibration.spacing, ae.calibration.t_max]
+    metadata = {"identity": identity, "x_T_steps": x_T_steps, "path": path, "names": len(data.names)}
     whole = []
     for start in range(0, len(data.names), PART):
         part = parts / f"{start:012d}.parquet"
@@ -152,7 +154,7 @@ def _encode(
         z_sem = ae.encode(x)
         z_parts.append(z_sem.float().cpu())
         if x_T_steps is not None:
-            x_T_parts.append(ae.invert(x, z_sem, steps=x_T_steps).float().cpu().flatten(1))
+            x_T_parts.append(ae.invert(x, z_sem, steps=x_T_steps, solver="dpmpp2m").float().cpu().flatten(1))
         if progress:
             progress("Encoding images", start + len(x), len(data.names))
     held = set(data.validation.tolist())
