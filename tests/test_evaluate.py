@@ -321,6 +321,10 @@ def test_edits_are_judged_on_images_that_lack_the_attribute(bench):
     told.clear()
     manipulation.manipulation(bench)
     assert "Training the judge" not in told, "a judge is trained only where something is to be judged"
+    for attributes_named, said in ((("not Red",), "only absences are named"), (("Blue",), "There is no label 'Blue'")):
+        bench.protocol = replace(bench.protocol, attributes=attributes_named)
+        with pytest.raises(ValueError, match=said):
+            manipulation.manipulation(bench)
 
 
 def test_a_few_positives_are_too_few_to_compare_with(bench):

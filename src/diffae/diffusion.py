@@ -72,7 +72,8 @@ class ImageDiffusion(nn.Module):
         return functools.partial(self._eps, z_sem=z_sem)
 
     def _eps(self, x_t: Tensor, t: Tensor, *, z_sem: Tensor | None) -> Tensor:
-        output = self.unet(x_t.to(self.unet.conv_in.weight.dtype), t.to(self.unet.conv_in.weight.dtype), z_sem=z_sem).to(x_t.dtype)
+        dtype = self.unet.conv_in.weight.dtype
+        output = self.unet(x_t.to(dtype), t.to(dtype), z_sem=z_sem).to(x_t.dtype)
         alpha, sigma = self.schedule.alpha_sigma(t, like=x_t)
         return to_eps(self.config.prediction, output, x_t, alpha, sigma)
 

@@ -92,20 +92,17 @@ def attributes(bench: Bench) -> Section:
 
 
 def _representations(bench: Bench) -> list[Representation]:
-    train = (bench.data, bench.data.train)
-
-    def pixels(part: Part) -> np.ndarray:
-        return bench.latents(lambda x: torch.from_numpy(small_pixels(x)), *part).numpy()
-
-    def components(part: Part) -> np.ndarray:
-        return principal_components(pixels(train), pixels(part))[1]
-
     def latents(encode: Callable, part: Part) -> np.ndarray:
         return bench.latents(encode, *part).numpy()
 
+    pixels = Representation(PIXELS, partial(latents, lambda x: torch.from_numpy(small_pixels(x))), [])
+
+    def components(part: Part) -> np.ndarray:
+        return principal_components(pixels.features((bench.data, bench.data.train)), pixels.features(part))[1]
+
     return [
         Representation("z_sem", partial(latents, bench.ae.encode), ["model"]),
-        Representation(PIXELS, pixels, []),
+        pixels,
         Representation("128 principal components of them", components, []),
         *[Representation(o.title, partial(latents, o.encode), [f"against {o.title}"]) for o in bench.against],
     ]

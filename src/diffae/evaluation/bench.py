@@ -145,8 +145,9 @@ class Bench:
             )
         return sorted(enough, key=lambda name: -scores[name])[:2]
 
-    def members(self, name: str) -> np.ndarray:
-        """Of each training image, whether it is of a class: 1, 0, or NaN for unknown; `not NAME` is the absence of NAME.
+    def members(self, name: str, indices: np.ndarray | None = None) -> np.ndarray:
+        """Of these images, by default those trained on, whether each is of a class: 1, 0, or NaN for unknown; `not NAME` is the
+        absence of NAME.
 
         Raises:
             ValueError: there is no such label.
@@ -154,7 +155,7 @@ class Bench:
         label = name.removeprefix(NOT)
         if label not in self.data.labels:
             raise ValueError(f"There is no label {label!r}. There are: {', '.join(self.data.labels) or 'none'}.")
-        y = self.data.labels[label][self.data.train]
+        y = self.data.labels[label][self.data.train if indices is None else indices]
         return 1 - y if name.startswith(NOT) else y
 
     def distances(

@@ -38,8 +38,10 @@ def manipulation(bench: Bench) -> Section:
     results: list[Result] = []
     rows: list[Tensor] = []
     chosen = [name for name in bench.classes() if not name.startswith(NOT)]
+    if not chosen:
+        raise NotMeasurable("An edit gives an attribute, and only absences are named. Name an attribute without `not`.")
     for name in chosen:
-        lacking = data.validation[data.labels[name][data.validation] == 0][: min(bench.protocol.num, 100)]
+        lacking = data.validation[bench.members(name, data.validation) == 0][: min(bench.protocol.num, 100)]
         if len(lacking) < 2:
             raise NotMeasurable(f"Only {len(lacking)} held-out images lack {name}: there is nothing to give it to.")
         x = data.images(lacking)
@@ -70,7 +72,7 @@ Way = tuple[Callable[[range], Tensor], list[str]]
 
 def _ways(bench: Bench, name: str, x: Tensor) -> dict[str, Way]:
     data = bench.data
-    y = data.labels[name][data.train]
+    y = bench.members(name)
     difference = data.images(data.train[y == 1]).mean(0) - data.images(data.train[y == 0]).mean(0)
     crude = (x + difference).clamp(-1, 1)
 
