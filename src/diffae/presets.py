@@ -155,6 +155,7 @@ PROTOCOLS: dict[str, Protocol] = {
         validation=0.3,
         unseen=True,
         num=30_000,
+        faces=True,
     ),
     # Table 3: 5,000 samples a class against all its images, cropped as D2C's.
     "celeba64": Protocol(

