@@ -21,7 +21,8 @@ img { max-width: 100%; background: #fff; padding: 6px; border: 1px solid var(--l
 div.wide { overflow-x: auto }
 table { border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums }
 th, td { text-align: right; padding: .3rem .9rem; border-bottom: 1px solid var(--line); white-space: nowrap }
-th:first-child, td:first-child { text-align: left; white-space: normal }
+th { white-space: normal; vertical-align: bottom }
+th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 11rem }
 th { font-weight: 600; color: var(--soft) } td.best { color: var(--mark); font-weight: 600 }
 code, pre { font: .9em ui-monospace, monospace }
 pre { border: 1px solid var(--line); border-radius: 4px; padding: .8rem 1rem; overflow-x: auto }
