@@ -77,6 +77,11 @@ class Authors:
         """Images, by their `ddim_sample_loop`."""
         return self._sampler(steps).ddim_sample_loop(self.eps, noise=x_T, model_kwargs={"cond": z_sem})
 
+    def loss(self, x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """Mean of their `training_losses`, of images with these timesteps and this noise; the encoder is theirs."""
+        terms = self._sampler(self.ae.schedule.T).training_losses(self.eps.network, x_start=x, t=t, noise=noise)
+        return terms["loss"].mean()
+
     def _network(self) -> nn.Module:
         c, unet = self.ae.config, self.ae.config.unet
         theirs = self.model.BeatGANsAutoencConfig(
@@ -94,12 +99,16 @@ class Authors:
             resnet_cond_channels=c.z_dim,
             enc_out_channels=c.z_dim,
             enc_pool="adaptivenonzero",
+            enc_num_res_block=c.encoder.blocks_per_level,
+            enc_channel_mult=c.encoder.channel_mult,
+            enc_attn_resolutions=c.encoder.attention_resolutions,
         ).make_model()
         own, state = self.ae.state_dict(), theirs.state_dict()
         names = dict(official._autoencoder_names(self.ae))
-        # The encoder stays ours: theirs cannot pool over cells.
-        mine = {names[key]: tensor for key, tensor in own.items() if key.startswith("unet.") and key in names}
-        missing = [key for key in state if not key.startswith("encoder.") and key not in mine]
+        # Where cells are pooled, which theirs cannot, the encoder stays ours.
+        shared = ("unet.", "encoder.") if c.encoder.pooled_size == 1 else ("unet.",)
+        mine = {names[key]: tensor for key, tensor in own.items() if key.startswith(shared) and key in names}
+        missing = [key for key in state if not (key.startswith("encoder.") and len(shared) == 1) and key not in mine]
         if missing:
             raise ValueError(f"The authors' network has weights that ours has not: {', '.join(missing[:3])} ...")
         theirs.load_state_dict(state | {key: tensor.reshape(state[key].shape) for key, tensor in mine.items()})

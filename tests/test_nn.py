@@ -1,5 +1,6 @@
 """The networks' contract: shapes, gradients, sizes, what is refused."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,9 @@ import torch
 from diffae.autoencoder import DiffusionAutoencoder, build
 from diffae.config import EncoderConfig, PriorConfig, UNetConfig
 from diffae.nn import SkipMLP, UNet
-from diffae.nn.layers import AdaGN, SelfAttention
+from diffae.nn.layers import SelfAttention
+from diffae.nn.normalisation import AdaGNSiLU, NormSiLU, norm_silu
+from diffae.nn.winograd import Conv3x3
 from diffae.presets import PRESETS, preset
 
 
@@ -58,11 +61,11 @@ def test_every_preset_can_be_built(name):
 
 
 def test_adagn_is_the_formula_of_the_paper_as_run():
-    layer = perturb(AdaGN(8, 5, 3))
+    layer = perturb(AdaGNSiLU(8, 5, 3))
     h, t, z = torch.randn(2, 8, 4, 4), torch.randn(2, 5), torch.randn(2, 3)
     t_s, t_b = layer.time(t)[:, :, None, None].chunk(2, dim=1)
     z_s = layer.semantics(z)[:, :, None, None]
-    expected = (layer.norm(h) * (1 + t_s) + t_b) * (1 + z_s)
+    expected = torch.nn.functional.silu((layer.norm(h) * (1 + t_s) + t_b) * (1 + z_s))
     assert torch.allclose(layer(h, t, z), expected, atol=1e-6)
 
 
@@ -139,3 +142,83 @@ def test_sizes_that_the_levels_do_not_divide_are_refused_with_the_nearest(tiny):
 def test_heads_must_divide_channels(tiny):
     with pytest.raises(ValueError, match="cannot divide 8 channels into 3 attention heads"):
         DiffusionAutoencoder(replace(tiny, unet=replace(tiny.unet, attention_heads=3)))
+
+
+@pytest.mark.parametrize(("n", "c_in", "c_out", "h", "w"), [(4, 128, 128, 8, 8), (1, 128, 130, 18, 21), (2, 130, 128, 40, 52)])
+def test_winograds_convolution_is_the_convolution(n, c_in, c_out, h, w):
+    torch.manual_seed(0)
+    conv = Conv3x3(c_in, c_out)
+    x = torch.randn(n, c_in, h, w)
+    expected = torch.nn.functional.conv2d(*(v.detach().double() for v in (x, conv.weight, conv.bias)), padding=1)
+    plain = conv(x)
+    with torch.no_grad():
+        assert conv._gains(x)
+        quick = conv(x)
+    assert plain.requires_grad
+    assert float((plain.detach() - expected).norm() / expected.norm()) < 1e-6
+    assert 0 < float((quick - expected).norm() / expected.norm()) < 1e-5
+    assert float((quick - expected).abs().max()) < 1e-4 * float(expected.abs().max())
+
+
+def test_winograds_convolution_knows_when_its_weight_has_changed():
+    conv, x = Conv3x3(128, 128), torch.randn(4, 128, 8, 8)
+    with torch.no_grad():
+        before = conv(x)
+        conv.weight.mul_(2)
+        conv.bias.mul_(2)
+        torch.testing.assert_close(conv(x), 2 * before, rtol=1e-4, atol=1e-4)
+        conv.load_state_dict({key: value / 2 for key, value in conv.state_dict().items()})
+        torch.testing.assert_close(conv(x), before, rtol=1e-4, atol=1e-4)
+        twin = copy.deepcopy(conv)
+        assert twin._moved is None, "a copy does not carry four times its weights"
+        conv.weight.zero_()
+        torch.testing.assert_close(twin(x), before, rtol=1e-4, atol=1e-4)
+
+
+def test_convolutions_go_winograds_way_only_where_it_is_quicker():
+    conv, x = Conv3x3(128, 128), torch.randn(4, 128, 8, 8)
+    assert not conv._gains(x), "gradients are the plain convolution's"
+    with torch.no_grad():
+        assert conv._gains(x)
+        assert not conv._gains(x[:1]), "few pixels"
+        assert not conv._gains(x.bfloat16())
+        assert not Conv3x3(64, 128)._gains(x), "few channels"
+        with torch.autocast("cpu", torch.bfloat16):
+            assert not conv._gains(x)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("channels", "groups"), [(8, 4), (6, 6)])
+def test_normalisation_with_its_silu_has_the_gradients_of_its_parts(layout, channels, groups):
+    torch.manual_seed(0)
+    x = torch.randn(3, channels, 5, 4, dtype=torch.float64).float().to(memory_format=layout) + 0.5
+    scale, shift, dy = torch.randn(3, channels), torch.randn(3, channels), torch.randn(3, channels, 5, 4)
+
+    def parts(x, scale, shift):
+        normalised = torch.nn.functional.group_norm(x, groups, eps=1e-5)
+        return torch.nn.functional.silu(normalised * scale[:, :, None, None] + shift[:, :, None, None])
+
+    inputs = [v.clone().requires_grad_() for v in (x, scale, shift)]
+    doubles = [v.double().requires_grad_() for v in (x, scale, shift)]
+    y, expected = norm_silu(*inputs, groups, 1e-5), parts(*doubles)
+    torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)
+    for ours, theirs in zip(torch.autograd.grad(y, inputs, dy), torch.autograd.grad(expected, doubles, dy.double()), strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        assert torch.equal(norm_silu(*inputs, groups, 1e-5), y)
+
+
+def test_normalisation_computes_in_float32_and_keeps_the_precision_of_its_input():
+    x = torch.randn(2, 8, 4, 4) * 0.01 + 100
+    low = norm_silu(x.bfloat16().requires_grad_(), torch.ones(2, 8), torch.zeros(2, 8), 4, 1e-5)
+    assert low.dtype == torch.bfloat16
+    expected = torch.nn.functional.silu(torch.nn.functional.group_norm(x.bfloat16().double(), 4, eps=1e-5))
+    torch.testing.assert_close(low.double(), expected, rtol=1e-2, atol=1e-2)
+
+
+def test_normalisation_keeps_its_input_and_nothing_else_of_that_size():
+    kept = []
+    x = torch.randn(2, 8, 16, 16, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        NormSiLU(8)(x)
+    assert sum(size >= x.numel() for size in kept) == 1

@@ -175,7 +175,7 @@ batch = lambda positions: training_batch(data, order, positions, seed=0, flip=Tr
 steps = training_steps(state, model.loss, batch, config.training, accelerator=accelerator, total=lambda: None)
 step = next(steps)
 if accelerator.is_main_process:
-    gradients = {n: p.grad for n, p in model.named_parameters()}
+    gradients = {n: p.grad.contiguous() for n, p in model.named_parameters()}
     safetensors.torch.save_file(gradients, sys.argv[2], metadata={"processes": str(accelerator.num_processes)})
 """
 

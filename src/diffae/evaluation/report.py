@@ -43,7 +43,7 @@ def write_report(run: Path, data: ImageSet, *, num: int = 64, progress: Progress
     started = time.monotonic()
     progress = progress or (lambda what, done, total: None)
     config = read_json(RunConfig, run / "config.json")
-    ae = diffae.load(run).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    ae = diffae.load(run)
     x = data.images(data.validation[:num] if len(data.validation) else data.train[:num])
     z_sem = ae.encode(x)
     train = Encoded.of(ae, data, data.train, progress)

@@ -1,12 +1,12 @@
 """The semantic encoder: image -> z_sem."""
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffae.config import EncoderConfig
-from diffae.nn.layers import GroupNorm, ResBlock, SelfAttention, Stage, check_network
+from diffae.nn.layers import ResBlock, SelfAttention, Stage, channels_last, check_network
+from diffae.nn.normalisation import NormSiLU
 
 
 class SemanticEncoder(nn.Module):
@@ -40,9 +40,10 @@ class SemanticEncoder(nn.Module):
                 self.down.append(Stage(ResBlock(c, width), attention))
                 c = width
         self.middle = nn.ModuleList([Stage(ResBlock(c, c), SelfAttention(c, config.attention_heads)), Stage(ResBlock(c, c))])
-        self.norm = GroupNorm(c)
+        self.norm = NormSiLU(c)
         self.pool = nn.AdaptiveAvgPool2d(config.pooled_size)
         self.linear = nn.Linear(c * config.pooled_size**2, z_dim)
+        channels_last(self)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """z_sem of images in [-1, 1]."""
@@ -53,7 +54,7 @@ class SemanticEncoder(nn.Module):
         h = self.conv_in(x)
         for stage in [*self.down, *self.middle]:
             h = stage(h)
-        return self.pool(F.silu(self.norm(h))).flatten(1)
+        return self.pool(self.norm(h)).flatten(1)
 
     @torch.no_grad()
     def whiten(self, features: Float[Tensor, "n features"]) -> None:

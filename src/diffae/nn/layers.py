@@ -1,14 +1,18 @@
-"""The blocks of the networks: normalisation, AdaGN residual block, self-attention, time embedding."""
+"""The blocks of the networks: residual block, self-attention, time embedding."""
 
 import math
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from diffae.nn.normalisation import AdaGNSiLU, GroupNorm, NormSiLU
+from diffae.nn.winograd import Conv3x3
+
 Resample = Literal["none", "up", "down"]
+C = TypeVar("C", bound=nn.Conv2d)
 
 
 def sinusoid(t: Float[Tensor, " n"], channels: int) -> Float[Tensor, "n channels"]:
@@ -20,43 +24,6 @@ def sinusoid(t: Float[Tensor, " n"], channels: int) -> Float[Tensor, "n channels
     frequencies = torch.exp(-math.log(10_000) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
     angles = t.float()[:, None] * frequencies
     return F.pad(torch.cat([angles.cos(), angles.sin()], dim=1), (0, channels % 2))
-
-
-class GroupNorm(nn.GroupNorm):
-    """Group normalisation with min(32, channels) groups, computed in float32 whatever the input's precision.
-
-    Where that many groups do not divide the channels (no network of the paper), the largest power of two that does.
-    """
-
-    def __init__(self, channels: int) -> None:
-        groups = min(32, channels)
-        super().__init__(math.gcd(32, channels) if channels % groups else groups, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.group_norm(x.float(), self.num_groups, self.weight.float(), self.bias.float(), self.eps).to(x.dtype)
-
-
-class AdaGN(nn.Module):
-    """Adaptive group normalisation on time and semantics (Preechakul et al. 2022, eq. 7).
-
-    The paper writes `z_s (t_s GroupNorm(h) + t_b)`. As the authors run it, scales are offsets from 1 and z_sem only
-    scales: `(GroupNorm(h) (1 + t_s) + t_b) (1 + z_s)`, each affine map preceded by a SiLU (applied once, in the UNet).
-    """
-
-    def __init__(self, channels: int, t_channels: int, z_dim: int | None) -> None:
-        super().__init__()
-        self.norm = GroupNorm(channels)
-        self.time = nn.Linear(t_channels, 2 * channels)
-        self.semantics = nn.Linear(z_dim, channels) if z_dim else None
-
-    def forward(self, h: Tensor, t: Tensor, z_sem: Tensor | None) -> Tensor:
-        t_s, t_b = self.time(t)[:, :, None, None].chunk(2, dim=1)
-        scale = 1 + t_s
-        if self.semantics is not None:
-            # Folded into one scale and one bias: a pass over vectors instead of one more over images.
-            z_s = 1 + self.semantics(z_sem)[:, :, None, None]
-            scale, t_b = scale * z_s, t_b * z_s
-        return torch.addcmul(t_b.to(h.dtype), self.norm(h), scale.to(h.dtype))
 
 
 class ResBlock(nn.Module):
@@ -80,20 +47,20 @@ class ResBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.resample = resample
-        self.norm = GroupNorm(in_channels)
-        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm = NormSiLU(in_channels)
+        self.conv = Conv3x3(in_channels, out_channels)
         self.skip = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
-        self.adagn: AdaGN | None = None
+        self.adagn: AdaGNSiLU | None = None
         if t_channels is not None:
-            self.adagn = AdaGN(out_channels, t_channels, z_dim)
+            self.adagn = AdaGNSiLU(out_channels, t_channels, z_dim)
             self.dropout = nn.Dropout(dropout)
-            self.conv_out = zero(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+            self.conv_out = zero(Conv3x3(out_channels, out_channels))
 
     def forward(self, x: Tensor, t: Tensor | None = None, z_sem: Tensor | None = None) -> Tensor:
-        h = self.conv(self._resample(F.silu(self.norm(x))))
+        h = self.conv(self._resample(self.norm(x)))
         if self.adagn is not None:
             assert t is not None
-            h = self.conv_out(self.dropout(F.silu(self.adagn(h, t, z_sem))))
+            h = self.conv_out(self.dropout(self.adagn(h, t, z_sem)))
         return self.skip(self._resample(x)) + h
 
     def _resample(self, x: Tensor) -> Tensor:
@@ -136,12 +103,17 @@ class Stage(nn.Module):
         return x if self.upsample is None else self.upsample(x, t, z_sem)
 
 
-def zero(module: nn.Conv2d) -> nn.Conv2d:
+def zero(module: C) -> C:
     """The convolution, starting at zero."""
     nn.init.zeros_(module.weight)
     assert module.bias is not None
     nn.init.zeros_(module.bias)
     return module
+
+
+def channels_last(network: nn.Module) -> None:
+    """Keeps the weights of convolutions with their channels last, in which processors and GPUs compute them without copies."""
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def check_network(name: str, image_size: tuple[int, int], base_channels: int, channel_mult: tuple[int, ...], heads: int) -> None:

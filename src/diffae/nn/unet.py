@@ -6,7 +6,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffae.config import UNetConfig
-from diffae.nn.layers import GroupNorm, ResBlock, SelfAttention, Stage, check_network, sinusoid, zero
+from diffae.nn.layers import ResBlock, SelfAttention, Stage, channels_last, check_network, sinusoid, zero
+from diffae.nn.normalisation import NormSiLU
 
 
 class UNet(nn.Module):
@@ -60,8 +61,9 @@ class UNet(nn.Module):
                 upsample = block(width, width, resample="up") if last else None
                 self.up.append(Stage(block(c + skips.pop(), width), attention(width, level), upsample))
                 c = width
-        self.norm = GroupNorm(c)
+        self.norm = NormSiLU(c)
         self.conv_out = zero(nn.Conv2d(c, channels, 3, padding=1))
+        channels_last(self)
 
     def forward(
         self,
@@ -94,4 +96,4 @@ class UNet(nn.Module):
             h = stage(h, e_t, z)
         for stage in self.up:
             h = stage(torch.cat([h, skips.pop()], dim=1), e_t, z)
-        return self.conv_out(F.silu(self.norm(h)))
+        return self.conv_out(self.norm(h))

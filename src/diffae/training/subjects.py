@@ -76,10 +76,7 @@ class ImageSubject:
         self._noisy = config.training.timesteps == "noisy"
 
     def build(self) -> DiffusionAutoencoder | DDIM:
-        model = build(self.config.model)
-        if self.config.training.precision == "bfloat16":
-            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return model
+        return build(self.config.model)
 
     @torch.no_grad()
     def begin(self, model: nn.Module) -> None:

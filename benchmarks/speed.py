@@ -1,0 +1,205 @@
+"""Seconds of a decoder call and of a training step, ours beside the authors' code, on the same weights and images.
+
+    python benchmarks/speed.py --authors AUTHORS
+
+AUTHORS is a checkout of the authors' code (see `benchmarks/authors.py`). Theirs is as they wrote it: `model/` and `diffusion/`
+unmodified, and a plain loop around their loss with Adam, gradient clipping and their `ema`. The two take turns; a row is the median
+of the rounds, its ratio the median of each round's ratio, with the smallest and largest. Memory is the peak of a process of its own
+that does nothing else.
+"""
+
+import dataclasses
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import tyro
+from accelerate import Accelerator
+from authors import WHERE, Authors
+from torch import Tensor, nn
+
+from diffae.autoencoder import DiffusionAutoencoder, build
+from diffae.config import Precision
+from diffae.evaluation.page import table_markdown
+from diffae.evaluation.report import commit, machine
+from diffae.files import write_text
+from diffae.presets import preset
+from diffae.training.loop import training_steps
+from diffae.training.state import TrainingState
+
+Timed = tuple[Callable[[], object], Callable[[], object]]
+"""One call of ours, one of theirs."""
+
+
+def main(
+    authors: Path,
+    rows: tuple[str, ...] = ("decoder", "training"),
+    out: Path | None = Path("benchmarks/speed.md"),
+    decoder: str = "ffhq128",
+    decoder_batches: tuple[int, ...] = (1, 4),
+    training: str = "avatars64",
+    training_batch: int = 16,
+    precision: Precision = "auto",
+    rounds: int = 9,
+    threads: int = 2,
+) -> None:
+    """Compare.
+
+    Args:
+        authors: checkout of the authors' code.
+        rows: which comparisons: decoder, training.
+        out: the table; none to print it only.
+        decoder: preset whose decoder is called, with random weights.
+        decoder_batches: images a call.
+        training: preset that is trained.
+        training_batch: images a step.
+        precision: of our training; `auto` as a run would choose.
+        rounds: of timing.
+        threads: of both.
+    """
+    torch.set_num_threads(threads)
+    lines = []
+    if "decoder" in rows:
+        for batch in decoder_batches:
+            pair, error = _decoder(decoder, batch, authors)
+            lines.append(_row(f"decoder call, {decoder}, batch {batch}", _turns(pair, rounds), f"{error:.1e}", ""))
+    if "training" in rows:
+        pair = _training(training, training_batch, authors, precision)
+        peaks = [_peak(side, training, training_batch, authors, precision, threads) for side in ("ours", "theirs")]
+        memory = f"{peaks[0]:.2f} and {peaks[1]:.2f} GiB"
+        lines.append(_row(f"training step, {training}, batch {training_batch}", _turns(pair, rounds), "", memory))
+    header = ["", "ours, s", "authors', s", "times as fast", "least and most", "relative difference", "peak memory"]
+    command = f"python benchmarks/speed.py --authors AUTHORS --rounds {rounds} --threads {threads}"
+    text = f"# Speed\n\n`{command}`: seed 0; {machine()}; diffae {commit()}.\n\n{table_markdown(header, lines)}\n"
+    if out is not None:
+        write_text(out, text)
+    print(text)
+
+
+def _row(name: str, seconds: list[tuple[float, float]], difference: str, memory: str) -> list[str]:
+    ours, theirs = (statistics.median(side) for side in zip(*seconds, strict=True))
+    ratios = sorted(b / a for a, b in seconds)
+    spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
+    return [name, f"{ours:.3f}", f"{theirs:.3f}", f"{statistics.median(ratios):.2f}", spread, difference, memory]
+
+
+def _turns(pair: Timed, rounds: int) -> list[tuple[float, float]]:
+    """Seconds of each, in turns, after one that is not counted; who is first changes every round."""
+    found = []
+    for call in pair:
+        call()
+    for i in range(rounds):
+        seconds = [0.0, 0.0]
+        for side in (0, 1) if i % 2 == 0 else (1, 0):
+            started = time.perf_counter()
+            pair[side]()
+            seconds[side] = time.perf_counter() - started
+        found.append((seconds[0], seconds[1]))
+    return found
+
+
+def _model(name: str, **changes: object) -> DiffusionAutoencoder:
+    """A preset's autoencoder that predicts eps and pools as theirs, whose zero layers are redrawn so that all of it matters."""
+    config = preset(name).model
+    encoder = dataclasses.replace(config.encoder, pooled_size=1)
+    torch.manual_seed(0)
+    ae = build(dataclasses.replace(config, prediction="eps", encoder=encoder, **changes))
+    assert isinstance(ae, DiffusionAutoencoder)
+    for module in ae.modules():
+        if isinstance(module, nn.Conv2d) and not module.weight.any():
+            nn.init.normal_(module.weight, std=0.02)
+    return ae
+
+
+def _authors(checkout: Path, ae: DiffusionAutoencoder) -> Authors:
+    try:
+        return Authors(checkout, ae)
+    except FileNotFoundError as error:
+        raise SystemExit(f"{error} ({WHERE})") from None
+
+
+def _decoder(name: str, batch: int, authors: Path) -> tuple[Timed, float]:
+    """One call each of the decoder's network, and the relative difference of what they say."""
+    ae = _model(name).eval()
+    theirs = _authors(authors, ae)
+    x_t, z_sem = torch.randn(batch, *ae.image_shape), torch.randn(batch, ae.z_dim)
+    t = torch.full((batch,), 500.0)
+
+    @torch.no_grad()
+    def mine() -> Tensor:
+        return ae.eps_model(z_sem)(x_t, t)
+
+    @torch.no_grad()
+    def others() -> Tensor:
+        return theirs.eps(x_t, t.long(), cond=z_sem).pred
+
+    a, b = mine(), others()
+    return (mine, others), float((a - b).norm() / b.norm())
+
+
+def _training(name: str, batch: int, authors: Path, precision: Precision) -> Timed:
+    """One whole training step each."""
+    return _our_step(name, batch, precision), _their_step(name, batch, authors)
+
+
+def _our_step(name: str, batch: int, precision: Precision) -> Callable[[], object]:
+    from diffae.training.run import _precision, create_accelerator
+
+    config = dataclasses.replace(preset(name).training, batch_size=batch, precision=_precision(precision), images=10**9)
+    ae = _model(name)
+    state = TrainingState.start(ae, config)
+    x = torch.rand(batch, *ae.image_shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    accelerator: Accelerator = create_accelerator(config.precision)
+    steps = training_steps(state, ae.loss, lambda positions: x, config, accelerator=accelerator, total=lambda: 10**9)
+    return lambda: next(steps)
+
+
+def _their_step(name: str, batch: int, authors: Path) -> Callable[[], object]:
+    import copy
+
+    ae = _model(name)
+    theirs = _authors(authors, ae)
+    network = theirs.eps.network.train()
+    average = copy.deepcopy(network).eval().requires_grad_(False)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(batch, *ae.image_shape, generator=generator) * 2 - 1
+
+    def step() -> float:
+        t = torch.randint(0, ae.schedule.T, (batch,), generator=generator)
+        loss = theirs.loss(x, t, torch.randn(x.shape, generator=generator))
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(list(network.parameters()), 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            source, target = network.state_dict(), average.state_dict()
+            for key in source:
+                target[key].data.copy_(target[key].data * 0.9999 + source[key].data * (1 - 0.9999))
+        return float(loss.detach())
+
+    return step
+
+
+def _peak(side: str, *given: object) -> float:
+    """GiB that a process holds at most, which takes three training steps of one side and does nothing else."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        return pool.apply(_peak_here, (side, *given))
+
+
+def _peak_here(side: str, name: str, batch: int, authors: Path, precision: Precision, threads: int) -> float:
+    torch.set_num_threads(threads)
+    step = _our_step(name, batch, precision) if side == "ours" else _their_step(name, batch, authors)
+    for _ in range(3):
+        step()
+    # Not getrusage, whose peak a new process begins with its parent's.
+    status = Path("/proc/self/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) / 2**20
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
