@@ -20,6 +20,7 @@ from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import PriorConfig, PriorRunConfig, RunConfig, read_json
 from diffae.data import prepare
 from diffae.latents import Standardizer
+from diffae.nn.layers import ResBlock, Stage
 from diffae.prior import LatentPrior
 from diffae.training.health import CodeHealth, PriorHealth, check_codes, check_prior
 from diffae.training.loop import HOLD, NonFiniteLoss, learning_rate
@@ -147,6 +148,26 @@ def test_two_accumulated_halves_are_one_batch(tiny_run, tmp_path):
     assert_same_gradients(whole, halves)
 
 
+def test_recomputed_activations_give_the_same_run_bit_for_bit(tiny_run, tmp_path):
+    config = tiny_run(images=24, batch_size=8)
+    dropout = replace(config.model, unet=replace(config.model.unet, dropout=0.2))
+    config = replace(config, model=dropout)
+    run(config, tmp_path / "kept")
+    run(replace(config, training=replace(config.training, recompute=True)), tmp_path / "again")
+    assert_same(checkpoint(tmp_path / "kept"), checkpoint(tmp_path / "again"))
+
+
+def test_recomputing_keeps_less():
+    stage, x = Stage(ResBlock(8, 8, t_channels=4)), torch.randn(2, 8, 16, 16, requires_grad=True)
+    kept = []
+    for stage.recompute in (False, True):
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, sizes=sizes: sizes.append(t.numel()) or t, lambda t: t):
+            stage(x, torch.randn(2, 4))
+        kept.append(sum(sizes))
+    assert kept[1] < kept[0] / 3
+
+
 TWO_PROCESSES = """
 import sys, torch
 torch.set_num_threads(1)
@@ -204,6 +225,39 @@ def test_two_processes_reach_the_gradients_of_one(tiny_run, tmp_path):
         with safetensors.safe_open(out, "pt") as file:
             assert file.metadata()["processes"] == str(processes)
     assert_same_gradients(*gradients)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from diffae.config import RunConfig, read_json
+from diffae.data import prepare
+from diffae.training.run import Stepped, train
+from diffae.training.subjects import ImageSubject
+
+config = read_json(RunConfig, Path(sys.argv[1]))
+data = prepare(config.data, size=config.model.image_size, channels=config.model.channels)
+victim = sys.argv[3] == "killed" and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+for event in train(ImageSubject(config, data), Path(sys.argv[2])):
+    if victim and isinstance(event, Stepped) and event.step.images == 40:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+def test_when_one_of_two_processes_is_killed_both_go_on_from_the_checkpoint_to_the_same_weights(tiny_run, tmp_path):
+    config = resolve(tiny_run(images=64, batch_size=8, checkpoint_every=16), tmp_path / "none")
+    (tmp_path / "config.json").write_text(json.dumps(diffae.config.to_dict(config)))
+    (tmp_path / "script.py").write_text(KILLED)
+    prepare(config.data, size=(8, 8), channels=3)
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "3"]
+    for name in ("undisturbed", "killed"):
+        command = [*launch, tmp_path / "script.py", tmp_path / "config.json", tmp_path / name, name]
+        subprocess.run(command, check=True, capture_output=True, timeout=300, env=environment)
+    assert_same(checkpoint(tmp_path / "undisturbed"), checkpoint(tmp_path / "killed"))
+    images = [line["images"] for line in read_metrics(tmp_path / "killed") if "loss" in line]
+    assert images == sorted(set(images)), "lines beyond the checkpoint are written once"
 
 
 def test_bfloat16_trains_with_float32_weights(tiny_run, tmp_path):

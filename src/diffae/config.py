@@ -172,6 +172,8 @@ class TrainingConfig(_InRange):
     """Global batch size: over all processes and accumulation steps."""
     accumulation: Count = 1
     """Number of micro-batches that make one batch."""
+    recompute: bool = False
+    """Whether each stage's activations are computed again for its gradient rather than kept: less memory, a third more time."""
     learning_rate: Amount = 1e-4
     """Peak learning rate of Adam."""
     learning_rate_schedule: LearningRate = "constant"

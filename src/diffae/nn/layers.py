@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from diffae.nn.normalisation import AdaGNSiLU, GroupNorm, NormSiLU
 from diffae.nn.winograd import Conv3x3
@@ -90,6 +91,9 @@ class SelfAttention(nn.Module):
 class Stage(nn.Module):
     """A residual block, then self-attention where the resolution has it, then (on the way up) an upsampling block."""
 
+    recompute = False
+    """Whether what is inside is computed again for the gradient rather than kept (Chen et al. 2016)."""
+
     def __init__(self, block: ResBlock, attention: SelfAttention | None = None, upsample: ResBlock | None = None) -> None:
         super().__init__()
         self.block = block
@@ -97,6 +101,11 @@ class Stage(nn.Module):
         self.upsample = upsample
 
     def forward(self, x: Tensor, t: Tensor | None = None, z_sem: Tensor | None = None) -> Tensor:
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(self._forward, x, t, z_sem, use_reentrant=False)
+        return self._forward(x, t, z_sem)
+
+    def _forward(self, x: Tensor, t: Tensor | None, z_sem: Tensor | None) -> Tensor:
         x = self.block(x, t, z_sem)
         if self.attention is not None:
             x = self.attention(x)

@@ -14,6 +14,7 @@ from diffae.config import PriorRunConfig, RunConfig
 from diffae.data.dataset import ImageSet, Order, training_batch
 from diffae.diffusion import DDIM, ImageDiffusion
 from diffae.interop.weights import save_part
+from diffae.nn.layers import Stage
 from diffae.pictures import save_png, scale_for, sheet
 from diffae.prior import LatentPrior
 from diffae.training.health import Health, check_codes, check_images, check_prior
@@ -76,7 +77,11 @@ class ImageSubject:
         self._noisy = config.training.timesteps == "noisy"
 
     def build(self) -> DiffusionAutoencoder | DDIM:
-        return build(self.config.model)
+        model = build(self.config.model)
+        for module in model.modules():
+            if isinstance(module, Stage):
+                module.recompute = self.config.training.recompute
+        return model
 
     @torch.no_grad()
     def begin(self, model: nn.Module) -> None:
