@@ -146,9 +146,9 @@ def _training(name: str, batch: int, authors: Path, precision: Precision) -> Tim
 
 
 def _our_step(name: str, batch: int, precision: Precision) -> Callable[[], object]:
-    from diffae.training.run import _precision, create_accelerator
+    from diffae.training.run import create_accelerator, resolve_precision
 
-    config = dataclasses.replace(preset(name).training, batch_size=batch, precision=_precision(precision), images=10**9)
+    config = dataclasses.replace(preset(name).training, batch_size=batch, precision=resolve_precision(precision), images=10**9)
     ae = _model(name)
     state = TrainingState.start(ae, config)
     x = torch.rand(batch, *ae.image_shape, generator=torch.Generator().manual_seed(0)) * 2 - 1

@@ -10,6 +10,7 @@ import tyro
 from rich.markup import escape
 
 from diffae.cli.bars import console
+from diffae.cli.bench import Bench
 from diffae.cli.codes import Encode, FitAttributes, Neighbours
 from diffae.cli.evaluation import Compare, Evaluate
 from diffae.cli.models import Calibrate, Import, Push, Weights
@@ -33,6 +34,7 @@ COMMANDS = {
     "evaluate": Evaluate,
     "compare": Compare,
     "weights": Weights,
+    "bench": Bench,
     "import": Import,
     "push": Push,
 }

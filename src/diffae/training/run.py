@@ -91,7 +91,7 @@ def resolve(asked: R, out: Path) -> R:
     if not file.is_file():
         if out.is_dir() and any(out.iterdir()):
             raise ValueError(f"{out} is not empty and holds no run (no config.json). Give another folder.")
-        training = dataclasses.replace(asked.training, precision=_precision(asked.training.precision))
+        training = dataclasses.replace(asked.training, precision=resolve_precision(asked.training.precision))
         return dataclasses.replace(asked, training=training)
     stored = read_json(type(asked), file)
     changed = differences(stored, asked)
@@ -294,7 +294,7 @@ def stop_requested() -> Iterator[Callable[[], bool]]:
             signal.signal(s, old)
 
 
-def _precision(asked: Precision) -> Precision:
+def resolve_precision(asked: Precision) -> Precision:
     """bfloat16 where whole matrix products are computed in it: on GPUs since Ampere, and processors with AMX.
 
     Others emulate it, and are many times slower; a Xeon with AVX512-BF16 and no AMX trained avatars32 at .75 of float32's rate.

@@ -1,0 +1,47 @@
+"""What a machine gives: the arithmetic is counted right, and the command says it."""
+
+from dataclasses import replace
+
+import pytest
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from diffae import cli, presets
+from diffae.config import RunConfig
+from diffae.training.speed import WHAT, measure
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerator():
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_arithmetic_is_counted_per_image_and_a_training_step_takes_about_three_times_its_calls(tiny):
+    few, many = (
+        {s.what: s for s in measure(RunConfig(model=tiny), batch, accelerator=Accelerator(cpu=True), seconds=0.0)}
+        for batch in (1, 4)
+    )
+    assert tuple(few) == WHAT
+    for what in WHAT:
+        assert many[what].flop == pytest.approx(4 * few[what].flop, rel=1e-6), what
+        assert many[what].images == pytest.approx(4 / many[what].seconds)
+    calls = few["encoding"].flop + few["decoder call"].flop
+    assert 2.5 * calls < few["training step"].flop < 3.2 * calls
+    # Three 3x3 convolutions of 8 channels at 8 x 8 are the least that is in there: 2 x 9 x 8 x 8 x 64 each.
+    assert few["decoder call"].flop > 3 * 2 * 9 * 8 * 8 * 64
+
+
+def test_a_network_without_encoder_is_refused(tiny):
+    with pytest.raises(ValueError, match="has no encoder to measure. Name a preset without -ddim"):
+        next(measure(RunConfig(model=replace(tiny, z_dim=None)), 1, accelerator=Accelerator(cpu=True)))
+
+
+def test_bench_prints_what_was_asked_for(tiny, monkeypatch, capsys):
+    monkeypatch.setitem(presets.PRESETS, "avatars64", replace(presets.preset("avatars64"), model=tiny))
+    cli.main(["bench", "--batches", "2", "--what", "decoder call", "--seconds", "0"])
+    said = capsys.readouterr().err
+    assert "decoder call" in said
+    assert "encoding" not in said
+    assert "products of float32 matrices" in said
