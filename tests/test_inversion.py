@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from diffae.config import ScheduleConfig
-from diffae.inversion import Code, anchor, between, joined, refine, release, reversible_decode, reversible_encode
+from diffae.inversion import RECURSIONS, Code, anchor, between, joined, refine, release, reversible_decode, reversible_encode
 from diffae.schedule import Schedule, decoding_path, encoding_path, spaced_path
 from diffae.solvers import solve
 
@@ -101,11 +101,35 @@ def test_an_anchored_code_is_the_image_and_edits_better_than_the_authors(patches
     assert mse(release(other, x_T, path, defects), edited) <= authors(patches, 250)[1]
 
 
-def test_a_reversible_code_is_the_image(patches):
+@pytest.mark.parametrize("recursion", RECURSIONS.values())
+def test_a_reversible_code_is_the_image(patches, recursion):
     x, own, _, _ = patches
     for steps in (10, 20):
         path = spaced_path(SCHEDULE, steps)
-        assert mse(reversible_decode(own, *reversible_encode(own, x, path), path), x) <= 1e-9
+        assert mse(reversible_decode(own, *reversible_encode(own, x, path, recursion), path, recursion), x) <= 1e-9
+
+
+def test_edits_of_o_belm_are_nearer_to_the_limit_than_those_of_bdia(patches):
+    x, own, other, edited = patches
+    path = spaced_path(SCHEDULE, 20)
+    belm, bdia = (
+        ((reversible_decode(other, *reversible_encode(own, x, path, r), path, r) - edited) / 2).square().flatten(1).mean(1)
+        for r in RECURSIONS.values()
+    )
+    assert belm.mean() < bdia.mean() / 2
+    assert belm.median() < bdia.median() / 1000, "it is of second order"
+
+
+def test_reversible_recursions_hold_on_the_solution_where_eps_is_constant():
+    """Along x = alpha u + sigma e with constant e, whatever the levels, both recursions are exact."""
+    path = spaced_path(SCHEDULE, 7).backwards()
+    alpha, sigma = path.alpha_bar.sqrt(), (1 - path.alpha_bar).sqrt()
+    u, e = 0.3, -1.2
+    for recursion in RECURSIONS.values():
+        for i in range(1, len(path)):
+            a, b, c = recursion(path, i)
+            x = alpha * u + sigma * e
+            assert float(a * x[i + 1] + b * x[i] + c * e) == pytest.approx(float(x[i - 1]), abs=1e-9)
 
 
 def test_refining_gains_where_the_ode_is_tame_and_never_much_loses(patches):

@@ -5,13 +5,14 @@
 | `fast` | N + N | one noise map | as well as the solver |
 | `anchored` | N + 1 + N | and each step's defect | exactly; an edit keeps the source's detail |
 | `refine` | N (2K + 1) + N | one noise map | nearer, where the ODE is tame |
-| `reversible` | N + N - 1 | two states | exactly, by algebra |
+| `reversible` | N + N - 1 | two states | exactly, by algebra (O-BELM) |
+| `bdia` | N + N - 1 | two states | likewise; its edits are far worse |
 | `official` | N + N | one noise map | as the authors' code does |
 
 All but the last go over `schedule.spaced_path`, the same levels in both directions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -23,7 +24,7 @@ from diffae.latents import Weight, lerp, slerp
 from diffae.schedule import Path
 from diffae.solvers import EpsModel, ddim_step, dpmpp2m_step, predict, solve
 
-Inversion = Literal["fast", "anchored", "refine", "reversible", "official"]
+Inversion = Literal["fast", "anchored", "refine", "reversible", "bdia", "official"]
 ROUNDS = 2
 """Of defect correction in `refine`, at most."""
 
@@ -38,7 +39,7 @@ class Code:
         inversion: how x_T was found.
         steps: number of solver steps, the same in both directions.
         kept: what the inversion keeps beside x_T: each step's defect (n, steps, c, h, w) of `anchored`, the state before the last
-            (n, 1, c, h, w) of `reversible`; else None.
+            (n, 1, c, h, w) of `reversible` and `bdia`; else None.
     """
 
     z_sem: Tensor
@@ -59,9 +60,9 @@ def check_inversion(inversion: str, network: nn.Module) -> None:
     if inversion not in get_args(Inversion):
         raise ValueError(f"Unknown inversion {inversion!r}; there are {', '.join(map(repr, get_args(Inversion)))}.")
     on_gpu = any(p.is_cuda for p in network.parameters())
-    if inversion == "reversible" and (network.training or (on_gpu and torch.backends.cudnn.benchmark)):
+    if inversion in RECURSIONS and (network.training or (on_gpu and torch.backends.cudnn.benchmark)):
         raise ValueError(
-            "The reversible inversion needs a network that gives the same twice: call eval(), and set "
+            f"The inversion {inversion!r} needs a network that gives the same twice: call eval(), and set "
             "torch.backends.cudnn.benchmark to False."
         )
 
@@ -73,8 +74,8 @@ def there(inversion: Inversion, eps_model: EpsModel, x: Float[Tensor, "n *s"], p
             return anchor(eps_model, x, path)
         case "refine":
             return refine(eps_model, x, path), None
-        case "reversible":
-            x_T, before = reversible_encode(eps_model, x, path)
+        case "reversible" | "bdia":
+            x_T, before = reversible_encode(eps_model, x, path, RECURSIONS[inversion])
             return x_T, before[:, None]
         case _:
             return solve(eps_model, x, path.backwards(), solver="dpmpp2m"), None
@@ -86,14 +87,16 @@ def back(eps_model: EpsModel, code: Code, path: Path, *, share: float = 1.0) -> 
         return solve(eps_model, code.x_T, path, solver="dpmpp2m")
     if code.inversion == "anchored":
         return release(eps_model, code.x_T, path, code.kept, share=share)
-    return reversible_decode(eps_model, code.x_T, code.kept[:, 0], path)
+    return reversible_decode(eps_model, code.x_T, code.kept[:, 0], path, RECURSIONS[code.inversion])
 
 
 def between(a: Code, b: Code, weight: Weight) -> Code:
     """The code part of the way from one to another: lerp of z_sem, slerp of x_T (Preechakul et al. 2022, section 5.2), lerp of what
     an inversion keeps, so that both ends are what they were."""
-    if a.inversion == "reversible":
-        raise ValueError("Between two codes of `reversible` there is nothing: its two states belong to one image. Use `anchored`.")
+    if a.inversion in RECURSIONS:
+        raise ValueError(
+            f"Between two codes of `{a.inversion}` there is nothing: its two states belong to one image. Use `anchored`."
+        )
     kept = None if a.kept is None or b.kept is None else lerp(a.kept, b.kept, weight)
     return Code(lerp(a.z_sem, b.z_sem, weight), slerp(a.x_T, b.x_T, weight), a.inversion, a.steps, kept)
 
@@ -171,8 +174,40 @@ def refine(eps_model: EpsModel, x: Float[Tensor, "n *s"], path: Path, *, rounds:
     return _where(halved, solve(eps_model, u, there, solver="dpmpp2m"), best_x_T)
 
 
-def reversible_encode(eps_model: EpsModel, x: Float[Tensor, "n *s"], path: Path) -> tuple[Tensor, Tensor]:
-    """The last two states of O-BELM's two-step recursion, which `reversible_decode` takes back step by step, exactly.
+def o_belm(there: Path, i: int) -> tuple[float, float, float]:
+    """a, b, c of `x_{i-1} = a x_{i+1} + b x_i + c eps(x_i)`, levels counted from the image: the recursion of that form whose local
+    error is least, of second order.
+
+    References: Wang et al. 2024, *Belm: Bidirectional explicit linear multi-step sampler for exact inversion in diffusion models*,
+    eq. 18.
+    """
+    alpha = there.alpha_bar[i - 1 : i + 2].sqrt()
+    tau = (1 - there.alpha_bar[i - 1 : i + 2]).sqrt() / alpha
+    h, h_next = tau[1] - tau[0], tau[2] - tau[1]
+    a = h**2 / h_next**2 * alpha[0] / alpha[2]
+    b = (h_next**2 - h**2) / h_next**2 * alpha[0] / alpha[1]
+    c = -h * (h + h_next) / h_next * alpha[0]
+    return float(a), float(b), float(c)
+
+
+def bdia(there: Path, i: int) -> tuple[float, float, float]:
+    """The same of BDIA with gamma = 1: what two DDIM steps from x_i, one to either side, say of x_{i-1} - x_{i+1}.
+
+    References: Zhang et al. 2023, *Exact diffusion inversion via bi-directional integration approximation*, eq. 18.
+    """
+    alpha, sigma = there.alpha_bar[i - 1 : i + 2].sqrt(), (1 - there.alpha_bar[i - 1 : i + 2]).sqrt()
+    to_image, to_noise = alpha[0] / alpha[1], alpha[2] / alpha[1]
+    return 1.0, float(to_image - to_noise), float(sigma[0] - sigma[1] * to_image - (sigma[2] - sigma[1] * to_noise))
+
+
+Recursion = Callable[[Path, int], tuple[float, float, float]]
+RECURSIONS: dict[str, Recursion] = {"reversible": o_belm, "bdia": bdia}
+
+
+def reversible_encode(
+    eps_model: EpsModel, x: Float[Tensor, "n *s"], path: Path, recursion: Recursion = o_belm
+) -> tuple[Tensor, Tensor]:
+    """The last two states of a two-step recursion, which `reversible_decode` takes back step by step, exactly.
 
     Exactly, if the network gives the same bits for the same input: the same batch, the same kernels. The last state is not normal
     noise at few steps.
@@ -181,43 +216,30 @@ def reversible_encode(eps_model: EpsModel, x: Float[Tensor, "n *s"], path: Path)
         eps_model: conditioned on the images' z_sem.
         x: images.
         path: from noise to image.
+        recursion: its coefficients.
 
     Raises:
         ValueError: fewer than two steps.
-
-    References:
-        Wang et al. 2024, *Belm: Bidirectional explicit linear multi-step sampler for exact inversion in diffusion models*, eq. 18.
     """
     if len(path) < 2:
         raise ValueError("The reversible inversion needs at least two steps.")
     there = path.backwards()
     before, state = x, ddim_step(x, there, 0, [predict(eps_model, x, there, 0)])
     for i in range(1, len(there)):
-        a, b, c = _belm(there, i)
+        a, b, c = recursion(there, i)
         before, state = state, (before - b * state - c * _eps(eps_model, state, there, i)) / a
     return state, before
 
 
 def reversible_decode(
-    eps_model: EpsModel, state: Float[Tensor, "n *s"], before: Float[Tensor, "n *s"], path: Path
+    eps_model: EpsModel, state: Float[Tensor, "n *s"], before: Float[Tensor, "n *s"], path: Path, recursion: Recursion = o_belm
 ) -> Float[Tensor, "n *s"]:
     """The images of the two states that `reversible_encode` ends in."""
     there = path.backwards()
     for i in range(len(there) - 1, 0, -1):
-        a, b, c = _belm(there, i)
+        a, b, c = recursion(there, i)
         state, before = before, a * state + b * before + c * _eps(eps_model, before, there, i)
     return before
-
-
-def _belm(there: Path, i: int) -> tuple[float, float, float]:
-    """a, b, c of `x_{i-1} = a x_{i+1} + b x_i + c eps(x_i)`, levels counted from the image."""
-    alpha = there.alpha_bar[i - 1 : i + 2].sqrt()
-    tau = (1 - there.alpha_bar[i - 1 : i + 2]).sqrt() / alpha
-    h, h_next = tau[1] - tau[0], tau[2] - tau[1]
-    a = h**2 / h_next**2 * alpha[0] / alpha[2]
-    b = (h_next**2 - h**2) / h_next**2 * alpha[0] / alpha[1]
-    c = -h * (h + h_next) / h_next * alpha[0]
-    return float(a), float(b), float(c)
 
 
 def _eps(eps_model: EpsModel, x: Tensor, path: Path, i: int) -> Tensor:

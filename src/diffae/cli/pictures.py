@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from diffae.autoencoder import DiffusionAutoencoder
 
 
-Inversion = Literal["anchored", "fast", "refine", "reversible", "official"]
+Inversion = Literal["anchored", "fast", "refine", "reversible", "bdia", "official"]
 
 
 @dataclass(frozen=True, kw_only=True)
