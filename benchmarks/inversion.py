@@ -77,7 +77,11 @@ def schemes(ae: diffae.DiffusionAutoencoder, authors: Authors | None) -> list[Sc
         *[Scheme(f"fast, N = {n}", (n, n), partial(code_of, "fast", n), render) for n in (10, 20, 40)],
         *[Scheme(f"anchored, N = {n}", (n + 1, n), partial(code_of, "anchored", n), render) for n in (10, 20)],
         *[Scheme(f"refine, K = {k}, N = 20", (20 * (2 * k + 1), 20), partial(refined, 20, k), render) for k in (1, 2)],
-        *[Scheme(f"reversible, N = {n}", (n, n - 1), partial(code_of, "reversible", n), render) for n in (10, 20)],
+        *[
+            Scheme(f"{kind}, N = {n}", (n, n - 1), partial(code_of, kind, n), render)
+            for kind in ("reversible", "bdia")
+            for n in (10, 20)
+        ],
     ]
     if authors is not None:
         for encode, decode in ((20, 20), (100, 100), (250, 250), (250, 100)):
@@ -102,6 +106,7 @@ def main(
     out: Path = Path("benchmarks/inversion.md"),
     n: int = 16,
     rounds: int = 3,
+    drawn_only: bool = False,
     seed: int = 0,
 ) -> None:
     """Compare.
@@ -112,6 +117,7 @@ def main(
         out: the table; the plot lies beside it.
         n: held-out images.
         rounds: of timing.
+        drawn_only: print what becomes of drawn noise, and leave out the rest and the files.
         seed: of drawn noise.
     """
     ae = inputs.autoencoder(run)
@@ -122,6 +128,11 @@ def main(
     theirs = None if authors is None else Authors(authors, ae)
     if theirs is None:
         print(f"Ours alone: for the authors' beside it, give --authors. Get their code with: {WHERE}")
+    if drawn_only:
+        with work_bar("Comparing") as update:
+            text, table = _decoding(ae, theirs, x, z, seed, update)
+        print(f"{n} held-out images, seed {seed}; {machine()}; diffae {commit()}.\n\n{table_markdown(*table)}\n{text}")
+        return
     given = schemes(ae, theirs)
     with work_bar("Comparing") as update:
         update("Limits", 0, 1)
@@ -189,16 +200,23 @@ def _decoding(
         with torch.no_grad():
             return ae._to_sample(noise, z, steps=steps, solver="dpmpp2m", clamp=None)
 
+    lpips = load_network("alexnet")[0] if min(x.shape[-2:]) >= LEAST["alexnet"] else None
+
+    def row(name: str, calls: int, made: Tensor, own: Tensor) -> list[str]:
+        seen = [made.clamp(-1, 1), own.clamp(-1, 1), x]
+        distances = [float(lpips(in_colour(seen[0]), in_colour(b)).mean()) if lpips else math.nan for b in seen[1:]]
+        return [name, str(calls), f"{mse(made, limit):.2e}", f"{mse(made, own):.2e}", *(number(d) for d in distances)]
+
     limit = ours(LIMIT)
-    rows = [[f"ours, {n} + 1", str(n + 1), f"{mse(ours(n), limit):.2e}", ""] for n in (5, 8, 10, 20)]
+    rows = [row(f"ours, {n} + 1", n + 1, ours(n), limit) for n in (5, 8, 10, 20)]
+    rows.append(row("ours, its limit", LIMIT, limit, limit))
     if theirs is not None:
         own = theirs.decode(z, noise, THEIR_LIMIT)
-        for steps in (10, 20, 100):
-            made = theirs.decode(z, noise, steps)
-            rows.append([f"authors', T = {steps}", str(steps), f"{mse(made, limit):.2e}", f"{mse(made, own):.2e}"])
+        rows += [row(f"authors', T = {steps}", steps, theirs.decode(z, noise, steps), own) for steps in (10, 20, 100)]
+        rows.append(row("authors', its limit", THEIR_LIMIT, own, own))
     fresh, mean = mse(ae.decode(z, seed=seed), x), mse(ae.decode_mean(z, seed=seed), x)
     text = f"From z_sem alone: MSE {fresh:.2e} of drawn noise, {mean:.2e} of the mean decode in one call, {mean / fresh:.2f} of it."
-    return text, (["", "calls", "error to our limit", "to its own limit"], rows)
+    return text, (["", "calls", "error to our limit", "to its own limit", "LPIPS to its own limit", "LPIPS to the image"], rows)
 
 
 def _plot(points: list[tuple[int, float, str]]) -> object:
