@@ -1,25 +1,23 @@
 """Frozen, nested configurations and their strict JSON form.
 
-Every configuration of the project is a frozen dataclass: what a run was is what its `config.json` says. Reading is
-strict: an unknown key or a value of the wrong type is an error that names the dotted path, so that a misspelled setting
-can never be silently ignored. A value out of its range is an error wherever it comes from. Standard library only.
+Every configuration of the project is a frozen dataclass: what a run was is what its `config.json` says (`strict`). A value out of
+its range is an error wherever it comes from. Standard library only.
 """
 
-import dataclasses
-import json
-import types
 import typing
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Literal, NamedTuple
+
+from diffae.strict import differences as differences
+from diffae.strict import from_dict as from_dict
+from diffae.strict import read_json as read_json
+from diffae.strict import to_dict as to_dict
 
 Prediction = Literal["eps", "v"]
 Spacing = Literal["uniform", "noisy"]
 LearningRate = Literal["constant", "cosine"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Crop = Literal["center", "none", "celeba"]
-
-C = TypeVar("C")
 
 
 class Range(NamedTuple):
@@ -301,96 +299,3 @@ class Protocol(_InRange):
     """Attributes that are sampled (`not NAME`: their absence) and edited; none for the two known best."""
     faces: bool = False
     """Whether the images are of faces, so that a face network says how much of the person an edit keeps."""
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """The configuration as plain JSON values."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
-
-
-def from_dict(cls: type[C], values: Any, *, path: str = "") -> C:
-    """Builds the configuration `cls` from JSON values, strictly.
-
-    Args:
-        cls: a configuration class of this module.
-        values: a dictionary as `to_dict` gives it; missing keys take their defaults.
-        path: dotted path of `values` in the whole, for messages.
-
-    Raises:
-        ValueError: an unknown key, or a value out of range; the message names it by its dotted path.
-        TypeError: a value of the wrong type, likewise.
-    """
-    return typing.cast(C, _convert(cls, values, path))
-
-
-def differences(a: Any, b: Any, *, path: str = "") -> dict[str, tuple[Any, Any]]:
-    """The settings in which two configurations differ: dotted path -> (value in a, value in b)."""
-    found: dict[str, tuple[Any, Any]] = {}
-    for f in dataclasses.fields(a):
-        x, y, name = getattr(a, f.name), getattr(b, f.name), _join(path, f.name)
-        if dataclasses.is_dataclass(x):
-            found |= differences(x, y, path=name)
-        elif x != y:
-            found[name] = (x, y)
-    return found
-
-
-def read_json(cls: type[C], file: Path) -> C:
-    """Reads a configuration from a JSON file; see `from_dict` for what is refused."""
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is not valid JSON ({error}). Restore it, or start a new run in another folder.") from None
-    try:
-        return from_dict(cls, values)
-    except (ValueError, TypeError) as error:
-        raise type(error)(f"{file}: {error}") from None
-
-
-def _join(path: str, key: str) -> str:
-    return f"{path}.{key}" if path else key
-
-
-def _convert(kind: Any, value: Any, path: str) -> Any:
-    """`value` as the annotated type `kind`, or an error that names `path`."""
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        if not isinstance(value, dict):
-            raise TypeError(f"{path or 'The configuration'} must be an object of settings, got {value!r}.")
-        hints = typing.get_type_hints(kind)
-        for key in value:
-            if key not in hints:
-                known = ", ".join(sorted(hints))
-                raise ValueError(f"Unknown setting {_join(path, key)!r}. Known here: {known}.")
-        settings = {key: _convert(hints[key], v, _join(path, key)) for key, v in value.items()}
-        try:
-            return kind(**settings)
-        except ValueError as error:
-            raise ValueError(_join(path, str(error))) from None
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin is Literal:
-        if value not in args:
-            raise TypeError(f"{path} must be one of {', '.join(map(repr, args))}, got {value!r}.")
-        return value
-    if origin is types.UnionType:
-        for option in args:
-            try:
-                return _convert(option, value, path)
-            except TypeError:
-                continue
-    elif origin is tuple and isinstance(value, list | tuple):
-        kinds = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
-        if len(kinds) == len(value):
-            return tuple(_convert(k, v, f"{path}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
-    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    elif isinstance(kind, type) and isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
-        return value
-    raise TypeError(f"{path} must be {_describe(kind)}, got {value!r}.")
-
-
-def _describe(kind: Any) -> str:
-    if kind is types.NoneType:
-        return "null"
-    if typing.get_origin(kind) is types.UnionType:
-        return " or ".join(_describe(k) for k in typing.get_args(kind))
-    return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
