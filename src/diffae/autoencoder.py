@@ -146,6 +146,7 @@ class DiffusionAutoencoder(ImageDiffusion):
         seeds: Sequence[int],
         *,
         noisy: bool = False,
+        min_snr: float | None = None,
         z_sem: Float[Tensor, "n d"] | None = None,
     ) -> Float[Tensor, ""]:
         """L_simple: the mean squared error of the network's prediction at one timestep per image (section 3.1, eq. 6).
@@ -154,9 +155,10 @@ class DiffusionAutoencoder(ImageDiffusion):
             x_0: images in [-1, 1].
             seeds: one per image; its draw of t and noise depends on nothing else.
             noisy: draws t = T sqrt(u) rather than T u.
+            min_snr: gamma of min-SNR weighting.
             z_sem: conditions on these codes instead of the images' own; the validation shuffles them.
         """
-        return self._loss(x_0, seeds, self.encoder(x_0) if z_sem is None else z_sem, noisy=noisy)
+        return self._loss(x_0, seeds, self.encoder(x_0) if z_sem is None else z_sem, noisy=noisy, min_snr=min_snr)
 
     # Compositions ----------------------------------------------------------------------------------------------------
 

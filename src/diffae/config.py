@@ -58,6 +58,8 @@ class ScheduleConfig(_InRange):
     """First beta."""
     beta_end: Share = 0.02
     """Last beta; equal to `beta_start` for the constant schedule of the latent prior."""
+    zero_terminal_snr: bool = False
+    """Whether the last level is noise alone, the others shifted and scaled accordingly (Lin et al. 2024); asks for v-prediction."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,6 +119,13 @@ class AutoencoderConfig(_InRange):
     """The decoder's network."""
     encoder: EncoderConfig = EncoderConfig()
     """The semantic encoder."""
+
+    def __post_init__(self) -> None:
+        _InRange.__post_init__(self)
+        if self.schedule.zero_terminal_snr and self.prediction != "v":
+            raise ValueError(
+                "schedule.zero_terminal_snr needs prediction 'v': in noise alone, eps says nothing of an image. Set both or none."
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -190,6 +199,13 @@ class TrainingConfig(_InRange):
     """Decay, per optimizer step, of the moving average of the weights that is used everywhere after training."""
     timesteps: Spacing = "uniform"
     """t uniform over 0..T-1 (the paper), or `noisy`: t = T sqrt(u), which trains z_sem more."""
+    min_snr: Annotated[float | None, Range(0)] = None
+    """gamma of min-SNR weighting (Hang et al. 2023, with 5): no timestep's error in x_0 counts more than gamma times. None counts
+    the errors of what the network predicts alike, as the paper."""
+    z_sem_dropout: Share = 0.0
+    """Share of the images whose decoder sees zeros in place of z_sem."""
+    encoder_shift: Share = 0.0
+    """The encoder sees each image moved by up to this share of its sides; the decoder denoises the image itself."""
     whitened_start: bool = False
     """Whether z_sem starts whitened over the first images (`SemanticEncoder.whiten`), which trains it many times sooner; the
     paper's models do not."""

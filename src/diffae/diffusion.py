@@ -26,7 +26,16 @@ from diffae.config import AutoencoderConfig, to_dict
 from diffae.files import replacing, write_text
 from diffae.latents import slerp
 from diffae.nn import UNet
-from diffae.schedule import Calibration, Schedule, decoding_path, draw_timesteps, encoding_path, spaced_path, uncalibrated
+from diffae.schedule import (
+    Calibration,
+    Schedule,
+    decoding_path,
+    draw_timesteps,
+    encoding_path,
+    min_snr_weights,
+    spaced_path,
+    uncalibrated,
+)
 from diffae.schedule import Path as Levels
 from diffae.solvers import EpsModel, solve, to_eps, to_target
 
@@ -105,13 +114,18 @@ class ImageDiffusion(nn.Module):
         path = decoding_path(self.schedule, steps) if solver == "ddim" else self.path(steps).to_the_image()
         return solve(self.eps_model(z_sem), x_T, path, solver=solver, clamp=True if clamp is None else clamp)
 
-    def _loss(self, x_0: Tensor, seeds: Sequence[int], z_sem: Tensor | None, *, noisy: bool) -> Tensor:
+    def _loss(
+        self, x_0: Tensor, seeds: Sequence[int], z_sem: Tensor | None, *, noisy: bool, min_snr: float | None = None
+    ) -> Tensor:
         """Mean squared error of the network's prediction at one timestep per image, drawn by the image's seed."""
         t = draw_timesteps(seeding.uniform(seeds), self.schedule.T, noisy=noisy).to(x_0.device)
         eps = seeding.normal([seeding.mix(s, "eps") for s in seeds], tuple(x_0.shape[1:])).to(x_0)
         output = self.unet(self.schedule.add_noise(x_0, eps, t), t.to(x_0), z_sem=z_sem)
         target = to_target(self.config.prediction, x_0, eps, *self.schedule.alpha_sigma(t, like=x_0))
-        return F.mse_loss(output.to(target.dtype), target)
+        if min_snr is None:
+            return F.mse_loss(output.to(target.dtype), target)
+        weights = min_snr_weights(self.schedule.alpha_bar.to(t.device)[t], min_snr, self.config.prediction).to(target)
+        return ((output.to(target.dtype) - target).square().flatten(1).mean(1) * weights).mean()
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes `config.json` and `model.safetensors`, each atomically; `diffae.load(folder)` reads them."""
@@ -302,9 +316,11 @@ class DDIM(ImageDiffusion):
         noise = self._draw_x_T(len(x), seed).to(x)
         return solve(self.eps_model(), self.schedule.add_noise(self._check_images(x), noise, t), path, clamp=True)
 
-    def loss(self, x_0: Float[Tensor, "n c h w"], seeds: Sequence[int], *, noisy: bool = False) -> Float[Tensor, ""]:
+    def loss(
+        self, x_0: Float[Tensor, "n c h w"], seeds: Sequence[int], *, noisy: bool = False, min_snr: float | None = None
+    ) -> Float[Tensor, ""]:
         """L_simple, as in `DiffusionAutoencoder.loss`."""
-        return self._loss(x_0, seeds, None, noisy=noisy)
+        return self._loss(x_0, seeds, None, noisy=noisy, min_snr=min_snr)
 
 
 def write_weights(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:

@@ -54,6 +54,11 @@ class Schedule:
         self.T = config.T
         betas = torch.linspace(config.beta_start, config.beta_end, config.T, dtype=torch.float64)
         self.alpha_bar: Float[Tensor, " T"] = torch.cumprod(1 - betas, dim=0)
+        if config.zero_terminal_snr:
+            # Algorithm 1 of Lin et al.: the first alpha stays, the last becomes 0; not quite 0, so that it has a logarithm.
+            alpha = self.alpha_bar.sqrt()
+            alpha = (alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])
+            self.alpha_bar = alpha.square().clamp(min=1e-12)
 
     def add_noise(self, x_0: Float[Tensor, "n *s"], eps: Float[Tensor, "n *s"], t: Int[Tensor, " n"]) -> Float[Tensor, "n *s"]:
         """`x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps` (Ho et al. 2020, eq. 4), t in 0..T-1."""
@@ -141,6 +146,12 @@ def draw_timesteps(u: Float[Tensor, " n"], T: int, *, noisy: bool = False) -> In
     return torch.clamp((T * (u.sqrt() if noisy else u)).long(), max=T - 1)
 
 
+def min_snr_weights(alpha_bar: Float[Tensor, " n"], gamma: float, prediction: Prediction) -> Float[Tensor, " n"]:
+    """Weights of the prediction's squared errors, with which those of x_0 have min(SNR, gamma) (Hang et al. 2023, eq. 4)."""
+    snr = alpha_bar / (1 - alpha_bar)
+    return snr.clamp(max=gamma) / (snr + 1 if prediction == "v" else snr)
+
+
 def decoding_path(schedule: Schedule, steps: int) -> Path:
     """From noise to image in the authors' spacing: t falls to 0, and the last step ends at alpha_bar = 1."""
     t = torch.tensor(uniform_timesteps(schedule.T, steps)[::-1])
@@ -195,8 +206,9 @@ def spaced_path(schedule: Schedule, steps: int, *, spacing: Spacing = "log_snr",
 
 
 def uncalibrated(schedule: Schedule, prediction: Prediction) -> Calibration:
-    """What suits most networks of a kind: all timesteps if it predicts v, those of no small alpha if it predicts eps."""
-    if prediction == "v":
+    """What suits most networks of a kind: all timesteps if it predicts v (but where nothing of the image is left, log-SNR has no
+    grid), those of no small alpha if it predicts eps."""
+    if prediction == "v" and float(schedule.alpha_bar[-1]) >= LEAST_ALPHA**2:
         return Calibration(t_max=schedule.T - 1.0, mean_t=schedule.T - 1)
     mean_t = int(last_usable_timestep(schedule, least_alpha=LEAST_ALPHA_OF_MEAN))
     return Calibration(t_max=last_usable_timestep(schedule), mean_t=mean_t)

@@ -18,6 +18,7 @@ from diffae.nn.layers import Stage
 from diffae.pictures import save_png, scale_for, sheet
 from diffae.prior import LatentPrior
 from diffae.training.health import Health, check_codes, check_images, check_prior
+from diffae.training.views import dropped, shifted
 
 WHITENED_IMAGES = 2048
 """Images over which z_sem is whitened at the start."""
@@ -95,8 +96,15 @@ class ImageSubject:
         return training_batch(self.data, self.order, positions, seed=seed, flip=flip)[0]
 
     def loss(self, model: nn.Module, batch: Tensor, seeds: list[int]) -> Tensor:
-        assert isinstance(model, DiffusionAutoencoder | DDIM)
-        return model.loss(batch, seeds, noisy=self._noisy)
+        training = self.config.training
+        if isinstance(model, DDIM):
+            return model.loss(batch, seeds, noisy=self._noisy, min_snr=training.min_snr)
+        assert isinstance(model, DiffusionAutoencoder)
+        view = shifted(batch, seeds, training.encoder_shift) if training.encoder_shift else batch
+        z_sem = model.encoder(view)
+        if training.z_sem_dropout:
+            z_sem = dropped(z_sem, seeds, training.z_sem_dropout)
+        return model.loss(batch, seeds, noisy=self._noisy, min_snr=training.min_snr, z_sem=z_sem)
 
     def names(self, positions: range) -> list[str]:
         return [self.data.names[self.order[p]] for p in positions]

@@ -1,0 +1,152 @@
+"""What makes training need fewer images: variants of a preset, each with several seeds, at equal images and with their seconds.
+
+    python benchmarks/ablation.py --out runs/ablation
+    python benchmarks/ablation.py --out runs/ablation --variants authors --images 20000
+
+What counts is what z_sem holds: the error of images made of z_sem alone, and how well a linear classifier tells their attributes.
+`authors` is the paper's recipe on the same network: eps-prediction, t uniform, Adam with a constant 1e-4, nothing whitened, its
+z_sem pooled over the whole image. A run that is finished is not repeated, so the table can be made in parts; it lists every run
+that lies in the folder.
+"""
+
+import dataclasses
+import json
+import statistics
+import time
+from pathlib import Path
+
+import torch
+import tyro
+
+import diffae
+from diffae import seeding
+from diffae.cli.bars import say
+from diffae.config import RunConfig
+from diffae.data import prepare
+from diffae.data.dataset import ImageSet
+from diffae.evaluation.metrics import mse
+from diffae.evaluation.page import table_markdown
+from diffae.evaluation.probe import linear_probe
+from diffae.evaluation.report import commit, machine
+from diffae.evaluation.tables import number
+from diffae.files import write_text
+from diffae.presets import preset
+from diffae.training.run import Validated, resolve, train
+from diffae.training.subjects import ImageSubject
+
+VARIANTS = ("preset", "min-SNR 5", "zero terminal SNR", "z_sem dropout .1", "shifted view .06", "authors")
+MEASURES = {"mean": "z_sem alone, mean decode, MSE", "random": "z_sem and random x_T, T = 10, MSE", "auroc": "mean AUROC"}
+
+
+def main(
+    out: Path,
+    variants: tuple[str, ...] = VARIANTS[:-1],
+    seeds: tuple[int, ...] = (0, 1, 2),
+    images: int = 20_000,
+    name: str = "avatars32",
+    num: int = 300,
+) -> None:
+    """Train, measure, and print the table.
+
+    Args:
+        out: folder of the runs.
+        variants: which of them.
+        seeds: of each.
+        images: budget of a run.
+        name: preset.
+        num: held-out images that are measured.
+    """
+    for seed in seeds:
+        for variant in variants:
+            _measured(out, variant, seed, images, name, num)
+    text = _table(out)
+    write_text(out / "ablation.md", text)
+    print(text)
+
+
+def variant_of(config: RunConfig, variant: str) -> RunConfig:
+    """The preset, changed in one thing; or the paper's recipe."""
+    model, training = config.model, config.training
+    match variant:
+        case "preset":
+            pass
+        case "min-SNR 5":
+            training = dataclasses.replace(training, min_snr=5.0)
+        case "zero terminal SNR":
+            model = dataclasses.replace(model, schedule=dataclasses.replace(model.schedule, zero_terminal_snr=True))
+        case "z_sem dropout .1":
+            training = dataclasses.replace(training, z_sem_dropout=0.1)
+        case "shifted view .06":
+            training = dataclasses.replace(training, encoder_shift=0.0625)
+        case "authors":
+            theirs = preset("ffhq128").training
+            model = dataclasses.replace(model, prediction="eps", encoder=dataclasses.replace(model.encoder, pooled_size=1))
+            kept = {
+                key: getattr(theirs, key) for key in ("learning_rate", "learning_rate_schedule", "encoder_rate", "warmup_images")
+            }
+            kept |= {key: getattr(theirs, key) for key in ("weight_decay", "adam_betas", "timesteps", "whitened_start")}
+            training = dataclasses.replace(training, **kept)
+        case _:
+            raise ValueError(f"There is no variant {variant!r}. There are: {', '.join(VARIANTS)}.")
+    return dataclasses.replace(config, model=model, training=training)
+
+
+def _measured(out: Path, variant: str, seed: int, images: int, name: str, num: int) -> None:
+    """Trains one run and writes what it reached, unless it is there."""
+    folder = out / f"{variant}, {images} images, seed {seed}"
+    if (folder / "measured.json").is_file():
+        return
+    config = variant_of(preset(name), variant)
+    every = {"validate_every": max(images // 10, 1), "checkpoint_every": max(images // 2, 1), "sample_every": images}
+    training = dataclasses.replace(config.training, images=images, minutes=None, seed=seed, **every)
+    config = resolve(
+        dataclasses.replace(config, training=training, data=dataclasses.replace(config.data, source="avatars")), folder
+    )
+    data = prepare(config.data, size=config.model.image_size, channels=config.model.channels)
+    say(folder.name)
+    started = time.monotonic()
+    for event in train(ImageSubject(config, data), folder):
+        if isinstance(event, Validated):
+            say(f"  {event.images:,} images: {event.health.summary()}")
+    seconds = time.monotonic() - started
+    found = _reached(folder, data, num) | {"seconds": seconds, "variant": variant, "images": images, "seed": seed}
+    write_text(folder / "measured.json", json.dumps(found) + "\n")
+
+
+def _reached(folder: Path, data: ImageSet, num: int) -> dict[str, float]:
+    """What z_sem holds at the end of a run."""
+    ae = diffae.load(str(folder))
+    held = data.validation[:num]
+    x = data.images(held)
+    z = torch.cat([ae.encode(part) for part in x.split(50)])
+    mean = torch.cat([ae.decode_mean(part) for part in z.split(50)])
+    noise = seeding.normal([seeding.mix(0, "ablation", i) for i in range(len(z))], ae.image_shape)
+    random = torch.cat([ae.decode(a, b, steps=10) for a, b in zip(z.split(50), noise.split(50), strict=True)])
+    codes = torch.cat([ae.encode(data.images(data.train[i : i + 100])) for i in range(0, len(data.train), 100)])
+    held_codes = torch.cat([ae.encode(data.images(data.validation[i : i + 100])) for i in range(0, len(data.validation), 100)])
+    labels = [{key: values[part] for key, values in data.labels.items()} for part in (data.train, data.validation)]
+    scores = linear_probe(codes.numpy(), labels[0], held_codes.numpy(), labels[1])
+    return {"mean": mse(mean, x), "random": mse(random, x), "auroc": statistics.mean(scores.values()), "n": len(x)}
+
+
+def _table(out: Path) -> str:
+    runs = [json.loads(file.read_text()) for file in sorted(out.glob("*/measured.json"))]
+    groups: dict[tuple[str, int], list[dict]] = {}
+    for run in sorted(runs, key=lambda r: (VARIANTS.index(r["variant"]), r["images"])):
+        groups.setdefault((run["variant"], run["images"]), []).append(run)
+
+    def cell(values: list[float]) -> str:
+        spread = f" ± {number(statistics.stdev(values))}" if len(values) > 1 else ""
+        return number(statistics.mean(values)) + spread
+
+    rows = [
+        [variant, f"{images:,}", str(len(found)), *(cell([r[key] for r in found]) for key in [*MEASURES, "seconds"])]
+        for (variant, images), found in groups.items()
+    ]
+    header = ["", "images", "seeds", *MEASURES.values(), "seconds"]
+    n = runs[0]["n"] if runs else 0
+    return f"# Ablation\n\n{n} held-out avatars; {machine()}; diffae {commit()}. ± over seeds.\n\n{table_markdown(header, rows)}"
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
