@@ -144,7 +144,8 @@ class DataConfig(_InRange):
     """How image files become tensors, and which are held out."""
 
     source: str = ""
-    """A folder, a zip, an LMDB (the authors', or LSUN's), `avatars`, or `avatars-unseen`: of parts that the first never have."""
+    """A folder, zip or tar of images, a folder of tars (WebDataset), Parquet or Arrow files (Hugging Face `datasets`), an LMDB (the
+    authors', or LSUN's), `avatars`, or `avatars-unseen`: of parts that the first never have."""
     labels: str | None = None
     """A label table (CSV or Parquet) with a `file` column, or annotations in CelebA's format (.txt); None looks for `labels.csv`
     beside the images."""

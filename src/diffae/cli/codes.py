@@ -25,11 +25,11 @@ class Encode:
     source: inputs.Source
     """A run directory, a saved model, or the hub's name of one."""
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
-    """A folder or a zip of images, or the name `avatars`."""
+    """A folder, zip or tar of images, Parquet or Arrow files, an LMDB, or the name `avatars`."""
     out: Path = Path("codes.parquet")
     """The file."""
     labels: Path | None = None
-    """A label table; by default `labels.csv` beside the images."""
+    """A label table; by default `labels.csv` beside the images, or the labels that the data brings along."""
     x_T_steps: Annotated[int | None, tyro.conf.arg(name="x-T-steps")] = None
     """Infer x_T too, with this many network calls; it is as large as the image."""
     batch_size: int = 64

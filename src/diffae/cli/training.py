@@ -36,7 +36,8 @@ class Train:
     """
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
-    """A folder or a zip of images (any size, nested, any format that Pillow reads), or the name `avatars`."""
+    """A folder, zip or tar of images (any size, nested, any format that Pillow reads), a folder of tars (WebDataset), Parquet or
+    Arrow files (Hugging Face `datasets`), an LMDB, or the name `avatars`."""
     out: Path
     """The run directory: config, metrics, checkpoints, pictures and the model."""
     preset: str = DEFAULT_PRESET
@@ -146,7 +147,7 @@ class TrainComparator:
     """
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
-    """The images: a folder, a zip, or the name `avatars`."""
+    """The images: a folder, zip or tar, Parquet or Arrow files, an LMDB, or the name `avatars`."""
     out: Path
     """The run directory."""
     beside: str = DEFAULT_PRESET

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from diffae.autoencoder import DiffusionAutoencoder
+from diffae.data.cache import Progress
 from diffae.data.dataset import ImageSet
-from diffae.data.preparation import Progress
 from diffae.files import replacing
 
 if TYPE_CHECKING:
