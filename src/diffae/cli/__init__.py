@@ -10,6 +10,7 @@ import tyro
 from rich.markup import escape
 
 from diffae.cli.bars import console
+from diffae.cli.bench import Bench
 from diffae.cli.codes import Encode, FitAttributes, Neighbours
 from diffae.cli.evaluation import Compare, Evaluate
 from diffae.cli.models import Calibrate, Import, Push, Weights
@@ -32,6 +33,7 @@ COMMANDS = {
     "calibrate": Calibrate,
     "evaluate": Evaluate,
     "compare": Compare,
+    "bench": Bench,
     "weights": Weights,
     "import": Import,
     "push": Push,

@@ -1,5 +1,6 @@
 """Commands about z_sem: codes as data, nearest images, attributes."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -40,13 +41,20 @@ class Encode:
         from diffae.interop.weights import fingerprint
 
         ae = inputs.autoencoder(self.source)
+        began = time.perf_counter()
         data = inputs.images(ae, self.source, self.data, self.labels)
+        prepared = time.perf_counter() - began
         identity = f"{fingerprint(ae)}-{data.key}"
         with work_bar("Encoding images") as update:
-            write_codes(
+            spent = write_codes(
                 ae, data, self.out, identity=identity, x_T_steps=self.x_T_steps, batch_size=self.batch_size, progress=update
             )
         print(f"{self.out}: {len(data.names):,} codes of {ae.z_dim} dimensions")
+        total = prepared + spent.images + spent.network
+        print(
+            f"{total:.1f} s: {spent.network / total:.1%} in the network, {spent.images / total:.1%} waiting for images, "
+            f"{prepared / total:.1%} finding and decoding them ({prepared:.1f} s; nothing is decoded twice)"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

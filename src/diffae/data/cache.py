@@ -56,27 +56,36 @@ class Decoder:
 
 
 def cached(
-    decode: Decoder, folder: Path, *, convert: Convert | None, progress: Progress
+    decode: Decoder, names: Sequence[str], folder: Path, *, convert: Convert | None, progress: Progress
 ) -> tuple[list[str], np.ndarray, list[tuple[str, str]]]:
     """Names and arrays of the usable images, and (name, reason) of the others; from the cache where it has them.
 
     Args:
         decode: reads an image.
+        names: of the images, in their order.
         folder: of the cache; its name stands for everything that the arrays depend on.
         convert: what is kept in place of the images themselves.
         progress: told how far it has come.
     """
     index_file, array_file = folder / "index.json", folder / "pixels.npy"
     if not index_file.is_file():
-        _fill(decode, folder, convert, progress, array_file, index_file)
+        _fill(decode, names, folder, convert, progress, array_file, index_file)
     index = json.loads(index_file.read_text(encoding="utf-8"))
     arrays = np.load(array_file, mmap_mode="r") if index["names"] else np.zeros((0, decode.channels, *decode.size), np.uint8)
     return index["names"], arrays, [(n, r) for n, r in index["skipped"]]
 
 
-def _fill(decode: Decoder, folder: Path, convert: Convert | None, progress: Progress, array_file: Path, index_file: Path) -> None:
+def _fill(
+    decode: Decoder,
+    names: Sequence[str],
+    folder: Path,
+    convert: Convert | None,
+    progress: Progress,
+    array_file: Path,
+    index_file: Path,
+) -> None:
     """Decodes what no part holds yet, and joins the parts; the index is written last, so a cache with an index is whole."""
-    names, parts = decode.source.names, folder / "parts"
+    parts = folder / "parts"
     length = max(16, min(4096, PART_BYTES // (decode.channels * decode.size[0] * decode.size[1])))
     starts = range(0, len(names), length)
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -45,7 +45,7 @@ def prepare(config: DataConfig, *, size: tuple[int, int], channels: int, progres
     source = open_source(root)
     key = f"{_key(source, config, size, channels):016x}"
     folder = cache_folder() / "pixels" / f"{size[0]}x{size[1]}x{channels}-{key}"
-    names, pixels, skipped = cached(Decoder(source, config, size, channels), folder, convert=None, progress=progress)
+    names, pixels, skipped = cached(Decoder(source, config, size, channels), source.names, folder, convert=None, progress=progress)
     notes = []
     if source.others and config.source not in SETS:
         notes.append(f"{source.others} files in {root} were left alone: their names are not those of images.")
