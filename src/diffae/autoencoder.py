@@ -136,7 +136,7 @@ class DiffusionAutoencoder(ImageDiffusion):
         x_t = self._draw_x_T(len(z_sem), seed if generator is None else generator)
         t_all = torch.full((len(x_t),), float(t), device=x_t.device)
         alpha, sigma = self.schedule.alpha_sigma(t_all.long(), like=x_t)
-        return ((x_t - sigma * self.eps_model(z_sem)(x_t, t_all)) / alpha).clamp(-1, 1)
+        return self.in_range((x_t - sigma * self.eps_model(z_sem)(x_t, t_all)) / alpha)
 
     # Training --------------------------------------------------------------------------------------------------------
 
@@ -303,7 +303,9 @@ class DiffusionAutoencoder(ImageDiffusion):
             return self.render(code[indices], z_sem=z_sem)
 
         targets = dict.fromkeys(names, target_probability)
-        return self.attributes.reach_visibly(code.z_sem, targets, keep, render=render, encode=lambda x: self.encode(x.clamp(-1, 1)))
+        return self.attributes.reach_visibly(
+            code.z_sem, targets, keep, render=render, encode=lambda x: self.encode(self.in_range(x))
+        )
 
     @torch.no_grad()
     def sample_codes(

@@ -42,6 +42,8 @@ class BenchData:
         from diffae.presets import preset
 
         config = preset(self.preset) if self.run_folder is None else read_json(RunConfig, self.run_folder / "config.json")
+        if config.model.latents is not None:
+            raise ValueError(f"{self.run_folder} is of latents, which are made once, by {config.model.latents}: name a preset.")
         threads = self.threads or tuple(sorted({1, os.cpu_count() or 1}))
         source = open_source(Path(self.source))
         rates = [*input_rates(source, config, num=self.num, threads=threads), *network_rates(config)]

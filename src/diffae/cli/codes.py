@@ -87,7 +87,8 @@ class Neighbours:
         names, distances = nearest_codes(inputs.codes_file(ae, self.source, data), ae.encode(x), num=self.num)
         place = {name: i for i, name in enumerate(data.names)}
         rows = [torch.cat([x[i][None], data.images([place[n] for n in row])]) for i, row in enumerate(names)]
-        save_png(sheet(rows, scale=scale_for(x)), self.out)
+        rows = [ae.to_pixels(row) for row in rows]
+        save_png(sheet(rows, scale=scale_for(rows[0])), self.out)
         for file, row, distance in zip(self.files, names, distances.tolist(), strict=True):
             print(f"{file}: {', '.join(f'{n} ({d:.2f})' for n, d in zip(row, distance, strict=True))}")
         print(f"Picture: {self.out}")

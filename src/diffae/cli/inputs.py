@@ -71,6 +71,8 @@ def images(ae: "DiffusionAutoencoder", source: str, data: str | None, labels: Pa
     elif not trained:
         raise ValueError(f"{source} is no training run, so it has no images of its own: name them with --data.")
     settings |= {"labels": None if labels is None else str(labels)}
+    # Of whatever images, a model of latents takes latents of the autoencoder that it was trained with.
+    settings |= {"latents": ae.config.latents}
     config = dataclasses.replace(config, **{k: v for k, v in settings.items() if v is not None})  # type: ignore[arg-type]
     with work_bar("Data") as update:
         found = prepare(config, size=ae.config.image_size, channels=ae.config.channels, progress=update)
@@ -108,4 +110,5 @@ def pictures(ae: "DiffusionAutoencoder", files: Sequence[Path]) -> "Tensor":
     """Image files as the model wants them."""
     from diffae.data.images import load_images
 
-    return load_images(files, size=ae.config.image_size, channels=ae.config.channels)
+    channels, *size = ae.pixels_shape()
+    return ae.from_pixels(load_images(files, size=(size[0], size[1]), channels=channels))

@@ -52,8 +52,13 @@ class Train:
 
     def run(self) -> None:
         training = _budget(self.training, self.minutes, self.images)
-        data = dataclasses.replace(self.data, source=self.source)
-        train(RunConfig(preset=self.preset, model=self.model, data=data, training=training), self.out)
+        latents = self.data.latents
+        if latents is not None and Path(latents).is_dir():
+            # The model names it wherever it is loaded from.
+            latents = str(Path(latents).resolve())
+        data = dataclasses.replace(self.data, source=self.source, latents=latents)
+        model = dataclasses.replace(self.model, latents=self.model.latents or latents)
+        train(RunConfig(preset=self.preset, model=model, data=data, training=training), self.out)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,12 +5,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from diffae import seeding
 from diffae.config import DataConfig
+from diffae.data.images import in_range
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +19,14 @@ class ImageSet:
 
     Attributes:
         names: paths relative to the source.
-        pixels: (n, c, h, w), uint8 or uint16, memory-mapped.
+        pixels: (n, c, h, w), uint8 or uint16, or of latents float16; memory-mapped.
         labels: attribute -> (n,) float64, NaN where unknown.
         train: indices to train on.
         validation: indices held out.
         notes: what was skipped, ignored or missing, in sentences.
         config: what they were made by.
         key: identifies the files and what was made of them; other pixels have another.
+        mirrored: like `pixels`, of the images flipped, where these are not the pixels flipped: latents.
     """
 
     names: list[str]
@@ -36,12 +37,11 @@ class ImageSet:
     notes: list[str]
     config: DataConfig
     key: str
+    mirrored: np.ndarray | None = None
 
     def images(self, indices: Sequence[int] | np.ndarray) -> Float[Tensor, "n c h w"]:
-        """These images, in [-1, 1]."""
-        array = self.pixels[np.asarray(indices)]
-        top = np.iinfo(array.dtype).max
-        return torch.from_numpy(array.astype(np.float32)).mul_(2 / top).sub_(1)
+        """These images, in [-1, 1]; or their latents."""
+        return in_range(self.pixels[np.asarray(indices)])
 
 
 def split(names: Sequence[str], groups: Sequence[str] | None, share: float) -> tuple[np.ndarray, np.ndarray]:
@@ -93,7 +93,10 @@ def training_batch(
     x = data.images(indices)
     if flip:
         flipped = seeding.uniform([seeding.mix(seed, "flip", p) for p in positions]) < 0.5
-        x[flipped] = x[flipped].flip(3)
+        if data.mirrored is None:
+            x[flipped] = x[flipped].flip(3)
+        else:
+            x[flipped] = in_range(data.mirrored[np.asarray(indices)[flipped.numpy()]])
     return x, indices
 
 

@@ -6,15 +6,20 @@ What cannot be used is found here, before training, and named. Afterwards an ima
 import os
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from diffae import seeding
 from diffae.config import DataConfig
 from diffae.data.avatars import SETS, avatars_folder
 from diffae.data.cache import Decoder, Progress, cached
 from diffae.data.dataset import ImageSet, split
+from diffae.data.images import in_range
 from diffae.data.labels import Labels, align, load_labels
 from diffae.data.shards import Shards
 from diffae.data.sources import Source, open_source
 from diffae.data.tables import Table
+from diffae.nn.vae import FrozenAutoencoder, frozen_autoencoder
 
 
 def cache_folder() -> Path:
@@ -29,24 +34,34 @@ def prepare(config: DataConfig, *, size: tuple[int, int], channels: int, progres
 
     Args:
         config: what to read and how.
-        size: height and width of the model's images.
-        channels: of the model's images.
+        size: height and width of the model's images; of latents, theirs.
+        channels: of the model's images, or latents.
         progress: told how far long work has come.
 
     Raises:
         FileNotFoundError: no such source or label table.
-        ValueError: no usable image, or a label table that cannot be right.
+        ValueError: no usable image, a label table that cannot be right, or latents of another shape than the model's.
     """
     progress = progress or (lambda what, done, total: None)
+    grid, latent_channels, vae = size, channels, None
+    if config.latents is not None:
+        vae = frozen_autoencoder(config.latents)
+        size, channels = vae.image_size(channels, size), vae.image_channels
     if config.source in SETS:
         root = avatars_folder(cache_folder(), num=config.avatars, size=max(size), progress=progress, name=config.source)
     else:
         root = Path(config.source)
     source = open_source(root)
-    key = f"{_key(source, config, size, channels):016x}"
-    folder = cache_folder() / "pixels" / f"{size[0]}x{size[1]}x{channels}-{key}"
-    names, pixels, skipped = cached(Decoder(source, config, size, channels), source.names, folder, convert=None, progress=progress)
-    notes = []
+    number = _key(source, config, size, channels)
+    key = f"{number if vae is None else seeding.mix('latents-1', number, vae.digest, int(config.flip)):016x}"
+    folder = cache_folder() / "pixels" / f"{grid[0]}x{grid[1]}x{latent_channels}-{key}"
+    convert = None if vae is None else lambda images: _latents(vae, images, flip=config.flip)
+    decode = Decoder(source, config, size, channels)
+    names, pixels, skipped = cached(decode, source.names, folder, convert=convert, progress=progress)
+    mirrored, notes = None, []
+    if vae is not None and names:
+        pixels, mirrored = pixels[:, 0], pixels[:, 1] if config.flip else None
+        notes += _scale_note(vae, pixels)
     if source.others and config.source not in SETS:
         notes.append(f"{source.others} files in {root} were left alone: their names are not those of images.")
     if skipped:
@@ -67,7 +82,15 @@ def prepare(config: DataConfig, *, size: tuple[int, int], channels: int, progres
                 notes.append(f"{table}: {len(files)} {what} ({', '.join(files[:3])}{', ...' if len(files) > 3 else ''}).")
     train, validation = split(names, groups, config.validation)
     return ImageSet(
-        names=names, pixels=pixels, labels=values, train=train, validation=validation, notes=notes, config=config, key=key
+        names=names,
+        pixels=pixels,
+        labels=values,
+        train=train,
+        validation=validation,
+        notes=notes,
+        config=config,
+        key=key,
+        mirrored=mirrored,
     )
 
 
@@ -85,3 +108,23 @@ def _labels(source: Source, table: Path, names: list[str], *, asked: bool) -> La
         return None
     usable = set(names)
     return align([row for row in rows if row["file"] in usable], names, table)
+
+
+def _latents(vae: FrozenAutoencoder, images: np.ndarray, *, flip: bool) -> np.ndarray:
+    """Latents of images, (n, views, c, h, w) in float16. Those of a flipped image are not its latents flipped: a second view."""
+    parts = []
+    for start in range(0, len(images), 32):
+        x = in_range(images[start : start + 32])
+        parts.append(torch.stack([vae.encode(view) for view in ((x, x.flip(3)) if flip else (x,))], dim=1).half())
+    return torch.cat(parts).numpy()
+
+
+def _scale_note(vae: FrozenAutoencoder, latents: np.ndarray) -> list[str]:
+    """What to say where latents are far from the scale that schedules of noise are made for."""
+    std = float(latents[:256].astype(np.float32).std())
+    if 0.5 < std < 2:
+        return []
+    return [
+        f"The latents of {vae.name} have a standard deviation of {std:.3g}, where about 1 is best: set scaling_factor in its "
+        f"config.json to {vae.scale / max(std, 1e-6):.3g}."
+    ]
