@@ -42,9 +42,9 @@ def test_the_network_is_measured_in_both_its_uses_and_a_plain_ddim_in_its_one(ti
     assert [r.use for r in network_rates(tiny_run(model={"z_dim": None}), batch_size=4)] == ["training"]
 
 
-def test_bench_data_prints_shares_and_writes_its_figures(make_images, tmp_path, capsys):
+def test_bench_data_prints_shares_and_writes_its_figures(tmp_path, capsys):
     out = tmp_path / "bench.json"
-    cli.main(["bench", "data", str(make_images(6)), "--preset", "avatars32", "--threads", "1", "--out", str(out)])
+    cli.main(["bench", "data", "avatars", "--num", "6", "--preset", "avatars32", "--threads", "1", "--out", str(out)])
     said = capsys.readouterr().out
     assert "encoding: the network takes" in said
     assert "training: the network takes" in said

@@ -1,5 +1,6 @@
 """Commands that measure what this machine gives."""
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from diffae.cli.bars import console
+from diffae.cli.bars import console, work_bar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,7 @@ class BenchData:
     """
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
-    """Where the images are; anything that `diffae train` takes but the name `avatars`, which are files only once they are drawn."""
+    """Where the images are; anything that `diffae train` takes."""
     preset: str = "avatars64"
     """The size of the images, and the network, with random weights."""
     run_folder: Annotated[Path | None, tyro.conf.arg(name="run")] = None
@@ -36,7 +37,7 @@ class BenchData:
         from rich.table import Table
 
         from diffae.config import RunConfig, read_json
-        from diffae.data.sources import open_source
+        from diffae.data.preparation import source_of
         from diffae.evaluation.throughput import input_rates, network_rates
         from diffae.files import write_text
         from diffae.presets import preset
@@ -45,7 +46,9 @@ class BenchData:
         if config.model.latents is not None:
             raise ValueError(f"{self.run_folder} is of latents, which are made once, by {config.model.latents}: name a preset.")
         threads = self.threads or tuple(sorted({1, os.cpu_count() or 1}))
-        source = open_source(Path(self.source))
+        data = dataclasses.replace(config.data, source=self.source, avatars=self.num)
+        with work_bar("Data") as update:
+            _, source = source_of(data, size=config.model.image_size, progress=update)
         rates = [*input_rates(source, config, num=self.num, threads=threads), *network_rates(config)]
         network = [r for r in rates if r.network]
         table = Table("", "images/s", *(f"times {r.use}" for r in network))

@@ -47,11 +47,7 @@ def prepare(config: DataConfig, *, size: tuple[int, int], channels: int, progres
     if config.latents is not None:
         vae = frozen_autoencoder(config.latents)
         size, channels = vae.image_size(channels, size), vae.image_channels
-    if config.source in SETS:
-        root = avatars_folder(cache_folder(), num=config.avatars, size=max(size), progress=progress, name=config.source)
-    else:
-        root = Path(config.source)
-    source = open_source(root)
+    root, source = source_of(config, size=size, progress=progress)
     number = _key(source, config, size, channels)
     key = f"{number if vae is None else seeding.mix('latents-1', number, vae.digest, int(config.flip)):016x}"
     folder = cache_folder() / "pixels" / f"{grid[0]}x{grid[1]}x{latent_channels}-{key}"
@@ -92,6 +88,15 @@ def prepare(config: DataConfig, *, size: tuple[int, int], channels: int, progres
         key=key,
         mirrored=mirrored,
     )
+
+
+def source_of(config: DataConfig, *, size: tuple[int, int], progress: Progress) -> tuple[Path, Source]:
+    """Where a configuration's images are, and the images; avatars are drawn where they have not been."""
+    if config.source in SETS:
+        root = avatars_folder(cache_folder(), num=config.avatars, size=max(size), progress=progress, name=config.source)
+    else:
+        root = Path(config.source)
+    return root, open_source(root)
 
 
 def _key(source: Source, config: DataConfig, size: tuple[int, int], channels: int) -> int:

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,8 @@ def frozen_autoencoder(name: str) -> FrozenAutoencoder:
         raise ImportError("Autoencoders of latents are networks of diffusers: pip install 'diffae[interop]'.") from None
     place = Path(name) / "vae" if (Path(name) / "vae" / "config.json").is_file() else name
     try:
+        if not Path(name).is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+            raise OSError("there is no such folder")
         config: Any = diffusers.AutoencoderKL.load_config(place)
         kind = config.get("_class_name")
         if kind not in KINDS:
