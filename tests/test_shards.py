@@ -262,3 +262,36 @@ def test_training_resumes_bitwise_on_a_table(tmp_path, tiny_run):
     whole = run(tmp_path / "whole", 48)
     run(tmp_path / "parts", 16)
     assert run(tmp_path / "parts", 48) == whole
+
+
+# The hub -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_data_set_on_the_hub_is_read_from_what_its_client_keeps(tmp_path, monkeypatch):
+    asked = []
+
+    def snapshot_download(name, *, repo_type, allow_patterns):
+        asked.append((name, repo_type, allow_patterns))
+        return str(tmp_path / "snapshot")
+
+    parquet(tmp_path / "snapshot")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    data = images_in("hf://datasets/someone/faces")
+    assert len(data.names) == 12
+    assert asked[0][:2] == ("someone/faces", "dataset")
+    assert "*.parquet" in asked[0][2]
+    assert images_in("hf://datasets/someone/faces/data").names[0] == "train-00000-of-00002/00000000"
+    assert "data/*.parquet" in asked[1][2]
+
+
+def test_a_hub_that_does_not_answer_and_an_address_that_is_none_are_said(monkeypatch):
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def snapshot_download(*args, **kwargs):
+        raise LocalEntryNotFoundError("nothing in the cache, and no answer.")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    with pytest.raises(FileNotFoundError, match=r"gives no data set someone/faces \(nothing in the cache, and no answer\)"):
+        images_in("hf://datasets/someone/faces")
+    with pytest.raises(ValueError, match="names no data set on the hub. Give hf://datasets/USER/NAME"):
+        images_in("hf://datasets/someone")

@@ -147,7 +147,7 @@ class DataConfig(_InRange):
 
     source: str = ""
     """A folder, zip or tar of images, a folder of tars (WebDataset), Parquet or Arrow files (Hugging Face `datasets`), an LMDB (the
-    authors', or LSUN's), `avatars`, or `avatars-unseen`: of parts that the first never have."""
+    authors', LSUN's), hf://datasets/USER/NAME, `avatars`, or `avatars-unseen`: of parts that the first never have."""
     labels: str | None = None
     """A label table (CSV or Parquet) with a `file` column, or annotations in CelebA's format (.txt); None looks for `labels.csv`
     beside the images."""

@@ -17,7 +17,7 @@ from diffae.data.dataset import ImageSet, split
 from diffae.data.images import in_range
 from diffae.data.labels import Labels, align, load_labels
 from diffae.data.shards import Shards
-from diffae.data.sources import Source, open_source
+from diffae.data.sources import HUB, Source, from_hub, open_source
 from diffae.data.tables import Table
 from diffae.nn.vae import FrozenAutoencoder, frozen_autoencoder
 
@@ -95,7 +95,7 @@ def source_of(config: DataConfig, *, size: tuple[int, int], progress: Progress) 
     if config.source in SETS:
         root = avatars_folder(cache_folder(), num=config.avatars, size=max(size), progress=progress, name=config.source)
     else:
-        root = Path(config.source)
+        root = from_hub(config.source) if config.source.startswith(HUB) else Path(config.source)
     return root, open_source(root)
 
 

@@ -97,11 +97,42 @@ def _by_number(keys: list[bytes]) -> dict[str, bytes]:
 Source = Folder | Zip | Lmdb | Table | Shards
 """Images by name."""
 
+HUB = "hf://datasets/"
+"""How the address of a data set on the Hugging Face hub begins."""
 KINDS = (
     "a folder of images, a zip or tar of images, a folder of tars (WebDataset), Parquet or Arrow files (Hugging Face `datasets`), "
-    "an LMDB, or the name `avatars`"
+    f"{HUB}USER/NAME, an LMDB, or the name `avatars`"
 )
 """What can be given, in words."""
+
+
+def from_hub(address: str) -> Path:
+    """The folder of a data set on the Hugging Face hub, downloaded unless it is in the hub's cache: its tables and tars.
+
+    Args:
+        address: `hf://datasets/USER/NAME`, with a folder in it behind where only that is wanted.
+
+    Raises:
+        FileNotFoundError: the hub has no such data set, none that may be read, or does not answer.
+        ValueError: no such address.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError
+
+    user, _, rest = address.removeprefix(HUB).partition("/")
+    name, _, folder = rest.strip("/").partition("/")
+    if not (user and name):
+        raise ValueError(f"{address} names no data set on the hub. Give {HUB}USER/NAME.")
+    patterns = [
+        f"{folder}/*{kind}" if folder else f"*{kind}" for kind in (".parquet", ".arrow", ".tar", "labels.csv", "state.json")
+    ]
+    try:
+        return Path(snapshot_download(f"{user}/{name}", repo_type="dataset", allow_patterns=patterns)) / folder
+    except (HfHubHTTPError, LocalEntryNotFoundError, HTTPError) as error:
+        reason = str(error.__cause__ or error).strip().split("\n")[0].rstrip(".")
+        raise FileNotFoundError(
+            f"The hub gives no data set {user}/{name} ({reason}). Log in with `hf auth login` if it is private, or try again later."
+        ) from None
 
 
 def open_source(path: Path) -> Source:
