@@ -174,6 +174,9 @@ def test_commands_take_image_files_and_show_pixels(folder, vae, tmp_path, capsys
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["model"]["latents"] == config["data"]["latents"] == vae
     cli.main(["reconstruct", run, str(folder / "000.png"), str(folder / "001.png"), "--out", str(picture)])
+    errors = [float(line.split("MSE ")[1].split()[0]) for line in capsys.readouterr().out.splitlines() if "MSE" in line]
+    assert len(errors) == 2
+    assert min(errors) > 1e-6, "what the frozen autoencoder loses of the files is part of the error"
     with Image.open(picture) as image:
         assert image.width > 2 * SIDE
         colours = np.asarray(image)[: image.height // 3].reshape(-1, 3)

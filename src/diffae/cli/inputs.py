@@ -106,9 +106,14 @@ def codes(ae: "DiffusionAutoencoder", source: str, data: "ImageSet") -> "Tensor"
     return read_codes(codes_file(ae, source, data)).z_sem
 
 
-def pictures(ae: "DiffusionAutoencoder", files: Sequence[Path]) -> "Tensor":
-    """Image files as the model wants them."""
+def pixels(ae: "DiffusionAutoencoder", files: Sequence[Path]) -> "Tensor":
+    """Image files at the size that the model's images have when they are seen."""
     from diffae.data.images import load_images
 
     channels, *size = ae.pixels_shape()
-    return ae.from_pixels(load_images(files, size=(size[0], size[1]), channels=channels))
+    return load_images(files, size=(size[0], size[1]), channels=channels)
+
+
+def pictures(ae: "DiffusionAutoencoder", files: Sequence[Path]) -> "Tensor":
+    """Image files as the model wants them: as pixels, or as latents."""
+    return ae.from_pixels(pixels(ae, files))

@@ -41,9 +41,10 @@ class Reconstruct:
         from diffae.evaluation.metrics import mse
 
         ae = inputs.autoencoder(self.source)
-        x = inputs.pictures(ae, self.files)
+        original = inputs.pixels(ae, self.files)
+        x = ae.from_pixels(original)
         again = ae.reconstruct(x, inversion=self.inversion, steps=self.steps)
-        seen, original = ae.to_pixels(again), ae.to_pixels(x)
+        seen = ae.to_pixels(again)
         for i, file in enumerate(self.files):
             print(f"{file}: MSE {mse(seen[i : i + 1], original[i : i + 1]):.2e} on the [0, 1] scale")
         _show(ae, [x, ae.decode_mean(ae.encode(x)), again], self.out)

@@ -75,15 +75,14 @@ def input_rates(
         yield Rate("reading", f"reading batches of {batch_size} from the cache", batch_size * _calls_per_second(read, READ_SECONDS))
 
 
-def network_rates(config: RunConfig, ae: DiffusionAutoencoder | None = None, *, batch_size: int = 64) -> Iterator[Rate]:
+def network_rates(config: RunConfig, *, batch_size: int = 64) -> Iterator[Rate]:
     """Images a second that the network takes when it encodes, and when it trains (forward and backward, no optimizer).
 
     Args:
-        config: the run's.
-        ae: the network; one of random weights where there is none.
+        config: the run's, of whose network these are random weights.
         batch_size: of encoding; training has its own.
     """
-    model = build(config.model).eval() if ae is None else ae
+    model = build(config.model).eval()
     if isinstance(model, DiffusionAutoencoder):
         encoder, x = model, _noise(config, batch_size)
         calls = _calls_per_second(lambda _: encoder.encode(x), NETWORK_SECONDS)
