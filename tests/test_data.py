@@ -231,7 +231,10 @@ def test_a_folder_of_nothing_usable_says_why(tmp_path):
     [
         ("missing", None, FileNotFoundError, "There is no .*missing"),
         ("a.zip", b"PK\x03\x04 cut short", ValueError, "is no readable zip archive"),
-        ("a.tar", b"", ValueError, "is neither a folder nor a .zip"),
+        ("a.rar", b"", ValueError, "is no source of images that is known. Give a folder of images, a zip"),
+        ("a.tar", b"cut", ValueError, "is no readable tar"),
+        ("a.parquet", b"PAR1 cut", ValueError, "is damaged or cut short"),
+        ("a.arrow", b"cut", ValueError, "is damaged or cut short"),
     ],
 )
 def test_sources_that_are_none_are_refused(tmp_path, name, content, error, message):
@@ -245,7 +248,7 @@ def test_a_changed_folder_is_read_again_and_an_unchanged_one_is_not(make_images,
     root = make_images(4)
     images_in(root)
     with monkeypatch.context() as patch:
-        patch.setattr("diffae.data.preparation.read_image", lambda *a, **k: pytest.fail("read again"))
+        patch.setattr("diffae.data.cache.read_image", lambda *a, **k: pytest.fail("read again"))
         assert len(images_in(root).names) == 4
     Image.new("RGB", (16, 16)).save(root / "new.png")
     assert len(images_in(root).names) == 5
@@ -258,7 +261,7 @@ def test_a_cache_that_was_interrupted_is_not_taken_for_whole(make_images, monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("diffae.data.preparation.write_text", interrupt)
+        patch.setattr("diffae.data.cache.write_text", interrupt)
         with pytest.raises(KeyboardInterrupt):
             images_in(root)
     assert len(images_in(root).names) == 4

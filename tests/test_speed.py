@@ -40,7 +40,7 @@ def test_a_network_without_encoder_is_refused(tiny):
 
 def test_bench_prints_what_was_asked_for(tiny, monkeypatch, capsys):
     monkeypatch.setitem(presets.PRESETS, "avatars64", replace(presets.preset("avatars64"), model=tiny))
-    cli.main(["bench", "--batches", "2", "--what", "decoder call", "--seconds", "0"])
+    cli.main(["bench", "network", "--batches", "2", "--what", "decoder call", "--seconds", "0"])
     said = capsys.readouterr().err
     assert "decoder call" in said
     assert "encoding" not in said

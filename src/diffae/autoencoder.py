@@ -136,19 +136,14 @@ class DiffusionAutoencoder(ImageDiffusion):
         x_t = self._draw_x_T(len(z_sem), seed if generator is None else generator)
         t_all = torch.full((len(x_t),), float(t), device=x_t.device)
         alpha, sigma = self.schedule.alpha_sigma(t_all.long(), like=x_t)
-        return ((x_t - sigma * self.eps_model(z_sem)(x_t, t_all)) / alpha).clamp(-1, 1)
+        return self.in_range((x_t - sigma * self.eps_model(z_sem)(x_t, t_all)) / alpha)
 
     # Training --------------------------------------------------------------------------------------------------------
 
     def loss(
-        self,
-        x_0: Float[Tensor, "n c h w"],
-        seeds: Sequence[int],
-        *,
-        noisy: bool = False,
-        min_snr: float | None = None,
+        self, x_0: Float[Tensor, "n c h w"], seeds: Sequence[int], *, noisy: bool = False, min_snr: float | None = None,
         z_sem: Float[Tensor, "n d"] | None = None,
-    ) -> Float[Tensor, ""]:
+    ) -> Float[Tensor, ""]:  # fmt: skip
         """L_simple: the mean squared error of the network's prediction at one timestep per image (section 3.1, eq. 6).
 
         Args:
@@ -217,7 +212,7 @@ class DiffusionAutoencoder(ImageDiffusion):
     ) -> Float[Tensor, "n frames c h w"]:
         """From image to image: lerp of z_sem, slerp of x_T (figure 4). Weight 0 is x_a, weight 1 is x_b."""
         a, b = (self.infer(x, inversion=inversion, steps=steps) for x in (x_a, x_b))
-        return torch.stack([self.render(between(a, b, w)) for w in map(float, weights)], dim=1)
+        return torch.stack([self.render(between(a, b, float(w))) for w in weights], dim=1)
 
     def interpolate_path(
         self, x: Float[Tensor, "n c h w"], *, frames: int = 8, inversion: Inversion = "anchored", steps: int | None = None
@@ -305,7 +300,9 @@ class DiffusionAutoencoder(ImageDiffusion):
             return self.render(code[indices], z_sem=z_sem)
 
         targets = dict.fromkeys(names, target_probability)
-        return self.attributes.reach_visibly(code.z_sem, targets, keep, render=render, encode=lambda x: self.encode(x.clamp(-1, 1)))
+        return self.attributes.reach_visibly(
+            code.z_sem, targets, keep, render=render, encode=lambda x: self.encode(self.in_range(x))
+        )
 
     @torch.no_grad()
     def sample_codes(

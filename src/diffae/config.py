@@ -109,6 +109,8 @@ class AutoencoderConfig(_InRange):
     """Height and width in pixels; each must be divisible by 2 ** (levels - 1) of both networks."""
     channels: Count = 3
     """Image channels: 1 grey, 3 colour, or any other number."""
+    latents: str | None = None
+    """The frozen autoencoder whose latents take the place of images: `data.latents`, for whoever loads the model."""
     z_dim: Annotated[int | None, Range(1)] = 512
     """Dimension d of z_sem; None for the plain DDIM, which has no z_sem and no encoder."""
     prediction: Prediction = "eps"
@@ -151,7 +153,8 @@ class DataConfig(_InRange):
     """How image files become tensors, and which are held out."""
 
     source: str = ""
-    """A folder, a zip, an LMDB (the authors', or LSUN's), `avatars`, or `avatars-unseen`: of parts that the first never have."""
+    """A folder, zip or tar of images, a folder of tars (WebDataset), Parquet or Arrow files (Hugging Face `datasets`), an LMDB (the
+    authors', LSUN's), hf://datasets/USER/NAME, `avatars`, or `avatars-unseen`: of parts that the first never have."""
     labels: str | None = None
     """A label table (CSV or Parquet) with a `file` column, or annotations in CelebA's format (.txt); None looks for `labels.csv`
     beside the images."""
@@ -165,6 +168,9 @@ class DataConfig(_InRange):
     """Colour, 0..255, on which transparent images are composited."""
     avatars: Count = 6000
     """Number of avatars to render, where the source is `avatars`."""
+    latents: str | None = None
+    """Train on the latents of this frozen AutoencoderKL or AutoencoderDC of diffusers (a folder, or the hub's name), for large
+    images; model.image_size and model.channels are then those of the latents."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -26,6 +26,7 @@ from diffae.config import AutoencoderConfig, to_dict
 from diffae.files import replacing, write_text
 from diffae.latents import slerp
 from diffae.nn import UNet
+from diffae.nn.vae import frozen_autoencoder
 from diffae.schedule import (
     Calibration,
     Schedule,
@@ -76,6 +77,29 @@ class ImageDiffusion(nn.Module):
         """Channels, height and width of an image."""
         return (self.config.channels, *self.config.image_size)
 
+    def to_pixels(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n _ _h _w"]:
+        """What is to be seen of images: of a model of latents, their frozen autoencoder's decoding; of all others themselves."""
+        return x if self.config.latents is None else frozen_autoencoder(self.config.latents).decode(x)
+
+    def from_pixels(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n _ _h _w"]:
+        """Images in [-1, 1] as this model takes them: of a model of latents, their latents; of all others themselves."""
+        return x if self.config.latents is None else frozen_autoencoder(self.config.latents).encode(x)
+
+    def in_range(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Images clamped to [-1, 1]; latents, which have no range, as they are."""
+        return x.clamp(-1, 1) if self.config.latents is None else x
+
+    def pixels_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of images as they are seen."""
+        if self.config.latents is None:
+            return self.image_shape
+        vae = frozen_autoencoder(self.config.latents)
+        return (vae.image_channels, *vae.image_size(self.config.channels, self.config.image_size))
+
+    def _clamps(self, asked: bool | None, usual: bool) -> bool:
+        """Whether predicted images are clamped: as asked for, or as usual for pixels."""
+        return usual and self.config.latents is None if asked is None else asked
+
     def eps_model(self, z_sem: Float[Tensor, "n d"] | None = None) -> EpsModel:
         """The network as solvers want it: `(x_t, t) -> eps`, whatever it was trained to predict."""
         return functools.partial(self._eps, z_sem=z_sem)
@@ -96,14 +120,14 @@ class ImageDiffusion(nn.Module):
         if solver == "unipc":
             raise ValueError("UniPC decodes, but does not invert: its corrector asks for levels in the other order. Use 'dpmpp2m'.")
         path = encoding_path(self.schedule, steps) if solver == "ddim" else self.path(steps).backwards()
-        return solve(self.eps_model(z_sem), x, path, solver=solver, clamp=solver == "ddim" if clamp is None else clamp)
+        return solve(self.eps_model(z_sem), x, path, solver=solver, clamp=self._clamps(clamp, solver == "ddim"))
 
     def _to_image(self, x_T: Tensor, z_sem: Tensor | None, *, steps: int | None, solver: ImageSolver, clamp: bool | None) -> Tensor:
         """The image of its own x_T, along the path that it came by."""
         _check_solver(solver)
         steps = self.calibration.steps if steps is None else steps
         path = decoding_path(self.schedule, steps) if solver == "ddim" else self.path(steps)
-        return solve(self.eps_model(z_sem), x_T, path, solver=solver, clamp=solver == "ddim" if clamp is None else clamp)
+        return solve(self.eps_model(z_sem), x_T, path, solver=solver, clamp=self._clamps(clamp, solver == "ddim"))
 
     def _to_sample(
         self, x_T: Tensor, z_sem: Tensor | None, *, steps: int | None, solver: ImageSolver, clamp: bool | None
@@ -112,7 +136,7 @@ class ImageDiffusion(nn.Module):
         _check_solver(solver)
         steps = self.calibration.sample_steps if steps is None else steps
         path = decoding_path(self.schedule, steps) if solver == "ddim" else self.path(steps).to_the_image()
-        return solve(self.eps_model(z_sem), x_T, path, solver=solver, clamp=True if clamp is None else clamp)
+        return solve(self.eps_model(z_sem), x_T, path, solver=solver, clamp=self._clamps(clamp, True))
 
     def _loss(
         self, x_0: Tensor, seeds: Sequence[int], z_sem: Tensor | None, *, noisy: bool, min_snr: float | None = None
@@ -187,13 +211,14 @@ class ImageDiffusion(nn.Module):
     def _check_images(self, x: Tensor) -> Tensor:
         if x.dim() != 4 or tuple(x.shape[1:]) != self.image_shape:
             c, h, w = self.image_shape
-            raise ValueError(f"Expected images of shape (n, {c}, {h}, {w}), got {tuple(x.shape)}: crop and resize them first.")
+            how = "crop and resize them" if self.config.latents is None else "make latents of them with `from_pixels`"
+            raise ValueError(f"Expected images of shape (n, {c}, {h}, {w}), got {tuple(x.shape)}: {how} first.")
         if not x.is_floating_point():
             raise TypeError(f"Expected floating-point images in [-1, 1], got {x.dtype}: convert, divide by 127.5 and subtract 1.")
         low, high = (v.item() for v in x.detach().aminmax()) if x.numel() else (0.0, 0.0)
-        if not (low >= -1.001 and high <= 1.001):
-            if low != low:
-                raise ValueError("Expected images in [-1, 1], got values that are not a number (NaN).")
+        if low != low:
+            raise ValueError("Expected images in [-1, 1], got values that are not a number (NaN).")
+        if self.config.latents is None and not (low >= -1.001 and high <= 1.001):
             advice = "divide by 127.5 and subtract 1" if low >= 0 and high <= 255 else "rescale them"
             raise ValueError(f"Expected images in [-1, 1], got {low:g}..{high:g}: {advice}.")
         return x
@@ -314,7 +339,9 @@ class DDIM(ImageDiffusion):
             return self._check_images(x)
         t = path.t[0].long().expand(len(x)).to(x.device)
         noise = self._draw_x_T(len(x), seed).to(x)
-        return solve(self.eps_model(), self.schedule.add_noise(self._check_images(x), noise, t), path, clamp=True)
+        return solve(
+            self.eps_model(), self.schedule.add_noise(self._check_images(x), noise, t), path, clamp=self._clamps(None, True)
+        )
 
     def loss(
         self, x_0: Float[Tensor, "n c h w"], seeds: Sequence[int], *, noisy: bool = False, min_snr: float | None = None

@@ -2,9 +2,10 @@
 
 import contextlib
 import errno
+import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
@@ -46,3 +47,8 @@ def write_text(target: Path, text: str) -> None:
     """Writes a text file atomically."""
     with replacing(target) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def digest_lines(lines: Iterable[str]) -> str:
+    """Identifies lines of text."""
+    return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()

@@ -33,8 +33,8 @@ COMMANDS = {
     "calibrate": Calibrate,
     "evaluate": Evaluate,
     "compare": Compare,
-    "weights": Weights,
     "bench": Bench,
+    "weights": Weights,
     "import": Import,
     "push": Push,
 }

@@ -1,7 +1,12 @@
-"""What this machine gives."""
+"""Commands that measure what this machine gives: of the network, and of the images."""
 
-from dataclasses import dataclass
-from typing import Literal
+import dataclasses
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
 
 from diffae.cli.bars import console, say, work_bar
 from diffae.config import Precision
@@ -9,10 +14,10 @@ from diffae.presets import preset
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench:
+class BenchNetwork:
     """Calls and images a second of a preset's network, its arithmetic beside that of matrix products, and memory.
 
-    Example: diffae bench --preset ffhq128 --batches 1 8
+    Example: diffae bench network --preset ffhq128 --batches 1 8
     """
 
     preset: str = "avatars64"
@@ -50,3 +55,72 @@ class Bench:
                     )  # fmt: skip
         say(f"{self.preset}; {machine()}; products of float32 matrices {most / 1e9:.0f} GFLOP/s")
         console.print(table)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchData:
+    """Images a second of decoding and of reading what was decoded, beside what the network of a preset or run takes.
+
+    Example: diffae bench data photos/ --preset avatars64
+    """
+
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
+    """Where the images are; anything that `diffae train` takes."""
+    preset: str = "avatars64"
+    """The size of the images, and the network, with random weights."""
+    run_folder: Annotated[Path | None, tyro.conf.arg(name="run")] = None
+    """A run, in place of the preset."""
+    num: int = 2000
+    """Images that are decoded."""
+    threads: tuple[int, ...] = ()
+    """Numbers of threads to decode on; by default 1 and all."""
+    out: Path | None = None
+    """Where to write the figures as JSON too."""
+
+    def run(self) -> None:
+        import json
+
+        from rich.table import Table
+
+        from diffae.config import RunConfig, read_json
+        from diffae.data.preparation import source_of
+        from diffae.evaluation.throughput import input_rates, network_rates
+        from diffae.files import write_text
+
+        config = preset(self.preset) if self.run_folder is None else read_json(RunConfig, self.run_folder / "config.json")
+        if config.model.latents is not None:
+            raise ValueError(f"{self.run_folder} is of latents, which are made once, by {config.model.latents}: name a preset.")
+        threads = self.threads or tuple(sorted({1, os.cpu_count() or 1}))
+        data = dataclasses.replace(config.data, source=self.source, avatars=self.num)
+        with work_bar("Data") as update:
+            _, source = source_of(data, size=config.model.image_size, progress=update)
+        rates = [*input_rates(source, config, num=self.num, threads=threads), *network_rates(config)]
+        network = [r for r in rates if r.network]
+        table = Table("", "images/s", *(f"times {r.use}" for r in network))
+        for r in rates:
+            table.add_row(r.what, f"{r.images:,.0f}", *("" if r.network else f"{r.images / n.images:,.1f}" for n in network))
+        console.print(table)
+        decoding, reading = (max(r.images for r in rates if r.use == use) for use in ("decoding", "reading"))
+        for r in network:
+            first, later = (1 / (1 + r.images * seconds) for seconds in (1 / decoding + 1 / reading, 1 / reading))
+            print(
+                f"{r.use}: the network takes {first:.1%} of a first pass, which decodes the images, and {later:.1%} of later ones"
+            )
+        if self.out is not None:
+            write_text(self.out, json.dumps([r._asdict() for r in rates], indent=2) + "\n")
+            print(f"Figures: {self.out}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Measure what this machine gives: `network`, which is the default, or `data`.
+
+    Example: diffae bench
+    """
+
+    what: tyro.conf.OmitSubcommandPrefixes[
+        Annotated[BenchNetwork, tyro.conf.subcommand("network")] | Annotated[BenchData, tyro.conf.subcommand("data")]
+    ] = field(default_factory=BenchNetwork)
+
+    def run(self) -> None:
+        self.what.run()

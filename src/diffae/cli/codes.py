@@ -1,5 +1,6 @@
 """Commands about z_sem: codes as data, nearest images, attributes."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,11 +26,11 @@ class Encode:
     source: inputs.Source
     """A run directory, a saved model, or the hub's name of one."""
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
-    """A folder or a zip of images, or the name `avatars`."""
+    """A folder, zip or tar of images, Parquet or Arrow files, an LMDB, or the name `avatars`."""
     out: Path = Path("codes.parquet")
     """The file."""
     labels: Path | None = None
-    """A label table; by default `labels.csv` beside the images."""
+    """A label table; by default `labels.csv` beside the images, or the labels that the data brings along."""
     x_T_steps: Annotated[int | None, tyro.conf.arg(name="x-T-steps")] = None
     """Infer x_T too, with this many network calls; it is as large as the image."""
     batch_size: int = 64
@@ -40,13 +41,20 @@ class Encode:
         from diffae.interop.weights import fingerprint
 
         ae = inputs.autoencoder(self.source)
+        began = time.perf_counter()
         data = inputs.images(ae, self.source, self.data, self.labels)
+        prepared = time.perf_counter() - began
         identity = f"{fingerprint(ae)}-{data.key}"
         with work_bar("Encoding images") as update:
-            write_codes(
+            spent = write_codes(
                 ae, data, self.out, identity=identity, x_T_steps=self.x_T_steps, batch_size=self.batch_size, progress=update
             )
         print(f"{self.out}: {len(data.names):,} codes of {ae.z_dim} dimensions")
+        total = prepared + spent.images + spent.network
+        print(
+            f"{total:.1f} s: {spent.network / total:.1%} in the network, {spent.images / total:.1%} waiting for images, "
+            f"{prepared / total:.1%} finding and decoding them ({prepared:.1f} s; nothing is decoded twice)"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +87,8 @@ class Neighbours:
         names, distances = nearest_codes(inputs.codes_file(ae, self.source, data), ae.encode(x), num=self.num)
         place = {name: i for i, name in enumerate(data.names)}
         rows = [torch.cat([x[i][None], data.images([place[n] for n in row])]) for i, row in enumerate(names)]
-        save_png(sheet(rows, scale=scale_for(x)), self.out)
+        rows = [ae.to_pixels(row) for row in rows]
+        save_png(sheet(rows, scale=scale_for(rows[0])), self.out)
         for file, row, distance in zip(self.files, names, distances.tolist(), strict=True):
             print(f"{file}: {', '.join(f'{n} ({d:.2f})' for n, d in zip(row, distance, strict=True))}")
         print(f"Picture: {self.out}")

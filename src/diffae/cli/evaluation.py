@@ -85,6 +85,11 @@ class Evaluate:
         from diffae.interop.weights import available_priors, digest, digest_arrays, digest_model
 
         ae = inputs.autoencoder(self.source)
+        if ae.config.latents is not None:
+            raise ValueError(
+                f"{self.source} is a model of latents ({ae.config.latents}), and the metrics here are of pixels. Measure what "
+                "`ae.to_pixels` makes of its images."
+            )
         named = {f.name: getattr(self, f.name, None) for f in dataclasses.fields(Protocol)}
         chosen = dataclasses.replace(protocol(self.protocol), **{k: v for k, v in named.items() if v is not None})
         data = inputs.images(ae, self.source, self.data, self.labels, crop=chosen.crop, validation=chosen.validation)

@@ -71,6 +71,8 @@ def images(ae: "DiffusionAutoencoder", source: str, data: str | None, labels: Pa
     elif not trained:
         raise ValueError(f"{source} is no training run, so it has no images of its own: name them with --data.")
     settings |= {"labels": None if labels is None else str(labels)}
+    # Of whatever images, a model of latents takes latents of the autoencoder that it was trained with.
+    settings |= {"latents": ae.config.latents}
     config = dataclasses.replace(config, **{k: v for k, v in settings.items() if v is not None})  # type: ignore[arg-type]
     with work_bar("Data") as update:
         found = prepare(config, size=ae.config.image_size, channels=ae.config.channels, progress=update)
@@ -104,8 +106,14 @@ def codes(ae: "DiffusionAutoencoder", source: str, data: "ImageSet") -> "Tensor"
     return read_codes(codes_file(ae, source, data)).z_sem
 
 
-def pictures(ae: "DiffusionAutoencoder", files: Sequence[Path]) -> "Tensor":
-    """Image files as the model wants them."""
+def pixels(ae: "DiffusionAutoencoder", files: Sequence[Path]) -> "Tensor":
+    """Image files at the size that the model's images have when they are seen."""
     from diffae.data.images import load_images
 
-    return load_images(files, size=ae.config.image_size, channels=ae.config.channels)
+    channels, *size = ae.pixels_shape()
+    return load_images(files, size=(size[0], size[1]), channels=channels)
+
+
+def pictures(ae: "DiffusionAutoencoder", files: Sequence[Path]) -> "Tensor":
+    """Image files as the model wants them: as pixels, or as latents."""
+    return ae.from_pixels(pixels(ae, files))

@@ -41,11 +41,13 @@ class Reconstruct:
         from diffae.evaluation.metrics import mse
 
         ae = inputs.autoencoder(self.source)
-        x = inputs.pictures(ae, self.files)
+        original = inputs.pixels(ae, self.files)
+        x = ae.from_pixels(original)
         again = ae.reconstruct(x, inversion=self.inversion, steps=self.steps)
+        seen = ae.to_pixels(again)
         for i, file in enumerate(self.files):
-            print(f"{file}: MSE {mse(again[i : i + 1], x[i : i + 1]):.2e} on the [0, 1] scale")
-        _show([x, ae.decode_mean(ae.encode(x)), again], self.out)
+            print(f"{file}: MSE {mse(seen[i : i + 1], original[i : i + 1]):.2e} on the [0, 1] scale")
+        _show(ae, [x, ae.decode_mean(ae.encode(x)), again], self.out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +76,7 @@ class Vary:
         ae = inputs.autoencoder(self.source)
         x = inputs.pictures(ae, self.files)
         varied = ae.vary(x, num=self.num, steps=self.steps, seed=self.seed)
-        _show([torch.cat([a[None], b]) for a, b in zip(x, varied, strict=True)], self.out)
+        _show(ae, [torch.cat([a[None], b]) for a, b in zip(x, varied, strict=True)], self.out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +104,7 @@ class Interpolate:
         ae = inputs.autoencoder(self.source)
         path = ae.interpolate_path(inputs.pictures(ae, self.files), frames=self.frames, inversion=self.inversion, steps=self.steps)
         rows = [path[i * self.frames : (i + 1) * self.frames + 1] for i in range(len(self.files) - 1)]
-        _show(rows if self.out.suffix.lower() == ".png" else [path], self.out)
+        _show(ae, rows if self.out.suffix.lower() == ".png" else [path], self.out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,11 +149,11 @@ class Manipulate:
         for name in (n for n in self.attribute if attributes is not None and n in attributes.scores):
             assert attributes is not None
             row = attributes.names.index(name)
-            p = torch.stack([attributes.probabilities(ae.encode(c.clamp(-1, 1)))[:, row] for c in (x, *columns)], dim=1)
+            p = torch.stack([attributes.probabilities(ae.encode(ae.in_range(c)))[:, row] for c in (x, *columns)], dim=1)
             for file, values in zip(self.files, p.tolist(), strict=True):
                 print(f"{file}: {name} {values[0]:.2f} -> {', '.join(f'{v:.2f}' for v in values[1:])}")
         edited = torch.stack(columns, dim=1)
-        _show([torch.cat([a[None], b]) for a, b in zip(x, edited, strict=True)], self.out)
+        _show(ae, [torch.cat([a[None], b]) for a, b in zip(x, edited, strict=True)], self.out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,9 +204,9 @@ class Sample:
         x = ae.decode_samples(drawn.z_sem, steps=self.steps, seed=self.seed)
         if self.out.suffix:
             columns = min(8, self.num)
-            _show([x[i : i + columns] for i in range(0, len(x), columns)], self.out)
+            _show(ae, [x[i : i + columns] for i in range(0, len(x), columns)], self.out)
             return
-        for i, image in enumerate(x):
+        for i, image in enumerate(ae.to_pixels(x)):
             save_png(to_pil(image), self.out / f"{i:05d}.png")
         print(f"Pictures: {self.out}")
 
@@ -236,10 +238,11 @@ class Sample:
         return few.probability(self.attribute, value=not self.absent)
 
 
-def _show(rows: "list[Tensor]", out: Path) -> None:
+def _show(ae: "DiffusionAutoencoder", rows: "list[Tensor]", out: Path) -> None:
     """Writes rows of images as a contact sheet, or as frames that move, as the name of the file says."""
     from diffae.pictures import save_animation, save_png, scale_for, sheet
 
+    rows = [ae.to_pixels(row) for row in rows]
     scale = scale_for(rows[0])
     if out.suffix.lower() == ".png":
         save_png(sheet(rows, scale=scale), out)

@@ -36,7 +36,8 @@ class Train:
     """
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
-    """A folder or a zip of images (any size, nested, any format that Pillow reads), or the name `avatars`."""
+    """A folder, zip or tar of images (any size, nested, any format that Pillow reads), a folder of tars (WebDataset), Parquet or
+    Arrow files (Hugging Face `datasets`), an LMDB, or the name `avatars`."""
     out: Path
     """The run directory: config, metrics, checkpoints, pictures and the model."""
     preset: str = DEFAULT_PRESET
@@ -51,8 +52,13 @@ class Train:
 
     def run(self) -> None:
         training = _budget(self.training, self.minutes, self.images)
-        data = dataclasses.replace(self.data, source=self.source)
-        train(RunConfig(preset=self.preset, model=self.model, data=data, training=training), self.out)
+        latents = self.data.latents
+        if latents is not None and Path(latents).is_dir():
+            # The model names it wherever it is loaded from.
+            latents = str(Path(latents).resolve())
+        data = dataclasses.replace(self.data, source=self.source, latents=latents)
+        model = dataclasses.replace(self.model, latents=self.model.latents or latents)
+        train(RunConfig(preset=self.preset, model=model, data=data, training=training), self.out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +152,7 @@ class TrainComparator:
     """
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
-    """The images: a folder, a zip, or the name `avatars`."""
+    """The images: a folder, zip or tar, Parquet or Arrow files, an LMDB, or the name `avatars`."""
     out: Path
     """The run directory."""
     beside: str = DEFAULT_PRESET

@@ -6,6 +6,7 @@ Written a part at a time, so that neither memory nor an interruption is a limit,
 import contextlib
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,8 @@ import torch
 from torch import Tensor
 
 from diffae.autoencoder import DiffusionAutoencoder
-from diffae.data.dataset import ImageSet
-from diffae.data.preparation import Progress
+from diffae.data.cache import Progress
+from diffae.data.dataset import Ahead, ImageSet
 from diffae.files import replacing
 
 if TYPE_CHECKING:
@@ -46,6 +47,19 @@ class Codes:
     labels: dict[str, np.ndarray]
 
 
+@dataclass(slots=True)
+class Spent:
+    """Where the time of encoding went, in seconds.
+
+    Attributes:
+        images: waiting for images.
+        network: in the network.
+    """
+
+    images: float = 0.0
+    network: float = 0.0
+
+
 def write_codes(
     ae: DiffusionAutoencoder,
     data: ImageSet,
@@ -55,7 +69,7 @@ def write_codes(
     x_T_steps: int | None = None,
     batch_size: int = 64,
     progress: Progress | None = None,
-) -> None:
+) -> Spent:
     """Encodes images into a Parquet file: `file`, `split`, `z_sem` (d floats), `x_T` where asked for, and the labels.
 
     A run that was interrupted goes on with the part that it was at.
@@ -68,8 +82,11 @@ def write_codes(
         x_T_steps: network calls of the inversion, or None to leave x_T out (it is as large as the image, in float32).
         batch_size: images at a time.
         progress: told how many images are done.
+
+    Returns:
+        Where the time went.
     """
-    parquet = _parquet(f"writing {file}")
+    parquet, spent = _parquet(f"writing {file}"), Spent()
     parts = file.with_name(f".{file.name}.parts")
     # An x_T is decoded along the path that it came by.
     path = None if x_T_steps is None else ["dpmpp2m", ae.calibration.spacing, ae.calibration.t_max]
@@ -79,7 +96,7 @@ def write_codes(
         part = parts / f"{start:012d}.parquet"
         if _metadata(part) != metadata:
             indices = range(start, min(start + PART, len(data.names)))
-            table = _encode(ae, data, indices, x_T_steps=x_T_steps, batch_size=batch_size, progress=progress)
+            table = _encode(ae, data, indices, x_T_steps=x_T_steps, batch_size=batch_size, spent=spent, progress=progress)
             table = table.replace_schema_metadata({b"diffae": json.dumps(metadata).encode()})
             with replacing(part) as temporary:
                 parquet.write_table(table, temporary)
@@ -93,6 +110,7 @@ def write_codes(
         if writer:
             writer.close()
     shutil.rmtree(parts)
+    return spent
 
 
 def read_codes(file: Path) -> Codes:
@@ -143,18 +161,31 @@ def identity_of(file: Path) -> str | None:
 
 
 def _encode(
-    ae: DiffusionAutoencoder, data: ImageSet, indices: range, *, x_T_steps: int | None, batch_size: int, progress: Progress | None
+    ae: DiffusionAutoencoder,
+    data: ImageSet,
+    indices: range,
+    *,
+    x_T_steps: int | None,
+    batch_size: int,
+    spent: Spent,
+    progress: Progress | None,
 ) -> "pa.Table":
     import pyarrow as pa
 
     device = next(ae.parameters()).device
     z_parts, x_T_parts = [], []
+    read = Ahead(lambda rows: data.images(range(rows.start, min(rows.stop, indices.stop))))
     for start in range(indices.start, indices.stop, batch_size):
-        x = data.images(range(start, min(start + batch_size, indices.stop))).to(device)
+        began = time.perf_counter()
+        x = read(range(start, start + batch_size)).to(device)
+        spent.images += time.perf_counter() - began
+        began = time.perf_counter()
         z_sem = ae.encode(x)
         z_parts.append(z_sem.float().cpu())
         if x_T_steps is not None:
             x_T_parts.append(ae.invert(x, z_sem, steps=x_T_steps, solver="dpmpp2m").float().cpu().flatten(1))
+        # The codes are on the CPU by now, so the network is done.
+        spent.network += time.perf_counter() - began
         if progress:
             progress("Encoding images", start + len(x), len(data.names))
     held = set(data.validation.tolist())

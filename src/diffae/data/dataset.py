@@ -1,15 +1,16 @@
 """The images of a run, at the training size, memory-mapped, and the order in which training sees them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from diffae import seeding
 from diffae.config import DataConfig
+from diffae.data.images import in_range
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,13 +19,14 @@ class ImageSet:
 
     Attributes:
         names: paths relative to the source.
-        pixels: (n, c, h, w), uint8 or uint16, memory-mapped.
+        pixels: (n, c, h, w), uint8 or uint16, or of latents float16; memory-mapped.
         labels: attribute -> (n,) float64, NaN where unknown.
         train: indices to train on.
         validation: indices held out.
         notes: what was skipped, ignored or missing, in sentences.
         config: what they were made by.
         key: identifies the files and what was made of them; other pixels have another.
+        mirrored: like `pixels`, of the images flipped, where these are not the pixels flipped: latents.
     """
 
     names: list[str]
@@ -35,12 +37,11 @@ class ImageSet:
     notes: list[str]
     config: DataConfig
     key: str
+    mirrored: np.ndarray | None = None
 
     def images(self, indices: Sequence[int] | np.ndarray) -> Float[Tensor, "n c h w"]:
-        """These images, in [-1, 1]."""
-        array = self.pixels[np.asarray(indices)]
-        top = np.iinfo(array.dtype).max
-        return torch.from_numpy(array.astype(np.float32)).mul_(2 / top).sub_(1)
+        """These images, in [-1, 1]; or their latents."""
+        return in_range(self.pixels[np.asarray(indices)])
 
 
 def split(names: Sequence[str], groups: Sequence[str] | None, share: float) -> tuple[np.ndarray, np.ndarray]:
@@ -76,10 +77,12 @@ class Order:
 
     def __getitem__(self, position: int) -> int:
         epoch, place = divmod(position, len(self.indices))
-        if self._epoch is None or self._epoch[0] != epoch:
+        known = self._epoch
+        if known is None or known[0] != epoch:
             generator = np.random.default_rng(seeding.mix(self.seed, "epoch", epoch))
-            self._epoch = (epoch, generator.permutation(self.indices))
-        return int(self._epoch[1][place])
+            # Put in place whole, and read but once: another thread may be at another epoch.
+            self._epoch = known = (epoch, generator.permutation(self.indices))
+        return int(known[1][place])
 
 
 def training_batch(
@@ -90,5 +93,34 @@ def training_batch(
     x = data.images(indices)
     if flip:
         flipped = seeding.uniform([seeding.mix(seed, "flip", p) for p in positions]) < 0.5
-        x[flipped] = x[flipped].flip(3)
+        if data.mirrored is None:
+            x[flipped] = x[flipped].flip(3)
+        else:
+            x[flipped] = in_range(data.mirrored[np.asarray(indices)[flipped.numpy()]])
     return x, indices
+
+
+class Ahead:
+    """Batches by position, of which the next is read in a thread while this one is used.
+
+    What comes next is taken to be as far away as this is from the last, and made anew where that was wrong: so batches are those
+    of `batch`, whatever was read before.
+
+    Args:
+        batch: from positions to their batch; it must not depend on what else was asked for.
+    """
+
+    def __init__(self, batch: Callable[[range], Tensor]) -> None:
+        self.batch = batch
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+        self._last: range | None = None
+        self._next: tuple[range, Future[Tensor]] | None = None
+
+    def __call__(self, positions: range) -> Tensor:
+        expected = self._next is not None and self._next[0] == positions
+        value = self._next[1].result() if self._next is not None and expected else self.batch(positions)
+        step = len(positions) if self._last is None else positions.start - self._last.start
+        following = range(positions.start + step, positions.stop + step)
+        self._last = positions
+        self._next = (following, self._pool.submit(self.batch, following)) if step > 0 else None
+        return value

@@ -72,8 +72,14 @@ def load_images(
             pixels = read_image(file.read_bytes(), file.name, size=size, channels=channels, crop=crop, background=background)
         except UnusableImage as error:
             raise ValueError(f"{file} {error}.") from None
-        images.append(torch.from_numpy(pixels.astype(np.float32)).mul_(2 / np.iinfo(pixels.dtype).max).sub_(1))
+        images.append(in_range(pixels))
     return torch.stack(images)
+
+
+def in_range(pixels: np.ndarray) -> Tensor:
+    """uint8 or uint16, whose full range stands for [-1, 1], as that; floating-point values (latents) as they are."""
+    values = torch.from_numpy(pixels.astype(np.float32))
+    return values if np.issubdtype(pixels.dtype, np.floating) else values.mul_(2 / np.iinfo(pixels.dtype).max).sub_(1)
 
 
 def read_image(

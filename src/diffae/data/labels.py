@@ -51,6 +51,11 @@ def load_labels(path: Path, names: Sequence[str]) -> Labels:
         raise ValueError(
             f"{path} has no column 'file' (its columns: {columns}): name the image's path in it, relative to the data."
         )
+    return align(rows, names, path)
+
+
+def align(rows: Sequence[dict[str, Any]], names: Sequence[str], path: Path) -> Labels:
+    """The rows of a table, each with its `file`, brought into the order of the images. Arguments and errors as in `load_labels`."""
     files = [str(row["file"]).removeprefix("./") for row in rows]
     twice = [file for file, count in Counter(files).items() if count > 1]
     if twice:

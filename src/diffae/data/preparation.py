@@ -3,25 +3,23 @@
 What cannot be used is found here, before training, and named. Afterwards an image is a memory-mapped row.
 """
 
-import json
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from diffae import seeding
 from diffae.config import DataConfig
 from diffae.data.avatars import SETS, avatars_folder
+from diffae.data.cache import Decoder, Progress, cached
 from diffae.data.dataset import ImageSet, split
-from diffae.data.images import UnusableImage, read_image
-from diffae.data.labels import load_labels
-from diffae.data.sources import Source, open_source
-from diffae.files import replacing, write_text
-
-Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, number done, number in all)."""
+from diffae.data.images import in_range
+from diffae.data.labels import Labels, align, load_labels
+from diffae.data.shards import Shards
+from diffae.data.sources import HUB, Source, from_hub, open_source
+from diffae.data.tables import Table
+from diffae.nn.vae import FrozenAutoencoder, frozen_autoencoder
 
 
 def cache_folder() -> Path:
@@ -32,26 +30,34 @@ def cache_folder() -> Path:
 
 
 def prepare(config: DataConfig, *, size: tuple[int, int], channels: int, progress: Progress | None = None) -> ImageSet:
-    """The images of a folder, a zip or the avatars, decoded once, with labels and split.
+    """The images of a source, decoded once, with labels and split.
 
     Args:
         config: what to read and how.
-        size: height and width of the model's images.
-        channels: of the model's images.
+        size: height and width of the model's images; of latents, theirs.
+        channels: of the model's images, or latents.
         progress: told how far long work has come.
 
     Raises:
         FileNotFoundError: no such source or label table.
-        ValueError: no usable image, or a label table that cannot be right.
+        ValueError: no usable image, a label table that cannot be right, or latents of another shape than the model's.
     """
     progress = progress or (lambda what, done, total: None)
-    if config.source in SETS:
-        root = avatars_folder(cache_folder(), num=config.avatars, size=max(size), progress=progress, name=config.source)
-    else:
-        root = Path(config.source)
-    source = open_source(root)
-    names, pixels, skipped = _decoded(source, config, size=size, channels=channels, progress=progress)
-    notes = []
+    grid, latent_channels, vae = size, channels, None
+    if config.latents is not None:
+        vae = frozen_autoencoder(config.latents)
+        size, channels = vae.image_size(channels, size), vae.image_channels
+    root, source = source_of(config, size=size, progress=progress)
+    number = _key(source, config, size, channels)
+    key = f"{number if vae is None else seeding.mix('latents-1', number, vae.digest, int(config.flip)):016x}"
+    folder = cache_folder() / "pixels" / f"{grid[0]}x{grid[1]}x{latent_channels}-{key}"
+    convert = None if vae is None else lambda images: _latents(vae, images, flip=config.flip)
+    decode = Decoder(source, config, size, channels)
+    names, pixels, skipped = cached(decode, source.names, folder, convert=convert, progress=progress)
+    mirrored, notes = None, []
+    if vae is not None and names:
+        pixels, mirrored = pixels[:, 0], pixels[:, 1] if config.flip else None
+        notes += _scale_note(vae, pixels)
     if source.others and config.source not in SETS:
         notes.append(f"{source.others} files in {root} were left alone: their names are not those of images.")
     if skipped:
@@ -60,19 +66,37 @@ def prepare(config: DataConfig, *, size: tuple[int, int], channels: int, progres
         notes.append(f"{len(skipped)} of {len(source.names)} images were skipped:\n{listed}{more}")
     if not names:
         raise ValueError(f"None of the images in {root} can be used.\n{notes[-1]}")
+    if isinstance(source, Table) and source.left_out:
+        notes.append(f"Columns of {root} that are no numbers were left out: {', '.join(source.left_out)}.")
     values, groups = {}, None
     table = Path(config.labels) if config.labels else root / "labels.csv"
-    if config.labels or table.is_file():
-        labels = load_labels(table, names)
+    labels = _labels(source, table, names, asked=config.labels is not None)
+    if labels:
         values, groups = labels.values, labels.groups
         for what, files in (("images have no row", labels.missing), ("rows name no image", labels.unused)):
             if files:
                 notes.append(f"{table}: {len(files)} {what} ({', '.join(files[:3])}{', ...' if len(files) > 3 else ''}).")
     train, validation = split(names, groups, config.validation)
-    key = f"{_key(source, config, size, channels):016x}"
     return ImageSet(
-        names=names, pixels=pixels, labels=values, train=train, validation=validation, notes=notes, config=config, key=key
+        names=names,
+        pixels=pixels,
+        labels=values,
+        train=train,
+        validation=validation,
+        notes=notes,
+        config=config,
+        key=key,
+        mirrored=mirrored,
     )
+
+
+def source_of(config: DataConfig, *, size: tuple[int, int], progress: Progress) -> tuple[Path, Source]:
+    """Where a configuration's images are, and the images; avatars are drawn where they have not been."""
+    if config.source in SETS:
+        root = avatars_folder(cache_folder(), num=config.avatars, size=max(size), progress=progress, name=config.source)
+    else:
+        root = from_hub(config.source) if config.source.startswith(HUB) else Path(config.source)
+    return root, open_source(root)
 
 
 def _key(source: Source, config: DataConfig, size: tuple[int, int], channels: int) -> int:
@@ -80,77 +104,32 @@ def _key(source: Source, config: DataConfig, size: tuple[int, int], channels: in
     return seeding.mix("pixels-2", source.fingerprint, *size, channels, config.crop, *config.background)
 
 
-def _decoded(
-    source: Source, config: DataConfig, *, size: tuple[int, int], channels: int, progress: Progress
-) -> tuple[list[str], np.ndarray, list[tuple[str, str]]]:
-    """Names and pixels of the usable images, and (name, reason) of the others; from the cache where it has them."""
-    folder = cache_folder() / "pixels" / f"{size[0]}x{size[1]}x{channels}-{_key(source, config, size, channels):016x}"
-    index_file, pixel_file = folder / "index.json", folder / "pixels.npy"
-    if not index_file.is_file():
-        _decode(source, config, size=size, channels=channels, progress=progress, pixel_file=pixel_file, index_file=index_file)
-    index = json.loads(index_file.read_text(encoding="utf-8"))
-    pixels = np.load(pixel_file, mmap_mode="r") if index["names"] else np.zeros((0, channels, *size), np.uint8)
-    return index["names"], pixels, [(n, r) for n, r in index["skipped"]]
+def _labels(source: Source, table: Path, names: list[str], *, asked: bool) -> Labels | None:
+    """The labels of images: of the table, where it is asked for or there is one, or those that the source itself has."""
+    if asked or table.is_file():
+        return load_labels(table, names)
+    rows = source.label_rows() if isinstance(source, Table | Shards) else []
+    if not rows or len(rows[0]) < 2:
+        return None
+    usable = set(names)
+    return align([row for row in rows if row["file"] in usable], names, table)
 
 
-def _decode(
-    source: Source,
-    config: DataConfig,
-    *,
-    size: tuple[int, int],
-    channels: int,
-    progress: Progress,
-    pixel_file: Path,
-    index_file: Path,
-) -> None:
-    """Decodes every image into `pixel_file`; the index is written last, so a cache with an index is whole."""
-
-    def read(name: str) -> np.ndarray | str:
-        try:
-            content = source.read(name)
-            return read_image(content, name, size=size, channels=channels, crop=config.crop, background=config.background)
-        except UnusableImage as error:
-            return str(error)
-        except OSError as error:
-            return f"cannot be read ({error})"
-
-    shape = (channels, *size)
-    names: list[str] = []
-    skipped: list[tuple[str, str]] = []
-    with replacing(pixel_file) as part, ThreadPoolExecutor(os.cpu_count()) as pool:
-        # Depth is known only after the last image, so deep and 8-bit images are brought together at the end.
-        with part.open("wb") as file:
-            kinds: list[np.dtype] = []
-            # Images are read a chunk at a time, so that results never pile up in memory.
-            for start in range(0, len(source.names), 1024):
-                chunk = source.names[start : start + 1024]
-                for name, array in zip(chunk, pool.map(read, chunk), strict=True):
-                    if isinstance(array, str):
-                        skipped.append((name, array))
-                    else:
-                        names.append(name)
-                        kinds.append(array.dtype)
-                        file.write(np.ascontiguousarray(array).tobytes())
-                    progress("Reading images", len(names) + len(skipped), len(source.names))
-        _as_npy(part, kinds, shape)
-    write_text(index_file, json.dumps({"names": names, "skipped": skipped}))
+def _latents(vae: FrozenAutoencoder, images: np.ndarray, *, flip: bool) -> np.ndarray:
+    """Latents of images, (n, views, c, h, w) in float16. Those of a flipped image are not its latents flipped: a second view."""
+    parts = []
+    for start in range(0, len(images), 32):
+        x = in_range(images[start : start + 32])
+        parts.append(torch.stack([vae.encode(view) for view in ((x, x.flip(3)) if flip else (x,))], dim=1).half())
+    return torch.cat(parts).numpy()
 
 
-def _as_npy(part: Path, kinds: list[np.dtype], shape: tuple[int, ...]) -> None:
-    """Turns a file of concatenated images into one array: uint8, or uint16 where any image has more than 8 bits."""
-    kind = np.dtype(np.uint16 if np.dtype(np.uint16) in kinds else np.uint8)
-    pixels = int(np.prod(shape))
-    raw = part.with_name(part.name + ".raw")
-    part.rename(raw)
-    try:
-        with raw.open("rb") as source, part.open("wb") as target:
-            np.lib.format.write_array_header_1_0(
-                target, {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": (len(kinds), *shape)}
-            )
-            for own in kinds:
-                array = np.frombuffer(source.read(pixels * own.itemsize), own)
-                if own != kind:
-                    array = array.astype(kind) * 257
-                target.write(array.tobytes())
-    finally:
-        raw.unlink()
+def _scale_note(vae: FrozenAutoencoder, latents: np.ndarray) -> list[str]:
+    """What to say where latents are far from the scale that schedules of noise are made for."""
+    std = float(latents[:256].astype(np.float32).std())
+    if 0.5 < std < 2:
+        return []
+    return [
+        f"The latents of {vae.name} have a standard deviation of {std:.3g}, where about 1 is best: set scaling_factor in its "
+        f"config.json to {vae.scale / max(std, 1e-6):.3g}."
+    ]

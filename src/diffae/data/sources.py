@@ -1,10 +1,12 @@
-"""Where image files come from: a folder, a zip or an LMDB, listed by path and read one at a time."""
+"""Where images come from: a folder, a zip, an LMDB, tables, shards. Listed by name and read one at a time."""
 
-import hashlib
 import zipfile
 from pathlib import Path, PurePosixPath
 
 from diffae.data.images import EXTENSIONS
+from diffae.data.shards import Shards
+from diffae.data.tables import Table, table_files
+from diffae.files import digest_lines
 
 
 class Folder:
@@ -22,7 +24,7 @@ class Folder:
         images = sorted((p.relative_to(root).as_posix(), p.stat()) for p in files if p.suffix.lower() in EXTENSIONS)
         self.names = [name for name, _ in images]
         self.others = len(files) - len(images)
-        self.fingerprint = _digest([f"{name} {s.st_size} {s.st_mtime_ns}" for name, s in images])
+        self.fingerprint = digest_lines([f"{name} {s.st_size} {s.st_mtime_ns}" for name, s in images])
 
     def read(self, name: str) -> bytes:
         """The file's bytes; may be called from several threads."""
@@ -41,7 +43,7 @@ class Zip:
         images = sorted((i for i in infos if PurePosixPath(i.filename).suffix.lower() in EXTENSIONS), key=lambda i: i.filename)
         self.names = [i.filename for i in images]
         self.others = len(infos) - len(images)
-        self.fingerprint = _digest([f"{i.filename} {i.file_size} {i.CRC}" for i in images])
+        self.fingerprint = digest_lines([f"{i.filename} {i.file_size} {i.CRC}" for i in images])
 
     def read(self, name: str) -> bytes:
         """The file's bytes; may be called from several threads."""
@@ -73,7 +75,7 @@ class Lmdb:
         self.names = list(self.keys)
         self.others = 0
         file = path / "data.mdb" if path.is_dir() else path
-        self.fingerprint = _digest([*self.names, f"{file.stat().st_size} {file.stat().st_mtime_ns}"])
+        self.fingerprint = digest_lines([*self.names, f"{file.stat().st_size} {file.stat().st_mtime_ns}"])
 
     def read(self, name: str) -> bytes:
         """The image's bytes; may be called from several threads."""
@@ -92,33 +94,83 @@ def _by_number(keys: list[bytes]) -> dict[str, bytes]:
     return {f"{i}.jpg": f"{largest}-{number}".encode() for i, number in numbers}
 
 
-Source = Folder | Zip | Lmdb
-"""Image files by name."""
+Source = Folder | Zip | Lmdb | Table | Shards
+"""Images by name."""
+
+HUB = "hf://datasets/"
+"""How the address of a data set on the Hugging Face hub begins."""
+KINDS = (
+    "a folder of images, a zip or tar of images, a folder of tars (WebDataset), Parquet or Arrow files (Hugging Face `datasets`), "
+    f"{HUB}USER/NAME, an LMDB, or the name `avatars`"
+)
+"""What can be given, in words."""
+
+
+def from_hub(address: str) -> Path:
+    """The folder of a data set on the Hugging Face hub, downloaded unless it is in the hub's cache: its tables and tars.
+
+    Args:
+        address: `hf://datasets/USER/NAME`, with a folder in it behind where only that is wanted.
+
+    Raises:
+        FileNotFoundError: the hub has no such data set, none that may be read, or does not answer.
+        ValueError: no such address.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError
+
+    user, _, rest = address.removeprefix(HUB).partition("/")
+    name, _, folder = rest.strip("/").partition("/")
+    if not (user and name):
+        raise ValueError(f"{address} names no data set on the hub. Give {HUB}USER/NAME.")
+    patterns = [
+        f"{folder}/*{kind}" if folder else f"*{kind}" for kind in (".parquet", ".arrow", ".tar", "labels.csv", "state.json")
+    ]
+    try:
+        return Path(snapshot_download(f"{user}/{name}", repo_type="dataset", allow_patterns=patterns)) / folder
+    except (HfHubHTTPError, LocalEntryNotFoundError, HTTPError) as error:
+        reason = str(error.__cause__ or error).strip().split("\n")[0].rstrip(".")
+        raise FileNotFoundError(
+            f"The hub gives no data set {user}/{name} ({reason}). Log in with `hf auth login` if it is private, or try again later."
+        ) from None
 
 
 def open_source(path: Path) -> Source:
-    """The images of a folder, a zip, or an LMDB (a folder with a data.mdb, or such a file itself).
+    """The images at a path, whatever holds them; a folder without image files is looked through for tables, then for tars.
 
     Raises:
         FileNotFoundError: there is nothing at that path.
-        ValueError: none of these, or no image in it.
-        ImportError: an LMDB, and the package lmdb is not installed.
+        ValueError: nothing that is known, or no image in it.
+        ImportError: an LMDB or a table, and the package that reads it is not installed.
     """
     if not path.exists():
-        raise FileNotFoundError(f"There is no {path}. Give a folder of images, a zip of images, or the name `avatars`.")
-    if path.is_file() and path.suffix.lower() not in (".zip", ".mdb", ".lmdb"):
-        raise ValueError(f"{path} is neither a folder nor a .zip. Give a folder of images, a zip of images, or the name `avatars`.")
-    is_lmdb = (path / "data.mdb").is_file() or (path.suffix.lower() in (".mdb", ".lmdb") and path.is_file())
-    source = Lmdb(path) if is_lmdb else Folder(path) if path.is_dir() else Zip(path)
+        raise FileNotFoundError(f"There is no {path}. Give {KINDS}.")
+    source = _open(path)
     if not source.names:
         found = f"{source.others} other files" if source.others else "no files at all"
         raise ValueError(f"There are no images in {path}: it holds {found}. Any format that Pillow reads will do, nested or not.")
     return source
 
 
+def _open(path: Path) -> Source:
+    kind = path.suffix.lower() if path.is_file() else ""
+    if kind in (".mdb", ".lmdb") or (path / "data.mdb").is_file():
+        return Lmdb(path)
+    if kind in (".parquet", ".arrow"):
+        return Table([path], path)
+    if kind == ".tar":
+        return Shards([path], path)
+    if kind == ".zip":
+        return Zip(path)
+    if path.is_file():
+        raise ValueError(f"{path} is no source of images that is known. Give {KINDS}.")
+    folder = Folder(path)
+    if not folder.names and (files := table_files(path)):
+        return Table(files, path)
+    if not folder.names and (tars := sorted(f for f in path.rglob("*.tar") if not _hidden(f.relative_to(path).as_posix()))):
+        return Shards(tars, path)
+    return folder
+
+
 def _hidden(name: str) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
-
-
-def _digest(lines: list[str]) -> str:
-    return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()

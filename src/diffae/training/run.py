@@ -24,6 +24,7 @@ from accelerate.utils import broadcast_object_list
 
 from diffae import seeding
 from diffae.config import ComparatorRunConfig, Precision, PriorRunConfig, RunConfig, TrainingConfig, differences, read_json, to_dict
+from diffae.data.dataset import Ahead
 from diffae.files import write_text
 from diffae.training.health import Health
 from diffae.training.loop import HOLD, NonFiniteLoss, Step, training_steps
@@ -154,7 +155,7 @@ def train(subject: Subject, out: Path, *, accelerator: Accelerator | None = None
     due = Due(training, images=budget.start)
     yield Started(config, budget.start)
     with stop_requested() as stop:
-        batches = subject.batch
+        batches = Ahead(subject.batch)
         steps = training_steps(state, loss, batches, training, accelerator=accelerator, total=lambda: budget.total, stop=stop)
         images, interrupted = budget.start, False
         while not interrupted and (budget.total is None or images < budget.total):

@@ -69,9 +69,17 @@ class ImageSubject:
     Args:
         config: the run's.
         data: its images.
+
+    Raises:
+        ValueError: the model is one of other latents than the data, or one of the two is of pixels.
     """
 
     def __init__(self, config: RunConfig, data: ImageSet) -> None:
+        if config.model.latents != config.data.latents:
+            raise ValueError(
+                f"The model is one of {config.model.latents or 'pixels'} (model.latents) and its data of "
+                f"{config.data.latents or 'pixels'} (data.latents): a model knows one kind alone. Give both the same."
+            )
         self.config = config
         self.data = data
         self.order = Order(data.train, seed=seeding.mix(config.training.seed, "order"))
@@ -132,7 +140,8 @@ class ImageSubject:
         else:
             assert isinstance(ema, DDIM)
             rows = [x, ema.sample(len(x)), ema.reconstruct(x)]
-        return save_png(sheet(rows, scale=scale_for(x)), file)
+        rows = [ema.to_pixels(row) for row in rows]
+        return save_png(sheet(rows, scale=scale_for(rows[0])), file)
 
     def save(self, ema: nn.Module, folder: Path, images: int) -> None:
         assert isinstance(ema, ImageDiffusion)
@@ -192,7 +201,7 @@ class PriorSubject:
     def draw(self, ema: nn.Module, file: Path) -> Path:
         """Images of fixed seeds, sampled by the prior as it is."""
         self.ae.prior = self._prior(ema)
-        x = self.ae.sample(16, seed=self.config.training.seed)
+        x = self.ae.to_pixels(self.ae.sample(16, seed=self.config.training.seed))
         return save_png(sheet([x[:8], x[8:]], scale=scale_for(x)), file)
 
     def save(self, ema: nn.Module, folder: Path, images: int) -> None:

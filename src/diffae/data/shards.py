@@ -1,0 +1,103 @@
+"""Images in tar files, as WebDataset shards them: files whose names begin alike belong together, labels beside images."""
+
+import json
+import os
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from diffae.data.images import EXTENSIONS
+from diffae.files import digest_lines
+
+
+class Shards:
+    """All images in tar files; the attributes are those of `sources.Folder`.
+
+    What stands in a tar before the first dot of a file's name is the key of a sample. `KEY.jpg` (or any image) is its image,
+    numbers and booleans in `KEY.json` are its labels, and the number in `KEY.cls` is its class, which becomes an attribute
+    `cls_NUMBER` of 0 and 1. Images are named by their tar and their name in it, `train-0000/00017.jpg`; in a tar of its own, by
+    their name in it. The tars are read where they are: their headers once, then only images.
+
+    Args:
+        files: the tars.
+        root: what the names are relative to; one of the files if it is the only one.
+
+    Raises:
+        ValueError: a file that is no tar, or a compressed one.
+    """
+
+    def __init__(self, files: Sequence[Path], root: Path) -> None:
+        self.places: dict[str, tuple[int, int, int]] = {}
+        self._rows: list[dict[str, Any]] = []
+        self.others = 0
+        # Read by position, so that threads share a file without moving each other's place in it.
+        self.descriptors = [os.open(file, os.O_RDONLY) for file in files]
+        for i, file in enumerate(files):
+            self._list(i, file, "" if file == root else f"{file.relative_to(root).with_suffix('').as_posix()}/")
+        self.names = list(self.places)
+        stats = [(file.name, file.stat()) for file in files]
+        self.fingerprint = digest_lines([f"{name} {s.st_size} {s.st_mtime_ns}" for name, s in stats])
+        classes = sorted({row["cls"] for row in self._rows if "cls" in row})
+        for row in self._rows:
+            if "cls" in row:
+                own = row.pop("cls")
+                row |= {f"cls_{c}": c == own for c in classes}
+
+    def __del__(self) -> None:
+        for descriptor in getattr(self, "descriptors", ()):
+            os.close(descriptor)
+
+    def read(self, name: str) -> bytes:
+        """The image's bytes; may be called from several threads."""
+        i, start, size = self.places[name]
+        content = os.pread(self.descriptors[i], size, start)
+        if len(content) < size:
+            raise OSError("the tar is cut short")
+        return content
+
+    def label_rows(self) -> list[dict[str, Any]]:
+        """A label table, as `labels.align` takes it."""
+        attributes = dict.fromkeys(key for row in self._rows for key in row)
+        return [dict.fromkeys(attributes) | row for row in self._rows]
+
+    def _list(self, i: int, file: Path, prefix: str) -> None:
+        samples: dict[str, dict[str, tarfile.TarInfo]] = {}
+        try:
+            with tarfile.open(file, "r:") as archive:
+                for member in archive:
+                    place = PurePosixPath(member.name.removeprefix("./"))
+                    if member.isfile() and not any(part.startswith(".") for part in place.parts):
+                        stem, _, extension = place.name.partition(".")
+                        samples.setdefault(str(place.with_name(stem)), {})[extension] = member
+        except tarfile.TarError as error:
+            raise ValueError(
+                f"{file} is no readable tar ({error}). It may be cut short, or compressed: copy it again, or unpack it."
+            ) from None
+        for key, members in samples.items():
+            images = {e: m for e, m in members.items() if f".{e.rpartition('.')[2].lower()}" in EXTENSIONS}
+            # `a.jpg` is the image of `a.mask.png`; where no name is plain, dots are part of the name.
+            images = {e: m for e, m in images.items() if "." not in e} or images
+            labels = self._labels(i, file, members) if images else {}
+            self.others += len(members) - len(images) - sum(e in ("json", "cls") for e in members)
+            for extension, member in images.items():
+                name = f"{prefix}{key}.{extension}"
+                self.places[name] = (i, member.offset_data, member.size)
+                self._rows.append({"file": name} | labels)
+
+    def _labels(self, i: int, file: Path, members: dict[str, tarfile.TarInfo]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for kind in ("json", "cls"):
+            if kind in members:
+                member = members[kind]
+                content = os.pread(self.descriptors[i], member.size, member.offset_data)
+                try:
+                    value = json.loads(content)
+                except ValueError as error:
+                    raise ValueError(f"{file}: {member.name} is no JSON ({error}). Write the shard again.") from None
+                if kind == "cls" and isinstance(value, int):
+                    found["cls"] = value
+                elif isinstance(value, dict):
+                    found |= {k: v for k, v in value.items() if k not in ("file", "cls") and isinstance(v, int | float)}
+                    found |= {"group": str(value["group"])} if "group" in value else {}
+        return found

@@ -1,0 +1,116 @@
+"""Does the input keep up with the network? Images a second of decoding, of reading what was decoded, and of the network."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from diffae import seeding
+from diffae.autoencoder import DiffusionAutoencoder, build
+from diffae.config import DataConfig, RunConfig
+from diffae.data.cache import Decoder, cached
+from diffae.data.dataset import ImageSet, Order, training_batch
+from diffae.data.sources import Source
+
+READ_SECONDS, NETWORK_SECONDS = 1.0, 3.0
+"""How long reading, and each use of the network, is watched."""
+
+
+class Rate(NamedTuple):
+    """A step of the way from files to the network, or a use of the network.
+
+    Attributes:
+        use: `decoding` or `reading`, or what the network does, `encoding` or `training`.
+        what: the same, in words.
+        images: images a second.
+    """
+
+    use: str
+    what: str
+    images: float
+
+    @property
+    def network(self) -> bool:
+        """Whether this is what the others must keep up with."""
+        return self.use in ("encoding", "training")
+
+
+def input_rates(
+    source: Source, config: RunConfig, *, num: int, threads: Sequence[int], batch_size: int = 64, seed: int = 0
+) -> Iterator[Rate]:
+    """Images a second of decoding and resizing on so many threads, and of reading batches from what was decoded.
+
+    Args:
+        source: the images.
+        config: the size, channels and crop of the model.
+        num: images that are decoded, the first of the source; those that cannot be used count as well.
+        threads: numbers of threads to decode on.
+        batch_size: of reading, in the order of a training run with this seed.
+        seed: of that order.
+    """
+    model = config.model
+    decode = Decoder(source, config.data, model.image_size, model.channels)
+    names = source.names[:num]
+    for workers in threads:
+        with ThreadPoolExecutor(workers) as pool:
+            began = time.perf_counter()
+            sum(1 for _ in pool.map(decode, names))
+            yield Rate("decoding", f"decoding and resizing, threads: {workers}", len(names) / _since(began))
+    with tempfile.TemporaryDirectory() as folder:
+        usable, pixels, _ = cached(decode, names, Path(folder), convert=None, progress=lambda *_: None)
+        if not usable:
+            raise ValueError(f"None of the first {len(names)} images can be used, so there is nothing to read.")
+        indices = np.arange(len(usable))
+        data = ImageSet(usable, pixels, {}, indices, indices[:0], [], DataConfig(), "")
+        order = Order(indices, seed=seeding.mix(seed, "order"))
+
+        def read(k: int) -> None:
+            training_batch(data, order, range(k * batch_size, (k + 1) * batch_size), seed=seed, flip=config.data.flip)
+
+        yield Rate("reading", f"reading batches of {batch_size} from the cache", batch_size * _calls_per_second(read, READ_SECONDS))
+
+
+def network_rates(config: RunConfig, *, batch_size: int = 64) -> Iterator[Rate]:
+    """Images a second that the network takes when it encodes, and when it trains (forward and backward, no optimizer).
+
+    Args:
+        config: the run's, of whose network these are random weights.
+        batch_size: of encoding; training has its own.
+    """
+    model = build(config.model).eval()
+    if isinstance(model, DiffusionAutoencoder):
+        encoder, x = model, _noise(config, batch_size)
+        calls = _calls_per_second(lambda _: encoder.encode(x), NETWORK_SECONDS)
+        yield Rate("encoding", f"the network, encoding batches of {batch_size}", batch_size * calls)
+    own = config.training.batch_size // config.training.accumulation
+    x_own = _noise(config, own)
+
+    def step(k: int) -> None:
+        model.zero_grad()
+        model.loss(x_own, [seeding.mix(k, i) for i in range(own)]).backward()
+
+    yield Rate("training", f"the network, training on batches of {own}", own * _calls_per_second(step, NETWORK_SECONDS))
+
+
+def _noise(config: RunConfig, num: int) -> torch.Tensor:
+    shape = (config.model.channels, *config.model.image_size)
+    return seeding.normal([seeding.mix("bench", i) for i in range(num)], shape).clamp(-1, 1)
+
+
+def _calls_per_second(call: Callable[[int], object], seconds: float) -> float:
+    """Calls a second, over at least so many seconds and two calls, after one that does not count."""
+    call(0)
+    began, count = time.perf_counter(), 0
+    while count < 2 or _since(began) < seconds:
+        count += 1
+        call(count)
+    return count / _since(began)
+
+
+def _since(began: float) -> float:
+    return time.perf_counter() - began
