@@ -44,7 +44,7 @@ def test_render_of_infer_is_reconstruct_and_another_z_sem_changes_it(ae, x):
     assert not torch.allclose(ae.render(code, z_sem=code.z_sem + 5), ae.render(code))
 
 
-@pytest.mark.parametrize("inversion", ["anchored", "reversible"])
+@pytest.mark.parametrize("inversion", ["anchored", "reversible", "bdia"])
 def test_what_is_kept_reconstructs_exactly(ae, x, inversion):
     assert (ae.reconstruct(x, inversion=inversion, steps=10) - x).abs().max() < 1e-4
     code = ae.infer(x, inversion=inversion, steps=10)
@@ -75,14 +75,18 @@ def test_inversions_that_there_are_not_or_that_cannot_be_are_refused(ae, x):
         ae.invert(x, ae.encode(x), solver="unipc")
     with pytest.raises(ValueError, match=r"The authors' spacing cannot give 37 steps"):
         ae.infer(x, inversion="official", steps=37)
+
+
+@pytest.mark.parametrize("inversion", ["reversible", "bdia"])
+def test_an_inversion_that_takes_back_its_steps_says_where_it_cannot(ae, x, inversion):
     with pytest.raises(ValueError, match="at least two steps"):
-        ae.infer(x, inversion="reversible", steps=1)
-    with pytest.raises(ValueError, match="two states belong to one image"):
-        ae.interpolate(x[:1], x[1:2], inversion="reversible", steps=3)
+        ae.infer(x, inversion=inversion, steps=1)
+    with pytest.raises(ValueError, match=f"Between two codes of `{inversion}` .* two states belong to one image"):
+        ae.interpolate(x[:1], x[1:2], inversion=inversion, steps=3)
     ae.train()
     try:
-        with pytest.raises(ValueError, match=r"gives the same twice: call eval\(\)"):
-            ae.infer(x, inversion="reversible")
+        with pytest.raises(ValueError, match=rf"The inversion '{inversion}' needs .* gives the same twice: call eval\(\)"):
+            ae.infer(x, inversion=inversion)
     finally:
         ae.eval()
 

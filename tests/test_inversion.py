@@ -120,6 +120,32 @@ def test_edits_of_o_belm_are_nearer_to_the_limit_than_those_of_bdia(patches):
     assert belm.median() < bdia.median() / 1000, "it is of second order"
 
 
+def test_bdia_keeps_the_x_t_of_the_ode_and_o_belm_does_not(patches):
+    """So of the two only BDIA's x_T means to another solver what it means to its own."""
+    x, own, _, _ = patches
+    exact = solve(own, x, spaced_path(SCHEDULE, 300).backwards(), solver="dpmpp2m")
+    path = spaced_path(SCHEDULE, 20)
+    belm, bdia = (reversible_encode(own, x, path, r)[0] for r in RECURSIONS.values())
+    assert (bdia - exact).square().mean().sqrt() < 0.1 * exact.std()
+    assert bdia.std() == pytest.approx(float(exact.std()), rel=0.1)
+    assert (belm - exact).square().mean().sqrt() > exact.std()
+
+
+def test_an_error_in_the_code_shrinks_on_o_belms_way_back_and_grows_on_bdias(patches):
+    """As where a code was stored in half precision."""
+    x, own, _, _ = patches
+    x, path = x.double(), spaced_path(SCHEDULE, 20)
+    gains = []
+    for recursion in RECURSIONS.values():
+        states = reversible_encode(own, x, path, recursion)
+        assert mse(reversible_decode(own, *states, path, recursion), x) <= 1e-20, "in float64 nothing is lost"
+        rounded = [s.half().double() for s in states]
+        lost = torch.stack(rounded).sub(torch.stack(states)).square().mean().sqrt()
+        gains.append(float((reversible_decode(own, *rounded, path, recursion) - x).square().mean().sqrt() / lost))
+    assert gains[0] < 0.5
+    assert gains[1] > 5
+
+
 def test_reversible_recursions_hold_on_the_solution_where_eps_is_constant():
     """Along x = alpha u + sigma e with constant e, whatever the levels, both recursions are exact."""
     path = spaced_path(SCHEDULE, 7).backwards()

@@ -6,7 +6,7 @@
 | `anchored` | N + 1 + N | and each step's defect | exactly; an edit keeps the source's detail |
 | `refine` | N (2K + 1) + N | one noise map | nearer, where the ODE is tame |
 | `reversible` | N + N - 1 | two states | exactly, by algebra (O-BELM) |
-| `bdia` | N + N - 1 | two states | likewise; its edits are far worse |
+| `bdia` | N + N - 1 | two states, near the ODE's x_T | likewise, but round-off grows; its edits are far worse |
 | `official` | N + N | one noise map | as the authors' code does |
 
 All but the last go over `schedule.spaced_path`, the same levels in both directions.
@@ -176,7 +176,7 @@ def refine(eps_model: EpsModel, x: Float[Tensor, "n *s"], path: Path, *, rounds:
 
 def o_belm(there: Path, i: int) -> tuple[float, float, float]:
     """a, b, c of `x_{i-1} = a x_{i+1} + b x_i + c eps(x_i)`, levels counted from the image: the recursion of that form whose local
-    error is least, of second order.
+    error is least, of second order. Errors shrink on the way back and so grow on the way there: its x_T is no normal noise.
 
     References: Wang et al. 2024, *Belm: Bidirectional explicit linear multi-step sampler for exact inversion in diffusion models*,
     eq. 18.
@@ -191,7 +191,8 @@ def o_belm(there: Path, i: int) -> tuple[float, float, float]:
 
 
 def bdia(there: Path, i: int) -> tuple[float, float, float]:
-    """The same of BDIA with gamma = 1: what two DDIM steps from x_i, one to either side, say of x_{i-1} - x_{i+1}.
+    """The same of BDIA with gamma = 1: what two DDIM steps from x_i, one to either side, say of x_{i-1} - x_{i+1}. Of first order;
+    its x_T is near the ODE's own.
 
     References: Zhang et al. 2023, *Exact diffusion inversion via bi-directional integration approximation*, eq. 18.
     """
@@ -209,8 +210,7 @@ def reversible_encode(
 ) -> tuple[Tensor, Tensor]:
     """The last two states of a two-step recursion, which `reversible_decode` takes back step by step, exactly.
 
-    Exactly, if the network gives the same bits for the same input: the same batch, the same kernels. The last state is not normal
-    noise at few steps.
+    Exactly, if the network gives the same bits for the same input: the same batch, the same kernels.
 
     Args:
         eps_model: conditioned on the images' z_sem.
