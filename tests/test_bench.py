@@ -53,12 +53,6 @@ def test_bench_data_prints_shares_and_writes_its_figures(tmp_path, capsys):
     assert all(r["images"] > 0 for r in written)
 
 
-def test_bench_says_what_it_can_measure(capsys):
-    with pytest.raises(SystemExit):
-        cli.main(["bench"])
-    assert "Say what to measure" in capsys.readouterr().err
-
-
 def test_nothing_usable_is_nothing_to_measure(tmp_path, tiny_run):
     (tmp_path / "a.png").write_text("no image")
     with pytest.raises(ValueError, match="None of the first 1 images can be used"):

@@ -14,12 +14,12 @@ FLOORS = {
     "strict": 0, "config": 0, "files": 0, "seeding": 0,
     "schedule": 1, "solvers": 1, "latents": 1, "nn": 1,
     "card": 1, "inversion": 1, "attributes": 2, "fitting": 2, "prior": 2, "diffusion": 2, "autoencoder": 2,
-    "presets": 3, "interop": 3, "data": 3, "pictures": 3,
+    "presets": 3, "interop": 3, "data": 3, "pictures": 3, "edits": 3,
     "training": 4, "evaluation": 4,
-    "cli": 5, "__main__": 6,
+    "studio": 5, "cli": 5, "__main__": 6,
 }  # fmt: skip
 WITHIN = {
-    ("config", "strict"),
+    ("config", "strict"), ("cli", "studio"),
     ("solvers", "schedule"), ("fitting", "attributes"), ("autoencoder", "attributes"), ("autoencoder", "prior"),
     ("autoencoder", "diffusion"), ("inversion", "schedule"), ("inversion", "solvers"), ("inversion", "latents"),
 }  # fmt: skip
@@ -35,6 +35,7 @@ EXTRAS = {
     "pyarrow",
     "lmdb",
     "diffusers",
+    "gradio",
 }
 
 

@@ -21,6 +21,8 @@ Spacing = Literal["log_snr", "power", "karras"]
 """How the levels of a path lie: evenly in lambda = log(alpha / sigma) (Lu et al. 2022, DPM-Solver), in t^(2/3), or in
 (sigma / alpha)^(1/7) (Karras et al. 2022, eq. 5)."""
 
+NOTHING = 1e-12
+"""alpha_bar of noise alone; not quite 0, so that it has a logarithm."""
 LEAST_ALPHA, LEAST_ALPHA_OF_MEAN = 0.01, 0.1
 """An eps-predicting network is not asked where alpha is below: there x_0 is its error, magnified by 1 / alpha. The mean decode, one
 call of which nothing corrects, keeps away further."""
@@ -55,10 +57,10 @@ class Schedule:
         betas = torch.linspace(config.beta_start, config.beta_end, config.T, dtype=torch.float64)
         self.alpha_bar: Float[Tensor, " T"] = torch.cumprod(1 - betas, dim=0)
         if config.zero_terminal_snr:
-            # Algorithm 1 of Lin et al.: the first alpha stays, the last becomes 0; not quite 0, so that it has a logarithm.
+            # Algorithm 1 of Lin et al.: the first alpha stays, the last becomes 0.
             alpha = self.alpha_bar.sqrt()
             alpha = (alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])
-            self.alpha_bar = alpha.square().clamp(min=1e-12)
+            self.alpha_bar = alpha.square().clamp(min=NOTHING)
 
     def add_noise(self, x_0: Float[Tensor, "n *s"], eps: Float[Tensor, "n *s"], t: Int[Tensor, " n"]) -> Float[Tensor, "n *s"]:
         """`x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps` (Ho et al. 2020, eq. 4), t in 0..T-1."""
@@ -208,7 +210,7 @@ def spaced_path(schedule: Schedule, steps: int, *, spacing: Spacing = "log_snr",
 def uncalibrated(schedule: Schedule, prediction: Prediction) -> Calibration:
     """What suits most networks of a kind: all timesteps if it predicts v (but where nothing of the image is left, log-SNR has no
     grid), those of no small alpha if it predicts eps."""
-    if prediction == "v" and float(schedule.alpha_bar[-1]) >= LEAST_ALPHA**2:
+    if prediction == "v" and float(schedule.alpha_bar[-1]) > NOTHING:
         return Calibration(t_max=schedule.T - 1.0, mean_t=schedule.T - 1)
     mean_t = int(last_usable_timestep(schedule, least_alpha=LEAST_ALPHA_OF_MEAN))
     return Calibration(t_max=last_usable_timestep(schedule), mean_t=mean_t)

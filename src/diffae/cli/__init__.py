@@ -15,6 +15,7 @@ from diffae.cli.codes import Encode, FitAttributes, Neighbours
 from diffae.cli.evaluation import Compare, Evaluate
 from diffae.cli.models import Calibrate, Import, Push, Weights
 from diffae.cli.pictures import Interpolate, Manipulate, Reconstruct, Sample, Vary
+from diffae.cli.studio import Studio
 from diffae.cli.training import Quickstart, Train, TrainComparator, TrainPrior, defaults
 
 COMMANDS = {
@@ -30,6 +31,7 @@ COMMANDS = {
     "interpolate": Interpolate,
     "manipulate": Manipulate,
     "sample": Sample,
+    "studio": Studio,
     "calibrate": Calibrate,
     "evaluate": Evaluate,
     "compare": Compare,

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
 
 from diffae.cli import inputs
 from diffae.cli.bars import say
@@ -116,10 +118,12 @@ class Manipulate:
 
     source: inputs.Source
     """A run directory, a saved model, or the hub's name of one."""
-    files: inputs.Files
+    files: inputs.Files = ()
     """The images; a row each, the image first."""
-    attribute: tuple[str, ...]
+    attribute: tuple[str, ...] = ()
     """Fitted attributes, or principal directions (pc1, pc2, ...); several are moved at once."""
+    edit: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """In place of images and attributes, an edit that the studio saved (JSON): the picture is the edited image, pixel by pixel."""
     strengths: tuple[float, ...] = (-0.5, -0.25, 0.0, 0.25, 0.5)
     """Lengths of the move, a column each; useful are -0.5..0.5."""
     target_probability: float | None = None
@@ -137,7 +141,12 @@ class Manipulate:
     def run(self) -> None:
         import torch
 
+        if (self.edit is None) == (not self.files or not self.attribute):
+            raise ValueError("Give images and --attribute, or an edit that the studio saved, --from.")
         ae = inputs.autoencoder(self.source)
+        if self.edit is not None:
+            _replay(ae, self.edit, self.out)
+            return
         x = inputs.pictures(ae, self.files)
         code = ae.infer(x, inversion=self.inversion, steps=self.steps)
         if self.target_probability is not None:
@@ -154,6 +163,16 @@ class Manipulate:
                 print(f"{file}: {name} {values[0]:.2f} -> {', '.join(f'{v:.2f}' for v in values[1:])}")
         edited = torch.stack(columns, dim=1)
         _show(ae, [torch.cat([a[None], b]) for a, b in zip(x, edited, strict=True)], self.out)
+
+
+def _replay(ae: "DiffusionAutoencoder", file: Path, out: Path) -> None:
+    """Writes the image of a saved edit."""
+    from diffae.edits import Edit
+    from diffae.interop.weights import fingerprint
+    from diffae.pictures import save_png, to_pil
+
+    edited = Edit.from_json(file.read_text(encoding="utf-8")).render(ae, model=fingerprint(ae))
+    print(f"Picture: {save_png(to_pil(ae.to_pixels(edited[None])[0]), out)}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,78 @@
+"""The command that opens the web page."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from diffae.cli import inputs
+from diffae.cli.bars import say, warn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Studio:
+    """Open a web page on this machine: edit, morph, vary, sample, explore and label images with sliders and clicks.
+
+    Example: diffae studio runs/quickstart
+    """
+
+    source: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="RUN")] = None
+    """A run directory, a saved model, or the hub's name of one; by default the newest run under runs/."""
+    data: str | None = None
+    """The images to show; by default those that the run was trained on."""
+    labels: Path | None = None
+    """Their labels, if they bring none."""
+    host: str = "127.0.0.1"
+    """Address to listen on. Others than this machine reach the page with 0.0.0.0, which asks for --password."""
+    port: int = 7860
+    """Of the page."""
+    password: str | None = None
+    """Asked for when the page is opened, with the name diffae."""
+    prior: str | None = None
+    """Which of the priors beside the model."""
+
+    def run(self) -> None:
+        try:
+            from diffae.studio.app import LOCAL, serve
+        except ImportError as error:
+            raise ImportError(f"The studio needs gradio ({error}): pip install 'diffae[studio]'.") from None
+        from diffae.studio.workshop import Workshop
+
+        if self.host not in LOCAL and not self.password:
+            raise ValueError(
+                f"With --host {self.host} others can reach the page: give a --password. The name to log in with is diffae."
+            )
+        source = self.source or _newest() or _trained()
+        ae = inputs.autoencoder(source, prior=self.prior)
+        trained = (Path(source) / "config.json").is_file() and (Path(source) / "model").is_dir()
+        data = z_sem = None
+        if trained or self.data is not None:
+            data = inputs.images(ae, source, self.data, self.labels)
+            z_sem = inputs.codes(ae, source, data)
+        else:
+            warn("Without images there is nothing to explore or to label: name some with --data.")
+        say(f"Open http://{self.host}:{self.port} (Ctrl-C ends it)")
+        serve(Workshop(ae, data, z_sem, name=Path(source).name), host=self.host, port=self.port, password=self.password)
+
+
+def _newest() -> str | None:
+    """The run under runs/ whose model was written last."""
+    found = sorted(Path("runs").glob("*/model/model.safetensors"), key=lambda file: file.stat().st_mtime)
+    if not found:
+        return None
+    say(f"The newest run: {found[-1].parents[1]}")
+    return str(found[-1].parents[1])
+
+
+def _trained() -> str:
+    """The quick start's run, trained now if the person at the terminal wants to."""
+    from diffae.cli.training import Quickstart
+
+    if not sys.stdin.isatty():
+        raise ValueError("There is no run under runs/. Name a model, or train one first: `diffae quickstart`.")
+    if input("There is no run under runs/. Train the quick start's, about 8 minutes? [y/N] ").strip().lower() != "y":
+        raise ValueError("Name a model, or train one: `diffae quickstart`.")
+    Quickstart().run()
+    return "runs/quickstart"

@@ -1,0 +1,123 @@
+"""The page: its panels, and how it is served."""
+
+import functools
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import gradio as gr
+import uvicorn
+from fastapi import FastAPI
+
+from diffae.studio.shown import CSS, JS
+from diffae.studio.workshop import Visit, Workshop
+
+R = TypeVar("R")
+LOCAL = ("127.0.0.1", "localhost", "::1")
+MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
+"""What asks the network takes turns at it."""
+PROGRESS = gr.Progress()
+"""Where a panel says how far it is; Gradio gives each call its own."""
+THEME = gr.themes.Default(
+    primary_hue="blue",
+    neutral_hue="slate",
+    font=["system-ui", "-apple-system", "Segoe UI", "sans-serif"],
+    font_mono=["ui-monospace", "monospace"],
+)
+
+
+@dataclass
+class Page:
+    """What the panels share.
+
+    Attributes:
+        shop: model and images.
+        visit: the visitor's state.
+        tabs: the panels.
+        folder: where files to download are written, one of each kind a visitor.
+    """
+
+    shop: Workshop
+    visit: gr.State
+    tabs: gr.Tabs
+    folder: Path
+
+
+def told(work: Callable[..., R]) -> Callable[..., R]:
+    """The work; what goes wrong in it is a sentence on the page."""
+
+    @functools.wraps(work)
+    def wrapped(*args: Any, **kwargs: Any) -> R:
+        try:
+            return work(*args, **kwargs)
+        except gr.Error:
+            raise
+        except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
+            raise gr.Error(str(error), title="This did not work", print_exception=False) from None
+
+    return wrapped
+
+
+def build(shop: Workshop) -> gr.Blocks:
+    """The page with all panels."""
+    from diffae.studio import edit, explore, morph, sample, teach, variations
+
+    folder = Path(tempfile.mkdtemp(prefix="diffae-studio-"))
+    with gr.Blocks(title=f"diffae studio: {shop.name}", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
+        gr.Markdown(f"### diffae studio: {shop.name}\n{_said(shop)}")
+        visit = gr.State(Visit(), time_to_live=4 * 3600)
+        # Inside there may be nothing but tabs: Gradio counts its children.
+        with gr.Tabs() as tabs:
+            page = Page(shop, visit, tabs, folder)
+            opens = edit.panel(page)
+            morph.panel(page)
+            variations.panel(page)
+            sample.panel(page, opens)
+            explore.panel(page, opens)
+            teach.panel(page, opens)
+    return blocks
+
+
+def serve(shop: Workshop, *, host: str = "127.0.0.1", port: int = 7860, password: str | None = None) -> None:
+    """Serves the page until it is interrupted.
+
+    Args:
+        shop: model and images.
+        host: address to listen on.
+        port: of the page.
+        password: asked for with the name `diffae`; must be given where others than this machine can reach the page.
+
+    Raises:
+        ValueError: no password, and a host that others can reach.
+    """
+    uvicorn.run(application(shop, host=host, password=password), host=host, port=port, log_level="warning")
+
+
+def application(shop: Workshop, *, host: str = "127.0.0.1", password: str | None = None) -> FastAPI:
+    """What is served; errors as of `serve`."""
+    if host not in LOCAL and not password:
+        raise ValueError(f"With --host {host} others can reach the page: give a --password. The name to log in with is diffae.")
+    return gr.mount_gradio_app(
+        FastAPI(),
+        build(shop),
+        path="",
+        auth=("diffae", password) if password else None,
+        theme=THEME,
+        css=CSS,
+        js=JS,
+        show_error=True,
+        footer_links=[],
+        ssr_mode=False,
+        enable_monitoring=False,
+        max_file_size="64mb",
+    )
+
+
+def _said(shop: Workshop) -> str:
+    c, h, w = shop.ae.pixels_shape()
+    images = "no images" if shop.data is None else f"{len(shop.data.names):,} images"
+    fitted = shop.ae.attributes
+    known = "no attributes" if fitted is None else f"{len(fitted.scores)} attributes"
+    return f"{h} x {w}, {c} channel{'s' * (c != 1)}, z_sem of {shop.ae.z_dim}, {known}, {images}."

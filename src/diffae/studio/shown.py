@@ -1,0 +1,67 @@
+"""How images and numbers look on the page."""
+
+from collections.abc import Mapping
+from html import escape
+
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from diffae.autoencoder import DiffusionAutoencoder
+from diffae.pictures import scale_for, to_pil
+
+WIDTH = 320
+"""Pixels of a picture, about."""
+
+
+def enlarged(ae: DiffusionAutoencoder, x: Float[Tensor, "c h w"], width: int = WIDTH) -> Image.Image:
+    """An image as the page shows it: every pixel a square, so that nothing is invented."""
+    seen = ae.to_pixels(x[None])[0]
+    picture, scale = to_pil(seen), scale_for(seen, width)
+    return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+
+
+def difference(a: Float[Tensor, "c h w"], b: Float[Tensor, "c h w"]) -> Float[Tensor, "c h w"]:
+    """Where two images differ, bright on black; four times as strong, so that it can be seen."""
+    return ((b.clamp(-1, 1) - a.clamp(-1, 1)).abs() * 4 - 1).clamp(-1, 1)
+
+
+def bars(before: Mapping[str, float], after: Mapping[str, float]) -> str:
+    """Probabilities before and after, a row for each attribute: a table for those who do not see bars."""
+    if not before:
+        return "<p>No attribute is fitted: label some images under Teach, or run <code>diffae fit-attributes</code>.</p>"
+    rows = "".join(
+        f'<tr><th scope="row">{escape(name.replace("_", " "))}</th><td>{100 * p:.0f} %</td>'
+        f'<td class="bar" aria-hidden="true"><i class="was" style="width:{100 * p:.1f}%"></i>'
+        f'<i class="is" style="width:{100 * after[name]:.1f}%"></i></td><td>{100 * after[name]:.0f} %</td></tr>'
+        for name, p in before.items()
+    )
+    head = '<tr><th scope="col">attribute</th><th scope="col">before</th><td></td><th scope="col">after</th></tr>'
+    return f'<table class="bars"><caption>What the classifiers say</caption>{head}{rows}</table>'
+
+
+CSS = """
+.gradio-container h3 { margin: .2rem 0 }
+.bars { width: 100%; border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums }
+.bars caption { text-align: left; font-weight: 600; padding-bottom: .2rem }
+.bars tr, .bars th, .bars td, .bars { border: 0 !important }
+.bars th, .bars td { padding: .05rem .4rem .05rem 0 !important; white-space: nowrap }
+.bars th { text-align: left; font-weight: 400 }
+.bars td { text-align: right }
+.bars .bar { width: 60%; min-width: 5rem }
+.bars i { display: block; height: 5px; border-radius: 2px; margin: 1px 0 }
+.bars .was { background: #8a93a3 } .bars .is { background: #2f6fd0 }
+img { image-rendering: pixelated }
+#edit-sliders { max-height: 590px; overflow-y: auto; flex-wrap: nowrap; gap: 0 }
+.map { position: relative }
+.map canvas { width: 100%; border: 1px solid var(--border-color-primary); border-radius: 6px;
+              cursor: crosshair; touch-action: none }
+.map select { background: var(--input-background-fill); color: inherit; margin: 0 0 .4rem .3rem; padding: .1rem .4rem }
+.map canvas.tip { position: absolute; width: 96px; pointer-events: none; border: 2px solid #fff; display: none;
+                  box-shadow: 0 2px 10px #0008; image-rendering: pixelated; background: #fff }
+footer { display: none !important }
+"""
+# A slider that was moved by keys is let go when the key is, as one that was dragged.
+JS = """() => document.addEventListener('keyup', event => {
+    if (event.target.matches('input[type=range]')) event.target.dispatchEvent(new PointerEvent('pointerup', {bubbles: true}));
+})"""

@@ -1,0 +1,188 @@
+"""What all visitors of the page share: the model, its images and their codes; and what is made of them, without a page."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffae import seeding
+from diffae.attributes import Attributes
+from diffae.autoencoder import DiffusionAutoencoder
+from diffae.data import ImageSet
+from diffae.data.images import load_images
+from diffae.edits import Edit
+from diffae.fitting import fit_few
+from diffae.interop.weights import fingerprint
+from diffae.inversion import Code
+from diffae.latents import Standardizer
+
+PREVIEW_STEPS = 4
+"""Solver steps in either direction while a slider moves."""
+MOST_UNDOS = 50
+
+
+class Opened:
+    """An image that a visitor works on.
+
+    Args:
+        ae: the model.
+        x: (1, c, h, w)
+
+    Attributes:
+        preview: its code at few steps; the defects make the unmoved image exact, however few they are.
+    """
+
+    def __init__(self, ae: DiffusionAutoencoder, x: Float[Tensor, "1 c h w"]) -> None:
+        self.x = x
+        self.preview = ae.infer(x, steps=PREVIEW_STEPS)
+        self._ae = ae
+
+    @functools.cached_property
+    def code(self) -> Code:
+        """At full quality, for which a preview does not wait."""
+        return self._ae.infer(self.x)
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What one visitor has done.
+
+    Attributes:
+        opened: the image.
+        past: strengths before each change, the newest last.
+        own: attributes that the visitor defined, each with its classifier.
+        z_sem: where the last edit moved the code to.
+        asked: by what.
+    """
+
+    opened: Opened | None = None
+    past: tuple[Mapping[str, float], ...] = ()
+    own: Mapping[str, Attributes] = field(default_factory=dict)
+    z_sem: Tensor | None = None
+    asked: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Workshop:
+    """The model and its images.
+
+    Args:
+        ae: the model.
+        data: images that it knows, or None.
+        z_sem: (n, d), their codes, or None.
+        name: of the model, for the page.
+    """
+
+    def __init__(self, ae: DiffusionAutoencoder, data: ImageSet | None, z_sem: Tensor | None, *, name: str) -> None:
+        self.ae, self.data, self.z_sem, self.name = ae, data, z_sem, name
+        self.model = fingerprint(ae)
+        self.standardizer = None if z_sem is None else Standardizer.fit(z_sem)
+
+    def attributes(self, visit: Visit) -> list[str]:
+        """What can be edited: the fitted attributes, those known best first, then the visitor's own."""
+        fitted = self.ae.attributes
+        scores = {} if fitted is None else fitted.scores
+        binary = sorted((n for n, s in scores.items() if s.kind == "binary"), key=lambda n: -(scores[n].auroc or 0.0))
+        return [*binary, *visit.own]
+
+    def open_files(self, files: Sequence[str | Path]) -> Tensor:
+        """Image files as the model takes them; errors as of `load_images`."""
+        channels, *size = self.ae.pixels_shape()
+        return self.ae.from_pixels(load_images([Path(f) for f in files], size=(size[0], size[1]), channels=channels))
+
+    def moved(self, visit: Visit, strengths: Mapping[str, float], targets: Mapping[str, float], keep: Sequence[str]) -> Tensor:
+        """z_sem of the opened image, moved by strengths and then to probabilities."""
+        assert visit.opened is not None
+        z, fitted = visit.opened.preview.z_sem, self.ae.attributes
+        strengths = {name: s for name, s in strengths.items() if s}
+        for name in [n for n in strengths if n in visit.own]:
+            z = visit.own[name].move(z, {name: strengths[name]})
+        known = {name: s for name, s in strengths.items() if name not in visit.own}
+        kept = [name for name in keep if name not in visit.own and name not in known and name not in targets]
+        if known and fitted is not None:
+            z = fitted.move(z, known, kept)
+        for name, target in targets.items():
+            z = visit.own[name].reach(z, {name: target}) if name in visit.own else fitted.reach(z, {name: target}, kept)  # type: ignore[union-attr]
+        return z
+
+    def probabilities(self, visit: Visit, z_sem: Float[Tensor, "1 d"]) -> dict[str, float]:
+        """Of every attribute, at a code."""
+        found: dict[str, float] = {}
+        if self.ae.attributes is not None:
+            found = dict(zip(self.ae.attributes.names, self.ae.attributes.probabilities(z_sem)[0].tolist(), strict=True))
+        for name, own in visit.own.items():
+            found[name] = float(own.probabilities(z_sem)[0, 0])
+        return {name: found[name] for name in self.attributes(visit)}
+
+    def edit_of(self, visit: Visit) -> Edit:
+        """The visitor's edit, to be saved."""
+        if visit.opened is None or visit.z_sem is None:
+            raise ValueError("Nothing is edited yet: open an image and move a slider.")
+        code = visit.opened.code
+        return Edit(self.model, visit.opened.x[0], visit.z_sem[0], code.inversion, code.steps, visit.asked)
+
+    def define(self, name: str, positives: Sequence[int], negatives: Sequence[int]) -> Attributes:
+        """An attribute from two groups of the set's images; errors as of `fit_few`."""
+        if not name.strip():
+            raise ValueError("Give the attribute a name.")
+        z_sem, standardizer = self._codes()
+        return fit_few(name.strip(), z_sem[list(positives)], z_sem[list(negatives)], standardizer)
+
+    def neighbours(self, index: int, num: int) -> list[int]:
+        """The images of the set whose codes are nearest, the image itself first."""
+        z_sem, standardizer = self._codes()
+        z = standardizer(z_sem)
+        return (z - z[index]).square().sum(1).topk(min(num, len(z)), largest=False).indices.tolist()
+
+    def map(self) -> np.ndarray:
+        """(n, 2), the two principal coordinates of each image's standardised code, within 0..1."""
+        z_sem, standardizer = self._codes()
+        z = standardizer(z_sem)
+        _, _, axes = torch.pca_lowrank(z, q=2, niter=4)
+        at = z @ axes[:, :2]
+        low, high = at.quantile(0.002, dim=0), at.quantile(0.998, dim=0)
+        return ((at - low) / (high - low)).clamp(0, 1).numpy()
+
+    def most_uncertain(self, labels: Mapping[int, int], *, seed: int = 0) -> int:
+        """The image to label next: at first any, later the one that the classifier knows least about."""
+        z_sem, standardizer = self._codes()
+        open_ones = [i for i in range(len(z_sem)) if i not in labels]
+        if not open_ones:
+            raise ValueError("All images are labelled.")
+        sides = [[i for i, y in labels.items() if y == value] for value in (1, 0)]
+        if min(map(len, sides)) < 3:
+            return open_ones[seeding.mix(seed, "teach", len(labels)) % len(open_ones)]
+        own = fit_few("taught", z_sem[sides[0]], z_sem[sides[1]], standardizer)
+        return open_ones[int((own.logits(z_sem[open_ones])[:, 0]).abs().argmin())]
+
+    def taught_auroc(self, labels: Mapping[int, int]) -> float | None:
+        """How well labels so far tell images apart that they were not fitted on (folds), or None while there are too few."""
+        z_sem, standardizer = self._codes()
+        known = [(i, y) for i, y in labels.items() if y in (0, 1)]
+        y = np.array([b for _, b in known])
+        if min((y == 0).sum(), (y == 1).sum(), 100) < 4:
+            return None
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.metrics import roc_auc_score
+        from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+        z = standardizer(z_sem[[i for i, _ in known]]).numpy()
+        model = LogisticRegression(C=0.01, class_weight="balanced", max_iter=500)
+        folds = StratifiedKFold(4, shuffle=True, random_state=0)
+        return float(roc_auc_score(y, cross_val_predict(model, z, y, cv=folds, method="decision_function")))
+
+    def accept(self, visit: Visit, name: str, present: bool) -> Callable[[Tensor], Tensor]:
+        """The probability with which a code shows, or lacks, an attribute."""
+        classifier = visit.own.get(name, self.ae.attributes)
+        assert classifier is not None
+        return classifier.probability(name, value=present)
+
+    def _codes(self) -> tuple[Tensor, Standardizer]:
+        if self.z_sem is None or self.standardizer is None:
+            raise ValueError("This needs images: start with `diffae studio RUN --data IMAGES`.")
+        return self.z_sem, self.standardizer

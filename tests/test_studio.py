@@ -1,0 +1,168 @@
+"""The studio without its page: what visitors do, and edits that are the same pixels again."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("gradio", reason="The studio's tests need gradio: pip install 'diffae[studio]'.")
+
+from diffae import cli
+from diffae.autoencoder import build
+from diffae.config import DataConfig
+from diffae.data import prepare
+from diffae.edits import Edit
+from diffae.fitting import fit_attributes
+from diffae.interop.weights import fingerprint
+from diffae.latents import Standardizer
+from diffae.pictures import save_png, to_pil
+from diffae.prior import GaussianPrior
+from diffae.studio.app import application
+from diffae.studio.shown import bars, difference, enlarged
+from diffae.studio.workshop import Opened, Visit, Workshop
+
+pytestmark = pytest.mark.filterwarnings("ignore:x_T has a standard deviation")  # These networks were never trained.
+
+
+@pytest.fixture
+def shop(tiny, make_images):
+    data = prepare(DataConfig(source=str(make_images(60)), validation=0.2), size=(8, 8), channels=3)
+    red, green = (data.images(range(60))[:, c].mean((1, 2)).numpy() for c in (0, 1))
+    labels = {"Red": (red > np.median(red)).astype(float), "Green": (green > np.median(green)).astype(float)}
+    data = replace(data, labels=labels)
+    torch.manual_seed(0)
+    ae = build(tiny).eval()
+    for p in ae.parameters():
+        p.data += 0.05 * torch.randn(p.shape)
+    z = ae.encode(data.images(range(60)))
+    ae.standardizer = Standardizer.fit(z)
+    ae.prior = GaussianPrior(ae.z_dim).fit(ae.standardizer(z))
+    train, held = data.train, data.validation
+    parts = [{name: values[i] for name, values in labels.items()} for i in (train, held)]
+    ae.attributes, _ = fit_attributes(z[train], parts[0], held_z_sem=z[held], held_labels=parts[1])
+    return Workshop(ae, data, z, name="tiny")
+
+
+def visiting(shop, index=0):
+    return Visit(opened=Opened(shop.ae, shop.data.images([index])))
+
+
+def test_a_preview_of_an_image_that_nothing_moves_is_the_image(shop):
+    visit = visiting(shop)
+    z = shop.moved(visit, {"Red": 0.0}, {}, [])
+    assert float((shop.ae.render(visit.opened.preview, z_sem=z) - visit.opened.x).square().mean()) < 1e-6
+
+
+def test_sliders_move_as_manipulate_does_and_keep_what_is_to_be_kept(shop):
+    visit, ae = visiting(shop), shop.ae
+    z = visit.opened.code.z_sem
+    torch.testing.assert_close(shop.moved(visit, {"Red": 0.3}, {}, []), ae.edit(z, "Red", strength=0.3))
+    kept = shop.moved(visit, {"Red": 0.3}, {}, ["Green"])
+    rows = ae.attributes.names.index("Green")
+    torch.testing.assert_close(ae.attributes.logits(kept)[:, rows], ae.attributes.logits(z)[:, rows], atol=1e-4, rtol=0)
+    reached = shop.moved(visit, {}, {"Red": 0.9}, [])
+    assert shop.probabilities(visit, reached)["Red"] >= 0.899
+
+
+def test_what_is_known_best_comes_first_and_own_attributes_last(shop):
+    visit = replace(visiting(shop), own={"Mine": shop.define("Mine", [0, 1, 2, 3], [4, 5, 6, 7])})
+    names = shop.attributes(visit)
+    assert names[-1] == "Mine"
+    scores = shop.ae.attributes.scores
+    assert [scores[n].auroc for n in names[:-1]] == sorted((s.auroc for s in scores.values()), reverse=True)
+    moved = shop.moved(visit, {"Mine": 0.4}, {}, ["Mine"])
+    assert shop.probabilities(visit, moved)["Mine"] > shop.probabilities(visit, visit.opened.code.z_sem)["Mine"]
+    with pytest.raises(ValueError, match="at least three images on either side"):
+        shop.define("Mine", [0], [1, 2, 3])
+    with pytest.raises(ValueError, match="Give the attribute a name"):
+        shop.define(" ", [0, 1, 2], [3, 4, 5])
+
+
+def test_a_saved_edit_is_the_same_pixels_again(shop, tmp_path, capsys):
+    visit = visiting(shop)
+    with pytest.raises(ValueError, match="Nothing is edited yet"):
+        shop.edit_of(visit)
+    visit = replace(visit, z_sem=shop.moved(visit, {"Red": 0.3}, {}, []), asked={"strengths": {"Red": 0.3}})
+    expected = shop.ae.render(visit.opened.code, z_sem=visit.z_sem)[0]
+    text = shop.edit_of(visit).to_json()
+    again = Edit.from_json(text)
+    assert torch.equal(again.render(shop.ae, model=shop.model), expected)
+    assert again.asked == {"strengths": {"Red": 0.3}}
+
+    shop.ae.save_pretrained(tmp_path / "model")
+    (tmp_path / "edit.json").write_text(text)
+    save_png(to_pil(expected), tmp_path / "expected.png")
+    cli.main(["manipulate", str(tmp_path / "model"), "--from", str(tmp_path / "edit.json"), "--out", str(tmp_path / "again.png")])
+    assert (tmp_path / "again.png").read_bytes() == (tmp_path / "expected.png").read_bytes()
+
+    with pytest.raises(ValueError, match="This edit was made with another model"):
+        again.render(shop.ae, model="another")
+    for bad in ("{", "[]", '{"format": "diffae-edit-1"}', '{"format": "other"}', json.dumps(json.loads(text) | {"more": 1})):
+        with pytest.raises(ValueError, match="no edit that the studio saved"):
+            Edit.from_json(bad)
+
+
+def test_neighbours_begin_with_the_image_and_the_map_lies_within_its_frame(shop):
+    assert shop.neighbours(7, 5)[0] == 7
+    assert len(set(shop.neighbours(7, 5))) == 5
+    at = shop.map()
+    assert at.shape == (60, 2)
+    assert at.min() >= 0
+    assert at.max() <= 1
+    assert at.std(0).min() > 0.1
+
+
+def test_teaching_asks_for_what_is_least_certain_and_says_when_it_knows(shop):
+    along = shop.z_sem[:, 0]
+    truth, labels = along > along.median(), {}
+    assert shop.taught_auroc(labels) is None
+    for _ in range(36):
+        i = shop.most_uncertain(labels)
+        assert i not in labels
+        labels[i] = int(truth[i])
+    assert shop.taught_auroc(labels) > 0.7
+    assert shop.taught_auroc({i: int(truth[i]) for i in range(60)}) > 0.9
+    with pytest.raises(ValueError, match="All images are labelled"):
+        shop.most_uncertain(dict.fromkeys(range(60), 1))
+
+
+def test_without_images_there_is_a_sentence(shop):
+    bare = Workshop(shop.ae, None, None, name="bare")
+    with pytest.raises(ValueError, match="This needs images: start with `diffae studio RUN --data IMAGES`"):
+        bare.neighbours(0, 3)
+    with pytest.raises(FileNotFoundError, match="There is no image"):
+        bare.open_files(["nothing.png"])
+
+
+def test_pictures_are_enlarged_by_whole_pixels_and_differences_seen(shop):
+    x = shop.data.images([0])[0]
+    assert enlarged(shop.ae, x, 64).size == (64, 64)
+    assert enlarged(shop.ae, x, 64).getpixel((0, 0)) == enlarged(shop.ae, x, 64).getpixel((7, 7))
+    assert float(difference(x, x).max()) == -1
+    assert float(difference(x, x + 0.1).max()) <= 1
+    said = bars({"A_<b>": 0.25}, {"A_<b>": 0.9})
+    assert "A &lt;b&gt;" in said
+    assert "25 %" in said
+    assert "90 %" in said
+    assert "No attribute is fitted" in bars({}, {})
+
+
+def test_others_reach_the_page_only_with_a_password(shop, tmp_path, capsys):
+    with pytest.raises(ValueError, match="others can reach the page: give a --password"):
+        application(shop, host="0.0.0.0")
+    with pytest.raises(SystemExit):
+        cli.main(["studio", str(tmp_path), "--host", "0.0.0.0"])
+    assert "give a --password" in capsys.readouterr().err
+
+
+def test_without_a_run_the_studio_says_how_to_get_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        cli.main(["studio"])
+    assert "There is no run under runs/" in capsys.readouterr().err
+
+
+def test_an_edit_names_its_model(shop):
+    assert shop.model == fingerprint(shop.ae)

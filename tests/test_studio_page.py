@@ -1,0 +1,352 @@
+"""The studio as a visitor meets it: in a browser, against a small model. How long things took is printed, not tested."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import socket
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("gradio", reason="The studio's tests need gradio: pip install 'diffae[studio]'.")
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="The studio's page is tested with playwright: pip install playwright."
+)
+
+import uvicorn
+
+from diffae.autoencoder import build
+from diffae.config import DataConfig
+from diffae.data import prepare
+from diffae.edits import Edit
+from diffae.fitting import fit_attributes
+from diffae.latents import Standardizer
+from diffae.pictures import save_png, to_pil
+from diffae.presets import preset
+from diffae.prior import GaussianPrior
+from diffae.studio.app import application
+from diffae.studio.workshop import Workshop
+
+pytestmark = [
+    pytest.mark.slow,
+    # These networks were never trained; and what Gradio and its servers warn of is theirs.
+    pytest.mark.filterwarnings("ignore"),
+]
+BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+ARGUMENTS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+SHOTS = Path(os.environ.get("DIFFAE_SCREENSHOTS", "")) if os.environ.get("DIFFAE_SCREENSHOTS") else None
+PATIENCE = 60_000
+"""Milliseconds; machines are shared."""
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """A Workshop of the avatars64 network, untrained: what a page does, and how quickly, does not depend on that."""
+    folder = tmp_path_factory.mktemp("studio")
+    os.environ["DIFFAE_CACHE"] = str(folder / "cache")
+    generator = np.random.default_rng(0)
+    for i in range(48):
+        colour = generator.integers(0, 255, 3)
+        array = np.clip(colour + generator.normal(0, 20, (64, 64, 3)), 0, 255).astype(np.uint8)
+        save_png(to_pil(torch.from_numpy(array).permute(2, 0, 1) / 127.5 - 1), folder / "images" / f"{i:02d}.png")
+    data = prepare(DataConfig(source=str(folder / "images"), validation=0.25), size=(64, 64), channels=3)
+    means = data.images(range(48)).mean((2, 3)).numpy()
+    labels = {
+        name: (means[:, c] > np.median(means[:, c])).astype(float) for c, name in enumerate(("Reddish", "Greenish", "Bluish"))
+    }
+    data = replace(data, labels=labels)
+    torch.manual_seed(0)
+    ae = build(preset("avatars64").model).eval()
+    for module in ae.modules():
+        if isinstance(module, torch.nn.Conv2d) and not module.weight.any():
+            torch.nn.init.normal_(module.weight, std=0.02)  # Fresh networks end in zeros, and z_sem would not be seen.
+    z = torch.cat([ae.encode(data.images(range(i, i + 16))) for i in range(0, 48, 16)])
+    ae.standardizer = Standardizer.fit(z)
+    ae.prior = GaussianPrior(ae.z_dim).fit(ae.standardizer(z))
+    parts = [{name: values[i] for name, values in labels.items()} for i in (data.train, data.validation)]
+    ae.attributes, _ = fit_attributes(z[data.train], parts[0], held_z_sem=z[data.validation], held_labels=parts[1])
+    workshop = Workshop(ae, data, z, name="a small model")
+    workshop.folder = folder
+    return workshop
+
+
+@pytest.fixture(scope="module")
+def address(shop):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(application(shop), host="127.0.0.1", port=port, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    for _ in range(600):
+        if server.started:
+            break
+        time.sleep(0.1)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join(timeout=20)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if BROWSER is None:
+        pytest.skip("NO BROWSER: the studio's page is not tested. Install one: apt-get install chromium.")
+    with playwright.sync_playwright() as p:
+        opened = p.chromium.launch(executable_path=BROWSER, args=ARGUMENTS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def visitor(browser, address):
+    """Opens pages; in the end no request may have left this machine, and no script have failed."""
+    with contextlib.ExitStack() as stack:
+        asked, failed = set(), []
+
+        def visit(**settings):
+            context = stack.enter_context(
+                contextlib.closing(browser.new_context(viewport={"width": 1280, "height": 720}, **settings))
+            )
+            page = context.new_page()
+            page.set_default_timeout(PATIENCE)
+            page.on("request", lambda request: asked.add(request.url))
+            page.on("pageerror", lambda error: failed.append(str(error)))
+            page.goto(address)
+            page.wait_for_selector("#edit-set img")
+            return page
+
+        yield visit
+    assert not [url for url in asked if not url.startswith((address, "data:", "blob:"))]
+    assert not failed
+
+
+def picture(page, where):
+    return page.locator(f"{where} img").first.get_attribute("src")
+
+
+def changed(page, where, before):
+    """Waits until a picture is another one."""
+    page.wait_for_function(
+        "([where, before]) => { const i = document.querySelector(where + ' img'); return i && i.getAttribute('src') !== before; }",
+        arg=[where, before],
+    )
+
+
+def shot(page, name):
+    if SHOTS:
+        page.screenshot(path=SHOTS / f"{name}.png")
+
+
+def open_first(page, number=0):
+    page.locator("#edit-set button:has(img)").nth(number).click()
+    page.wait_for_selector("#edit-after img")
+
+
+def drag(page, slider, share):
+    """Moves a slider with the mouse to a share of its length, and returns it, still held."""
+    box = page.locator(f"#{slider} input[type=range]").bounding_box()
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + box["width"] / 2, y)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * share, y, steps=4)
+
+
+def test_a_picture_is_dropped_edited_undone_and_saved(visitor, shop, tmp_path):
+    page = visitor()
+    began = time.monotonic()
+    page.locator("#edit-file input[type=file]").set_input_files(str(shop.folder / "images" / "00.png"))
+    page.wait_for_selector("#edit-after img")
+    opened = picture(page, "#edit-after")
+    drag(page, "slider-0", 0.8)
+    changed(page, "#edit-after", opened)
+    print(f"\nfrom drop to the first edited preview: {time.monotonic() - began:.2f} s", end="")
+    times = []
+    for share in (0.7, 0.9, 0.6, 0.85):
+        before, began = picture(page, "#edit-after"), time.monotonic()
+        box = page.locator("#slider-0 input[type=range]").bounding_box()
+        page.mouse.move(box["x"] + box["width"] * share, box["y"] + box["height"] / 2)
+        changed(page, "#edit-after", before)
+        times.append(time.monotonic() - began)
+    print(f"; a drag repaints in {sorted(times)[len(times) // 2]:.2f} s (median of {len(times)})", end="")
+    page.mouse.up()
+    with page.expect_download() as download:
+        page.wait_for_function("document.querySelector('#edit-json a')?.href || true")
+        page.wait_for_timeout(3000)
+        page.locator("#edit-json").click()
+    edit = Edit.from_json(Path(download.value.path()).read_text())
+    with page.expect_download() as download:
+        page.locator("#edit-png").click()
+    save_png(to_pil(edit.render(shop.ae, model=shop.model)), tmp_path / "again.png")
+    assert Path(download.value.path()).read_bytes() == (tmp_path / "again.png").read_bytes(), "the same pixels"
+    assert edit.asked["strengths"]
+    shot(page, "edit")
+    before = picture(page, "#edit-after")
+    page.locator("#edit-undo").click()
+    changed(page, "#edit-after", before)
+    assert float(page.locator("#slider-0 input[type=number]").input_value()) == 0
+
+
+def test_sliders_are_used_with_the_keyboard_and_let_go_with_the_key(visitor):
+    page = visitor()
+    open_first(page)
+    before = picture(page, "#edit-after")
+    page.locator("#slider-0 input[type=range]").focus()
+    for _ in range(8):
+        page.keyboard.press("ArrowRight")
+    changed(page, "#edit-after", before)
+    page.wait_for_selector("#edit-json a[href], #edit-json:not([disabled])")
+    assert float(page.locator("#slider-0 input[type=number]").input_value()) == pytest.approx(0.16)
+
+
+def test_a_broken_file_is_a_sentence_and_the_page_goes_on(visitor, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    page = visitor()
+    page.locator("#edit-file input[type=file]").set_input_files(str(tmp_path / "broken.png"))
+    toast = page.get_by_text(re.compile("broken.png")).last
+    page.wait_for_selector("text=This did not work")
+    assert "Traceback" not in page.content()
+    assert toast.is_visible()
+    open_first(page)
+
+
+def test_two_visitors_do_not_see_each_others_work(visitor):
+    one, two = visitor(), visitor()
+    open_first(one, 0)
+    open_first(two, 1)
+    first, second = picture(one, "#edit-before"), picture(two, "#edit-before")
+    assert first != second
+    drag(one, "slider-0", 0.9)
+    one.mouse.up()
+    changed(one, "#edit-after", first)
+    assert picture(two, "#edit-before") == second
+    assert float(two.locator("#slider-0 input[type=number]").input_value()) == 0
+
+
+def test_a_page_that_is_loaded_again_in_the_middle_of_work_works(visitor):
+    page = visitor()
+    page.get_by_role("tab", name="Sample").click()
+    page.locator("#sample-go").click()
+    page.wait_for_timeout(300)
+    page.reload()
+    page.wait_for_selector("#edit-set img")
+    open_first(page)
+
+
+def test_samples_are_drawn_and_one_is_edited(visitor):
+    page = visitor()
+    page.get_by_role("tab", name="Sample").click()
+    page.locator("#sample-go").click()
+    page.wait_for_selector("#sample-shown button:has(img)")
+    shot(page, "sample")
+    page.locator("#sample-shown button:has(img)").nth(2).click()
+    page.wait_for_selector("#edit-after img", state="visible")
+
+
+def test_variations_and_a_morph(visitor, shop):
+    page = visitor()
+    open_first(page)
+    page.get_by_role("tab", name="Variations").click()
+    page.locator("#vary-go").click()
+    page.wait_for_selector("#vary-shown button:has(img)")
+    shot(page, "variations")
+    page.get_by_role("tab", name="Morph").click()
+    files = [str(shop.folder / "images" / f"{i:02d}.png") for i in (3, 4)]
+    page.locator("#morph-go").click()
+    page.wait_for_selector("text=A path needs two to 8 images, got 0")
+    page.locator("#morph-files input[type=file]").set_input_files(files)
+    page.wait_for_timeout(1000)
+    page.locator("#morph-go").click()
+    page.wait_for_selector("#morph-shown img")
+    shot(page, "morph")
+    with page.expect_download() as download:
+        page.locator("#morph-gif").click()
+    assert Path(download.value.path()).read_bytes()[:4] == b"GIF8"
+
+
+def test_two_groups_of_the_map_become_a_slider(visitor):
+    page = visitor()
+    page.get_by_role("tab", name="Explore").click()
+    canvas = page.locator("#explore-map canvas").first
+    canvas.wait_for()
+    box = canvas.bounding_box()
+
+    def choose(left, right):
+        page.mouse.move(box["x"] + left * box["width"], box["y"] + 2)
+        page.mouse.down()
+        page.mouse.move(box["x"] + right * box["width"], box["y"] + box["height"] - 3, steps=4)
+        page.mouse.up()
+        page.wait_for_selector("#explore-shown button:has(img)")
+        page.wait_for_timeout(1000)
+
+    choose(0.005, 0.45)
+    page.locator("#explore-with").click()
+    page.wait_for_selector("text=/With it: [1-9]/")
+    choose(0.55, 0.995)
+    page.locator("#explore-without").click()
+    page.wait_for_selector("text=/Without it: [1-9]/")
+    page.locator("#explore-name textarea, #explore-name input").fill("Left of the map")
+    shot(page, "explore")
+    page.locator("#explore-define").click()
+    page.get_by_role("tab", name="Edit").click()
+    page.wait_for_selector("text=Left of the map")
+    open_first(page)
+
+
+def test_labels_are_taught_and_written(visitor, shop):
+    page = visitor()
+    page.get_by_role("tab", name="Teach").click()
+    page.locator("#teach-name textarea, #teach-name input").fill("Bright")
+    page.locator("#teach-begin").click()
+    page.wait_for_selector("#teach-image img")
+    for i in range(9):
+        before = picture(page, "#teach-image")
+        page.locator("#teach-yes" if i % 2 else "#teach-no").click()
+        changed(page, "#teach-image", before)
+    page.wait_for_selector("text=/AUROC on images/")
+    shot(page, "teach")
+    page.locator("#teach-export").click()
+    with page.expect_download() as download:
+        page.locator("#teach-file a").first.click()
+    lines = Path(download.value.path()).read_text().splitlines()
+    assert lines[0] == "file,Bright"
+    assert len(lines) == 10
+    page.locator("#teach-define").click()
+    page.get_by_role("tab", name="Edit").click()
+    page.wait_for_selector("text=Bright")
+
+
+def test_nothing_serious_hinders_those_who_cannot_see_the_page_well(visitor):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install axe-playwright-python")
+    page = visitor(color_scheme="dark")
+    open_first(page)
+    shot(page, "dark")
+    found = axe.Axe().run(page).response["violations"]
+    ours, theirs = [], []
+    for rule in found:
+        for node in rule["nodes"]:
+            where = " ".join(map(str, node["target"]))
+            (ours if re.search(r"\.bars|\.map|#edit-bars", where) else theirs).append((rule["id"], rule["impact"], where))
+    print("\nGradio's own:", json.dumps(sorted({(a, b) for a, b, _ in theirs})), end="")
+    assert not [v for v in ours if v[1] in ("serious", "critical")]
+
+
+def test_the_http_interface_edits(address, shop):
+    """The example of docs/tutorials/studio.md, against this server."""
+    client = pytest.importorskip("gradio_client")
+    http = client.Client(address, verbose=False)
+    http.predict(client.handle_file(str(shop.folder / "images" / "00.png")), api_name="/open")
+    strengths = [0.3, 0, 0, 0, 0, 0, 0]
+    *_, png, text = http.predict([], *strengths, api_name="/edit")
+    edit = Edit.from_json(Path(text if isinstance(text, str) else text["value"]).read_text())
+    assert list(edit.asked["strengths"].values()) == [0.3]
+    assert Path(png if isinstance(png, str) else png["value"]).is_file()
