@@ -55,7 +55,7 @@ def told(work: Callable[..., R]) -> Callable[..., R]:
         except gr.Error:
             raise
         except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
-            raise gr.Error(str(error), title="This did not work", print_exception=False) from None
+            raise gr.Error(str(error), print_exception=False) from None
 
     return wrapped
 
@@ -66,7 +66,7 @@ def build(shop: Workshop) -> gr.Blocks:
 
     folder = Path(tempfile.mkdtemp(prefix="diffae-studio-"))
     with gr.Blocks(title=f"diffae studio: {shop.name}", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
-        gr.Markdown(f"### diffae studio: {shop.name}\n{_said(shop)}")
+        gr.Markdown(f"# diffae studio: {shop.name}\n{_said(shop)}")
         visit = gr.State(Visit(), time_to_live=4 * 3600)
         # Inside there may be nothing but tabs: Gradio counts its children.
         with gr.Tabs() as tabs:

@@ -121,8 +121,8 @@ def panel(page: Page) -> Opens:
         with gr.Column(scale=3, min_width=250):
             file = gr.File(label="Drop an image", file_count="single", type="filepath", height=120, elem_id="edit-file")
             gallery = gr.Gallery(
-                [enlarged(ae, x, 96) for x in (shop.data.images(held) if shop.data is not None else [])],
-                label="Or take one of the set", columns=3, height=300, allow_preview=False, visible=bool(held), buttons=[],
+                [enlarged(ae, x, 64) for x in (shop.data.images(held) if shop.data is not None else [])],
+                label="Or take one of the set", columns=2, height=300, allow_preview=False, visible=bool(held), buttons=[],
                 elem_id="edit-set", format="png",
             )  # fmt: skip
             with gr.Accordion("Keep attributes, or bring one to a probability", open=False, visible=bool(fitted)):

@@ -41,7 +41,7 @@ def bars(before: Mapping[str, float], after: Mapping[str, float]) -> str:
 
 
 CSS = """
-.gradio-container h3 { margin: .2rem 0 }
+.gradio-container h1 { font-size: 1.1rem !important; margin: .2rem 0 !important }
 .bars { width: 100%; border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums }
 .bars caption { text-align: left; font-weight: 600; padding-bottom: .2rem }
 .bars tr, .bars th, .bars td, .bars { border: 0 !important }

@@ -93,7 +93,12 @@ class Workshop:
     def open_files(self, files: Sequence[str | Path]) -> Tensor:
         """Image files as the model takes them; errors as of `load_images`."""
         channels, *size = self.ae.pixels_shape()
-        return self.ae.from_pixels(load_images([Path(f) for f in files], size=(size[0], size[1]), channels=channels))
+        paths = [Path(file) for file in files]
+        try:
+            return self.ae.from_pixels(load_images(paths, size=(size[0], size[1]), channels=channels))
+        except ValueError as error:
+            # Where an upload lies is of no use to who sent it.
+            raise ValueError(functools.reduce(lambda said, path: said.replace(str(path), path.name), paths, str(error))) from None
 
     def moved(self, visit: Visit, strengths: Mapping[str, float], targets: Mapping[str, float], keep: Sequence[str]) -> Tensor:
         """z_sem of the opened image, moved by strengths and then to probabilities."""
