@@ -31,7 +31,7 @@ from diffae.evaluation.report import commit, machine
 from diffae.evaluation.tables import number
 from diffae.files import write_text
 from diffae.presets import preset
-from diffae.training.run import Validated, resolve, train
+from diffae.training.run import Finished, Validated, resolve, train
 from diffae.training.subjects import ImageSubject
 
 VARIANTS = ("preset", "min-SNR 5", "zero terminal SNR", "z_sem dropout .1", "shifted view .06", "authors")
@@ -108,6 +108,8 @@ def _measured(out: Path, variant: str, seed: int, images: int, name: str, num: i
     for event in train(ImageSubject(config, data), folder):
         if isinstance(event, Validated):
             say(f"  {event.images:,} images: {event.health.summary()}")
+        elif isinstance(event, Finished) and event.interrupted:
+            raise SystemExit(f"Stopped after {event.images:,} of {images:,} images, not measured; the same command goes on there.")
     seconds = time.monotonic() - started
     found = _reached(folder, data, num) | {"seconds": seconds, "variant": variant, "images": images, "seed": seed}
     write_text(folder / "measured.json", json.dumps(found) + "\n")
