@@ -1,19 +1,16 @@
 """What `diffae bench` measures: that it is of what it says, not how fast this machine is."""
 
 import json
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from diffae import cli
 from diffae.autoencoder import build
 from diffae.data import prepare
 from diffae.data.codes import write_codes
-from diffae.data.dataset import Ahead
 from diffae.data.sources import open_source
 from diffae.evaluation import throughput
 from diffae.evaluation.throughput import input_rates, network_rates
@@ -57,48 +54,6 @@ def test_nothing_usable_is_nothing_to_measure(tmp_path, tiny_run):
     (tmp_path / "a.png").write_text("no image")
     with pytest.raises(ValueError, match="None of the first 1 images can be used"):
         list(input_rates(open_source(tmp_path), tiny_run(), num=5, threads=(1,)))
-
-
-# Reading ahead -------------------------------------------------------------------------------------------------------
-
-
-def numbers(positions):
-    return torch.tensor(list(positions))
-
-
-@pytest.mark.parametrize("starts", [[0, 8, 16, 24], [0, 16, 32], [5, 3, 3, 90], [0, 8, 100, 108]])
-def test_batches_read_ahead_are_those_that_were_asked_for(starts):
-    ahead = Ahead(numbers)
-    for start in starts:
-        assert torch.equal(ahead(range(start, start + 8)), numbers(range(start, start + 8)))
-
-
-def test_the_next_batch_is_read_while_this_one_is_used():
-    made, reading = [], threading.Event()
-
-    def make(positions):
-        made.append((positions, threading.current_thread() is threading.main_thread()))
-        if len(made) == 2:
-            reading.set()
-        return numbers(positions)
-
-    ahead = Ahead(make)
-    ahead(range(4))
-    assert reading.wait(10)
-    ahead(range(4, 8))
-    assert made[:2] == [(range(4), True), (range(4, 8), False)]
-
-
-def test_what_goes_wrong_ahead_is_raised_where_it_was_asked_for():
-    def make(positions):
-        if positions.start == 4:
-            raise OSError("the disk is gone")
-        return numbers(positions)
-
-    ahead = Ahead(make)
-    ahead(range(4))
-    with pytest.raises(OSError, match="the disk is gone"):
-        ahead(range(4, 8))
 
 
 def test_encoding_says_where_its_time_went(tiny_run, tmp_path, monkeypatch):

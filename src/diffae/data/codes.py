@@ -18,7 +18,7 @@ from torch import Tensor
 
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.data.cache import Progress
-from diffae.data.dataset import Ahead, ImageSet
+from diffae.data.dataset import ImageSet
 from diffae.files import replacing
 
 if TYPE_CHECKING:
@@ -174,10 +174,9 @@ def _encode(
 
     device = next(ae.parameters()).device
     z_parts, x_T_parts = [], []
-    read = Ahead(lambda rows: data.images(range(rows.start, min(rows.stop, indices.stop))))
     for start in range(indices.start, indices.stop, batch_size):
         began = time.perf_counter()
-        x = read(range(start, start + batch_size)).to(device)
+        x = data.images(range(start, min(start + batch_size, indices.stop))).to(device)
         spent.images += time.perf_counter() - began
         began = time.perf_counter()
         z_sem = ae.encode(x)

@@ -1,7 +1,6 @@
 """The images of a run, at the training size, memory-mapped, and the order in which training sees them."""
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,12 +76,10 @@ class Order:
 
     def __getitem__(self, position: int) -> int:
         epoch, place = divmod(position, len(self.indices))
-        known = self._epoch
-        if known is None or known[0] != epoch:
+        if self._epoch is None or self._epoch[0] != epoch:
             generator = np.random.default_rng(seeding.mix(self.seed, "epoch", epoch))
-            # Put in place whole, and read but once: another thread may be at another epoch.
-            self._epoch = known = (epoch, generator.permutation(self.indices))
-        return int(known[1][place])
+            self._epoch = (epoch, generator.permutation(self.indices))
+        return int(self._epoch[1][place])
 
 
 def training_batch(
@@ -98,29 +95,3 @@ def training_batch(
         else:
             x[flipped] = in_range(data.mirrored[np.asarray(indices)[flipped.numpy()]])
     return x, indices
-
-
-class Ahead:
-    """Batches by position, of which the next is read in a thread while this one is used.
-
-    What comes next is taken to be as far away as this is from the last, and made anew where that was wrong: so batches are those
-    of `batch`, whatever was read before.
-
-    Args:
-        batch: from positions to their batch; it must not depend on what else was asked for.
-    """
-
-    def __init__(self, batch: Callable[[range], Tensor]) -> None:
-        self.batch = batch
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
-        self._last: range | None = None
-        self._next: tuple[range, Future[Tensor]] | None = None
-
-    def __call__(self, positions: range) -> Tensor:
-        expected = self._next is not None and self._next[0] == positions
-        value = self._next[1].result() if self._next is not None and expected else self.batch(positions)
-        step = len(positions) if self._last is None else positions.start - self._last.start
-        following = range(positions.start + step, positions.stop + step)
-        self._last = positions
-        self._next = (following, self._pool.submit(self.batch, following)) if step > 0 else None
-        return value

@@ -154,7 +154,6 @@ def train(subject: Subject, out: Path, *, accelerator: Accelerator | None = None
     due = Due(training, images=budget.start)
     yield Started(config, budget.start)
     with stop_requested() as stop:
-        # Not read ahead in a thread: its arithmetic takes the cores from the network's, and made training slower by a third.
         batches = subject.batch
         steps = training_steps(state, loss, batches, training, accelerator=accelerator, total=lambda: budget.total, stop=stop)
         images, interrupted = budget.start, False
