@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import tyro
 
+from diffae import memory
 from diffae.cli.bars import work_bar
 from diffae.evaluation.figures import plotted
 from diffae.evaluation.page import table_markdown
@@ -93,6 +94,7 @@ def _law(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
 
 def _step(name: str, size: int, batch: int, threads: int) -> Speed:
     torch.set_num_threads(threads)
+    memory.keep_freed()
     config = preset(name)
     encoder = config.model.encoder
     cells = min(encoder.pooled_size, size // 2 ** (len(encoder.channel_mult) - 1))

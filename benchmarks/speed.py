@@ -4,11 +4,13 @@
 
 AUTHORS is a checkout of the authors' code (see `benchmarks/authors.py`). Theirs is as they wrote it: `model/` and `diffusion/`
 unmodified, and a plain loop around their loss with Adam, gradient clipping and their `ema`. The two take turns; a row is the median
-of the rounds, its ratio the median of each round's ratio, with the smallest and largest. Memory is the peak of a process of its own
-that does nothing else.
+of the rounds, its ratio the median of each round's ratio, with the smallest and largest. Each training is a process of its own that
+waits while the other computes, and holds its memory as its makers have it: theirs as it comes, ours as `diffae train` does.
 """
 
+import contextlib
 import dataclasses
+import functools
 import multiprocessing
 import statistics
 import time
@@ -21,6 +23,7 @@ from accelerate import Accelerator
 from authors import WHERE, Authors
 from torch import Tensor, nn
 
+from diffae import memory
 from diffae.autoencoder import DiffusionAutoencoder, build
 from diffae.config import Precision
 from diffae.evaluation.page import table_markdown
@@ -41,7 +44,7 @@ def main(
     decoder: str = "ffhq128",
     decoder_batches: tuple[int, ...] = (1, 4),
     training: str = "avatars64",
-    training_batch: int = 16,
+    training_batches: tuple[int, ...] = (16, 64),
     precision: Precision = "auto",
     rounds: int = 9,
     threads: int = 2,
@@ -55,7 +58,7 @@ def main(
         decoder: preset whose decoder is called, with random weights.
         decoder_batches: images a call.
         training: preset that is trained.
-        training_batch: images a step.
+        training_batches: images a step.
         precision: of our training; `auto` as a run would choose.
         rounds: of timing.
         threads: of both.
@@ -67,10 +70,10 @@ def main(
             pair, error = _decoder(decoder, batch, authors)
             lines.append(_row(f"decoder call, {decoder}, batch {batch}", _turns(pair, rounds), f"{error:.1e}", ""))
     if "training" in rows:
-        pair = _training(training, training_batch, authors, precision)
-        peaks = [_peak(side, training, training_batch, authors, precision, threads) for side in ("ours", "theirs")]
-        memory = f"{peaks[0]:.2f} and {peaks[1]:.2f} GiB"
-        lines.append(_row(f"training step, {training}, batch {training_batch}", _turns(pair, rounds), "", memory))
+        for batch in training_batches:
+            seconds, peaks = _training(training, batch, authors, precision, threads, rounds)
+            held = f"{peaks[0]:.2f} and {peaks[1]:.2f} GiB"
+            lines.append(_row(f"training step, {training}, batch {batch}", seconds, "", held))
     header = ["", "ours, s", "authors', s", "times as fast", "least and most", "relative difference", "peak memory"]
     command = f"python benchmarks/speed.py --authors AUTHORS --rounds {rounds} --threads {threads}"
     text = f"# Speed\n\n`{command}`: seed 0; {machine()}; diffae {commit()}.\n\n{table_markdown(header, lines)}\n"
@@ -79,11 +82,11 @@ def main(
     print(text)
 
 
-def _row(name: str, seconds: list[tuple[float, float]], difference: str, memory: str) -> list[str]:
+def _row(name: str, seconds: list[tuple[float, float]], difference: str, held: str) -> list[str]:
     ours, theirs = (statistics.median(side) for side in zip(*seconds, strict=True))
     ratios = sorted(b / a for a, b in seconds)
     spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
-    return [name, f"{ours:.3f}", f"{theirs:.3f}", f"{statistics.median(ratios):.2f}", spread, difference, memory]
+    return [name, f"{ours:.3f}", f"{theirs:.3f}", f"{statistics.median(ratios):.2f}", spread, difference, held]
 
 
 def _turns(pair: Timed, rounds: int) -> list[tuple[float, float]]:
@@ -140,9 +143,35 @@ def _decoder(name: str, batch: int, authors: Path) -> tuple[Timed, float]:
     return (mine, others), float((a - b).norm() / b.norm())
 
 
-def _training(name: str, batch: int, authors: Path, precision: Precision) -> Timed:
-    """One whole training step each."""
-    return _our_step(name, batch, precision), _their_step(name, batch, authors)
+def _training(
+    name: str, batch: int, authors: Path, precision: Precision, threads: int, rounds: int
+) -> tuple[list[tuple[float, float]], list[float]]:
+    """Seconds of whole training steps, in turns, and the most GiB that each process has held."""
+    context = multiprocessing.get_context("spawn")
+    with contextlib.ExitStack() as stack:
+        sides = [
+            stack.enter_context(context.Pool(1, _begin, (side, name, batch, authors, precision, threads)))
+            for side in ("ours", "theirs")
+        ]
+        ours, theirs = (functools.partial(side.apply, _go_on) for side in sides)
+        return _turns((ours, theirs), rounds), [side.apply(memory.peak) for side in sides]
+
+
+STEP: list[Callable[[], object]] = []
+"""What a process of `_training` does."""
+
+
+def _begin(side: str, name: str, batch: int, authors: Path, precision: Precision, threads: int) -> None:
+    torch.set_num_threads(threads)
+    if side == "ours":
+        memory.keep_freed()
+        STEP.append(_our_step(name, batch, precision))
+    else:
+        STEP.append(_their_step(name, batch, authors))
+
+
+def _go_on() -> None:
+    STEP[0]()
 
 
 def _our_step(name: str, batch: int, precision: Precision) -> Callable[[], object]:
@@ -182,23 +211,6 @@ def _their_step(name: str, batch: int, authors: Path) -> Callable[[], object]:
         return float(loss.detach())
 
     return step
-
-
-def _peak(side: str, *given: object) -> float:
-    """GiB that a process holds at most, which takes three training steps of one side and does nothing else."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        return pool.apply(_peak_here, (side, *given))
-
-
-def _peak_here(side: str, name: str, batch: int, authors: Path, precision: Precision, threads: int) -> float:
-    torch.set_num_threads(threads)
-    step = _our_step(name, batch, precision) if side == "ours" else _their_step(name, batch, authors)
-    for _ in range(3):
-        step()
-    # Not getrusage, whose peak a new process begins with its parent's.
-    status = Path("/proc/self/status").read_text()
-    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) / 2**20
 
 
 if __name__ == "__main__":

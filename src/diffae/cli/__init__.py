@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import tyro
 from rich.markup import escape
 
+from diffae import memory
 from diffae.cli.bars import console
 from diffae.cli.bench import Bench
 from diffae.cli.codes import Encode, FitAttributes, Neighbours
@@ -56,6 +57,7 @@ def _command(argv: list[str]) -> Any:
 def main(argv: list[str] | None = None) -> None:
     """The entry point of `diffae`."""
     argv = sys.argv[1:] if argv is None else argv
+    memory.keep_freed()
     try:
         command = tyro.cli(
             _command(argv),

@@ -6,13 +6,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from torch.utils.flop_counter import FlopCounterMode
 
-from diffae import seeding
+from diffae import memory, seeding
 from diffae.autoencoder import DiffusionAutoencoder, build
 from diffae.config import RunConfig
 from diffae.training.loop import training_steps
@@ -114,7 +113,4 @@ def _peak(device: torch.device) -> float:
     """GiB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**30
-    status = Path("/proc/self/status")
-    if not status.is_file():
-        return float("nan")
-    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 2**20
+    return memory.peak()

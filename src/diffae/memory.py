@@ -1,0 +1,35 @@
+"""The memory of the process: how much it has held, and that the allocator keeps what was freed. Standard library only."""
+
+import contextlib
+import ctypes
+import sys
+from pathlib import Path
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Of glibc's malloc.h."""
+KEPT = 2**30
+"""Bytes: a larger piece is asked for on its own, and given back when it is freed."""
+
+
+def keep_freed() -> bool:
+    """Tells glibc to keep freed memory for what is allocated next; elsewhere it does nothing, and says so by False.
+
+    Otherwise a tensor of more than 32 MiB is mapped anew each time that it is made, page after page by the kernel: a training step
+    on 64 images of 64 px took 2.4 times as long. What the process has held at most stays with it until it ends.
+    """
+    if sys.platform != "linux":
+        return False
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        return bool(mallopt(M_MMAP_THRESHOLD, KEPT) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+    return False
+
+
+def peak() -> float:
+    """Most GiB that this process has held so far; not a number where the system does not tell.
+
+    Not `getrusage`, whose peak a new process begins with its parent's.
+    """
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.is_file() else []
+    return next((int(line.split()[1]) / 2**20 for line in lines if line.startswith("VmHWM")), float("nan"))
