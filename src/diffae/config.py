@@ -203,6 +203,9 @@ class TrainingConfig(_InRange):
     """Largest global gradient norm."""
     ema_decay: Share = 0.9999
     """Decay, per optimizer step, of the moving average of the weights that is used everywhere after training."""
+    average_every: Annotated[int | None, Range(1)] = None
+    """Images between two snapshots of two further averages, from which `diffae average` makes that of any length after training
+    (Karras et al. 2024); twice the weights each, in RUN/averages. None keeps none."""
     timesteps: Spacing = "uniform"
     """t uniform over 0..T-1 (the paper), or `noisy`: t = T sqrt(u), which trains z_sem more."""
     min_snr: Annotated[float | None, Range(0)] = None

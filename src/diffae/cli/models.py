@@ -8,6 +8,7 @@ import tyro
 
 from diffae.cli import inputs
 from diffae.cli.bars import say, warn, work_bar
+from diffae.config import RunConfig, read_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,48 @@ class Import:
             f"{self.out}: {c.channels} channels, {c.image_size[0]} x {c.image_size[1]}, z_sem of {c.z_dim} dimensions, {latent} "
             f"latent prior, {sum(p.numel() for p in model.parameters()):,} parameters"
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Average:
+    """Choose after training over how much of a run's past its weights are averaged, and write the best of these models.
+
+    The run must have been trained with --training.average-every. What counts is the loss on its held-out images.
+
+    Example: diffae average runs/faces --lengths 0.02 0.05 0.1 --out models/faces
+    """
+
+    run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """The run directory."""
+    out: Path
+    """Folder for the model of the best length."""
+    lengths: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2)
+    """Standard deviation of the average over time, as a share of the whole run: small is short."""
+
+    def run(self) -> None:
+        from diffae.data import prepare
+        from diffae.training.averages import average
+        from diffae.training.subjects import ImageSubject
+
+        config = read_json(RunConfig, self.run_folder / "config.json")
+        data = prepare(config.data, size=config.model.image_size, channels=config.model.channels)
+        subject = ImageSubject(config, data)
+        if not len(data.validation):
+            raise ValueError("The run holds no images out to compare averages on. Give data.validation when training.")
+        losses: dict[float, float] = {}
+        with work_bar("Averaging") as update:
+            for length, weights in average(self.run_folder / "averages", self.lengths):
+                update(f"{length:g}", len(losses), len(self.lengths))
+                model = subject.build().eval()
+                model.load_state_dict(weights)
+                health = subject.validate(model)
+                assert health is not None
+                losses[length] = health.metrics()["validation/loss"]
+                if losses[length] == min(losses.values()):
+                    subject.save(model, self.out, config.training.images or 0)
+        for length, loss in losses.items():
+            print(f"{length:g}: validation loss {loss:.4f}{', the best' if loss == min(losses.values()) else ''}")
+        print(f"Saved: {self.out}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 config.json             the resolved configuration
 metrics.jsonl           one line per logged step or validation
 checkpoints/            the newest two, for going on
+averages/               snapshots for `diffae average`, where training.average_every is given
 pictures/               fixed images and a fixed x_T, over time
 model/                  the EMA weights, as `diffae.load(RUN)` reads them
 tensorboard/            the metrics again
@@ -25,6 +26,7 @@ from accelerate.utils import broadcast_object_list
 from diffae import seeding
 from diffae.config import ComparatorRunConfig, Precision, PriorRunConfig, RunConfig, TrainingConfig, differences, read_json, to_dict
 from diffae.files import write_text
+from diffae.training.averages import save_averages
 from diffae.training.health import Health
 from diffae.training.loop import HOLD, NonFiniteLoss, Step, training_steps
 from diffae.training.state import TrainingState, checkpoint_file, newest_checkpoint
@@ -174,6 +176,8 @@ def train(subject: Subject, out: Path, *, accelerator: Accelerator | None = None
                 log.write(images, {"loss": step.loss, "learning_rate": step.learning_rate, "gradient_norm": step.gradient_norm})
             if main and (due("checkpoint", images) or done):
                 save(images)
+            if main and state.averages and (due("average", images) or done):
+                save_averages(state, out / "averages", images)
             if log and (due("validate", images) or (done and not interrupted)):
                 health = subject.validate(state.ema)
                 if health:
@@ -233,6 +237,7 @@ class Due:
             "validate": config.validate_every,
             "sample": config.sample_every,
             "checkpoint": config.checkpoint_every,
+            "average": config.average_every or 1,
         }
         self._last = dict.fromkeys(self._every, images)
 

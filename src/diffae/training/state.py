@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
@@ -19,6 +20,8 @@ from diffae.files import replacing
 
 FORMAT = "diffae-checkpoint-1"
 M = TypeVar("M", bound=nn.Module)
+AVERAGES = (0.05, 0.10)
+"""Lengths of the averages that others can be made of (Karras et al. 2024, section 3.2)."""
 
 
 @dataclass(slots=True)
@@ -30,12 +33,14 @@ class TrainingState(Generic[M]):
         ema: their exponential moving average.
         optimizer: Adam's moments.
         step: optimizer steps taken.
+        averages: those of `AVERAGES`, or none.
     """
 
     model: M
     ema: M
     optimizer: torch.optim.AdamW
     step: int = 0
+    averages: tuple[M, ...] = ()
 
     @classmethod
     def start(cls, model: M, config: TrainingConfig) -> "TrainingState[M]":
@@ -50,19 +55,26 @@ class TrainingState(Generic[M]):
             weight_decay=config.weight_decay,
             fused=True,
         )
-        return cls(model.train(), ema, optimizer)
+        averages = tuple(copy.deepcopy(ema) for _ in AVERAGES if config.average_every is not None)
+        return cls(model.train(), ema, optimizer, averages=averages)
 
     @torch.no_grad()
     def update_ema(self, decay: float) -> None:
         """`ema <- decay ema + (1 - decay) weights`, with a smaller decay in the first steps, when the initial weights that
         the average starts from would still fill it: min(decay, (1 + step) / (10 + step))."""
         decay = min(decay, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), 1 - decay)
+        weights: list[Tensor] = list(self.model.parameters())
+        torch._foreach_lerp_(list(self.ema.parameters()), weights, 1 - decay)
+        for length, average in zip(AVERAGES, self.averages, strict=False):
+            # Of the power profile: nothing is left of what was before the first step.
+            share = 1 - (1 - 1 / (self.step + 1)) ** (exponent(length) + 1)
+            torch._foreach_lerp_(list(average.parameters()), weights, share)
 
     def save(self, file: Path) -> None:
         """Writes the state to one safetensors file, atomically."""
         tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"ema/{k}": v for k, v in self.ema.state_dict().items()}
+        tensors |= {f"average {i}/{k}": v for i, average in enumerate(self.averages) for k, v in average.state_dict().items()}
         for name, parameter in self.model.named_parameters():
             for moment in ("exp_avg", "exp_avg_sq"):
                 if parameter in self.optimizer.state:
@@ -88,7 +100,8 @@ class TrainingState(Generic[M]):
         if metadata.get("format") != FORMAT:
             raise ValueError(f"{file} is not a checkpoint of a diffae run.")
         self.step = int(metadata["step"])
-        for prefix, module in (("model/", self.model), ("ema/", self.ema)):
+        averages = [(f"average {i}/", average) for i, average in enumerate(self.averages)]
+        for prefix, module in (("model/", self.model), ("ema/", self.ema), *averages):
             module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
         for name, parameter in self.model.named_parameters():
             if f"exp_avg/{name}" in tensors:
@@ -96,6 +109,22 @@ class TrainingState(Generic[M]):
                     "step": torch.tensor(float(self.step), device=parameter.device),
                     **{m: _like(tensors[f"{m}/{name}"], parameter) for m in ("exp_avg", "exp_avg_sq")},
                 }
+
+
+def exponent(length: float) -> float:
+    """The power g of time whose profile has this standard deviation, as a share of the time that has passed.
+
+    `length^2 = (g + 1) / ((g + 2)^2 (g + 3))` (Karras et al. 2024, section 3.1); of that cubic the largest root.
+
+    Raises:
+        ValueError: no rising profile has this length.
+    """
+    if not 0 < length < 12**-0.5:
+        raise ValueError(
+            f"The length of an average lies between 0 and {12**-0.5:.3f}, which is the mean of all steps; got {length}."
+        )
+    inverse = length**-2
+    return float(np.roots([1, 7, 16 - inverse, 12 - inverse]).real.max())
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

@@ -1,0 +1,98 @@
+"""Averages of a run's weights over any length of its past, chosen after training.
+
+Beside the moving average of the run itself, two averages with a power of time as their profile are kept, and written now and then.
+Any other profile is, to little error, a weighted sum of these snapshots (Karras et al. 2024, *Analyzing and Improving the Training
+Dynamics of Diffusion Models*, section 3), so that the length needs no run of its own to be chosen.
+
+    profile(tau; t, g) = (g + 1) tau^g / t^(g + 1),   tau in 0..t,   in optimizer steps
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from diffae.files import replacing
+from diffae.training.state import AVERAGES, TrainingState, exponent
+
+FORMAT = "diffae-averages-1"
+
+
+def save_averages(state: TrainingState[Any], folder: Path, images: int) -> Path:
+    """Writes the state's two averages to one safetensors file, atomically."""
+    file = folder / f"images-{images:012d}.safetensors"
+    tensors = {f"{i}/{name}": v for i, model in enumerate(state.averages) for name, v in model.state_dict().items()}
+    with replacing(file) as part:
+        metadata = {"format": FORMAT, "step": str(state.step), "images": str(images)}
+        safetensors.torch.save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part, metadata=metadata)
+    return file
+
+
+def average(folder: Path, lengths: Sequence[float]) -> Iterator[tuple[float, dict[str, Tensor]]]:
+    """The weights of a run, averaged over its past, for each length.
+
+    Args:
+        folder: of `save_averages`' files.
+        lengths: standard deviation of each profile over time, as a share of the time of the newest snapshot: .05 is short, .2 long.
+
+    Yields:
+        Each length, and the names and values of a model's `state_dict`.
+
+    Raises:
+        FileNotFoundError: the run has kept no averages.
+        ValueError: a length that no profile has, or a damaged file.
+    """
+    files = sorted(folder.glob("images-*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"{folder} holds no averages: they are kept where training.average_every is given.")
+    steps = [_step(file) for file in files]
+    for length in lengths:
+        weights = combination(steps, length)
+        total: dict[str, Tensor] = {}
+        for file, of_file in zip(files, weights, strict=True):
+            for name, value in safetensors.torch.load_file(file).items():
+                which, name = name.split("/", 1)
+                part = value.double() * of_file[int(which)]
+                total[name] = total[name] + part if name in total else part
+        yield length, {name: value.float() for name, value in total.items()}
+
+
+def combination(steps: Sequence[int], length: float) -> np.ndarray:
+    """How much of each snapshot the profile of this length at the last of them is, by least squares.
+
+    Args:
+        steps: of the snapshots, rising.
+        length: of the profile.
+
+    Returns:
+        (snapshots, 2), float64: weights of the averages of `AVERAGES`.
+    """
+    times = np.repeat(np.array(steps, dtype=np.float64), len(AVERAGES))
+    powers = np.tile([exponent(kept) for kept in AVERAGES], len(steps))
+    among = _overlap(times[:, None], powers[:, None], times[None], powers[None])
+    wanted = _overlap(times, powers, times[-1], exponent(length))
+    weights = np.linalg.lstsq(among, wanted, rcond=None)[0]
+    return weights.reshape(len(steps), len(AVERAGES))
+
+
+def _overlap(t: np.ndarray, g: np.ndarray, u: np.ndarray | float, h: np.ndarray | float) -> np.ndarray:
+    """Integral of the product of two profiles, over the time that both have. By ratios, as powers of a step number overflow."""
+    first, last = np.minimum(t, u), np.maximum(t, u)
+    power = np.where(t < u, h, g)
+    return (g + 1) * (h + 1) / (g + h + 1) * (first / last) ** power / last
+
+
+def _step(file: Path) -> int:
+    try:
+        with safetensors.safe_open(file, "pt") as opened:
+            metadata = opened.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"The averages in {file} are damaged or cut short ({error}). Delete the file to go without it.") from None
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"{file} does not hold averages of a diffae run.")
+    return int(metadata["step"])
