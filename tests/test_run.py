@@ -153,20 +153,26 @@ def test_the_average_follows_the_weights_and_forgets_where_it_began(tiny):
     torch.testing.assert_close(average, start + 0.9 + 0.1 * 0.1)
 
 
-def test_a_state_survives_its_file_bitwise(tiny, tmp_path):
+@pytest.mark.parametrize("muon_rate", [None, 2.0])
+def test_a_state_survives_its_file_bitwise(tiny, tmp_path, muon_rate):
     torch.manual_seed(0)
-    state = TrainingState.start(diffae.DiffusionAutoencoder(tiny), TrainingConfig())
+    config = TrainingConfig(muon_rate=muon_rate)
+    state = TrainingState.start(diffae.DiffusionAutoencoder(tiny), config)
     state.model.loss(torch.rand(2, 3, 8, 8), [0, 1]).backward()
-    state.optimizer.step()
+    for optimizer in state.optimizers:
+        optimizer.step()
     state.step = 1
     state.save(tmp_path / "state.safetensors")
-    again = TrainingState.start(diffae.DiffusionAutoencoder(tiny), TrainingConfig())
+    again = TrainingState.start(diffae.DiffusionAutoencoder(tiny), config)
     again.load(tmp_path / "state.safetensors")
     assert again.step == 1
     for a, b in zip(state.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(a, b)
-        for moment, value in state.optimizer.state[a].items():
-            assert torch.equal(value.float(), again.optimizer.state[b][moment].float()), moment
+        ours, others = ([o.state[p] for o in s.optimizers if p in o.state] for s, p in ((state, a), (again, b)))
+        assert len(ours) == len(others) == 1
+        assert ours[0].keys() == others[0].keys()
+        for moment, value in ours[0].items():
+            assert torch.equal(value.float(), others[0][moment].float()), moment
 
 
 def test_the_newest_checkpoint_is_the_one_of_the_most_images_and_never_a_part(tmp_path):

@@ -199,6 +199,8 @@ class TrainingConfig(_InRange):
     """Decoupled weight decay (AdamW); 0 is Adam."""
     adam_betas: Annotated[tuple[float, float], Range(0, 1)] = (0.9, 0.999)
     """Decay rates of Adam's two moments."""
+    muon_rate: Annotated[float | None, Range(0)] = None
+    """Learning rate of hidden layers' matrices by Muon, relative to Adam's of the rest; None trains all by Adam, as the paper."""
     gradient_clip: Amount = 1.0
     """Largest global gradient norm."""
     ema_decay: Share = 0.9999

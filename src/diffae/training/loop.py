@@ -130,9 +130,10 @@ def training_steps(
     while True:
         first = state.step * config.batch_size
         rate = learning_rate(config, first, total())
-        for group in state.optimizer.param_groups:
-            group["lr"] = rate * group["relative_rate"]
-        state.optimizer.zero_grad()
+        for optimizer in state.optimizers:
+            optimizer.zero_grad()
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["relative_rate"]
         losses = torch.zeros(2, device=accelerator.device)
         for i in range(config.accumulation):
             start = first + (i * accelerator.num_processes + accelerator.process_index) * share
@@ -149,7 +150,8 @@ def training_steps(
         norm = float(nn.utils.clip_grad_norm_(parameters, config.gradient_clip))
         if not (math.isfinite(mean_loss) and math.isfinite(norm)):
             raise NonFiniteLoss(mean_loss, state.step, range(first, first + config.batch_size))
-        state.optimizer.step()
+        for optimizer in state.optimizers:
+            optimizer.step()
         state.update_ema(config.ema_decay)
         state.step += 1
         yield Step(state.step * config.batch_size, mean_loss, norm, rate, stops > 0)

@@ -6,7 +6,7 @@ No generator state is saved, because there is none: every draw is a function of 
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import safetensors
@@ -17,8 +17,11 @@ from torch import Tensor, nn
 
 from diffae.config import TrainingConfig
 from diffae.files import replacing
+from diffae.training.muon import Muon, is_hidden_matrix
 
 FORMAT = "diffae-checkpoint-1"
+MOMENTS = {torch.optim.AdamW: ("exp_avg", "exp_avg_sq"), Muon: ("momentum",)}
+"""What the optimizers keep of each weight."""
 M = TypeVar("M", bound=nn.Module)
 AVERAGES = (0.05, 0.10)
 """Lengths of the averages that others can be made of (Karras et al. 2024, section 3.2)."""
@@ -31,14 +34,14 @@ class TrainingState(Generic[M]):
     Attributes:
         model: the weights being trained.
         ema: their exponential moving average.
-        optimizer: Adam's moments.
+        optimizers: Adam, and Muon of hidden matrices where it is asked for, with their moments.
         step: optimizer steps taken.
         averages: those of `AVERAGES`, or none.
     """
 
     model: M
     ema: M
-    optimizer: torch.optim.AdamW
+    optimizers: tuple[torch.optim.Optimizer, ...]
     step: int = 0
     averages: tuple[M, ...] = ()
 
@@ -46,17 +49,23 @@ class TrainingState(Generic[M]):
     def start(cls, model: M, config: TrainingConfig) -> "TrainingState[M]":
         """The state before the first step; the average starts at the initial weights, as in the authors' code."""
         ema = copy.deepcopy(model).eval().requires_grad_(False)
-        encoder = [p for name, p in model.named_parameters() if name.startswith("encoder.")]
-        others = [p for name, p in model.named_parameters() if not name.startswith("encoder.")]
-        optimizer = torch.optim.AdamW(
-            [{"params": others, "relative_rate": 1.0}, {"params": encoder, "relative_rate": config.encoder_rate}],
-            lr=config.learning_rate,
-            betas=config.adam_betas,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        named = list(model.named_parameters())
+        matrices = {name for name, p in named if config.muon_rate is not None and is_hidden_matrix(name, p)}
+
+        def groups(names: set[str], rate: float) -> list[dict[str, Any]]:
+            encoder = [p for name, p in named if name in names and name.startswith("encoder.")]
+            others = [p for name, p in named if name in names and not name.startswith("encoder.")]
+            return [{"params": others, "relative_rate": rate}, {"params": encoder, "relative_rate": rate * config.encoder_rate}]
+
+        common: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+        rest = {name for name, _ in named} - matrices
+        optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(groups(rest, 1.0), betas=config.adam_betas, fused=True, **common)
+        ]
+        if config.muon_rate is not None:
+            optimizers.append(Muon(groups(matrices, config.muon_rate), **common))
         averages = tuple(copy.deepcopy(ema) for _ in AVERAGES if config.average_every is not None)
-        return cls(model.train(), ema, optimizer, averages=averages)
+        return cls(model.train(), ema, tuple(optimizers), averages=averages)
 
     @torch.no_grad()
     def update_ema(self, decay: float) -> None:
@@ -75,10 +84,10 @@ class TrainingState(Generic[M]):
         tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"ema/{k}": v for k, v in self.ema.state_dict().items()}
         tensors |= {f"average {i}/{k}": v for i, average in enumerate(self.averages) for k, v in average.state_dict().items()}
-        for name, parameter in self.model.named_parameters():
-            for moment in ("exp_avg", "exp_avg_sq"):
-                if parameter in self.optimizer.state:
-                    tensors[f"{moment}/{name}"] = self.optimizer.state[parameter][moment]
+        names: dict[Tensor, str] = {parameter: name for name, parameter in self.model.named_parameters()}
+        for optimizer in self.optimizers:
+            for parameter, kept in optimizer.state.items():
+                tensors |= {f"{moment}/{names[parameter]}": kept[moment] for moment in MOMENTS[type(optimizer)]}
         tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         with replacing(file) as part:
             safetensors.torch.save_file(tensors, part, metadata={"format": FORMAT, "step": str(self.step)})
@@ -103,12 +112,15 @@ class TrainingState(Generic[M]):
         averages = [(f"average {i}/", average) for i, average in enumerate(self.averages)]
         for prefix, module in (("model/", self.model), ("ema/", self.ema), *averages):
             module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
-        for name, parameter in self.model.named_parameters():
-            if f"exp_avg/{name}" in tensors:
-                self.optimizer.state[parameter] = {
-                    "step": torch.tensor(float(self.step), device=parameter.device),
-                    **{m: _like(tensors[f"{m}/{name}"], parameter) for m in ("exp_avg", "exp_avg_sq")},
-                }
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        for optimizer in self.optimizers:
+            for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+                moments = {m: tensors.get(f"{m}/{names[parameter]}") for m in MOMENTS[type(optimizer)]}
+                kept = {m: _like(value, parameter) for m, value in moments.items() if value is not None}
+                if kept and isinstance(optimizer, torch.optim.AdamW):
+                    kept["step"] = torch.tensor(float(self.step), device=parameter.device)
+                if kept:
+                    optimizer.state[parameter] = kept
 
 
 def exponent(length: float) -> float:

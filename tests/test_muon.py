@@ -1,0 +1,122 @@
+"""Muon: what it does to singular values, whose weights it takes, and that runs with it are as exact as others."""
+
+from dataclasses import replace
+
+import pytest
+import safetensors.torch
+import torch
+from accelerate.state import AcceleratorState
+
+import diffae
+from diffae.config import TrainingConfig
+from diffae.data import prepare
+from diffae.training.muon import QUINTIC, RMS, Muon, is_hidden_matrix, orthogonalized
+from diffae.training.run import Stepped, resolve, train
+from diffae.training.state import TrainingState
+from diffae.training.subjects import ImageSubject
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerator():
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def matrices(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (2, 5, 40), (2, 40, 5), (1, 1, 7)])
+@pytest.mark.parametrize("iterations", [1, 3, 5])
+def test_singular_vectors_stay_and_singular_values_follow_the_polynomial(shape, iterations):
+    given = matrices(*shape).double()
+    u, s, vh = torch.linalg.svd(given, full_matrices=False)
+    a, b, c = QUINTIC
+    s = s / s.norm(dim=-1, keepdim=True)
+    for _ in range(iterations):
+        s = a * s + b * s**3 + c * s**5
+    torch.testing.assert_close(orthogonalized(given, iterations), u * s[:, None] @ vh)
+
+
+def test_five_iterations_make_singular_values_about_one():
+    values = torch.linalg.svdvals(orthogonalized(matrices(4, 16, 64), 5))
+    assert values.min() > 0.6
+    assert values.max() < 1.3
+
+
+def test_rare_directions_move_as_far_as_common_ones():
+    # A gradient of which one direction is a thousand times another.
+    weight = torch.nn.Parameter(torch.zeros(4, 6))
+    weight.grad = torch.zeros(4, 6)
+    weight.grad[0, 0], weight.grad[1, 1] = 1000.0, 100.0
+    Muon([{"params": [weight]}], lr=1.0).step()
+    moved = weight.detach()
+    assert 0.5 < moved[1, 1] / moved[0, 0] < 2
+    assert moved[0, 0] < 0, "against the gradient"
+    assert (moved != 0).sum() == 2
+
+
+def test_a_step_is_about_as_large_as_adams():
+    weight = torch.nn.Parameter(torch.zeros(64, 64))
+    weight.grad = matrices(64, 64)
+    Muon([{"params": [weight]}], lr=0.5).step()
+    assert float(weight.detach().square().mean().sqrt()) == pytest.approx(0.5 * RMS, rel=0.3)
+
+
+def test_memory_layout_does_not_matter_and_weight_decay_pulls_to_zero():
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        weight = torch.nn.Parameter(matrices(8, 4, 3, 3).contiguous(memory_format=layout))
+        weight.grad = matrices(8, 4, 3, 3, seed=1).contiguous(memory_format=layout)
+        optimizer = Muon([{"params": [weight]}], lr=0.1)
+        for _ in range(3):
+            optimizer.step()
+        assert weight.is_contiguous(memory_format=layout)
+        found.append(weight.detach())
+    torch.testing.assert_close(*found)
+    still = torch.nn.Parameter(torch.ones(2, 2))
+    still.grad = torch.zeros(2, 2)
+    Muon([{"params": [still]}], lr=0.1, weight_decay=0.5).step()
+    torch.testing.assert_close(still.detach(), torch.full((2, 2), 0.95))
+
+
+def test_each_weight_has_one_optimizer_and_those_that_touch_the_data_have_adam(tiny):
+    model = diffae.DiffusionAutoencoder(tiny)
+    state = TrainingState.start(model, TrainingConfig(muon_rate=2.0, encoder_rate=0.1))
+    adam, muon = ([p for group in o.param_groups for p in group["params"]] for o in state.optimizers)
+    assert len(adam) + len(muon) == len({*adam, *muon}) == len(list(model.parameters()))
+    assert {id(p) for p in muon} == {id(p) for name, p in model.named_parameters() if is_hidden_matrix(name, p)}
+    assert all(p.dim() >= 2 for p in muon)
+    for kept in (model.unet.conv_in.weight, model.unet.conv_out.weight, model.encoder.conv_in.weight):
+        assert any(kept is p for p in adam)
+    assert [g["relative_rate"] for o in state.optimizers for g in o.param_groups] == pytest.approx([1, 0.1, 2, 0.2])
+
+
+def run(config, out, *, stop_after=None):
+    config = resolve(config, out)
+    data = prepare(config.data, size=config.model.image_size, channels=config.model.channels)
+    losses = []
+    for event in train(ImageSubject(config, data), out):
+        if isinstance(event, Stepped):
+            losses.append(event.step.loss)
+            if stop_after and event.step.images >= stop_after:
+                break
+    return losses
+
+
+def test_an_interrupted_run_ends_bitwise_where_an_undisturbed_one_does(tiny_run, tmp_path):
+    config = tiny_run(images=64, muon_rate=2.0)
+    run(config, tmp_path / "whole")
+    run(config, tmp_path / "parts", stop_after=40)
+    run(config, tmp_path / "parts")
+    a, b = (safetensors.torch.load_file(max((tmp_path / n / "checkpoints").iterdir())) for n in ("whole", "parts"))
+    assert any(name.startswith("momentum/") for name in a)
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_it_lowers_the_loss(tiny_run, tmp_path):
+    config = tiny_run(images=800, muon_rate=2.0)
+    losses = run(replace(config, training=replace(config.training, validate_every=10**6, sample_every=10**6)), tmp_path / "run")
+    assert sum(losses[-20:]) < 0.8 * sum(losses[:20])
