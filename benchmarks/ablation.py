@@ -34,7 +34,7 @@ from diffae.presets import preset
 from diffae.training.run import Finished, Validated, resolve, train
 from diffae.training.subjects import ImageSubject
 
-VARIANTS = ("preset", "min-SNR 5", "zero terminal SNR", "z_sem dropout .1", "shifted view .06", "authors")
+VARIANTS = ("preset", "Adam alone", "min-SNR 5", "zero terminal SNR", "z_sem dropout .1", "shifted view .06", "authors")
 MEASURES = {"mean": "z_sem alone, mean decode, MSE", "random": "z_sem and random x_T, T = 10, MSE", "auroc": "mean AUROC"}
 
 
@@ -70,6 +70,8 @@ def variant_of(config: RunConfig, variant: str) -> RunConfig:
     match variant:
         case "preset":
             pass
+        case "Adam alone":
+            training = dataclasses.replace(training, muon_rate=None)
         case "min-SNR 5":
             training = dataclasses.replace(training, min_snr=5.0)
         case "zero terminal SNR":
@@ -84,7 +86,9 @@ def variant_of(config: RunConfig, variant: str) -> RunConfig:
             kept = {
                 key: getattr(theirs, key) for key in ("learning_rate", "learning_rate_schedule", "encoder_rate", "warmup_images")
             }
-            kept |= {key: getattr(theirs, key) for key in ("weight_decay", "adam_betas", "timesteps", "whitened_start")}
+            kept |= {
+                key: getattr(theirs, key) for key in ("muon_rate", "weight_decay", "adam_betas", "timesteps", "whitened_start")
+            }
             training = dataclasses.replace(training, **kept)
         case _:
             raise ValueError(f"There is no variant {variant!r}. There are: {', '.join(VARIANTS)}.")

@@ -177,7 +177,9 @@ def _go_on() -> None:
 def _our_step(name: str, batch: int, precision: Precision) -> Callable[[], object]:
     from diffae.training.run import create_accelerator, resolve_precision
 
-    config = dataclasses.replace(preset(name).training, batch_size=batch, precision=resolve_precision(precision), images=10**9)
+    # Adam, as theirs.
+    changes = {"batch_size": batch, "precision": resolve_precision(precision), "images": 10**9, "muon_rate": None}
+    config = dataclasses.replace(preset(name).training, **changes)
     ae = _model(name)
     state = TrainingState.start(ae, config)
     x = torch.rand(batch, *ae.image_shape, generator=torch.Generator().manual_seed(0)) * 2 - 1

@@ -39,8 +39,8 @@ def _paper(size: int, unet: tuple[int, ...], encoder: tuple[int, ...], *, base: 
 def _small(size: tuple[int, int], *, unet: tuple[int, ...], encoder: tuple[int, ...]) -> RunConfig:
     """A model for a processor, and aligned images, whose z_sem trains within minutes rather than days.
 
-    By v-prediction, more noise, a z_sem that starts whitened, and an encoder that pools over 4 x 4 cells and learns at a tenth
-    of the decoder's rate. `docs/design/whitened-start.md` has the measurements.
+    By v-prediction, more noise, a z_sem that starts whitened, an encoder that pools over 4 x 4 cells and learns at a tenth
+    of the decoder's rate, and Muon. `docs/design/whitened-start.md` and `muon.md` have the measurements.
     """
     return RunConfig(
         model=AutoencoderConfig(
@@ -58,6 +58,7 @@ def _small(size: tuple[int, int], *, unet: tuple[int, ...], encoder: tuple[int, 
             batch_size=16,
             learning_rate=1.5e-3,
             encoder_rate=0.1,
+            muon_rate=3.0,
             learning_rate_schedule="cosine",
             warmup_images=1_000,
             adam_betas=(0.9, 0.99),
@@ -186,6 +187,7 @@ def comparator(autoencoder: str, **model: Any) -> ComparatorRunConfig:
         learning_rate=2e-4,
         learning_rate_schedule="constant",
         encoder_rate=1.0,
+        muon_rate=None,
         timesteps="uniform",
         whitened_start=False,
         adam_betas=(0.9, 0.999),

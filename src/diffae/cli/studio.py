@@ -72,7 +72,7 @@ def _trained() -> str:
 
     if not sys.stdin.isatty():
         raise ValueError("There is no run under runs/. Name a model, or train one first: `diffae quickstart`.")
-    if input("There is no run under runs/. Train the quick start's, about 8 minutes? [y/N] ").strip().lower() != "y":
+    if input("There is no run under runs/. Train the quick start's, about 6 minutes? [y/N] ").strip().lower() != "y":
         raise ValueError("Name a model, or train one: `diffae quickstart`.")
     Quickstart().run()
     return "runs/quickstart"

@@ -73,7 +73,7 @@ class Quickstart:
     out: Path = Path("runs/quickstart")
     """The run directory, and the report in it."""
     minutes: float | None = None
-    """Minutes of training; by default 8."""
+    """Minutes of training; by default 4."""
     images: int | None = None
     """Budget in images, in place of minutes."""
     preset: str = "avatars32"
@@ -81,7 +81,7 @@ class Quickstart:
 
     def run(self) -> None:
         config = preset(self.preset)
-        minutes = self.minutes if self.minutes is not None or self.images is not None else 8.0
+        minutes = self.minutes if self.minutes is not None or self.images is not None else 4.0
         training = dataclasses.replace(config.training, minutes=minutes, images=self.images)
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, source="avatars"), training=training)
         data = train(config, self.out, first_look=True)
