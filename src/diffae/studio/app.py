@@ -52,8 +52,6 @@ def told(work: Callable[..., R]) -> Callable[..., R]:
     def wrapped(*args: Any, **kwargs: Any) -> R:
         try:
             return work(*args, **kwargs)
-        except gr.Error:
-            raise
         except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
             raise gr.Error(str(error), print_exception=False) from None
 

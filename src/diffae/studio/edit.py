@@ -10,7 +10,7 @@ from torch import Tensor
 from diffae.files import write_text
 from diffae.pictures import save_png, to_pil
 from diffae.studio.app import MODEL, Page, told
-from diffae.studio.shown import bars, difference, enlarged
+from diffae.studio.shown import bars, difference, enlarged, worded
 from diffae.studio.workshop import MOST_UNDOS, Opened, Visit
 
 SLIDERS, OWN = 16, 4
@@ -28,13 +28,13 @@ class Opens:
     Attributes:
         open: (visit, image (1, c, h, w)) -> what `outputs` show.
         outputs: components.
-        define: visit -> what `sliders` show of its attributes.
-        sliders: components; the last is Sample's choice of an attribute, which that panel adds.
+        define: (visit, name, images with it, images without it) -> what `sliders` show when the visitor has made this attribute.
+        sliders: the visitor's state and components; the last is Sample's choice of an attribute, which that panel adds.
     """
 
     open: Callable[[Visit, Tensor], list[Any]]
     outputs: list[Any]
-    define: Callable[[Visit], list[Any]]
+    define: Callable[[Visit, str, list[int], list[int]], list[Any]]
     sliders: list[Any]
 
 
@@ -68,9 +68,9 @@ def panel(page: Page) -> Opens:
 
     @told
     def preview(visit: Visit, keep: list[str], *values: float) -> tuple[Any, str]:
-        z = shop.moved(visit, chosen(visit, values), {}, keep) if opened(visit) else None
-        assert z is not None
-        return enlarged(ae, ae.render(opened(visit).preview, z_sem=z)[0]), told_of(visit, z)
+        one = opened(visit)
+        z = shop.moved(visit, chosen(visit, values), {}, keep)
+        return enlarged(ae, ae.render(one.preview, z_sem=z)[0]), told_of(visit, z)
 
     def finished(visit: Visit, asked: Mapping[str, Any], z: Tensor, request: gr.Request) -> list[Any]:
         one = opened(visit)
@@ -109,11 +109,13 @@ def panel(page: Page) -> Opens:
         shown = finished(visit, {"strengths": strengths, "keep": keep}, shop.moved(visit, strengths, {}, keep), request)
         return [*shown, *[strengths.get(name or "", 0.0) for name in slots(visit)]]
 
-    def define(visit: Visit) -> list[Any]:
+    def define(visit: Visit, name: str, positives: list[int], negatives: list[int]) -> list[Any]:
+        visit = replace(visit, own={**visit.own, name.strip(): shop.define(name, positives, negatives)})
+        gr.Info(f"{name} is a slider in Edit now.")
         names = slots(visit)
         own = [gr.Slider(label=worded(name), visible=name is not None) for name in names[len(fitted) :]]
         known = [(worded(name), name) for name in names if name]
-        return [*own, gr.CheckboxGroup(choices=known), gr.Dropdown(choices=known), gr.Dropdown(choices=[ANY, *known])]
+        return [visit, *own, gr.CheckboxGroup(choices=known), gr.Dropdown(choices=known), gr.Dropdown(choices=[ANY, *known])]
 
     held = [] if shop.data is None else _held(page)
     choices = [(worded(n), n) for n in fitted]
@@ -185,11 +187,7 @@ def panel(page: Page) -> Opens:
         )  # fmt: skip
     reached.click(reach, [page.visit, keep, name, p, *sliders], shown, api_name="reach", **MODEL)
     undone.click(undo, [page.visit], [*shown, *sliders], api_visibility="private", **MODEL)
-    return Opens(open_image, opens, define, [*sliders[len(fitted) :], keep, name])
-
-
-def worded(name: str | None) -> str:
-    return (name or "").replace("_", " ")
+    return Opens(open_image, opens, define, [page.visit, *sliders[len(fitted) :], keep, name])
 
 
 def _held(page: Page) -> list[int]:

@@ -1,9 +1,9 @@
 """Explore: the set as a map of z_sem. Hover shows an image, a click its neighbours, a drag chooses a group."""
 
 import base64
+import html
 import io
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from PIL import Image
 from diffae.pictures import to_pil
 from diffae.studio.app import MODEL, Page, told
 from diffae.studio.edit import Opens
-from diffae.studio.shown import enlarged
+from diffae.studio.shown import enlarged, worded
 from diffae.studio.workshop import Visit
 
 MOST_POINTS, THUMBNAIL, NEIGHBOURS = 3000, 40, 12
@@ -49,10 +49,7 @@ def panel(page: Page, opens: Opens) -> None:
 
     @told
     def define(visit: Visit, groups: dict[str, list[int]], name: str) -> list[Any]:
-        own = shop.define(name, groups["with"], groups["without"])
-        visit = replace(visit, own={**visit.own, name.strip(): own})
-        gr.Info(f"{name} is a slider in Edit now.")
-        return [visit, *opens.define(visit)]
+        return opens.define(visit, name, groups["with"], groups["without"])
 
     @told
     def edit(visit: Visit, chosen: list[int], event: gr.SelectData) -> list[Any]:
@@ -78,7 +75,7 @@ def panel(page: Page, opens: Opens) -> None:
     atlas.select(choose, None, [chosen, gallery, said], api_visibility="private")
     has.click(lambda g, c: add(g, c, "with"), [groups, chosen], [groups, groups_said], api_visibility="private")
     lacks.click(lambda g, c: add(g, c, "without"), [groups, chosen], [groups, groups_said], api_visibility="private")
-    go.click(define, [page.visit, groups, name], [page.visit, *opens.sliders], api_visibility="private")
+    go.click(define, [page.visit, groups, name], opens.sliders, api_visibility="private")
     gallery.select(edit, [page.visit, chosen], [*opens.outputs, page.tabs], api_visibility="private", **MODEL)
 
 
@@ -100,10 +97,9 @@ def _map(page: Page, indices: np.ndarray) -> str:
         {"at": shop.map()[indices].round(4).tolist(), "indices": indices.tolist(), "labels": labels, "side": THUMBNAIL,
          "columns": columns, "sprite": "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()}
     )  # fmt: skip
-    options = "".join(f'<option value="{name}">{name.replace("_", " ")}</option>' for name in labels)
-    quoted = points.replace("&", "&amp;").replace("'", "&#39;").replace("<", "&lt;")
+    options = "".join(f'<option value="{html.escape(name)}">{html.escape(worded(name))}</option>' for name in labels)
     return (
-        f"<div class='map' data-points='{quoted}'>"
+        f"<div class='map' data-points='{html.escape(points)}'>"
         f"<label>Coloured by <select><option value=''>nothing</option>{options}</select></label>"
         "<canvas width='900' height='640' role='img' aria-label='Map of the images by their z_sem'></canvas>"
         "<canvas class='tip' width='96' height='96' aria-hidden='true'></canvas></div>"

@@ -6,8 +6,8 @@ import gradio as gr
 from torch import Tensor
 
 from diffae.studio.app import MODEL, PROGRESS, Page, told
-from diffae.studio.edit import ANY, Opens, worded
-from diffae.studio.shown import enlarged
+from diffae.studio.edit import ANY, Opens
+from diffae.studio.shown import enlarged, worded
 from diffae.studio.workshop import Visit
 
 

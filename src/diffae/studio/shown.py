@@ -26,12 +26,17 @@ def difference(a: Float[Tensor, "c h w"], b: Float[Tensor, "c h w"]) -> Float[Te
     return ((b.clamp(-1, 1) - a.clamp(-1, 1)).abs() * 4 - 1).clamp(-1, 1)
 
 
+def worded(name: str | None) -> str:
+    """An attribute's name, for people."""
+    return (name or "").replace("_", " ")
+
+
 def bars(before: Mapping[str, float], after: Mapping[str, float]) -> str:
     """Probabilities before and after, a row for each attribute: a table for those who do not see bars."""
     if not before:
         return "<p>No attribute is fitted: label some images under Teach, or run <code>diffae fit-attributes</code>.</p>"
     rows = "".join(
-        f'<tr><th scope="row">{escape(name.replace("_", " "))}</th><td>{100 * p:.0f} %</td>'
+        f'<tr><th scope="row">{escape(worded(name))}</th><td>{100 * p:.0f} %</td>'
         f'<td class="bar" aria-hidden="true"><i class="was" style="width:{100 * p:.1f}%"></i>'
         f'<i class="is" style="width:{100 * after[name]:.1f}%"></i></td><td>{100 * after[name]:.0f} %</td></tr>'
         for name, p in before.items()

@@ -2,7 +2,6 @@
 
 import csv
 import io
-from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -48,10 +47,7 @@ def panel(page: Page, opens: Opens) -> None:
     @told
     def define(visit: Visit, labels: dict[int, int], name: str) -> list[Any]:
         sides = [[i for i, y in labels.items() if y == value] for value in (1, 0)]
-        own = shop.define(name, *sides)
-        visit = replace(visit, own={**visit.own, name.strip(): own})
-        gr.Info(f"{name} is a slider in Edit now.")
-        return [visit, *opens.define(visit)]
+        return opens.define(visit, name, *sides)
 
     @told
     def export(labels: dict[int, int], name: str, request: gr.Request) -> str:
@@ -87,5 +83,5 @@ def panel(page: Page, opens: Opens) -> None:
     begin.click(lambda a: answer(a, None, None), [labels], outputs, api_visibility="private")
     for button, value in ((yes, 1), (no, 0), (skip, None)):
         button.click(lambda a, b, v=value: answer(a, b, v), [labels, at], outputs, api_visibility="private")
-    go.click(define, [page.visit, labels, name], [page.visit, *opens.sliders], api_visibility="private")
+    go.click(define, [page.visit, labels, name], opens.sliders, api_visibility="private")
     made.click(export, [labels, name], file, api_visibility="private")
