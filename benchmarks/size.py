@@ -3,11 +3,12 @@
     python benchmarks/size.py
 
 Each cell is a process of its own, which builds the network for that size, takes training steps, and says how long the median took
-and what it held at most. A row ends where a step takes longer than a minute or more memory than 20 GiB.
+and what it held at most. A row ends where a step, by what a quarter of it took, would take longer than a minute or more than 20 GiB.
 """
 
 import dataclasses
 import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -49,14 +50,11 @@ def main(
         for i, size in enumerate(sizes):
             for batch in batches:
                 update(f"{size} px, batch {batch}", i, len(sizes))
-                before = [s for (p, b), s in found.items() if p * p * b * 4 <= size * size * batch]
-                if any(4 * s.seconds > MOST_SECONDS for s in before):
-                    continue
-                with multiprocessing.get_context("spawn").Pool(1) as pool:
-                    speed = pool.apply(_step, (name, size, batch, threads))
-                found[size, batch] = speed
-                if speed.seconds > MOST_SECONDS or speed.gib > MOST_GIB:
+                quarters = [s for (p, b), s in found.items() if p * p * b * 4 == size * size * batch]
+                if any(4 * s.seconds > MOST_SECONDS or 4 * s.gib > MOST_GIB for s in quarters):
                     break
+                with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                    found[size, batch] = pool.submit(_step, name, size, batch, threads).result()
     torch.set_num_threads(threads)
     megapixels = np.array([size * size * batch / 1e6 for size, batch in found])
     seconds = np.array([s.seconds for s in found.values()])
