@@ -3,7 +3,7 @@
     python benchmarks/size.py
 
 Each cell is a process of its own, which builds the network for that size, takes training steps, and says how long the median took
-and what it held at most. A row ends where a step, by what a quarter of it took, would take longer than a minute or more than 20 GiB.
+and what it held at most. A row ends where a step, by what a quarter of it took, would take more than a minute or 20 GiB.
 """
 
 import dataclasses

@@ -192,7 +192,7 @@ from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import PriorConfig, PriorRunConfig, RunConfig, read_json
 from diffae.data import prepare
 from diffae.data.dataset import Order, training_batch
-from diffae.training.loop import training_steps
+from diffae.training.loop import LossModule, training_steps
 from diffae.training.state import TrainingState
 
 config = read_json(RunConfig, Path(sys.argv[1]))
@@ -207,7 +207,7 @@ if accelerator.is_main_process:
 state = TrainingState.start(model, config.training)
 order = Order(data.train, seed=0)
 batch = lambda positions: training_batch(data, order, positions, seed=0, flip=True)[0]
-steps = training_steps(state, model.loss, batch, config.training, accelerator=accelerator, total=lambda: None)
+steps = training_steps(state, LossModule(model, model.loss), batch, config.training, accelerator=accelerator, total=lambda: None)
 step = next(steps)
 if accelerator.is_main_process:
     gradients = {n: p.grad.contiguous() for n, p in model.named_parameters()}

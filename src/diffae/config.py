@@ -187,6 +187,9 @@ class TrainingConfig(_InRange):
     """Number of micro-batches that make one batch."""
     recompute: bool = False
     """Whether each stage's activations are computed again for its gradient rather than kept: less memory, a third more time."""
+    sharded: bool = False
+    """Whether weights, average and optimizer are divided over processes (FSDP2) rather than kept whole by each: for models that one
+    device does not hold with them. Checkpoints are then folders, which any number of processes can go on from."""
     learning_rate: Amount = 1e-4
     """Peak learning rate of Adam."""
     learning_rate_schedule: LearningRate = "constant"

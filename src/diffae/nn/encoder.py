@@ -51,7 +51,7 @@ class SemanticEncoder(nn.Module):
 
     def features(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n features"]:
         """What is pooled over the image, before the linear map to z_sem."""
-        h = self.conv_in(x)
+        h = self.conv_in(x.contiguous(memory_format=torch.channels_last))
         for stage in [*self.down, *self.middle]:
             h = stage(h)
         return self.pool(self.norm(h)).flatten(1)

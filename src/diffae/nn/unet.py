@@ -87,7 +87,8 @@ class UNet(nn.Module):
             )
         e_t = F.silu(self.time(sinusoid(t, self.config.base_channels).to(x_t.dtype)))
         z = None if z_sem is None else F.silu(z_sem)
-        h = self.conv_in(x_t)
+        # Weights say so too, except where they are sharded and have to lie as FSDP wants them.
+        h = self.conv_in(x_t.contiguous(memory_format=torch.channels_last))
         skips = [h]
         for stage in self.down:
             h = stage(h, e_t, z)

@@ -18,15 +18,18 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from diffae.files import replacing
+from diffae.training.sharding import whole_weights
 from diffae.training.state import AVERAGES, TrainingState, exponent
 
 FORMAT = "diffae-averages-1"
 
 
-def save_averages(state: TrainingState[Any], folder: Path, images: int) -> Path:
-    """Writes the state's two averages to one safetensors file, atomically."""
+def save_averages(state: TrainingState[Any], folder: Path, images: int, *, main: bool = True) -> Path:
+    """Writes the state's two averages to one safetensors file, atomically. All processes have to; `main` is the one that writes."""
     file = folder / f"images-{images:012d}.safetensors"
-    tensors = {f"{i}/{name}": v for i, model in enumerate(state.averages) for name, v in model.state_dict().items()}
+    tensors = {f"{i}/{name}": v for i, model in enumerate(state.averages) for name, v in whole_weights(model).items()}
+    if not main:
+        return file
     with replacing(file) as part:
         metadata = {"format": FORMAT, "step": str(state.step), "images": str(images)}
         safetensors.torch.save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part, metadata=metadata)

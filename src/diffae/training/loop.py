@@ -9,13 +9,16 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from diffae import seeding
 from diffae.config import TrainingConfig
+from diffae.training.sharding import is_sharded, whole
 from diffae.training.state import TrainingState
 
 Batch = Callable[[range], Tensor]
@@ -95,7 +98,7 @@ def learning_rate(config: TrainingConfig, images: int, total: int | None) -> flo
 
 def training_steps(
     state: TrainingState,
-    loss: Callable[..., Tensor],
+    loss: LossModule,
     batch: Batch,
     config: TrainingConfig,
     *,
@@ -107,7 +110,7 @@ def training_steps(
 
     Args:
         state: changed in place.
-        loss: `(batch, seeds) -> mean loss`, of `state.model`.
+        loss: of `state.model`.
         batch: the data at positions of the run.
         config: optimizer, batch size, seed.
         accelerator: devices, precision and processes.
@@ -125,7 +128,7 @@ def training_steps(
             f"{config.accumulation} accumulation steps; give a multiple of {parts}."
         )
     share = config.batch_size // parts
-    module = accelerator.prepare_model(LossModule(state.model, loss))
+    module = loss if is_sharded(loss) else accelerator.prepare_model(loss)
     parameters = list(state.model.parameters())
     while True:
         first = state.step * config.batch_size
@@ -141,13 +144,18 @@ def training_steps(
             # Dropout is all that still draws from the global generator.
             torch.manual_seed(seeding.mix(config.seed, "step", start))
             last = i == config.accumulation - 1
-            with contextlib.nullcontext() if last else accelerator.no_sync(module):
-                value = module(batch(positions).to(accelerator.device), [seeding.mix(config.seed, "image", p) for p in positions])
+            if is_sharded(loss):
+                cast(FSDPModule, loss).set_requires_gradient_sync(last)
+            with contextlib.nullcontext() if last or is_sharded(loss) else accelerator.no_sync(module):
+                with accelerator.autocast():  # A prepared module does so itself; one that is sharded is not prepared.
+                    value = module(
+                        batch(positions).to(accelerator.device), [seeding.mix(config.seed, "image", p) for p in positions]
+                    )
                 accelerator.backward(value / config.accumulation)
             losses[0] += value.detach().float() / config.accumulation
         losses[1] = float(stop())
         mean_loss, stops = accelerator.reduce(losses, "mean").tolist()
-        norm = float(nn.utils.clip_grad_norm_(parameters, config.gradient_clip))
+        norm = float(whole(nn.utils.clip_grad_norm_(parameters, config.gradient_clip)))
         if not (math.isfinite(mean_loss) and math.isfinite(norm)):
             raise NonFiniteLoss(mean_loss, state.step, range(first, first + config.batch_size))
         for optimizer in state.optimizers:

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from diffae.training.sharding import divided, whole
+
 QUINTIC = (3.4445, -4.7750, 2.0315)
 """Of Jordan et al.: x -> a x + b x^3 + c x^5 takes singular values quickly to between .7 and 1.2, and there leaves them."""
 ITERATIONS = 3
@@ -75,7 +77,7 @@ class Muon(torch.optim.Optimizer):
             for i, p in enumerate(weights):
                 alike.setdefault((p.shape[0], p[0].numel()), []).append(i)
             for (rows, columns), places in alike.items():
-                steps = orthogonalized(torch.stack([ahead[i].reshape(rows, columns) for i in places]))
+                steps = orthogonalized(torch.stack([whole(ahead[i]).reshape(rows, columns) for i in places]))
                 size = group["lr"] * RMS * max(rows, columns) ** 0.5
                 for i, step in zip(places, steps, strict=True):
-                    weights[i].sub_(step.reshape(weights[i].shape), alpha=size)
+                    weights[i].sub_(divided(step.reshape(weights[i].shape), weights[i]), alpha=size)

@@ -12,6 +12,7 @@ tensorboard/            the metrics again
 import contextlib
 import dataclasses
 import json
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +29,8 @@ from diffae.config import ComparatorRunConfig, Precision, PriorRunConfig, RunCon
 from diffae.files import write_text
 from diffae.training.averages import save_averages
 from diffae.training.health import Health
-from diffae.training.loop import HOLD, NonFiniteLoss, Step, training_steps
+from diffae.training.loop import HOLD, LossModule, NonFiniteLoss, Step, training_steps
+from diffae.training.sharding import is_sharded, whole_weights
 from diffae.training.state import TrainingState, checkpoint_file, newest_checkpoint
 from diffae.training.subjects import Subject
 
@@ -134,20 +136,32 @@ def train(subject: Subject, out: Path, *, accelerator: Accelerator | None = None
     model = subject.build().to(device)
     if newest is None:
         subject.begin(model)
-    state = TrainingState.start(model, training)
+    loss = LossModule(model, lambda batch, seeds: subject.loss(model, batch, seeds))
+    state = TrainingState.start(model, training, called=loss)
     if newest is not None:
         state.load(newest)
+    ema = state.ema
+    if main and is_sharded(ema):
+        # What is saved, validated and drawn is a whole model.
+        ema = subject.build().to(device).eval().requires_grad_(False)
+
+    def gather() -> None:
+        """Brings the averaged weights, where they are sharded, to the first process's whole model. All processes have to."""
+        if is_sharded(state.ema):
+            weights = whole_weights(state.ema)
+            if main:
+                ema.load_state_dict(weights)
 
     def save(images: int) -> None:
-        """Writes a checkpoint and the model, and keeps the newest two checkpoints."""
+        """Writes a checkpoint and the model, and keeps the newest two checkpoints. All processes have to."""
         folder = out / "checkpoints"
-        state.save(checkpoint_file(folder, images))
-        subject.save(state.ema, out / "model", images)
-        for old in sorted(folder.glob("images-*.safetensors"))[:-2]:
-            old.unlink()
-
-    def loss(batch: torch.Tensor, seeds: list[int]) -> torch.Tensor:
-        return subject.loss(model, batch, seeds)
+        if main or state.sharded:
+            state.save(checkpoint_file(folder, images, sharded=state.sharded))
+        gather()
+        if main:
+            subject.save(ema, out / "model", images)
+            for old in sorted(folder.glob("images-*"))[:-2]:
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
 
     if main:
         _write_config(out, config)
@@ -169,22 +183,25 @@ def train(subject: Subject, out: Path, *, accelerator: Accelerator | None = None
                 config = dataclasses.replace(config, training=dataclasses.replace(training, images=budget.total))
                 if main:
                     _write_config(out, config)
-                    save(images)
+                save(images)
             yield Stepped(step, budget.total)
             done = interrupted or (budget.total is not None and images >= budget.total)
-            if log and (due("log", images) or done):
+            if (due("log", images) or done) and log:
                 log.write(images, {"loss": step.loss, "learning_rate": step.learning_rate, "gradient_norm": step.gradient_norm})
-            if main and (due("checkpoint", images) or done):
+            if due("checkpoint", images) or done:
                 save(images)
-            if main and state.averages and (due("average", images) or done):
-                save_averages(state, out / "averages", images)
-            if log and (due("validate", images) or (done and not interrupted)):
-                health = subject.validate(state.ema)
+            if state.averages and (due("average", images) or done):
+                save_averages(state, out / "averages", images, main=main)
+            validates, draws = (due(what, images) or (done and not interrupted) for what in ("validate", "sample"))
+            if validates or draws:
+                gather()
+            if log and validates:
+                health = subject.validate(ema)
                 if health:
                     log.write(images, health.metrics())
                     yield Validated(images, health)
-            if main and (due("sample", images) or (done and not interrupted)):
-                yield Pictured(subject.draw(state.ema, out / "pictures" / f"images-{images:012d}.png"))
+            if main and draws:
+                yield Pictured(subject.draw(ema, out / "pictures" / f"images-{images:012d}.png"))
     if log:
         log.close()
     yield Finished(images, interrupted)

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from diffae import memory, seeding
 from diffae.autoencoder import DiffusionAutoencoder, build
 from diffae.config import RunConfig
-from diffae.training.loop import training_steps
+from diffae.training.loop import LossModule, training_steps
 from diffae.training.state import TrainingState
 
 WHAT = ("encoding", "decoder call", "training step")
@@ -77,7 +77,7 @@ def measure(
     if WHAT[2] in what:
         training = dataclasses.replace(config.training, batch_size=batch, images=10**9)
         state = TrainingState.start(ae, training)
-        steps = training_steps(state, ae.loss, lambda _: x, training, accelerator=accelerator, total=lambda: 10**9)
+        steps = training_steps(state, LossModule(ae, ae.loss), lambda _: x, training, accelerator=accelerator, total=lambda: 10**9)
         step = partial(next, steps)
         yield Speed(WHAT[2], batch, _seconds(step, device, seconds), _flop(step), _peak(device))
 

@@ -12,12 +12,14 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
+import torch.distributed as dist
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from diffae.config import TrainingConfig
 from diffae.files import replacing
 from diffae.training.muon import Muon, is_hidden_matrix
+from diffae.training.sharding import load_parts, names_of_parts, save_parts, shard
 
 FORMAT = "diffae-checkpoint-1"
 MOMENTS = {torch.optim.AdamW: ("exp_avg", "exp_avg_sq"), Muon: ("momentum",)}
@@ -37,6 +39,7 @@ class TrainingState(Generic[M]):
         optimizers: Adam, and Muon of hidden matrices where it is asked for, with their moments.
         step: optimizer steps taken.
         averages: those of `AVERAGES`, or none.
+        sharded: whether checkpoints are folders of parts; where there are several processes, all of this is divided over them.
     """
 
     model: M
@@ -44,11 +47,23 @@ class TrainingState(Generic[M]):
     optimizers: tuple[torch.optim.Optimizer, ...]
     step: int = 0
     averages: tuple[M, ...] = ()
+    sharded: bool = False
 
     @classmethod
-    def start(cls, model: M, config: TrainingConfig) -> "TrainingState[M]":
-        """The state before the first step; the average starts at the initial weights, as in the authors' code."""
+    def start(cls, model: M, config: TrainingConfig, *, called: nn.Module | None = None) -> "TrainingState[M]":
+        """The state before the first step; the average starts at the initial weights, as in the authors' code.
+
+        Args:
+            model: is trained.
+            config: which optimizers, what is kept, and whether it is sharded.
+            called: the module around the model whose forward is called in training, if it is not the model's.
+        """
         ema = copy.deepcopy(model).eval().requires_grad_(False)
+        averages = tuple(copy.deepcopy(ema) for _ in AVERAGES if config.average_every is not None)
+        if config.sharded and dist.is_initialized():
+            shard(called or model)
+            for kept in (ema, *averages):
+                shard(kept)
         named = list(model.named_parameters())
         matrices = {name for name, p in named if config.muon_rate is not None and is_hidden_matrix(name, p)}
 
@@ -64,8 +79,7 @@ class TrainingState(Generic[M]):
         ]
         if config.muon_rate is not None:
             optimizers.append(Muon(groups(matrices, config.muon_rate), **common))
-        averages = tuple(copy.deepcopy(ema) for _ in AVERAGES if config.average_every is not None)
-        return cls(model.train(), ema, tuple(optimizers), averages=averages)
+        return cls(model.train(), ema, tuple(optimizers), averages=averages, sharded=config.sharded)
 
     @torch.no_grad()
     def update_ema(self, decay: float) -> None:
@@ -80,7 +94,41 @@ class TrainingState(Generic[M]):
             torch._foreach_lerp_(list(average.parameters()), weights, share)
 
     def save(self, file: Path) -> None:
-        """Writes the state to one safetensors file, atomically."""
+        """Writes the state to one safetensors file, or where it is sharded to a folder of one from each process; atomically."""
+        tensors = self._tensors()
+        if self.sharded:
+            save_parts(tensors | {"step": torch.tensor(self.step)}, file)
+            return
+        tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+        with replacing(file) as part:
+            safetensors.torch.save_file(tensors, part, metadata={"format": FORMAT, "step": str(self.step)})
+
+    def load(self, file: Path) -> None:
+        """Restores the state from what `save` wrote, on this number of processes or another.
+
+        Raises:
+            ValueError: the file is damaged, or another network's.
+        """
+        if self.sharded:
+            self._start_moments(names_of_parts(file))
+            step = torch.tensor(0)
+            load_parts(self._tensors() | {"step": step}, file)
+            self.step = int(step)
+        else:
+            tensors, self.step = _read(file)
+            self._start_moments(set(tensors))
+            for name, tensor in self._tensors().items():
+                if name not in tensors or tensors[name].shape != tensor.shape:
+                    raise ValueError(f"The checkpoint {file} is of another network: it has no {name} of {tuple(tensor.shape)}.")
+                with torch.no_grad():
+                    tensor.copy_(tensors[name])
+        for optimizer in self.optimizers:
+            for kept in optimizer.state.values():
+                if "step" in kept:
+                    kept["step"].fill_(self.step)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """What is saved, by its names."""
         tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"ema/{k}": v for k, v in self.ema.state_dict().items()}
         tensors |= {f"average {i}/{k}": v for i, average in enumerate(self.averages) for k, v in average.state_dict().items()}
@@ -88,39 +136,34 @@ class TrainingState(Generic[M]):
         for optimizer in self.optimizers:
             for parameter, kept in optimizer.state.items():
                 tensors |= {f"{moment}/{names[parameter]}": kept[moment] for moment in MOMENTS[type(optimizer)]}
-        tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-        with replacing(file) as part:
-            safetensors.torch.save_file(tensors, part, metadata={"format": FORMAT, "step": str(self.step)})
+        return tensors
 
-    def load(self, file: Path) -> None:
-        """Restores the state from `save`'s file.
-
-        Raises:
-            ValueError: the file is damaged, or another network's.
-        """
-        try:
-            with safetensors.safe_open(file, "pt") as opened:
-                metadata = opened.metadata() or {}
-            tensors = safetensors.torch.load_file(file)
-        except SafetensorError as error:
-            raise ValueError(
-                f"The checkpoint {file} is damaged or cut short ({error}). Delete it to go on from the one before it."
-            ) from None
-        if metadata.get("format") != FORMAT:
-            raise ValueError(f"{file} is not a checkpoint of a diffae run.")
-        self.step = int(metadata["step"])
-        averages = [(f"average {i}/", average) for i, average in enumerate(self.averages)]
-        for prefix, module in (("model/", self.model), ("ema/", self.ema), *averages):
-            module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
-        names = {parameter: name for name, parameter in self.model.named_parameters()}
+    def _start_moments(self, saved: set[str]) -> None:
+        """Moments of zero, laid out as the parameters are, for those whose moments were saved."""
+        names: dict[Tensor, str] = {parameter: name for name, parameter in self.model.named_parameters()}
         for optimizer in self.optimizers:
             for parameter in (p for group in optimizer.param_groups for p in group["params"]):
-                moments = {m: tensors.get(f"{m}/{names[parameter]}") for m in MOMENTS[type(optimizer)]}
-                kept = {m: _like(value, parameter) for m, value in moments.items() if value is not None}
-                if kept and isinstance(optimizer, torch.optim.AdamW):
-                    kept["step"] = torch.tensor(float(self.step), device=parameter.device)
-                if kept:
-                    optimizer.state[parameter] = kept
+                moments = MOMENTS[type(optimizer)]
+                if f"{moments[0]}/{names[parameter]}" not in saved:
+                    continue
+                optimizer.state[parameter] = {moment: torch.zeros_like(parameter).detach() for moment in moments}
+                if isinstance(optimizer, torch.optim.AdamW):
+                    optimizer.state[parameter]["step"] = torch.zeros((), device=parameter.device)
+
+
+def _read(file: Path) -> tuple[dict[str, Tensor], int]:
+    """The tensors of a checkpoint, and its step."""
+    try:
+        with safetensors.safe_open(file, "pt") as opened:
+            metadata = opened.metadata() or {}
+        tensors = safetensors.torch.load_file(file)
+    except SafetensorError as error:
+        raise ValueError(
+            f"The checkpoint {file} is damaged or cut short ({error}). Delete it to go on from the one before it."
+        ) from None
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"{file} is not a checkpoint of a diffae run.")
+    return tensors, int(metadata["step"])
 
 
 def exponent(length: float) -> float:
@@ -140,15 +183,10 @@ def exponent(length: float) -> float:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint of the most images in a folder, or None. A file still being written has another name."""
-    return max(folder.glob("images-*.safetensors"), default=None)
+    """The checkpoint of the most images in a folder, or None. What is still being written has another name."""
+    return max(folder.glob("images-*"), default=None)
 
 
-def checkpoint_file(folder: Path, images: int) -> Path:
-    """The name of a checkpoint; names sort by images."""
-    return folder / f"images-{images:012d}.safetensors"
-
-
-def _like(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """The tensor with the parameter's device and memory layout, which the optimizer's arithmetic follows."""
-    return torch.empty_like(parameter).copy_(tensor).detach()
+def checkpoint_file(folder: Path, images: int, *, sharded: bool = False) -> Path:
+    """The name of a checkpoint, itself a folder where it is sharded; names sort by images."""
+    return folder / (f"images-{images:012d}" + ("" if sharded else ".safetensors"))
