@@ -91,12 +91,13 @@ class Attributes(nn.Module):
 
     def logits(self, z_sem: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
         """`w . norm(z_sem) + b` of every attribute; of a continuous one this is the predicted value."""
-        return self.standardizer(z_sem) @ self.weight.T + self.bias
+        return self.standardizer(z_sem) @ self.weight.T.to(z_sem) + self.bias.to(z_sem)
 
     def probabilities(self, z_sem: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
         """Calibrated probability of every attribute; the predicted value of a continuous one."""
         logits = self.logits(z_sem)
-        p = (logits * self.calibration[:, 0] + self.calibration[:, 1]).sigmoid() / self.ceiling
+        scale, shift = self.calibration.to(logits).unbind(1)
+        p = (logits * scale + shift).sigmoid() / self.ceiling.to(logits)
         continuous = torch.tensor([s.kind == "continuous" for s in self.scores.values()], device=p.device)
         return torch.where(continuous, logits, p.clamp(max=1))
 
@@ -221,8 +222,8 @@ class Attributes(nn.Module):
                 raise ValueError(f"{name!r} is continuous and has no probability: give a strength.")
         rows = [self._row(name) for name in targets]
         p = torch.tensor(list(targets.values()), dtype=torch.float64, device=z_sem.device)
-        scale, shift = self.calibration[rows].double().unbind(1)
-        wanted = ((p * self.ceiling[rows].double()).logit() - shift) / scale
+        scale, shift = self.calibration[rows].to(p).unbind(1)
+        wanted = ((p * self.ceiling[rows].to(p)).logit() - shift) / scale
         gap = wanted - self.logits(z_sem)[:, rows].double()
         return torch.where((p >= 0.5) == (scale > 0), gap.clamp(min=0), gap.clamp(max=0))
 
@@ -231,9 +232,9 @@ class Attributes(nn.Module):
     ) -> Float[Tensor, "n d"]:
         """The likeliest move that changes the logits of `names` by as much, and those of `keep` by `back`, or not at all."""
         rows, kept = ([self._row(name) for name in some] for some in (names, keep))
-        weight, pattern = self.weight.double(), self.pattern.double()
-        free = self._free(names, self.pattern[rows], keep).double()
         move = torch.zeros_like(z_sem, dtype=torch.float64)
+        weight, pattern = self.weight.to(move), self.pattern.to(move)
+        free = self._free(names, self.pattern[rows], keep).to(move)
         if back is not None and kept:
             move = torch.linalg.lstsq(weight[kept] @ pattern[kept].T, back.T).solution.T @ pattern[kept]
             change = change - move @ weight[rows].T

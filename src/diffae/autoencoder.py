@@ -57,7 +57,7 @@ class DiffusionAutoencoder(ImageDiffusion):
     @torch.no_grad()
     def encode(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """`z_sem = Enc(x)`: the meaning of images in [-1, 1] (Preechakul et al. 2022, section 3.2)."""
-        return self.encoder(self._check_images(x))
+        return self.encoder(self._check_images(x).to(self.device)).to(x.device)
 
     @torch.no_grad()
     def invert(
@@ -112,7 +112,7 @@ class DiffusionAutoencoder(ImageDiffusion):
         """
         z_sem = self._check_codes(z_sem, None)
         if x_T is None:
-            x_T = self._draw_x_T(len(z_sem), seed if generator is None else generator)
+            x_T = self._draw_x_T(len(z_sem), seed if generator is None else generator).to(z_sem.device)
             return self._to_sample(x_T, z_sem, steps=steps, solver=solver, clamp=clamp)
         return self._to_image(self._check_x_T(x_T, len(z_sem)), z_sem, steps=steps, solver=solver, clamp=clamp)
 
@@ -136,7 +136,7 @@ class DiffusionAutoencoder(ImageDiffusion):
         x_t = self._draw_x_T(len(z_sem), seed if generator is None else generator)
         t_all = torch.full((len(x_t),), float(t), device=x_t.device)
         alpha, sigma = self.schedule.alpha_sigma(t_all.long(), like=x_t)
-        return self.in_range((x_t - sigma * self.eps_model(z_sem)(x_t, t_all)) / alpha)
+        return self.in_range((x_t - sigma * self.eps_model(z_sem)(x_t, t_all)) / alpha).to(z_sem.device)
 
     # Training --------------------------------------------------------------------------------------------------------
 
@@ -165,8 +165,8 @@ class DiffusionAutoencoder(ImageDiffusion):
         z_sem = self.encode(x)
         if inversion == "official":
             return Code(z_sem, self.invert(x, z_sem, steps=steps, solver="ddim"), inversion, steps)
-        x_T, kept = there(inversion, self.eps_model(z_sem), x, self.path(steps))
-        return Code(z_sem, x_T, inversion, steps, kept)
+        x_T, kept = there(inversion, self.eps_model(z_sem.to(self.device)), x.to(self.device), self.path(steps))
+        return Code(z_sem, x_T, inversion, steps, kept).to(x.device)
 
     @torch.no_grad()
     def render(self, code: Code, *, z_sem: Float[Tensor, "n d"] | None = None, share: float = 1.0) -> Float[Tensor, "n c h w"]:
@@ -180,7 +180,8 @@ class DiffusionAutoencoder(ImageDiffusion):
         z_sem = code.z_sem if z_sem is None else self._check_codes(z_sem, len(code.z_sem))
         if code.inversion == "official":
             return self._to_image(code.x_T, z_sem, steps=code.steps, solver="ddim", clamp=None)
-        return back(self.eps_model(z_sem), code, self.path(code.steps), share=share)
+        images = back(self.eps_model(z_sem.to(self.device)), code.to(self.device), self.path(code.steps), share=share)
+        return images.to(code.x_T.device)
 
     def reconstruct(
         self, x: Float[Tensor, "n c h w"], *, inversion: Inversion = "anchored", steps: int | None = None
@@ -363,10 +364,10 @@ class DiffusionAutoencoder(ImageDiffusion):
     @torch.no_grad()
     def decode_samples(
         self, z_sem: Float[Tensor, "num d"], *, steps: int | None = None, solver: ImageSolver = "dpmpp2m", seed: int = 0,
-        batch_size: int = 64,
+        start: int = 0, batch_size: int = 64,
     ) -> Float[Tensor, "num c h w"]:  # fmt: skip
-        """Images of sampled codes, each with an x_T of its own: the last two of the paper's four steps."""
-        x_T = self._draw_x_T(len(z_sem), seeding.mix(seed, "x_T"))
+        """Images of sampled codes number `start` on, each with an x_T of its own: the last two of the paper's four steps."""
+        x_T = self._draw_x_T(len(z_sem), seeding.mix(seed, "x_T"), start=start).to(z_sem.device)
         batches = zip(self._check_codes(z_sem, None).split(batch_size), x_T.split(batch_size), strict=True)
         return torch.cat([self._to_sample(x_b, z_b, steps=steps, solver=solver, clamp=None) for z_b, x_b in batches])
 

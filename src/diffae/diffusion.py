@@ -48,6 +48,8 @@ others go evenly in log-SNR and do not clamp. UniPC is for decoding."""
 class ImageDiffusion(nn.Module):
     """A UNet, a noise schedule, and what follows from the two. Images are (n, c, h, w) in [-1, 1].
 
+    Wherever images and codes are, the networks compute where they are themselves, and what comes of it is brought back there.
+
     Args:
         config: the network and the diffusion.
 
@@ -71,6 +73,11 @@ class ImageDiffusion(nn.Module):
     @calibration.setter
     def calibration(self, calibration: Calibration) -> None:
         self._calibration = calibration
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return self.unet.conv_in.weight.device
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -105,8 +112,8 @@ class ImageDiffusion(nn.Module):
         return functools.partial(self._eps, z_sem=z_sem)
 
     def _eps(self, x_t: Tensor, t: Tensor, *, z_sem: Tensor | None) -> Tensor:
-        dtype = self.unet.conv_in.weight.dtype
-        output = self.unet(x_t.to(dtype), t.to(dtype), z_sem=z_sem).to(x_t.dtype)
+        like = self.unet.conv_in.weight
+        output = self.unet(x_t.to(like), t.to(like), z_sem=None if z_sem is None else z_sem.to(like.device)).to(x_t)
         alpha, sigma = self.schedule.alpha_sigma(t, like=x_t)
         return to_eps(self.config.prediction, output, x_t, alpha, sigma)
 
@@ -120,14 +127,14 @@ class ImageDiffusion(nn.Module):
         if solver == "unipc":
             raise ValueError("UniPC decodes, but does not invert: its corrector asks for levels in the other order. Use 'dpmpp2m'.")
         path = encoding_path(self.schedule, steps) if solver == "ddim" else self.path(steps).backwards()
-        return solve(self.eps_model(z_sem), x, path, solver=solver, clamp=self._clamps(clamp, solver == "ddim"))
+        return self._solve(x, z_sem, path, solver, clamp=self._clamps(clamp, solver == "ddim"))
 
     def _to_image(self, x_T: Tensor, z_sem: Tensor | None, *, steps: int | None, solver: ImageSolver, clamp: bool | None) -> Tensor:
         """The image of its own x_T, along the path that it came by."""
         _check_solver(solver)
         steps = self.calibration.steps if steps is None else steps
         path = decoding_path(self.schedule, steps) if solver == "ddim" else self.path(steps)
-        return solve(self.eps_model(z_sem), x_T, path, solver=solver, clamp=self._clamps(clamp, solver == "ddim"))
+        return self._solve(x_T, z_sem, path, solver, clamp=self._clamps(clamp, solver == "ddim"))
 
     def _to_sample(
         self, x_T: Tensor, z_sem: Tensor | None, *, steps: int | None, solver: ImageSolver, clamp: bool | None
@@ -136,7 +143,11 @@ class ImageDiffusion(nn.Module):
         _check_solver(solver)
         steps = self.calibration.sample_steps if steps is None else steps
         path = decoding_path(self.schedule, steps) if solver == "ddim" else self.path(steps).to_the_image()
-        return solve(self.eps_model(z_sem), x_T, path, solver=solver, clamp=self._clamps(clamp, True))
+        return self._solve(x_T, z_sem, path, solver, clamp=self._clamps(clamp, True))
+
+    def _solve(self, x: Tensor, z_sem: Tensor | None, path: Levels, solver: ImageSolver = "ddim", *, clamp: bool) -> Tensor:
+        z_sem = None if z_sem is None else z_sem.to(self.device)
+        return solve(self.eps_model(z_sem), x.to(self.device), path, solver=solver, clamp=clamp).to(x.device)
 
     def _loss(
         self, x_0: Tensor, seeds: Sequence[int], z_sem: Tensor | None, *, noisy: bool, min_snr: float | None = None
@@ -205,8 +216,8 @@ class ImageDiffusion(nn.Module):
 
     # Checks ----------------------------------------------------------------------------------------------------------
 
-    def _draw_x_T(self, num: int, seed: int | torch.Generator) -> Tensor:
-        return seeding.normal(seeding.sample_seeds(num, seed), self.image_shape).to(self.unet.conv_in.weight)
+    def _draw_x_T(self, num: int, seed: int | torch.Generator, *, start: int = 0) -> Tensor:
+        return seeding.normal(seeding.sample_seeds(num, seed, start=start), self.image_shape).to(self.unet.conv_in.weight)
 
     def _check_images(self, x: Tensor) -> Tensor:
         if x.dim() != 4 or tuple(x.shape[1:]) != self.image_shape:
@@ -339,9 +350,7 @@ class DDIM(ImageDiffusion):
             return self._check_images(x)
         t = path.t[0].long().expand(len(x)).to(x.device)
         noise = self._draw_x_T(len(x), seed).to(x)
-        return solve(
-            self.eps_model(), self.schedule.add_noise(self._check_images(x), noise, t), path, clamp=self._clamps(None, True)
-        )
+        return self._solve(self.schedule.add_noise(self._check_images(x), noise, t), None, path, clamp=self._clamps(None, True))
 
     def loss(
         self, x_0: Float[Tensor, "n c h w"], seeds: Sequence[int], *, noisy: bool = False, min_snr: float | None = None

@@ -53,6 +53,11 @@ class Code:
         kept = None if self.kept is None else self.kept[index]
         return Code(self.z_sem[index], self.x_T[index], self.inversion, self.steps, kept)
 
+    def to(self, device: torch.device) -> "Code":
+        """The same on a device."""
+        kept = None if self.kept is None else self.kept.to(device)
+        return Code(self.z_sem.to(device), self.x_T.to(device), self.inversion, self.steps, kept)
+
 
 def check_inversion(inversion: str, network: nn.Module) -> None:
     """Refuses the name of an inversion that there is not, and one that takes back its steps where the network may not give the same

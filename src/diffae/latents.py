@@ -74,7 +74,7 @@ class Standardizer(nn.Module):
 
     def forward(self, z_sem: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """`(z_sem - mean) / std`."""
-        return (z_sem - self.mean) / self.std
+        return (z_sem - self.mean.to(z_sem.device)) / self.std.to(z_sem.device)
 
     def move(self, z_sem: Float[Tensor, "n d"], direction: Float[Tensor, " d"], strength: float) -> Float[Tensor, "n d"]:
         """`denorm(norm(z_sem) + strength sqrt(d) direction)`: the paper's edit along a unit vector of standardised space.
@@ -94,4 +94,4 @@ class Standardizer(nn.Module):
 
     def inverse(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """`z std + mean`."""
-        return z * self.std + self.mean
+        return z * self.std.to(z.device) + self.mean.to(z.device)

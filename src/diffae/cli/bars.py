@@ -8,6 +8,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from diffae import processes
+
 console = Console(stderr=True, highlight=False)
 
 
@@ -34,7 +36,7 @@ class _Rate(ProgressColumn):
 def work_bar(title: str) -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar for countable work; yields the function that moves it."""
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(""), TimeRemainingColumn()]
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not processes.is_first()) as bar:
         task = bar.add_task(title, total=None, start=True)
         yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from diffae import processes
 from diffae.cli import inputs
 from diffae.cli.bars import console, say, warn, work_bar
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Encode:
     """Write z_sem of every image, with its path and labels, as a Parquet file that pandas and DuckDB read.
+
+    Under `torchrun` or `accelerate launch` the processes share the images.
 
     Example: diffae encode runs/quickstart photos/ --out codes.parquet
     """
@@ -40,6 +43,7 @@ class Encode:
         from diffae.data.codes import write_codes
         from diffae.interop.weights import fingerprint
 
+        processes.join()
         ae = inputs.autoencoder(self.source)
         began = time.perf_counter()
         data = inputs.images(ae, self.source, self.data, self.labels)
@@ -49,6 +53,8 @@ class Encode:
             spent = write_codes(
                 ae, data, self.out, identity=identity, x_T_steps=self.x_T_steps, batch_size=self.batch_size, progress=update
             )
+        if not processes.is_first():
+            return
         print(f"{self.out}: {len(data.names):,} codes of {ae.z_dim} dimensions")
         total = prepared + spent.images + spent.network
         print(

@@ -25,7 +25,7 @@ class Evaluate:
     """Measure the paper's tables and figures for a model: OUT/report.html, results.json, tables.md, pictures.
 
     What was measured before in the same folder is not measured again, so an interrupted evaluation goes on. Inception and LPIPS
-    need their networks once: `diffae weights`.
+    need their networks once: `diffae weights`. Under `torchrun` or `accelerate launch` the processes share the images.
 
     Example: diffae evaluate runs/quickstart --suite reconstruction attributes --out runs/evaluation
     """
@@ -75,8 +75,7 @@ class Evaluate:
     """Of everything that is drawn."""
 
     def run(self) -> None:
-
-        from diffae import seeding
+        from diffae import processes, seeding
         from diffae.evaluation.bench import Bench
         from diffae.evaluation.evaluate import evaluate
         from diffae.evaluation.report import commit
@@ -84,6 +83,7 @@ class Evaluate:
         from diffae.interop import comparators
         from diffae.interop.weights import available_priors, digest, digest_arrays, digest_model
 
+        processes.join()
         ae = inputs.autoencoder(self.source)
         if ae.config.latents is not None:
             raise ValueError(
@@ -135,7 +135,8 @@ class Evaluate:
                 weights=self.weights,
             )
             page = evaluate(bench, chosen.suite, self.out)
-        print(f"Open {page}")
+        if processes.is_first():
+            print(f"Open {page}")
 
 
 @dataclass(frozen=True, kw_only=True)

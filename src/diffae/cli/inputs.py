@@ -1,6 +1,7 @@
 """What commands are given: a model, images, their codes."""
 
 import dataclasses
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from diffae import processes
 from diffae.cli.bars import say, warn, work_bar
 from diffae.config import DataConfig, RunConfig, read_json
 
@@ -24,13 +26,20 @@ Files = Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar=
 """Images, as its further arguments."""
 
 
+def device() -> str:
+    """Where networks compute: on a GPU, where there is one; each of several processes of a machine on its own."""
+    import torch
+
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+
+
 def autoencoder(source: str, *, prior: str | None = None) -> "DiffusionAutoencoder":
     """The model, with what does not fit it any more said in a line."""
     import diffae
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        ae = diffae.load(source, prior=prior)
+        ae = diffae.load(source, prior=prior, device=device())
     for warning in caught:
         warn(str(warning.message))
     return ae
@@ -50,7 +59,7 @@ def ddim(source: str, ae: "DiffusionAutoencoder") -> "DDIM":
         raise ValueError(f"{source} is an autoencoder; --ddim takes a plain DDIM (a preset that ends in -ddim).")
     if loaded.image_shape != ae.image_shape:
         raise ValueError(f"The DDIM makes images of {loaded.image_shape} and the autoencoder of {ae.image_shape}.")
-    return loaded
+    return loaded.to(device())
 
 
 def images(ae: "DiffusionAutoencoder", source: str, data: str | None, labels: Path | None = None, **settings: object) -> "ImageSet":
@@ -74,9 +83,9 @@ def images(ae: "DiffusionAutoencoder", source: str, data: str | None, labels: Pa
     # Of whatever images, a model of latents takes latents of the autoencoder that it was trained with.
     settings |= {"latents": ae.config.latents}
     config = dataclasses.replace(config, **{k: v for k, v in settings.items() if v is not None})  # type: ignore[arg-type]
-    with work_bar("Data") as update:
+    with processes.first_before_others(), work_bar("Data") as update:
         found = prepare(config, size=ae.config.image_size, channels=ae.config.channels, progress=update)
-    for note in found.notes:
+    for note in found.notes if processes.is_first() else ():
         warn(note)
     return found
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from diffae import processes
 from diffae.cli import inputs
-from diffae.cli.bars import say
+from diffae.cli.bars import say, work_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from diffae.autoencoder import DiffusionAutoencoder
 
 
+BATCH = 64
+"""Images that are sampled at a time."""
 Inversion = Literal["anchored", "fast", "refine", "reversible", "bdia", "official"]
 
 
@@ -180,7 +183,8 @@ class Sample:
     """Draw new images: z_sem from the prior, x_T from noise; of a class, where an attribute is named.
 
     The attribute is a fitted one, or with --labels one of a table of few labels: 1 for positives, 0 for negatives; where there
-    are no negatives, rows that are empty are taken as unlabelled.
+    are no negatives, rows that are empty are taken as unlabelled. Under `torchrun` or `accelerate launch` the processes share the
+    images of a folder.
 
     Example: diffae sample runs/quickstart --num 16 --attribute Smiling --labels few.csv
     """
@@ -211,23 +215,35 @@ class Sample:
     """The contact sheet; with a folder's name, every image as a PNG."""
 
     def run(self) -> None:
-        from diffae.pictures import save_png, to_pil
-
+        processes.join()
         ae = inputs.autoencoder(self.source, prior=self.prior)
         accept = self._accept(ae) if self.attribute else None
         drawn = ae.sample_codes(
             self.num, prior_steps=self.prior_steps, seed=self.seed, accept=accept, max_proposals=self.max_proposals
         )
-        if accept:
+        if accept and processes.is_first():
             say(f"{self.num} of {drawn.proposals} proposals were accepted ({self.num / drawn.proposals:.1%})")
-        x = ae.decode_samples(drawn.z_sem, steps=self.steps, seed=self.seed)
-        if self.out.suffix:
+        if not self.out.suffix:
+            self._fill(ae, drawn.z_sem)
+        elif processes.is_first():
+            x = ae.decode_samples(drawn.z_sem, steps=self.steps, seed=self.seed)
             columns = min(8, self.num)
             _show(ae, [x[i : i + columns] for i in range(0, len(x), columns)], self.out)
-            return
-        for i, image in enumerate(ae.to_pixels(x)):
-            save_png(to_pil(image), self.out / f"{i:05d}.png")
-        print(f"Pictures: {self.out}")
+
+    def _fill(self, ae: "DiffusionAutoencoder", z_sem: "Tensor") -> None:
+        """Writes every image to the folder, a batch at a time; of several processes each every so manieth batch."""
+        from diffae.pictures import save_png, to_pil
+
+        starts = range(0, self.num, BATCH)
+        with work_bar("Sampling") as update:
+            for start in starts[processes.rank() :: processes.count()]:
+                update("Sampling", start, self.num)
+                x = ae.decode_samples(z_sem[start : start + BATCH], steps=self.steps, seed=self.seed, start=start)
+                for i, image in enumerate(ae.to_pixels(x), start=start):
+                    save_png(to_pil(image), self.out / f"{i:05d}.png")
+        processes.wait()
+        if processes.is_first():
+            print(f"Pictures: {self.out}")
 
     def _accept(self, ae: "DiffusionAutoencoder") -> "Callable[[Tensor], Tensor]":
         """The probability with which a code is of the class."""

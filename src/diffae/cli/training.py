@@ -100,7 +100,7 @@ class Quickstart:
         from diffae.evaluation.report import write_report
 
         with work_bar("Report") as update:
-            page = write_report(self.out, data, progress=update)
+            page = write_report(self.out, data, device=inputs.device(), progress=update)
         print(f"Open {page}")
 
 
@@ -237,6 +237,7 @@ def train_prior(source: str, z_sem: Any, data: "ImageSet", asked: Any, *, name: 
     asked = dataclasses.replace(asked, model=dataclasses.replace(asked.model, z_dim=ae.z_dim), data=data.config)
     config = resolve(asked, folder)
     accelerator = create_accelerator(config.training.precision)
+    ae.to(accelerator.device)
     if accelerator.is_main_process:
         say(f"{len(data.train):,} codes of {ae.z_dim} dimensions to train on, {len(data.validation):,} held out")
     done = show_training(PriorSubject(config, ae, z_sem, data), folder, accelerator, what="codes")

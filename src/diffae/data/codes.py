@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffae import processes
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.data.cache import Progress
 from diffae.data.dataset import ImageSet
@@ -72,7 +73,7 @@ def write_codes(
 ) -> Spent:
     """Encodes images into a Parquet file: `file`, `split`, `z_sem` (d floats), `x_T` where asked for, and the labels.
 
-    A run that was interrupted goes on with the part that it was at.
+    A run that was interrupted goes on with the part that it was at. Of several processes each takes every so manieth part.
 
     Args:
         ae: encodes.
@@ -92,25 +93,34 @@ def write_codes(
     path = None if x_T_steps is None else ["dpmpp2m", ae.calibration.spacing, ae.calibration.t_max]
     metadata = {"identity": identity, "x_T_steps": x_T_steps, "path": path, "names": len(data.names)}
     whole = []
-    for start in range(0, len(data.names), PART):
+    for number, start in enumerate(range(0, len(data.names), PART)):
         part = parts / f"{start:012d}.parquet"
-        if _metadata(part) != metadata:
+        if number % processes.count() == processes.rank() and _metadata(part) != metadata:
             indices = range(start, min(start + PART, len(data.names)))
             table = _encode(ae, data, indices, x_T_steps=x_T_steps, batch_size=batch_size, spent=spent, progress=progress)
             table = table.replace_schema_metadata({b"diffae": json.dumps(metadata).encode()})
             with replacing(part) as temporary:
                 parquet.write_table(table, temporary)
         whole.append(part)
+    processes.wait()
+    if processes.is_first():
+        _join(whole, file)
+        shutil.rmtree(parts)
+    processes.wait()
+    return spent
+
+
+def _join(parts: list[Path], file: Path) -> None:
+    """Writes one file of many, a part at a time."""
+    parquet = _parquet(f"writing {file}")
     with replacing(file) as temporary:
         writer = None
-        for part in whole:
+        for part in parts:
             table = parquet.read_table(part)
             writer = writer or parquet.ParquetWriter(temporary, table.schema)
             writer.write_table(table)
         if writer:
             writer.close()
-    shutil.rmtree(parts)
-    return spent
 
 
 def read_codes(file: Path) -> Codes:

@@ -1,15 +1,17 @@
 """What the suites of an evaluation share: the models, the images, the metric networks, and what was measured before."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
+from diffae import processes
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import Protocol
 from diffae.data.dataset import ImageSet
@@ -88,7 +90,7 @@ class Bench:
     batch_size: int = 50
     lpips: tuple[Backbone, ...] = ("alexnet",)
     weights: Path | None = None
-    _networks: dict[str, tuple[nn.Module, str]] = field(default_factory=dict)
+    _networks: dict[str, tuple[Callable[..., Tensor], str]] = field(default_factory=dict)
 
     @property
     def tested(self) -> np.ndarray:
@@ -109,22 +111,35 @@ class Bench:
             )
         return self.data.images(self.tested[:num])
 
-    def network(self, name: Any) -> tuple[nn.Module, str]:
-        """A metric network, and the file that its weights are from."""
+    def network(self, name: Any) -> tuple[Callable[..., Tensor], str]:
+        """A metric network, which computes where the autoencoder does, and the file that its weights are from."""
         if name not in self._networks:
-            self._networks[name] = load_network(name, self.weights)
+            network, file = load_network(name, self.weights)
+            device = self.ae.device
+            network.to(device)
+
+            def measure(*images: Tensor) -> Tensor:
+                return network(*(x.to(device) for x in images)).to(images[0].device)
+
+            self._networks[name] = (measure, file)
         return self._networks[name]
 
-    def batches(self, num: int, what: str) -> Iterator[range]:
-        """Ranges of image numbers, with progress."""
-        for start in range(0, num, self.batch_size):
+    def over(self, num: int, what: str, make: Callable[[range], Tensor]) -> Tensor:
+        """What `make` gives for the numbers 0..num - 1, a batch at a time, one after the other; with progress.
+
+        Of several processes each makes every so manieth batch, and all have what all made.
+        """
+        starts = range(0, num, self.batch_size)
+        own = {}
+        for start in starts[processes.rank() :: processes.count()]:
             self.progress(what, start, num)
-            yield range(start, min(start + self.batch_size, num))
+            own[start] = make(range(start, min(start + self.batch_size, num)))
+        found = {start: made for some in processes.from_all(own) for start, made in some.items()}
+        return torch.cat([found[start] for start in starts])
 
     def latents(self, encode: Callable[[Tensor], Tensor], data: ImageSet, indices: np.ndarray) -> Tensor:
         """What `encode` makes of these images of a set, a batch at a time."""
-        parts = (indices[part.start : part.stop] for part in self.batches(len(indices), "Encoding images"))
-        return torch.cat([encode(data.images(part)) for part in parts])
+        return self.over(len(indices), "Encoding images", lambda part: encode(data.images(indices[part.start : part.stop])))
 
     def classes(self) -> list[str]:
         """The attributes that are sampled and edited: those named, or the two best known that are frequent enough.
@@ -175,23 +190,23 @@ class Bench:
         """
         nets = {f"lpips {name}" if i else "lpips": name for i, name in enumerate(self.lpips) if min(x.shape[-2:]) >= LEAST[name]}
 
+        measures: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mse": each_mse, "psnr": each_psnr, "ssim": each_ssim}
+        if min(x.shape[-2:]) >= LEAST_MS_SSIM:
+            measures["ms_ssim"] = each_ms_ssim
+        for name, net in nets.items():
+            measures[name] = partial(self._perceptual, net)
+
         def measure() -> list[Result]:
-            found: dict[str, list[Tensor]] = {}
-            for part in self.batches(len(x), f"{suite}: {model}" + (f", T = {steps}" if steps else "")):
+            def of(part: range) -> Tensor:
                 made, real = make(part), x[part.start : part.stop]
-                values = {"mse": each_mse(made, real), "psnr": each_psnr(made, real), "ssim": each_ssim(made, real)}
-                if min(x.shape[-2:]) >= LEAST_MS_SSIM:
-                    values["ms_ssim"] = each_ms_ssim(made, real)
-                for name, net in nets.items():
-                    values[name] = self.network(net)[0](in_colour(made.clamp(-1, 1)), in_colour(real))
-                for name, value in values.items():
-                    found.setdefault(name, []).append(value)
+                return torch.stack([measured(made, real).double() for measured in measures.values()], dim=1)
+
+            found = self.over(len(x), f"{suite}: {model}" + (f", T = {steps}" if steps else ""), of)
             results = []
-            for name, parts in found.items():
-                each = torch.cat(parts)
+            for name, each in zip(measures, found.unbind(1), strict=True):
                 detail = f"{nets[name]}: {self.network(nets[name])[1]}" if name in nets else None
                 results.append(
-                    Result(suite, model, name, float(each.double().mean()), len(x), steps, float(each.std()), self.seed,
+                    Result(suite, model, name, float(each.mean()), len(x), steps, float(each.std()), self.seed,
                            detail=detail, each=each.tolist())
                 )  # fmt: skip
             return results
@@ -203,12 +218,15 @@ class Bench:
         """Inception's features of images as files would hold them, in 256 steps."""
         inception = self.network("inception")[0]
         stored = ((images.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
-        return torch.cat([inception(in_colour(part)) for part in stored.split(10)])
+        return torch.cat([inception(in_colour(part)) for part in stored.split(10)]).cpu()
 
     def real_features(self, indices: np.ndarray) -> Float[Tensor, "n d"]:
         """The same of real images, a batch at a time."""
-        parts = (indices[part.start : part.stop] for part in self.batches(len(indices), "Real images"))
-        return torch.cat([self.features(self.data.images(part)) for part in parts])
+        images = self.data.images
+        return self.over(len(indices), "Real images", lambda part: self.features(images(indices[part.start : part.stop])))
+
+    def _perceptual(self, net: str, made: Tensor, real: Tensor) -> Tensor:
+        return self.network(net)[0](in_colour(made.clamp(-1, 1)), in_colour(real))
 
 
 def in_colour(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 h w"]:

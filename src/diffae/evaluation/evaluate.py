@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 
 import diffae
+from diffae import processes
 from diffae.evaluation.attributes import attributes
 from diffae.evaluation.bench import Bench, NotMeasurable, Section
 from diffae.evaluation.claims import Claim, claims, claims_table
@@ -40,7 +41,7 @@ def evaluate(bench: Bench, suites: Sequence[str], out: Path) -> Path:
     Args:
         bench: models and images.
         suites: of `SUITES`; or `all`, which leaves out those that this model or these images cannot show, and says why.
-        out: the folder. What an earlier evaluation measured there is not measured again.
+        out: the folder. What an earlier evaluation measured there is not measured again. Of several processes the first writes.
 
     Returns:
         The page.
@@ -61,8 +62,6 @@ def evaluate(bench: Bench, suites: Sequence[str], out: Path) -> Path:
                 raise
             section = Section(suite, suite.capitalize(), f"Left out: {error}", [], [])
         sections.append(section)
-        for figure in section.figures:
-            save_png(figure.picture, out / "pictures" / f"{figure.name}.png")
     about = {
         **bench.store.made,
         "diffae": diffae.__version__,
@@ -72,6 +71,14 @@ def evaluate(bench: Bench, suites: Sequence[str], out: Path) -> Path:
         "depends": bench.store.depends,
         "seconds": round(time.monotonic() - started, 1),
     }
+    if processes.is_first():
+        _write(sections, about, out)
+    return out / "report.html"
+
+
+def _write(sections: list[Section], about: dict, out: Path) -> None:
+    for figure in (figure for section in sections for figure in section.figures):
+        save_png(figure.picture, out / "pictures" / f"{figure.name}.png")
     results = [r for section in sections for r in section.results]
     found = claims(results)
     rows = [dataclasses.asdict(r) for r in results]
@@ -81,7 +88,6 @@ def evaluate(bench: Bench, suites: Sequence[str], out: Path) -> Path:
     )
     write_text(out / "tables.md", _markdown(sections, found))
     write_text(out / "report.html", _page(sections, found, about))
-    return out / "report.html"
 
 
 def _markdown(sections: list[Section], found: list[Claim]) -> str:

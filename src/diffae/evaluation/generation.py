@@ -5,7 +5,6 @@ from dataclasses import replace
 from functools import cache, partial
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -121,7 +120,7 @@ def compared(
 
     def measure() -> list[Result]:
         what = ", ".join(str(part) for part in (f"{suite}: {model}", subject, steps and f"T = {steps}") if part)
-        made = torch.cat([bench.features(make(part)) for part in bench.batches(num, what)])
+        made = bench.over(num, what, lambda part: bench.features(make(part)))
         fid = frechet_distance(Moments.of(made), Moments.of(real()))
         kid, spread = kernel_distance(made, real(), subsets=50, size=max(num // 2, 2), seed=bench.seed)
         precision, recall = precision_recall(made, real())

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -31,12 +30,12 @@ def interpolation(bench: Bench) -> Section:
     for model, network in models.items():
 
         def measure(model: str = model, network: DiffusionAutoencoder | DDIM = network) -> list[Result]:
-            parts = []
-            for part in bench.batches(pairs, f"{SUITE}: {model}"):
+            def lengths(part: range) -> Tensor:
                 a, b = x[part.start : part.stop], x[pairs + part.start : pairs + part.stop]
                 weight = seeding.uniform([seeding.mix(bench.seed, "path", i) for i in part]) * (1 - EPSILON)
-                parts.append(path_length(frames_between(network, a, b, steps=steps), weight, bench.network("vgg16")[0]))
-            each = torch.cat(parts)
+                return path_length(frames_between(network, a, b, steps=steps), weight, bench.network("vgg16")[0])
+
+            each = bench.over(pairs, f"{SUITE}: {model}", lengths)
             detail = f"{bench.network('vgg16')[1]}; step {EPSILON}"
             return [
                 Result(SUITE, model, "path_length", float(each.mean()), pairs, steps, float(each.std()), bench.seed,

@@ -113,7 +113,7 @@ def _seen(
 ) -> list[Result]:
     """What the judge sees in edited images, beside what it saw before."""
     decide = judge()
-    made = torch.cat([make(part) for part in bench.batches(len(x), f"{SUITE}: {name}, {way}")]).clamp(-1, 1)
+    made = bench.over(len(x), f"{SUITE}: {name}, {way}", make).clamp(-1, 1)
     before, after = decide.decide(x), decide.decide(made)
     row = decide.names.index(name)
     others = [k for k in range(len(decide.names)) if k != row]

@@ -28,13 +28,14 @@ STEPS, FRESH_STEPS = 20, 10
 """Steps of the measured reconstructions, either way, and of decoding from noise that was drawn."""
 
 
-def write_report(run: Path, data: ImageSet, *, num: int = 64, progress: Progress | None = None) -> Path:
+def write_report(run: Path, data: ImageSet, *, num: int = 64, device: str = "cpu", progress: Progress | None = None) -> Path:
     """Measures a run on held-out images and writes `report.html`, `report.json` and the PNGs in `report/`.
 
     Args:
         run: the run directory.
         data: its images.
         num: number of held-out images that are reconstructed.
+        device: where the networks compute.
         progress: told how far it is.
 
     Returns:
@@ -43,7 +44,7 @@ def write_report(run: Path, data: ImageSet, *, num: int = 64, progress: Progress
     started = time.monotonic()
     progress = progress or (lambda what, done, total: None)
     config = read_json(RunConfig, run / "config.json")
-    ae = diffae.load(run)
+    ae = diffae.load(run, device=device)
     x = data.images(data.validation[:num] if len(data.validation) else data.train[:num])
     z_sem = ae.encode(x)
     train = Encoded.of(ae, data, data.train, progress)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from diffae import processes
 from diffae.files import write_text
 
 
@@ -76,14 +77,23 @@ class Store:
         whole = {name: self.depends.get(name) for name in ("images", *on)} | key
         text = json.dumps(whole, sort_keys=True)
         file = self.folder / f"{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}.json"
-        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):  # A damaged file is measured anew.
-            return [Result(**row) for row in json.loads(file.read_text(encoding="utf-8"))["results"]]
+        known = processes.from_first(_read(file))
+        if known is not None:
+            return known
         started = time.monotonic()
         results = measure()
         made = self.made | {"seconds": round(time.monotonic() - started, 1)}
         rows = [asdict(r) | made | {"value": _short(r.value), "each": _rounded(r.each)} for r in results]
-        write_text(file, json.dumps({"key": whole, "results": rows}) + "\n")
+        if processes.is_first():
+            write_text(file, json.dumps({"key": whole, "results": rows}) + "\n")
         return [Result(**row) for row in rows]
+
+
+def _read(file: Path) -> list[Result] | None:
+    """What was measured; None where that is not there, or damaged and to be measured anew."""
+    with contextlib.suppress(FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
+        return [Result(**row) for row in json.loads(file.read_text(encoding="utf-8"))["results"]]
+    return None
 
 
 def _short(value: float) -> float:

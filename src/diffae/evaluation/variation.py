@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from diffae import seeding
@@ -19,7 +18,7 @@ def variation(bench: Bench) -> Section:
     """How far images move when their x_T is drawn anew, when their z_sem is another image's, and when both are."""
     ae, x = bench.ae, bench.test(min(bench.protocol.num, 100))
     z_sem = bench.latents(ae.encode, bench.data, bench.tested[: len(x)])
-    first = torch.cat([decoded(ae, z_sem, bench.seed, 0, part) for part in bench.batches(len(x), "Variations")])
+    first = bench.over(len(x), "Variations", partial(decoded, ae, z_sem, bench.seed, 0))
     other = z_sem.roll(1, dims=0)
     ways = {"same z_sem, other x_T": (z_sem, 1), "other z_sem, same x_T": (other, 0), "both others": (other, 1)}
     results = []

@@ -200,14 +200,12 @@ class PriorSubject:
 
     def draw(self, ema: nn.Module, file: Path) -> Path:
         """Images of fixed seeds, sampled by the prior as it is."""
-        self.ae.prior = self._prior(ema)
+        assert isinstance(ema, LatentPrior)
+        self.ae.prior = ema
         x = self.ae.to_pixels(self.ae.sample(16, seed=self.config.training.seed))
         return save_png(sheet([x[:8], x[8:]], scale=scale_for(x)), file)
 
     def save(self, ema: nn.Module, folder: Path, images: int) -> None:
-        self.ae.prior = self._prior(ema)
-        save_part(self.ae, folder, ["prior", "standardizer"])
-
-    def _prior(self, ema: nn.Module) -> LatentPrior:
         assert isinstance(ema, LatentPrior)
-        return ema.to(next(self.ae.parameters()).device)
+        self.ae.prior = ema
+        save_part(self.ae, folder, ["prior", "standardizer"])

@@ -1,0 +1,77 @@
+"""The processes that a command runs as (`torchrun`, `accelerate launch`): who takes which part, and what all found, together.
+
+What is passed is small (codes, features, results), so it goes over the CPU, by pickle among processes of one command. Training has
+its own way, `accelerate`.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def join() -> None:
+    """Meets the other processes, if this is one of several that were started together."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return
+    import torch.distributed as dist
+
+    if not dist.is_initialized():
+        dist.init_process_group("gloo")
+
+
+def count() -> int:
+    """How many have met; one, if nobody was there to meet."""
+    return _group().get_world_size() if _group() else 1
+
+
+def rank() -> int:
+    """This one's number."""
+    return _group().get_rank() if _group() else 0
+
+
+def is_first() -> bool:
+    """Whether this is the one that writes and talks."""
+    return rank() == 0
+
+
+def from_all(value: T) -> list[T]:
+    """Everybody's value, in the order of their numbers. All have to ask."""
+    if count() == 1:
+        return [value]
+    found: list[Any] = [None] * count()
+    _group().all_gather_object(found, value)
+    return found
+
+
+def from_first(value: T) -> T:
+    """The first one's value. All have to ask."""
+    if count() == 1:
+        return value
+    found = [value]
+    _group().broadcast_object_list(found)
+    return found[0]
+
+
+def wait() -> None:
+    """Until all are here."""
+    if count() > 1:
+        _group().barrier()
+
+
+@contextlib.contextmanager
+def first_before_others() -> Iterator[None]:
+    """What the first does, such as filling a cache, is done when the others come to do it."""
+    if not is_first():
+        wait()
+    yield
+    if is_first():
+        wait()
+
+
+def _group() -> Any:
+    import torch.distributed as dist
+
+    return dist if dist.is_available() and dist.is_initialized() else None
