@@ -17,6 +17,7 @@ Prediction = Literal["eps", "v"]
 Spacing = Literal["uniform", "noisy"]
 LearningRate = Literal["constant", "cosine"]
 Precision = Literal["auto", "float32", "bfloat16"]
+Compile = Literal["default", "reduce-overhead", "max-autotune"]
 Crop = Literal["center", "none", "celeba"]
 
 
@@ -187,6 +188,9 @@ class TrainingConfig(_InRange):
     """Number of micro-batches that make one batch."""
     recompute: bool = False
     """Whether each stage's activations are computed again for its gradient rather than kept: less memory, a third more time."""
+    compile: Compile | None = None
+    """Compiles the networks, with this mode of torch.compile (`reduce-overhead` uses CUDA graphs): fewer and larger kernels on a
+    GPU, after a minute or more of compiling. On two processor cores nothing is gained. See `diffae bench network --compile`."""
     sharded: bool = False
     """Whether weights, average and optimizer are divided over processes (FSDP2) rather than kept whole by each: for models that one
     device does not hold with them. Checkpoints are then folders, which any number of processes can go on from."""

@@ -55,6 +55,10 @@ def read_json(cls: type[C], file: Path) -> C:
         raise type(error)(f"{file}: {error}") from None
 
 
+UNIONS = (types.UnionType, typing.Union)
+"""Of classes; of others, such as a Literal and None."""
+
+
 def _join(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
 
@@ -79,7 +83,7 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
         if value not in args:
             raise TypeError(f"{path} must be one of {', '.join(map(repr, args))}, got {value!r}.")
         return value
-    if origin is types.UnionType:
+    if origin in UNIONS:
         for option in args:
             try:
                 return _convert(option, value, path)
@@ -99,6 +103,8 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
 def _describe(kind: Any) -> str:
     if kind is types.NoneType:
         return "null"
-    if typing.get_origin(kind) is types.UnionType:
+    if typing.get_origin(kind) in UNIONS:
         return " or ".join(_describe(k) for k in typing.get_args(kind))
+    if typing.get_origin(kind) is Literal:
+        return " or ".join(map(repr, typing.get_args(kind)))
     return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)

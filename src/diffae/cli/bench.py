@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from diffae.cli.bars import console, say, work_bar
-from diffae.config import Precision
+from diffae.config import Compile, Precision
 from diffae.presets import preset
 
 
@@ -28,6 +28,8 @@ class BenchNetwork:
     """Of these."""
     precision: Precision = "auto"
     """Arithmetic of training, and on a GPU of everything; `auto` as a run would choose."""
+    compile: Compile | None = None
+    """Compile the networks first, with this mode of torch.compile."""
     seconds: float = 2.0
     """That each measurement takes at least."""
 
@@ -41,12 +43,14 @@ class BenchNetwork:
         accelerator = create_accelerator(resolve_precision(self.precision))
         table = Table("", "batch", "a second", "images/s", "GFLOP/s", "of products", "GiB so far")
         table.columns[0].no_wrap = True
+        config = preset(self.preset)
+        config = dataclasses.replace(config, training=dataclasses.replace(config.training, compile=self.compile))
         with work_bar("Measuring") as update:
             update("Matrix products", 0, len(self.batches))
             most = product_rate(accelerator.device)
             for i, batch in enumerate(self.batches):
                 update(f"Batch {batch}", i, len(self.batches))
-                speeds = measure(preset(self.preset), batch, accelerator=accelerator, what=self.what, seconds=self.seconds)
+                speeds = measure(config, batch, accelerator=accelerator, what=self.what, seconds=self.seconds)
                 for s in speeds:
                     rate = s.flop / s.seconds
                     table.add_row(

@@ -79,6 +79,19 @@ class LossModule(nn.Module):
         return self._loss(batch, seeds)
 
 
+def compile_networks(model: nn.Module, config: TrainingConfig) -> None:
+    """Compiles the networks of a model, in place, where the configuration says so; losses, which draw noise, stay as they are.
+
+    Raises:
+        ValueError: they are sharded too.
+    """
+    if config.compile is not None and config.sharded:
+        raise ValueError("training.compile and training.sharded do not go together: leave one of them out.")
+    if config.compile is not None:
+        for network in model.children():
+            network.compile(mode=config.compile, dynamic=False)
+
+
 def learning_rate(config: TrainingConfig, images: int, total: int | None) -> float:
     """The learning rate after so many images: warm-up, then constant, or held for `HOLD` of the budget and lowered to zero.
 

@@ -29,7 +29,7 @@ from diffae.config import ComparatorRunConfig, Precision, PriorRunConfig, RunCon
 from diffae.files import write_text
 from diffae.training.averages import save_averages
 from diffae.training.health import Health
-from diffae.training.loop import HOLD, LossModule, NonFiniteLoss, Step, training_steps
+from diffae.training.loop import HOLD, LossModule, NonFiniteLoss, Step, compile_networks, training_steps
 from diffae.training.sharding import is_sharded, whole_weights
 from diffae.training.state import TrainingState, checkpoint_file, newest_checkpoint
 from diffae.training.subjects import Subject
@@ -138,6 +138,7 @@ def train(subject: Subject, out: Path, *, accelerator: Accelerator | None = None
         subject.begin(model)
     loss = LossModule(model, lambda batch, seeds: subject.loss(model, batch, seeds))
     state = TrainingState.start(model, training, called=loss)
+    compile_networks(model, training)
     if newest is not None:
         state.load(newest)
     ema = state.ema

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from diffae import memory, seeding
 from diffae.autoencoder import DiffusionAutoencoder, build
 from diffae.config import RunConfig
-from diffae.training.loop import LossModule, training_steps
+from diffae.training.loop import LossModule, compile_networks, training_steps
 from diffae.training.state import TrainingState
 
 WHAT = ("encoding", "decoder call", "training step")
@@ -68,6 +68,7 @@ def measure(
     eps_model = ae.eps_model(torch.zeros(batch, ae.z_dim, device=device))
     calls = {WHAT[0]: partial(ae.encoder, x), WHAT[1]: partial(eps_model, x, torch.full((batch,), 500.0, device=device))}
     ae.eval()
+    compile_networks(ae, config.training)
     for name in (name for name in calls if name in what):
         call = calls[name]
         # Counted with gradients, where every convolution is the plain one.
@@ -104,7 +105,8 @@ def _seconds(call: Callable[[], object], device: torch.device, least: float) -> 
 
 
 def _flop(call: Callable[[], object]) -> float:
-    with FlopCounterMode(display=False) as counter:
+    # What is compiled does not pass by the counter.
+    with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
         call()
     return float(counter.get_total_flops())
 
