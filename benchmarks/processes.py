@@ -1,0 +1,115 @@
+"""Training on two processes of one thread beside one process of one thread: images a second, and losses.
+
+    python benchmarks/processes.py
+
+Whole weights are kept by both processes (DDP), or divided over them (`training.sharded`). Each measurement is a launch of its own;
+rounds go through all of them in turn, and ratios are of medians.
+"""
+
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+import tyro
+
+from diffae import memory, seeding
+from diffae.autoencoder import build
+from diffae.evaluation.page import table_markdown
+from diffae.evaluation.report import commit, machine
+from diffae.files import write_text
+from diffae.presets import preset
+from diffae.training.loop import LossModule, training_steps
+from diffae.training.run import create_accelerator
+from diffae.training.state import TrainingState
+
+WAYS = {"one process": (1, False), "two, weights whole": (2, False), "two, weights divided": (2, True)}
+
+ASKED = "BENCHMARK_PROCESSES"
+"""Set for those that are launched: what they measure."""
+
+
+def main(
+    name: str = "avatars32",
+    batches: tuple[int, ...] = (16, 64),
+    rounds: int = 3,
+    images: int = 960,
+    out: Path = Path("benchmarks/processes.md"),
+) -> None:
+    """Measure.
+
+    Args:
+        name: preset of the network.
+        batches: images a step, over all processes.
+        rounds: of all measurements.
+        images: of a measurement, after a first step that does not count.
+        out: the table.
+    """
+    found: dict[tuple[int, str], list[dict]] = {}
+    for i in range(rounds):
+        for batch in batches:
+            for way, (count, sharded) in WAYS.items():
+                run = _launched(name, batch, images, count, sharded)
+                found.setdefault((batch, way), []).append(run)
+                print(f"round {i + 1}, batch {batch}, {way}: {run['rate']:.1f} images/s", flush=True)
+    rows = []
+    for (batch, way), runs in found.items():
+        alone = found[batch, "one process"]
+        ratios = sorted(run["rate"] / other["rate"] for run, other in zip(runs, alone, strict=True))
+        middle = statistics.median(run["rate"] for run in runs)
+        ratio = middle / statistics.median(run["rate"] for run in alone)
+        apart = max(abs(a - b) / b for a, b in zip(runs[0]["losses"], alone[0]["losses"], strict=True))
+        cells = [f"{ratio:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})", f"{apart:.0e}"] if way != "one process" else ["", ""]
+        rows.append([str(batch), way, f"{middle:.1f}", *cells])
+    header = ["batch", "", "images/s", "times one process", "losses apart, at most"]
+    text = (
+        f"# Two processes\n\n`python benchmarks/processes.py`: training steps of the {name} network in float32, one thread a "
+        f"process; {rounds} rounds of {images} images; {machine()}; diffae {commit()}.\n\n{table_markdown(header, rows)}"
+    )
+    write_text(out, text)
+    print(text)
+
+
+def _launched(name: str, batch: int, images: int, count: int, sharded: bool) -> dict:
+    """A measurement in so many processes; the first one's line."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    asked = json.dumps([name, batch, images, sharded])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", ASKED: asked}
+    done = subprocess.run([*launch, __file__], check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _measure(name: str, batch: int, images: int, sharded: bool) -> None:
+    """Trains on noise, and prints images a second and the losses."""
+    torch.set_num_threads(1)
+    memory.keep_freed()
+    config = preset(name)
+    training = dataclasses.replace(config.training, batch_size=batch, images=10**9, sharded=sharded)
+    accelerator = create_accelerator("float32")
+    torch.manual_seed(0)
+    ae = build(config.model)
+    loss = LossModule(ae, ae.loss)
+    state = TrainingState.start(ae, training, called=loss)
+
+    def noise(positions: range) -> torch.Tensor:
+        return seeding.normal(list(positions), ae.image_shape).clamp(-1, 1)  # type: ignore[union-attr]
+
+    steps = training_steps(state, loss, noise, training, accelerator=accelerator, total=lambda: 10**9)
+    losses = [next(steps).loss]
+    began = time.perf_counter()
+    losses += [next(steps).loss for _ in range(images // batch)]
+    rate = images / (time.perf_counter() - began)
+    if accelerator.is_main_process:
+        print(json.dumps({"rate": rate, "losses": losses}))
+
+
+if __name__ == "__main__":
+    if ASKED in os.environ:
+        _measure(*json.loads(os.environ[ASKED]))
+    else:
+        tyro.cli(main)
