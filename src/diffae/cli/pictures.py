@@ -231,7 +231,7 @@ class Sample:
             _show(ae, [x[i : i + columns] for i in range(0, len(x), columns)], self.out)
 
     def _fill(self, ae: "DiffusionAutoencoder", z_sem: "Tensor") -> None:
-        """Writes every image to the folder, a batch at a time; of several processes each every so manieth batch."""
+        """Writes every image to the folder, a batch at a time; of n processes each every n-th batch."""
         from diffae.pictures import save_png, to_pil
 
         starts = range(0, self.num, BATCH)

@@ -73,7 +73,7 @@ def write_codes(
 ) -> Spent:
     """Encodes images into a Parquet file: `file`, `split`, `z_sem` (d floats), `x_T` where asked for, and the labels.
 
-    A run that was interrupted goes on with the part that it was at. Of several processes each takes every so manieth part.
+    A run that was interrupted goes on with the part that it was at. Of n processes each takes every n-th part.
 
     Args:
         ae: encodes.

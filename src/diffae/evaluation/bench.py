@@ -127,7 +127,7 @@ class Bench:
     def over(self, num: int, what: str, make: Callable[[range], Tensor]) -> Tensor:
         """What `make` gives for the numbers 0..num - 1, a batch at a time, one after the other; with progress.
 
-        Of several processes each makes every so manieth batch, and all have what all made.
+        Of n processes each makes every n-th batch, and all have what all made.
         """
         starts = range(0, num, self.batch_size)
         own = {}
