@@ -50,6 +50,16 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
+@pytest.fixture
+def fresh_accelerator():
+    """What `accelerate` remembers of processes and devices is forgotten before and after."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
 @pytest.fixture(scope="session")
 def tiny() -> AutoencoderConfig:
     """The smallest autoencoder that has every part: levels, attention, both codes."""

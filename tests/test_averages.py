@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from accelerate.state import AcceleratorState
 
 import diffae
 from diffae import cli
@@ -16,12 +15,7 @@ from diffae.training.run import Stepped, resolve, train
 from diffae.training.state import AVERAGES, TrainingState, exponent, newest_checkpoint
 from diffae.training.subjects import ImageSubject
 
-
-@pytest.fixture(autouse=True)
-def fresh_accelerator():
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 
 def run(config, out, *, stop_after=None):

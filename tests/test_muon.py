@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import safetensors.torch
 import torch
-from accelerate.state import AcceleratorState
 
 import diffae
 from diffae.config import TrainingConfig
@@ -15,12 +14,7 @@ from diffae.training.run import Stepped, resolve, train
 from diffae.training.state import TrainingState
 from diffae.training.subjects import ImageSubject
 
-
-@pytest.fixture(autouse=True)
-def fresh_accelerator():
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 
 def matrices(*shape, seed=0):

@@ -9,7 +9,6 @@ from dataclasses import replace
 import pytest
 import safetensors.torch
 import torch
-from accelerate.state import AcceleratorState
 
 import diffae
 from diffae.config import TrainingConfig
@@ -46,11 +45,7 @@ assert of_all < 0.6, f"process {os.environ['RANK']} keeps {of_all:.2f} of all"
 """
 
 
-@pytest.fixture(autouse=True)
-def fresh_accelerator():
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 
 def alone(config, out):

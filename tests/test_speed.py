@@ -4,18 +4,12 @@ from dataclasses import replace
 
 import pytest
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 
 from diffae import cli, presets
 from diffae.config import RunConfig
 from diffae.training.speed import WHAT, measure
 
-
-@pytest.fixture(autouse=True)
-def fresh_accelerator():
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 
 def test_arithmetic_is_counted_per_image_and_a_training_step_takes_about_three_times_its_calls(tiny):

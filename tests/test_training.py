@@ -12,7 +12,6 @@ from dataclasses import replace
 import pytest
 import safetensors.torch
 import torch
-from accelerate.state import AcceleratorState
 
 import diffae
 from diffae import seeding
@@ -27,12 +26,7 @@ from diffae.training.loop import HOLD, NonFiniteLoss, learning_rate
 from diffae.training.run import Finished, Stepped, Validated, read_metrics, resolve, train
 from diffae.training.subjects import ImageSubject, PriorSubject
 
-
-@pytest.fixture(autouse=True)
-def fresh_accelerator():
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 
 def run(config, out, *, stop_after=None):
