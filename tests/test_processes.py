@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pyarrow.parquet
 import pytest
+import safetensors.torch
 import torch
 from accelerate.state import AcceleratorState
 from PIL import Image
@@ -59,12 +61,12 @@ COMMANDS = (
 )
 
 
-def launched(run, out, count):
+def launched(run, out, count, commands=COMMANDS):
     out.mkdir()
     (out / "script.py").write_text(SCRIPT)
-    commands = ";".join(COMMANDS).replace("RUN", f"{run / 'run'}").replace("IMAGES", f"{run / 'images'}").replace("OUT", str(out))
+    commands = ";".join(commands).replace("RUN", f"{run / 'run'}").replace("IMAGES", f"{run / 'images'}").replace("OUT", str(out))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "400", "ACCELERATE_USE_CPU": "true"}
     done = subprocess.run([*launch, out / "script.py", commands], capture_output=True, text=True, timeout=500, env=environment)
     assert done.returncode == 0, done.stderr[-4000:]
     return done
@@ -88,6 +90,22 @@ def test_two_processes_find_what_one_finds(run, tmp_path):
         assert {k: v for k, v in a.items() if k not in ("seconds", "command")} == {
             k: v for k, v in b.items() if k not in ("seconds", "command")
         }
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_codes_of_a_prior_and_train_the_prior_of_one(run, tmp_path):
+    small = "--images 32 --training.batch-size 4 --training.precision float32 --model.width 16 --model.layers 2"
+    found = {}
+    for name, count in (("one", 1), ("two", 2)):
+        shutil.rmtree(run / "run" / "codes", ignore_errors=True)
+        done = launched(run, tmp_path / name, count, (f"train-prior RUN --name {name} {small}",))
+        assert done.stderr.count("Codes: ") == done.stdout.count("sample with") == 1
+        (file,) = (run / "run" / "codes").iterdir()
+        prior = safetensors.torch.load_file(run / "run" / "priors" / name / "model" / "model.safetensors")
+        found[name] = (pyarrow.parquet.read_table(file), prior)
+    assert found["one"][0].equals(found["two"][0])
+    for key, tensor in found["one"][1].items():
+        torch.testing.assert_close(found["two"][1][key], tensor, rtol=1e-3, atol=1e-4)
 
 
 def test_one_process_needs_nobody():

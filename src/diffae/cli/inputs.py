@@ -104,7 +104,8 @@ def codes_file(ae: "DiffusionAutoencoder", source: str, data: "ImageSet") -> Pat
     if identity_of(file) != identity:
         with work_bar("Encoding images") as update:
             write_codes(ae, data, file, identity=identity, progress=update)
-        say(f"Codes: {file}")
+        if processes.is_first():
+            say(f"Codes: {file}")
     return file
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from diffae import processes
 from diffae.cli import inputs
 from diffae.cli.bars import say, training_bar, warn, work_bar
 from diffae.cli.codes import fit
@@ -130,6 +131,10 @@ class TrainPrior:
     training: TrainingConfig
 
     def run(self) -> None:
+        if self.preset != "gaussian":
+            from accelerate import PartialState
+
+            PartialState()  # Here several processes meet, so that they share the images to encode.
         ae = inputs.autoencoder(self.source)
         data = inputs.images(ae, self.source, self.data)
         z_sem = inputs.codes(ae, self.source, data)
@@ -140,7 +145,7 @@ class TrainPrior:
         training = _budget(self.training, self.minutes, self.images)
         config = dataclasses.replace(prior_preset(self.preset), model=self.model, training=training)
         trained = train_prior(self.source, z_sem, data, config, name=self.name or "ddim")
-        if trained:
+        if trained and processes.is_first():
             print(f"{trained}: sample with `diffae sample {self.source}`.")
 
 
