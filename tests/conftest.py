@@ -73,6 +73,23 @@ def tiny() -> AutoencoderConfig:
     )
 
 
+@pytest.fixture(scope="session")
+def write_colours():
+    """Writes images of one colour each into a folder, 00.png on, and returns their colours."""
+
+    def write(folder, num):
+        from PIL import Image
+
+        folder.mkdir()
+        generator = torch.Generator().manual_seed(0)
+        colours = [torch.randint(0, 256, (3,), generator=generator).tolist() for _ in range(num)]
+        for i, colour in enumerate(colours):
+            Image.new("RGB", (16, 16), tuple(colour)).save(folder / f"{i:02d}.png")
+        return colours
+
+    return write
+
+
 @pytest.fixture
 def make_images(tmp_path):
     """Writes `num` small PNGs into a folder and returns it."""

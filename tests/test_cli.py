@@ -126,17 +126,12 @@ def test_the_quick_start_ends_with_a_page(tmp_path, capsys, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, write_colours):
     """A run of a few steps on labelled images, and the folder of the images."""
     AcceleratorState._reset_state(reset_partial_state=True)
     root = tmp_path_factory.mktemp("trained")
-    generator = torch.Generator().manual_seed(0)
-    (root / "images").mkdir()
-    lines = ["file,Red,Size"]
-    for i in range(40):
-        color = torch.randint(0, 256, (3,), generator=generator).tolist()
-        Image.new("RGB", (16, 16), tuple(color)).save(root / "images" / f"{i:02d}.png")
-        lines.append(f"{i:02d}.png,{int(color[0] > 127)},{color[1]}")
+    colours = write_colours(root / "images", 40)
+    lines = ["file,Red,Size", *(f"{i:02d}.png,{int(red > 127)},{green}" for i, (red, green, _) in enumerate(colours))]
     (root / "images" / "labels.csv").write_text("\n".join(lines) + "\n")
     command = ["train", str(root / "images"), "--preset", "avatars32", "--out", str(root / "run"), "--images", "64", *SMALL]
     cli.main([*command, "--data.validation", "0.3"])

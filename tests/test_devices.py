@@ -9,7 +9,6 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from PIL import Image
 from pretended_device import DEVICE, Pretended, pretended
 from test_cli import SMALL
 from test_evaluate import Means
@@ -136,16 +135,11 @@ def test_a_plain_ddim_does_so_too(tiny, x, use):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, write_colours):
     """A run that was trained on the device, with attributes and a prior, beside its labelled images."""
     root = tmp_path_factory.mktemp("trained")
-    (root / "images").mkdir()
-    generator = torch.Generator().manual_seed(0)
-    lines = ["file,Red"]
-    for i in range(40):
-        color = torch.randint(0, 256, (3,), generator=generator).tolist()
-        Image.new("RGB", (16, 16), tuple(color)).save(root / "images" / f"{i:02d}.png")
-        lines.append(f"{i:02d}.png,{int(color[0] > 127)}")
+    colours = write_colours(root / "images", 40)
+    lines = ["file,Red", *(f"{i:02d}.png,{int(red > 127)}" for i, (red, _, _) in enumerate(colours))]
     (root / "images" / "labels.csv").write_text("\n".join(lines) + "\n")
     run, images = str(root / "run"), str(root / "images")
     small = ["--images", "32", "--training.batch-size", "4", "--training.checkpoint-every", "16", "--training.precision", "float32"]

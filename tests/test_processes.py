@@ -11,7 +11,6 @@ import pytest
 import safetensors.torch
 import torch
 from accelerate.state import AcceleratorState
-from PIL import Image
 from test_cli import SMALL
 
 from diffae import cli, processes
@@ -37,15 +36,11 @@ print(f"number {processes.rank()} of {processes.count()}", file=sys.stderr)
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, write_colours):
     """A run of a few steps with a prior, and its images."""
     AcceleratorState._reset_state(reset_partial_state=True)
     root = tmp_path_factory.mktemp("shared")
-    (root / "images").mkdir()
-    generator = torch.Generator().manual_seed(0)
-    for i in range(160):
-        color = torch.randint(0, 256, (3,), generator=generator).tolist()
-        Image.new("RGB", (16, 16), tuple(color)).save(root / "images" / f"{i:02d}.png")
+    write_colours(root / "images", 160)
     command = ["train", str(root / "images"), "--preset", "avatars32", "--out", str(root / "run"), "--images", "16", *SMALL]
     cli.main([*command, "--data.validation", "0.5"])
     cli.main(["train-prior", str(root / "run"), "--preset", "gaussian"])
