@@ -107,6 +107,7 @@ def test_one_process_needs_nobody():
     assert (processes.rank(), processes.count(), processes.is_first()) == (0, 1, True)
     assert processes.from_all("own") == ["own"]
     assert processes.from_first("own") == "own"
+    assert processes.own(range(3)) == range(3)
     with processes.first_before_others():
         processes.wait()
     processes.join()

@@ -6,7 +6,7 @@ its own way, `accelerate`.
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -30,6 +30,11 @@ def count() -> int:
 def rank() -> int:
     """This one's number."""
     return _group().get_rank() if _group() else 0
+
+
+def own(values: Sequence[T]) -> Sequence[T]:
+    """This one's share of what is to be done: of n processes each takes every n-th."""
+    return values[rank() :: count()]
 
 
 def is_first() -> bool:

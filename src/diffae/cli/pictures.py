@@ -236,7 +236,7 @@ class Sample:
 
         starts = range(0, self.num, BATCH)
         with work_bar("Sampling") as update:
-            for start in starts[processes.rank() :: processes.count()]:
+            for start in processes.own(starts):
                 update("Sampling", start, self.num)
                 x = ae.decode_samples(z_sem[start : start + BATCH], steps=self.steps, seed=self.seed, start=start)
                 for i, image in enumerate(ae.to_pixels(x), start=start):

@@ -92,19 +92,17 @@ def write_codes(
     # An x_T is decoded along the path that it came by.
     path = None if x_T_steps is None else ["dpmpp2m", ae.calibration.spacing, ae.calibration.t_max]
     metadata = {"identity": identity, "x_T_steps": x_T_steps, "path": path, "names": len(data.names)}
-    whole = []
-    for number, start in enumerate(range(0, len(data.names), PART)):
-        part = parts / f"{start:012d}.parquet"
-        if number % processes.count() == processes.rank() and _metadata(part) != metadata:
+    whole = {start: parts / f"{start:012d}.parquet" for start in range(0, len(data.names), PART)}
+    for start in processes.own(list(whole)):
+        if _metadata(whole[start]) != metadata:
             indices = range(start, min(start + PART, len(data.names)))
             table = _encode(ae, data, indices, x_T_steps=x_T_steps, batch_size=batch_size, spent=spent, progress=progress)
             table = table.replace_schema_metadata({b"diffae": json.dumps(metadata).encode()})
-            with replacing(part) as temporary:
+            with replacing(whole[start]) as temporary:
                 parquet.write_table(table, temporary)
-        whole.append(part)
     processes.wait()
     if processes.is_first():
-        _join(whole, file)
+        _join(list(whole.values()), file)
         shutil.rmtree(parts)
     processes.wait()
     return spent

@@ -131,7 +131,7 @@ class Bench:
         """
         starts = range(0, num, self.batch_size)
         own = {}
-        for start in starts[processes.rank() :: processes.count()]:
+        for start in processes.own(starts):
             self.progress(what, start, num)
             own[start] = make(range(start, min(start + self.batch_size, num)))
         found = {start: made for some in processes.from_all(own) for start, made in some.items()}

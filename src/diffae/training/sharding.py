@@ -23,6 +23,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from diffae import processes
 from diffae.nn.layers import Stage
 
 
@@ -67,21 +68,18 @@ def whole_weights(model: nn.Module) -> dict[str, Tensor]:
 
 def save_parts(tensors: dict[str, Tensor], folder: Path) -> None:
     """Writes a folder of safetensors files, one of each process; it is whole or not there. All processes have to ask."""
-    alone = not dist.is_initialized()
-    first = alone or dist.get_rank() == 0
     unfinished = folder.with_name(f".{folder.name}.part")
-    if first:
+    if processes.is_first():
         shutil.rmtree(unfinished, ignore_errors=True)
-    if not alone:
-        dist.barrier()
+    processes.wait()
     with _alone_or_not():
         writer = HuggingFaceStorageWriter(str(unfinished), save_distributed=True)
-        checkpoint.save({k: v.detach().contiguous() for k, v in tensors.items()}, storage_writer=writer, no_dist=alone)
-    if first:
+        packed = {k: v.detach().contiguous() for k, v in tensors.items()}
+        checkpoint.save(packed, storage_writer=writer, no_dist=not dist.is_initialized())
+    if processes.is_first():
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.replace(folder)
-    if not alone:
-        dist.barrier()
+    processes.wait()
 
 
 def names_of_parts(folder: Path) -> set[str]:
