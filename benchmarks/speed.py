@@ -30,7 +30,7 @@ from diffae.evaluation.page import table_markdown
 from diffae.evaluation.report import commit, machine
 from diffae.files import write_text
 from diffae.presets import preset
-from diffae.training.loop import training_steps
+from diffae.training.loop import LossModule, training_steps
 from diffae.training.state import TrainingState
 
 Timed = tuple[Callable[[], object], Callable[[], object]]
@@ -184,7 +184,7 @@ def _our_step(name: str, batch: int, precision: Precision) -> Callable[[], objec
     state = TrainingState.start(ae, config)
     x = torch.rand(batch, *ae.image_shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
     accelerator: Accelerator = create_accelerator(config.precision)
-    steps = training_steps(state, ae.loss, lambda positions: x, config, accelerator=accelerator, total=lambda: 10**9)
+    steps = training_steps(state, LossModule(ae, ae.loss), lambda _: x, config, accelerator=accelerator, total=lambda: 10**9)
     return lambda: next(steps)
 
 
