@@ -112,15 +112,17 @@ class _NormSiLU(torch.autograd.Function):
         # h = a x + b is what the SiLU saw; n = (x - mean) inverse, the normalised image.
         a = scale * inverse
         b = shift - mean * a
-        x = x.float()
+        x, dy_float = x.float(), dy.float()
         dh = torch.addcmul(_image(b), x, _image(a))
-        dh = torch.ops.aten.silu_backward.grad_input(dy.float(), dh, grad_input=dh)
+        dh = torch.ops.aten.silu_backward.grad_input(dy_float, dh, grad_input=dh)
         dshift = dh.sum((2, 3))
-        dscale = inverse * ((dh * x).sum((2, 3)) - mean * dshift)
+        # Every image that is not made anew is one that caches still hold.
+        spare = torch.mul(dh, x) if dy_float is dy else torch.mul(dh, x, out=dy_float)
+        dscale = inverse * (spare.sum((2, 3)) - mean * dshift)
         # dx = inverse (dn - mean(dn) - n mean(dn n)), dn = scale dh, sorted by what multiplies x and dh.
         of_x = -inverse.square() * over_group(scale * dscale)
         constant = -inverse * over_group(scale * dshift) - mean * of_x
-        dx = torch.addcmul(_image(constant), x, _image(of_x)).addcmul_(dh, _image(a))
+        dx = torch.addcmul(_image(constant), x, _image(of_x), out=spare).addcmul_(dh, _image(a))
         return dx.to(dy.dtype), dscale, dshift, None, None
 
 
