@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from diffae import processor
 from diffae.autoencoder import DiffusionAutoencoder, build
 from diffae.config import EncoderConfig, PriorConfig, UNetConfig
 from diffae.nn import SkipMLP, UNet
@@ -144,6 +145,13 @@ def test_heads_must_divide_channels(tiny):
         DiffusionAutoencoder(replace(tiny, unet=replace(tiny.unet, attention_heads=3)))
 
 
+@pytest.fixture
+def quick_products(monkeypatch):
+    """A processor on which Winograd's way is the quick one, whichever this is."""
+    monkeypatch.setattr("diffae.nn.winograd.quick_products", lambda: True)
+
+
+@pytest.mark.usefixtures("quick_products")
 @pytest.mark.parametrize(("n", "c_in", "c_out", "h", "w"), [(4, 128, 128, 8, 8), (1, 128, 130, 18, 21), (2, 130, 128, 40, 52)])
 def test_winograds_convolution_is_the_convolution(n, c_in, c_out, h, w):
     torch.manual_seed(0)
@@ -160,6 +168,7 @@ def test_winograds_convolution_is_the_convolution(n, c_in, c_out, h, w):
     assert float((quick - expected).abs().max()) < 1e-4 * float(expected.abs().max())
 
 
+@pytest.mark.usefixtures("quick_products")
 def test_winograds_convolution_knows_when_its_weight_has_changed():
     conv, x = Conv3x3(128, 128), torch.randn(4, 128, 8, 8)
     with torch.no_grad():
@@ -175,7 +184,8 @@ def test_winograds_convolution_knows_when_its_weight_has_changed():
         torch.testing.assert_close(twin(x), before, rtol=1e-4, atol=1e-4)
 
 
-def test_convolutions_go_winograds_way_only_where_it_is_quicker():
+@pytest.mark.usefixtures("quick_products")
+def test_convolutions_go_winograds_way_only_where_it_is_quicker(monkeypatch):
     conv, x = Conv3x3(128, 128), torch.randn(4, 128, 8, 8)
     assert not conv._gains(x), "gradients are the plain convolution's"
     with torch.no_grad():
@@ -185,6 +195,17 @@ def test_convolutions_go_winograds_way_only_where_it_is_quicker():
         assert not Conv3x3(64, 128)._gains(x), "few channels"
         with torch.autocast("cpu", torch.bfloat16):
             assert not conv._gains(x)
+        monkeypatch.setattr("diffae.nn.winograd.quick_products", lambda: False)
+        assert not conv._gains(x), "slow products"
+
+
+@pytest.mark.parametrize(("name", "quick"), [("AMD EPYC", False), ("Intel Xeon", True), ("", True)])
+def test_mkl_is_slow_on_a_processor_of_amd(name, quick, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": name})
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    assert processor.quick_products() == quick
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    assert processor.quick_products()
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -214,6 +235,28 @@ def test_normalisation_computes_in_float32_and_keeps_the_precision_of_its_input(
     assert low.dtype == torch.bfloat16
     expected = torch.nn.functional.silu(torch.nn.functional.group_norm(x.bfloat16().double(), 4, eps=1e-5))
     torch.testing.assert_close(low.double(), expected, rtol=1e-2, atol=1e-2)
+
+
+def test_normalisation_in_bfloat16_has_the_gradients_of_float32():
+    torch.manual_seed(0)
+    x, dy = torch.randn(2, 8, 16, 16).bfloat16(), torch.randn(2, 8, 16, 16).bfloat16()
+    scale, shift = torch.randn(2, 8), torch.randn(2, 8)
+    found = []
+    for kind in (torch.bfloat16, torch.float32):
+        inputs = [v.clone().requires_grad_() for v in (x.to(kind), scale, shift)]
+        found.append(torch.autograd.grad(norm_silu(*inputs, 4, 1e-5), inputs, dy.to(kind)))
+    (dx, *others), (expected, *expected_others) = found
+    assert dx.dtype == torch.bfloat16
+    torch.testing.assert_close(dx, expected.bfloat16(), rtol=0, atol=0)
+    torch.testing.assert_close(others, expected_others, rtol=0, atol=0)
+
+
+def test_normalisation_leaves_the_gradient_that_it_is_given():
+    x = torch.randn(2, 8, 4, 4).requires_grad_()
+    dy = torch.randn(2, 8, 4, 4)
+    given = dy.clone()
+    norm_silu(x, torch.ones(2, 8), torch.zeros(2, 8), 4, 1e-5).backward(dy)
+    assert torch.equal(dy, given)
 
 
 def test_normalisation_keeps_its_input_and_nothing_else_of_that_size():

@@ -111,7 +111,14 @@ def test_signals_become_a_question_and_a_second_one_interrupts():
 
 
 @pytest.mark.parametrize(
-    ("has", "precision"), [({"amx_bf16": True}, "bfloat16"), ({"avx512_bf16": True}, "float32"), ({}, "float32")]
+    ("has", "precision"),
+    [
+        ({"amx_bf16": True, "cpu_name": "Intel Xeon"}, "bfloat16"),
+        ({"avx512_bf16": True, "cpu_name": "Intel Xeon"}, "float32"),
+        ({"avx512_bf16": True, "cpu_name": "AMD EPYC"}, "bfloat16"),
+        ({"cpu_name": "AMD EPYC"}, "float32"),
+        ({}, "float32"),
+    ],
 )
 def test_precision_is_what_the_processor_computes_in(has, precision, monkeypatch, tiny_run, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

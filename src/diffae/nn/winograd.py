@@ -2,7 +2,7 @@
 
 An output tile of 4 x 4 pixels needs an input tile of 6 x 6. Both, and the filter, are moved by small constant matrices to a space
 where the convolution is a product at each of 36 places: `Y = A^T [(G g G^T) * (B^T d B)] A`, with matrix products over channels in
-place of `*`. That takes 36 multiplications where the definition takes 144. Processors without matrix units for bfloat16 gain by it
+place of `*`. That takes 36 multiplications where the definition takes 144. Processors that are not quicker in bfloat16 gain by it
 what others gain by bfloat16, and lose nothing that can be seen: its rounding is about ten times that of float32, a thousandth of
 bfloat16's.
 """
@@ -10,6 +10,8 @@ bfloat16's.
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from diffae.processor import quick_products
 
 TILE = 4
 """Side of an output tile; an input tile is two larger."""
@@ -48,8 +50,8 @@ _INPUT, _FILTER, _OUTPUT = torch.kron(_B, _B).float(), torch.kron(_G, _G), torch
 class Conv3x3(nn.Conv2d):
     """A 3x3 convolution of zero-padded images, as `nn.Conv2d(c_in, c_out, 3, padding=1)`, in less time where there is no gradient.
 
-    On a processor in float32, with enough channels and pixels, it goes Winograd's way, and keeps the moved filter, which is four
-    times as large; everywhere else it is the plain one.
+    On a processor in float32, with enough channels and pixels and quick matrix products, it goes Winograd's way, and keeps the
+    moved filter, which is four times as large; everywhere else it is the plain one.
     """
 
     _moved: tuple[tuple[int, int], Tensor] | None = None
@@ -73,6 +75,7 @@ class Conv3x3(nn.Conv2d):
             and min(self.in_channels, self.out_channels) >= LEAST_CHANNELS
             and len(x) * (x.shape[2] // TILE) * (x.shape[3] // TILE) >= LEAST_TILES
             and not self.weight.is_inference()
+            and quick_products()
         )
 
     def _moved_weight(self) -> Tensor:

@@ -27,6 +27,7 @@ from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_lis
 from diffae import seeding
 from diffae.config import ComparatorRunConfig, Precision, PriorRunConfig, RunConfig, TrainingConfig, differences, read_json, to_dict
 from diffae.files import write_text
+from diffae.processor import quick_bfloat16
 from diffae.training.averages import save_averages
 from diffae.training.health import Health
 from diffae.training.loop import HOLD, LossModule, NonFiniteLoss, Step, compile_networks, training_steps
@@ -320,15 +321,12 @@ def stop_requested() -> Iterator[Callable[[], bool]]:
 
 
 def resolve_precision(asked: Precision) -> Precision:
-    """bfloat16 where whole matrix products are computed in it: on GPUs since Ampere, and processors with AMX.
-
-    Others emulate it, and are many times slower; a Xeon with AVX512-BF16 and no AMX trained avatars32 at .75 of float32's rate.
-    """
+    """bfloat16 where it is the quick one: on GPUs since Ampere, and the processors of `quick_bfloat16`."""
     if asked != "auto":
         return asked
     if torch.cuda.is_available():
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    return "bfloat16" if torch.cpu.get_capabilities().get("amx_bf16") else "float32"
+    return "bfloat16" if quick_bfloat16() else "float32"
 
 
 def _write_config(out: Path, config: AnyRunConfig) -> None:
