@@ -34,7 +34,7 @@ from diffae.presets import preset
 from diffae.training.run import Finished, Validated, resolve, train
 from diffae.training.subjects import ImageSubject
 
-VARIANTS = ("preset", "Adam alone", "min-SNR 5", "zero terminal SNR", "z_sem dropout .1", "shifted view .06", "authors")
+VARIANTS = ("preset", "float32", "Adam alone", "min-SNR 5", "zero terminal SNR", "z_sem dropout .1", "shifted view .06", "authors")
 MEASURES = {"mean": "z_sem alone, mean decode, MSE", "random": "z_sem and random x_T, T = 10, MSE", "auroc": "mean AUROC"}
 
 
@@ -70,6 +70,8 @@ def variant_of(config: RunConfig, variant: str) -> RunConfig:
     match variant:
         case "preset":
             pass
+        case "float32":
+            training = dataclasses.replace(training, precision="float32")
         case "Adam alone":
             training = dataclasses.replace(training, muon_rate=None)
         case "min-SNR 5":

@@ -39,6 +39,28 @@ def test_five_iterations_make_singular_values_about_one():
     assert values.max() < 1.3
 
 
+@pytest.mark.parametrize("shape", [(3, 64, 64), (2, 32, 512)])
+def test_products_in_bfloat16_leave_the_same_matrix_but_for_rounding(shape):
+    given = matrices(*shape)
+    exact, low = orthogonalized(given), orthogonalized(given, dtype=torch.bfloat16)
+    assert low.dtype == torch.float32
+    assert 0 < float((low - exact).norm() / exact.norm()) < 0.05
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_training_in_bfloat16_orthogonalizes_in_it(precision, tiny, monkeypatch):
+    asked = []
+    monkeypatch.setattr("diffae.training.muon.orthogonalized", lambda m, *, dtype: asked.append(dtype) or m)
+    model = diffae.autoencoder.build(tiny)
+    state = TrainingState.start(model, TrainingConfig(precision=precision, muon_rate=3.0))
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    for optimizer in state.optimizers:
+        optimizer.step()
+    assert set(asked) == {torch.bfloat16 if precision == "bfloat16" else None}
+    assert all(value.dtype == torch.float32 for p in state.optimizers[1].state.values() for value in p.values())
+
+
 def test_rare_directions_move_as_far_as_common_ones():
     # A gradient of which one direction is a thousand times another.
     weight = torch.nn.Parameter(torch.zeros(4, 6))

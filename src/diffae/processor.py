@@ -9,9 +9,9 @@ import torch
 def quick_bfloat16() -> bool:
     """Whether convolutions take less time in bfloat16 than in float32.
 
-    They do with matrix units (AMX), and on processors of AMD with AVX512-BF16, where an instruction multiplies twice as many numbers
-    as in float32, in the same time: 1,000 against 500 GFLOP/s on two cores of an EPYC of 2024. An Intel Xeon with AVX512-BF16 and
-    no AMX trained avatars32 at .75 of float32's rate; others emulate it, and are many times slower.
+    They do with matrix units (AMX), and on processors of AMD with AVX512-BF16, where an instruction multiplies twice as many
+    numbers as in float32, in the same time: 1,000 against 500 GFLOP/s on two cores of an EPYC of 2024. An Intel Xeon with
+    AVX512-BF16 and no AMX trained avatars32 at .75 of float32's rate; others emulate it, and are many times slower.
     """
     can = torch.cpu.get_capabilities()
     return bool(can.get("amx_bf16") or (can.get("avx512_bf16") and _is_amd()))

@@ -22,14 +22,22 @@ RMS = 0.2
 """Root mean square of a step at a learning rate of one, which is about Adam's."""
 
 
-def orthogonalized(matrices: Float[Tensor, "n a b"], iterations: int = ITERATIONS) -> Float[Tensor, "n a b"]:
+def orthogonalized(
+    matrices: Float[Tensor, "n a b"], iterations: int = ITERATIONS, *, dtype: torch.dtype | None = None
+) -> Float[Tensor, "n a b"]:
     """Each matrix with its singular values made about one, by Newton-Schulz iterations.
 
     They are done on the product of a matrix with its transpose, which is the smaller one's square, and then applied in one product.
+
+    Args:
+        matrices: alike in shape.
+        iterations: each takes singular values through `QUINTIC`.
+        dtype: of the products, by default the matrices' own. Jordan et al. take bfloat16, whose errors are small beside those of
+            a gradient.
     """
     a, b, c = QUINTIC
     flat = matrices if matrices.shape[-2] <= matrices.shape[-1] else matrices.mT
-    flat = flat / flat.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-12)
+    flat = (flat / flat.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-12)).to(dtype or matrices.dtype)
     gram, whole = flat @ flat.mT, None
     for i in range(iterations):
         factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
@@ -37,7 +45,7 @@ def orthogonalized(matrices: Float[Tensor, "n a b"], iterations: int = ITERATION
         whole = factor if whole is None else factor @ whole
         if i + 1 < iterations:
             gram = factor @ gram @ factor
-    result = flat if whole is None else whole @ flat
+    result = (flat if whole is None else whole @ flat).to(matrices.dtype)
     return result if matrices.shape[-2] <= matrices.shape[-1] else result.mT
 
 
@@ -54,12 +62,15 @@ class Muon(torch.optim.Optimizer):
         lr: learning rate.
         momentum: decay rate of the average of gradients.
         weight_decay: decoupled, as in AdamW.
+        dtype: of the products; see `orthogonalized`. Averages and weights keep their own.
     """
 
     def __init__(
-        self, parameters: Iterable[dict[str, Any]], *, lr: float, momentum: float = 0.95, weight_decay: float = 0.0
-    ) -> None:
+        self, parameters: Iterable[dict[str, Any]], *, lr: float, momentum: float = 0.95, weight_decay: float = 0.0,
+        dtype: torch.dtype | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -77,7 +88,8 @@ class Muon(torch.optim.Optimizer):
             for i, p in enumerate(weights):
                 alike.setdefault((p.shape[0], p[0].numel()), []).append(i)
             for (rows, columns), places in alike.items():
-                steps = orthogonalized(torch.stack([whole(ahead[i]).reshape(rows, columns) for i in places]))
+                stacked = torch.stack([whole(ahead[i]).reshape(rows, columns) for i in places])
+                steps = orthogonalized(stacked, dtype=self.dtype)
                 size = group["lr"] * RMS * max(rows, columns) ** 0.5
                 for i, step in zip(places, steps, strict=True):
                     weights[i].sub_(divided(step.reshape(weights[i].shape), weights[i]), alpha=size)

@@ -78,7 +78,8 @@ class TrainingState(Generic[M]):
             torch.optim.AdamW(groups(rest, 1.0), betas=config.adam_betas, fused=True, **common)
         ]
         if config.muon_rate is not None:
-            optimizers.append(Muon(groups(matrices, config.muon_rate), **common))
+            quick = torch.bfloat16 if config.precision == "bfloat16" else None
+            optimizers.append(Muon(groups(matrices, config.muon_rate), dtype=quick, **common))
         return cls(model.train(), ema, tuple(optimizers), averages=averages, sharded=config.sharded)
 
     @torch.no_grad()
