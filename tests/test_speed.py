@@ -3,10 +3,12 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from accelerate import Accelerator
 
 from diffae import cli, presets
 from diffae.config import RunConfig
+from diffae.nn import UNet
 from diffae.training.speed import WHAT, measure
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")
@@ -34,8 +36,12 @@ def test_a_network_without_encoder_is_refused(tiny):
 
 def test_bench_prints_what_was_asked_for(tiny, monkeypatch, capsys):
     monkeypatch.setitem(presets.PRESETS, "avatars64", replace(presets.preset("avatars64"), model=tiny))
-    cli.main(["bench", "network", "--batches", "2", "--what", "decoder call", "--seconds", "0"])
+    computed = []
+    forward = UNet.forward
+    monkeypatch.setattr(UNet, "forward", lambda *a, **k: computed.append(torch.is_autocast_enabled("cpu")) or forward(*a, **k))
+    cli.main(["bench", "network", "--batches", "2", "--what", "decoder call", "--seconds", "0", "--precision", "bfloat16"])
     said = capsys.readouterr().err
     assert "decoder call" in said
     assert "encoding" not in said
-    assert "products of float32 matrices" in said
+    assert "bfloat16; large products and convolutions reach" in said
+    assert any(computed), "in that precision"

@@ -15,7 +15,7 @@ from diffae.presets import preset
 
 @dataclass(frozen=True, kw_only=True)
 class BenchNetwork:
-    """Calls and images a second of a preset's network, its arithmetic beside that of matrix products, and memory.
+    """Calls and images a second of a preset's network, its arithmetic beside the most that is reached here, and memory.
 
     Example: diffae bench network --preset ffhq128 --batches 1 8
     """
@@ -27,7 +27,7 @@ class BenchNetwork:
     what: tuple[Literal["encoding", "decoder call", "training step"], ...] = ("encoding", "decoder call", "training step")
     """Of these."""
     precision: Precision = "auto"
-    """Arithmetic of training, and on a GPU of everything; `auto` as a run would choose."""
+    """Arithmetic of the networks; `auto` as a training run would choose."""
     compile: Compile | None = None
     """Compile the networks first, with this mode of torch.compile."""
     seconds: float = 2.0
@@ -37,17 +37,19 @@ class BenchNetwork:
         from rich.table import Table
 
         from diffae.evaluation.report import machine
-        from diffae.training.run import create_accelerator, resolve_precision
-        from diffae.training.speed import measure, product_rate
+        from diffae.processor import resolve_precision
+        from diffae.training.run import create_accelerator
+        from diffae.training.speed import measure, most_rate
 
-        accelerator = create_accelerator(resolve_precision(self.precision))
-        table = Table("", "batch", "a second", "images/s", "GFLOP/s", "of products", "GiB so far")
+        precision = resolve_precision(self.precision)
+        accelerator = create_accelerator(precision)
+        table = Table("", "batch", "a second", "images/s", "GFLOP/s", "of the most", "GiB so far")
         table.columns[0].no_wrap = True
         config = preset(self.preset)
         config = dataclasses.replace(config, training=dataclasses.replace(config.training, compile=self.compile))
         with work_bar("Measuring") as update:
-            update("Matrix products", 0, len(self.batches))
-            most = product_rate(accelerator.device)
+            update("The most", 0, len(self.batches))
+            most = most_rate(accelerator)
             for i, batch in enumerate(self.batches):
                 update(f"Batch {batch}", i, len(self.batches))
                 speeds = measure(config, batch, accelerator=accelerator, what=self.what, seconds=self.seconds)
@@ -57,7 +59,7 @@ class BenchNetwork:
                         s.what, str(batch), f"{1 / s.seconds:.2f}", f"{s.images:.1f}", f"{rate / 1e9:.0f}",
                         f"{rate / most:.0%}", f"{s.gib:.2f}",
                     )  # fmt: skip
-        say(f"{self.preset}; {machine()}; products of float32 matrices {most / 1e9:.0f} GFLOP/s")
+        say(f"{self.preset}; {machine()}; {precision}; large products and convolutions reach {most / 1e9:.0f} GFLOP/s")
         console.print(table)
 
 
