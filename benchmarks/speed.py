@@ -30,6 +30,7 @@ from diffae.evaluation.page import table_markdown
 from diffae.evaluation.report import commit, machine
 from diffae.files import write_text
 from diffae.presets import preset
+from diffae.processor import resolve_precision
 from diffae.training.loop import LossModule, training_steps
 from diffae.training.state import TrainingState
 
@@ -59,7 +60,7 @@ def main(
         decoder_batches: images a call.
         training: preset that is trained.
         training_batches: images a step.
-        precision: of our training; `auto` as a run would choose.
+        precision: of ours, theirs computes in float32; `auto` as a run would choose. A decoder's call is measured in float32 too.
         rounds: of timing.
         threads: of both.
     """
@@ -67,13 +68,15 @@ def main(
     lines = []
     if "decoder" in rows:
         for batch in decoder_batches:
-            pair, error = _decoder(decoder, batch, authors)
-            lines.append(_row(f"decoder call, {decoder}, batch {batch}", _turns(pair, rounds), f"{error:.1e}", ""))
+            for kind in dict.fromkeys(("float32", resolve_precision(precision))):
+                pair, error = _decoder(decoder, batch, authors, kind)
+                lines.append(_row(f"decoder call, {decoder}, batch {batch}, {kind}", _turns(pair, rounds), f"{error:.1e}", ""))
     if "training" in rows:
         for batch in training_batches:
             seconds, peaks = _training(training, batch, authors, precision, threads, rounds)
             held = f"{peaks[0]:.2f} and {peaks[1]:.2f} GiB"
-            lines.append(_row(f"training step, {training}, batch {batch}", seconds, "", held))
+            kind = resolve_precision(precision)
+            lines.append(_row(f"training step, {training}, batch {batch}, {kind}", seconds, "", held))
     header = ["", "ours, s", "authors', s", "times as fast", "least and most", "relative difference", "peak memory"]
     command = f"python benchmarks/speed.py --authors AUTHORS --rounds {rounds} --threads {threads}"
     text = f"# Speed\n\n`{command}`: seed 0; {machine()}; diffae {commit()}.\n\n{table_markdown(header, lines)}\n"
@@ -124,9 +127,10 @@ def _authors(checkout: Path, ae: DiffusionAutoencoder) -> Authors:
         raise SystemExit(f"{error} ({WHERE})") from None
 
 
-def _decoder(name: str, batch: int, authors: Path) -> tuple[Timed, float]:
+def _decoder(name: str, batch: int, authors: Path, precision: Precision) -> tuple[Timed, float]:
     """One call each of the decoder's network, and the relative difference of what they say."""
     ae = _model(name).eval()
+    ae.precision = precision
     theirs = _authors(authors, ae)
     x_t, z_sem = torch.randn(batch, *ae.image_shape), torch.randn(batch, ae.z_dim)
     t = torch.full((batch,), 500.0)
@@ -175,7 +179,7 @@ def _go_on() -> None:
 
 
 def _our_step(name: str, batch: int, precision: Precision) -> Callable[[], object]:
-    from diffae.training.run import create_accelerator, resolve_precision
+    from diffae.training.run import create_accelerator
 
     # Adam, as theirs.
     changes = {"batch_size": batch, "precision": resolve_precision(precision), "images": 10**9, "muon_rate": None}
