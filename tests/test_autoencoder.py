@@ -52,6 +52,31 @@ def test_what_is_kept_reconstructs_exactly(ae, x, inversion):
     assert not torch.allclose(ae.render(code, z_sem=code.z_sem + 5), x, atol=1e-2), "and another z_sem makes another image"
 
 
+def test_bfloat16_is_the_decoders_alone_and_errs_by_a_hundredth(ae, x, tmp_path):
+    ae.save_pretrained(tmp_path)
+    exact, low = diffae.load(tmp_path), diffae.load(tmp_path, precision="bfloat16")
+    z_sem = exact.encode(x)
+    assert torch.equal(low.encode(x), z_sem)
+    images = [model.decode(z_sem, seed=1) for model in (exact, low)]
+    assert images[1].dtype == torch.float32
+    assert 0 < float((images[1] - images[0]).norm() / images[0].norm()) < 0.02
+    torch.testing.assert_close(low.reconstruct(x, steps=10), x, atol=1e-4, rtol=0)
+    low.precision = "float32"
+    assert torch.equal(low.decode(z_sem, seed=1), images[0])
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_auto_decodes_in_bfloat16_where_it_is_quick(ae, quick, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("diffae.processor.quick_bfloat16", lambda: quick)
+    z_sem = torch.ones(2, ae.z_dim)
+    found = []
+    for precision in ("auto", "bfloat16" if quick else "float32"):
+        monkeypatch.setattr(ae, "precision", precision)
+        found.append(ae.decode(z_sem, steps=2))
+    assert torch.equal(*found)
+
+
 def test_an_anchored_code_without_its_defects_is_a_fast_one(ae, x):
     anchored, fast = (ae.infer(x, inversion=inversion, steps=6) for inversion in ("anchored", "fast"))
     torch.testing.assert_close(anchored.x_T, fast.x_T)

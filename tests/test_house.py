@@ -19,7 +19,7 @@ FLOORS = {
     "studio": 5, "cli": 5, "__main__": 6,
 }  # fmt: skip
 WITHIN = {
-    ("config", "strict"), ("cli", "studio"),
+    ("config", "strict"), ("processor", "config"), ("cli", "studio"),
     ("solvers", "schedule"), ("fitting", "attributes"), ("autoencoder", "attributes"), ("autoencoder", "prior"),
     ("autoencoder", "diffusion"), ("inversion", "schedule"), ("inversion", "solvers"), ("inversion", "latents"),
 }  # fmt: skip

@@ -4,6 +4,7 @@
 z_sem first. Both are solved, inverted, checked and saved by what stands here.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -22,11 +23,12 @@ from torch import Tensor, nn
 
 from diffae import seeding
 from diffae.card import model_card
-from diffae.config import AutoencoderConfig, to_dict
+from diffae.config import AutoencoderConfig, Precision, to_dict
 from diffae.files import replacing, write_text
 from diffae.latents import slerp
 from diffae.nn import UNet
 from diffae.nn.vae import frozen_autoencoder
+from diffae.processor import resolve_precision
 from diffae.schedule import (
     Calibration,
     Schedule,
@@ -55,7 +57,11 @@ class ImageDiffusion(nn.Module):
 
     Attributes:
         about: what travels with the weights for people to read: data, licence, images seen, measured figures. JSON values.
+        precision: of the UNet's calls by solvers, float32 unless set. `bfloat16` is up to twice as quick where the processor has it
+            (`auto` asks), and errs by a hundredth of what the network says; states, codes and images stay float32.
     """
+
+    precision: Precision = "float32"
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
@@ -113,7 +119,9 @@ class ImageDiffusion(nn.Module):
 
     def _eps(self, x_t: Tensor, t: Tensor, *, z_sem: Tensor | None) -> Tensor:
         like = self.unet.conv_in.weight
-        output = self.unet(x_t.to(like), t.to(like), z_sem=None if z_sem is None else z_sem.to(like.device)).to(x_t)
+        low = resolve_precision(self.precision) == "bfloat16"
+        with torch.autocast(like.device.type, torch.bfloat16) if low else contextlib.nullcontext():
+            output = self.unet(x_t.to(like), t.to(like), z_sem=None if z_sem is None else z_sem.to(like.device)).to(x_t)
         alpha, sigma = self.schedule.alpha_sigma(t, like=x_t)
         return to_eps(self.config.prediction, output, x_t, alpha, sigma)
 

@@ -11,7 +11,7 @@ import tyro
 
 from diffae import processes
 from diffae.cli.bars import say, warn, work_bar
-from diffae.config import DataConfig, RunConfig, read_json
+from diffae.config import DataConfig, Precision, RunConfig, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +26,15 @@ Files = Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar=
 """Images, as its further arguments."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """What commands have in common that decode."""
+
+    precision: Precision = "float32"
+    """Arithmetic of the decoder: `bfloat16` takes about half the time where it is quick, and `auto` takes it there. Images look the
+    same; only x_T is found less exactly."""
+
+
 def device() -> str:
     """Where networks compute: on a GPU, where there is one; each of several processes of a machine on its own."""
     import torch
@@ -33,13 +42,13 @@ def device() -> str:
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
 
 
-def autoencoder(source: str, *, prior: str | None = None) -> "DiffusionAutoencoder":
+def autoencoder(source: str, *, prior: str | None = None, precision: Precision = "float32") -> "DiffusionAutoencoder":
     """The model, with what does not fit it any more said in a line."""
     import diffae
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        ae = diffae.load(source, prior=prior, device=device())
+        ae = diffae.load(source, prior=prior, device=device(), precision=precision)
     for warning in caught:
         warn(str(warning.message))
     return ae

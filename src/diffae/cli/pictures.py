@@ -24,7 +24,7 @@ Inversion = Literal["anchored", "fast", "refine", "reversible", "bdia", "officia
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reconstruct:
+class Reconstruct(inputs.Decoding):
     """Encode images to their two codes and decode them again: the image, z_sem alone, both codes.
 
     Example: diffae reconstruct runs/quickstart a.png b.png --out again.png
@@ -45,7 +45,7 @@ class Reconstruct:
     def run(self) -> None:
         from diffae.evaluation.metrics import mse
 
-        ae = inputs.autoencoder(self.source)
+        ae = inputs.autoencoder(self.source, precision=self.precision)
         original = inputs.pixels(ae, self.files)
         x = ae.from_pixels(original)
         again = ae.reconstruct(x, inversion=self.inversion, steps=self.steps)
@@ -56,7 +56,7 @@ class Reconstruct:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Vary:
+class Vary(inputs.Decoding):
     """Keep z_sem and draw x_T afresh: what z_sem leaves open.
 
     Example: diffae vary runs/quickstart a.png --num 8 --out varied.png
@@ -78,14 +78,14 @@ class Vary:
     def run(self) -> None:
         import torch
 
-        ae = inputs.autoencoder(self.source)
+        ae = inputs.autoencoder(self.source, precision=self.precision)
         x = inputs.pictures(ae, self.files)
         varied = ae.vary(x, num=self.num, steps=self.steps, seed=self.seed)
         _show(ae, [torch.cat([a[None], b]) for a, b in zip(x, varied, strict=True)], self.out)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Interpolate:
+class Interpolate(inputs.Decoding):
     """Go from image to image, through as many as are given: z_sem on straight lines, x_T on the sphere.
 
     Example: diffae interpolate runs/quickstart a.png b.png c.png --frames 24 --out morph.gif
@@ -106,14 +106,14 @@ class Interpolate:
     """A .png shows the frames as a strip, a row for each pair; .gif, .webp and .mp4 move."""
 
     def run(self) -> None:
-        ae = inputs.autoencoder(self.source)
+        ae = inputs.autoencoder(self.source, precision=self.precision)
         path = ae.interpolate_path(inputs.pictures(ae, self.files), frames=self.frames, inversion=self.inversion, steps=self.steps)
         rows = [path[i * self.frames : (i + 1) * self.frames + 1] for i in range(len(self.files) - 1)]
         _show(ae, rows if self.out.suffix.lower() == ".png" else [path], self.out)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Manipulate:
+class Manipulate(inputs.Decoding):
     """Move images along attributes, keeping their own x_T.
 
     Example: diffae manipulate runs/quickstart a.png --attribute Smiling --strengths -0.3 0 0.3
@@ -146,7 +146,7 @@ class Manipulate:
 
         if (self.edit is None) == (not self.files or not self.attribute):
             raise ValueError("Give images and --attribute, or an edit that the studio saved, --from.")
-        ae = inputs.autoencoder(self.source)
+        ae = inputs.autoencoder(self.source, precision=self.precision)
         if self.edit is not None:
             _replay(ae, self.edit, self.out)
             return
@@ -179,7 +179,7 @@ def _replay(ae: "DiffusionAutoencoder", file: Path, out: Path) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class Sample(inputs.Decoding):
     """Draw new images: z_sem from the prior, x_T from noise; of a class, where an attribute is named.
 
     The attribute is a fitted one, or with --labels one of a table of few labels: 1 for positives, 0 for negatives; where there
@@ -216,7 +216,7 @@ class Sample:
 
     def run(self) -> None:
         processes.join()
-        ae = inputs.autoencoder(self.source, prior=self.prior)
+        ae = inputs.autoencoder(self.source, prior=self.prior, precision=self.precision)
         accept = self._accept(ae) if self.attribute else None
         drawn = ae.sample_codes(
             self.num, prior_steps=self.prior_steps, seed=self.seed, accept=accept, max_proposals=self.max_proposals

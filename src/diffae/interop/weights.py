@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from diffae.attributes import Attributes
 from diffae.autoencoder import DiffusionAutoencoder, build
-from diffae.config import AutoencoderConfig, PriorConfig, from_dict, to_dict
+from diffae.config import AutoencoderConfig, Precision, PriorConfig, from_dict, to_dict
 from diffae.diffusion import DDIM, ImageDiffusion, write_weights
 from diffae.files import write_text
 from diffae.latents import Standardizer
@@ -36,13 +36,16 @@ FORMAT, PART_FORMAT = "diffae-1", "diffae-part-1"
 CALIBRATION = "calibration.json"
 
 
-def load(source: str | Path, *, prior: str | None = None, device: str | torch.device = "cpu") -> DiffusionAutoencoder:
+def load(
+    source: str | Path, *, prior: str | None = None, device: str | torch.device = "cpu", precision: Precision = "float32"
+) -> DiffusionAutoencoder:
     """Reads an autoencoder, with its prior and attributes if it has any.
 
     Args:
         source: a run directory (its EMA weights), a folder that `save_pretrained` wrote, or the hub's name of one (`user/model`).
         prior: name of one of the priors beside it; by default `ddim` if there is one, or `gaussian`, or the first by name.
         device: where the networks go.
+        precision: of the decoder's calls; see `ImageDiffusion`.
 
     Returns:
         The autoencoder, in eval mode.
@@ -64,6 +67,7 @@ def load(source: str | Path, *, prior: str | None = None, device: str | torch.de
         load_part(model, prior_folder(folder, name) / "model", required=prior is not None)
     if (folder / "attributes").is_dir():
         load_part(model, folder / "attributes")
+    model.precision = precision
     return model.to(device)
 
 

@@ -27,7 +27,7 @@ from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_lis
 from diffae import seeding
 from diffae.config import ComparatorRunConfig, Precision, PriorRunConfig, RunConfig, TrainingConfig, differences, read_json, to_dict
 from diffae.files import write_text
-from diffae.processor import quick_bfloat16
+from diffae.processor import resolve_precision
 from diffae.training.averages import save_averages
 from diffae.training.health import Health
 from diffae.training.loop import HOLD, LossModule, NonFiniteLoss, Step, compile_networks, training_steps
@@ -318,15 +318,6 @@ def stop_requested() -> Iterator[Callable[[], bool]]:
     finally:
         for s, old in previous.items():
             signal.signal(s, old)
-
-
-def resolve_precision(asked: Precision) -> Precision:
-    """bfloat16 where it is the quick one: on GPUs since Ampere, and the processors of `quick_bfloat16`."""
-    if asked != "auto":
-        return asked
-    if torch.cuda.is_available():
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    return "bfloat16" if quick_bfloat16() else "float32"
 
 
 def _write_config(out: Path, config: AnyRunConfig) -> None:
