@@ -1,6 +1,9 @@
 """The studio without its page: what visitors do, and edits that are the same pixels again."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -47,6 +50,23 @@ def shop(tiny, make_images):
 
 def visiting(shop, index=0):
     return Visit(opened=Opened(shop.ae, shop.data.images([index])))
+
+
+def test_nothing_is_left_when_the_studio_ends(tmp_path):
+    script = f"""
+from pathlib import Path
+from diffae.autoencoder import build
+from diffae.presets import preset
+from diffae.studio.app import build as page
+from diffae.studio.workshop import Workshop
+blocks = page(Workshop(build(preset("avatars32").model), None, None, name="a"))
+print(len(list(Path({str(tmp_path)!r}).glob("diffae-studio-*"))))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=os.environ | {"TMPDIR": str(tmp_path)}, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "1", done.stderr
+    assert not list(tmp_path.glob("diffae-studio-*"))
 
 
 def test_a_preview_of_an_image_that_nothing_moves_is_the_image(shop):

@@ -1,7 +1,9 @@
 """The page: its panels, and how it is served."""
 
 import functools
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +77,7 @@ def build(shop: Workshop) -> gr.Blocks:
             sample.panel(page, opens)
             explore.panel(page, opens)
             teach.panel(page, opens)
+    weakref.finalize(blocks, shutil.rmtree, folder, ignore_errors=True)
     return blocks
 
 
