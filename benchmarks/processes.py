@@ -20,10 +20,12 @@ import tyro
 
 from diffae import memory, seeding
 from diffae.autoencoder import build
+from diffae.config import Precision
 from diffae.evaluation.page import table_markdown
 from diffae.evaluation.report import commit, machine
 from diffae.files import write_text
 from diffae.presets import preset
+from diffae.processor import resolve_precision
 from diffae.training.loop import LossModule, training_steps
 from diffae.training.run import create_accelerator
 from diffae.training.state import TrainingState
@@ -39,6 +41,7 @@ def main(
     batches: tuple[int, ...] = (16, 64),
     rounds: int = 3,
     images: int = 960,
+    precision: Precision = "float32",
     out: Path = Path("benchmarks/processes.md"),
 ) -> None:
     """Measure.
@@ -48,13 +51,15 @@ def main(
         batches: images a step, over all processes.
         rounds: of all measurements.
         images: of a measurement, after a first step that does not count.
+        precision: `auto` as a run would choose.
         out: the table.
     """
+    precision = resolve_precision(precision)
     found: dict[tuple[int, str], list[dict]] = {}
     for i in range(rounds):
         for batch in batches:
             for way, (count, sharded) in WAYS.items():
-                run = _launched(name, batch, images, count, sharded)
+                run = _launched(name, batch, images, precision, count, sharded)
                 found.setdefault((batch, way), []).append(run)
                 print(f"round {i + 1}, batch {batch}, {way}: {run['rate']:.1f} images/s", flush=True)
     rows = []
@@ -68,29 +73,29 @@ def main(
         rows.append([str(batch), way, f"{middle:.1f}", *cells])
     header = ["batch", "", "images/s", "times one process", "losses apart, at most"]
     text = (
-        f"# Two processes\n\n`python benchmarks/processes.py`: training steps of the {name} network in float32, one thread a "
-        f"process; {rounds} rounds of {images} images; {machine()}; diffae {commit()}.\n\n{table_markdown(header, rows)}"
+        f"# Two processes\n\n`python benchmarks/processes.py --precision {precision}`: training steps of the {name} network, one "
+        f"thread a process; {rounds} rounds of {images} images; {machine()}; diffae {commit()}.\n\n{table_markdown(header, rows)}"
     )
     write_text(out, text)
     print(text)
 
 
-def _launched(name: str, batch: int, images: int, count: int, sharded: bool) -> dict:
+def _launched(name: str, batch: int, images: int, precision: Precision, count: int, sharded: bool) -> dict:
     """A measurement in so many processes; the first one's line."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-    asked = json.dumps([name, batch, images, sharded])
+    asked = json.dumps([name, batch, images, precision, sharded])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", ASKED: asked}
     done = subprocess.run([*launch, __file__], check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _measure(name: str, batch: int, images: int, sharded: bool) -> None:
+def _measure(name: str, batch: int, images: int, precision: Precision, sharded: bool) -> None:
     """Trains on noise, and prints images a second and the losses."""
     torch.set_num_threads(1)
     memory.keep_freed()
     config = preset(name)
-    training = dataclasses.replace(config.training, batch_size=batch, images=10**9, sharded=sharded)
-    accelerator = create_accelerator("float32")
+    training = dataclasses.replace(config.training, batch_size=batch, images=10**9, sharded=sharded, precision=precision)
+    accelerator = create_accelerator(precision)
     torch.manual_seed(0)
     ae = build(config.model)
     loss = LossModule(ae, ae.loss)

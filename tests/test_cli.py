@@ -198,6 +198,21 @@ def test_from_a_run_to_attributes_priors_samples_and_edits(trained, tmp_path, ca
     assert 0 < np.abs(exact.astype(int) - low).max() <= 8, "the same samples, but for rounding"
 
 
+def test_a_model_is_handed_on_in_a_folder_with_its_card(trained, tmp_path, capsys):
+    run, out = str(trained / "run"), tmp_path / "models" / "mine"
+    cli.main(["fit-attributes", run])
+    cli.main(["export", run, str(out), "--licence", "mit", "--data", "forty squares", "--dtype", "bfloat16"])
+    assert f"Load it with diffae.load({out.as_posix()!r})" in capsys.readouterr().out
+    assert sorted(p.name for p in out.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    card = (out / "README.md").read_text()
+    for said in ('license: "mit"', "Data: forty squares", f'diffae.load("{out.as_posix()}")', "| Red |"):
+        assert said in card
+    mine, theirs = diffae.load(out), diffae.load(run)
+    assert mine.attributes.names == theirs.attributes.names
+    x = torch.zeros(1, *mine.image_shape)
+    torch.testing.assert_close(mine.encode(x), theirs.encode(x), rtol=0.05, atol=0.05)
+
+
 def test_a_few_labels_choose_samples_with_and_without_negatives(trained, tmp_path, capsys):
     run = str(trained / "run")
     cli.main(["train-prior", run, "--preset", "gaussian"])
@@ -230,6 +245,7 @@ def test_a_few_labels_choose_samples_with_and_without_negatives(trained, tmp_pat
             "is no kind of file for moving pictures",
         ),
         (["encode", "nowhere", "{images}"], "nowhere is no folder"),
+        (["export", "{run}", "{run}"], "is a training run, whose config.json would be lost. Name another folder"),
     ],
 )
 def test_bad_input_to_what_is_fitted_is_one_clear_line(args, message, trained, tmp_path, capsys):

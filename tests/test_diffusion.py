@@ -113,6 +113,20 @@ def test_prior_standardiser_and_attributes_travel_with_the_autoencoder(ae, x, tm
     assert again.about == {"data": "three squares"}
 
 
+def test_a_file_in_bfloat16_has_rounded_networks_and_all_else_as_it_was(ae, tmp_path):
+    ae.prior, ae.attributes = LatentPrior(PriorConfig(z_dim=6, width=8, layers=3)), some_attributes()
+    for folder, dtype in (("whole", None), ("half", torch.bfloat16)):
+        ae.save_pretrained(tmp_path / folder, dtype=dtype)
+    sizes = [(tmp_path / folder / "model.safetensors").stat().st_size for folder in ("whole", "half")]
+    assert sizes[1] < 0.75 * sizes[0], "a small network has much that is no weight"
+    again, networks = diffae.load(tmp_path / "half"), {name for name, _ in ae.named_parameters()}
+    for name, tensor in ae.state_dict().items():
+        expected = tensor.bfloat16().float() if name in networks else tensor
+        assert torch.equal(again.state_dict()[name], expected), name
+        assert again.state_dict()[name].dtype == tensor.dtype, name
+    assert "attributes.weight" not in networks
+
+
 def test_several_priors_live_beside_one_autoencoder_and_one_is_chosen_by_name(ae, tmp_path):
     ae.save_pretrained(tmp_path / "run" / "model")
     for name, shift in (("gaussian", 1.0), ("mine", 2.0), ("ddim", 3.0)):

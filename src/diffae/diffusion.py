@@ -170,11 +170,22 @@ class ImageDiffusion(nn.Module):
         weights = min_snr_weights(self.schedule.alpha_bar.to(t.device)[t], min_snr, self.config.prediction).to(target)
         return ((output.to(target.dtype) - target).square().flatten(1).mean(1) * weights).mean()
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Writes `config.json` and `model.safetensors`, each atomically; `diffae.load(folder)` reads them."""
+    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
+        """Writes `config.json` and `model.safetensors`, each atomically; `diffae.load(folder)` reads them.
+
+        Args:
+            folder: made if it is not there.
+            dtype: of the networks' weights in the file; bfloat16 halves it. They are float32 again when they are read.
+        """
+        networks = {name for name, _ in self.named_parameters()} if dtype is not None else set()
+        tensors = {name: t.to(dtype) if name in networks else t for name, t in self.state_dict().items()}
         config = {"format": "diffae-1", "model": to_dict(self.config), **self._parts(), "about": self.about}
         config["calibration"] = None if self._calibration is None else dataclasses.asdict(self._calibration)
-        write_weights(Path(folder), config, self.state_dict())
+        write_weights(Path(folder), config, tensors)
+
+    def model_card(self, name: str) -> str:
+        """What the model is, of what data, under which licence, and what was measured, in Markdown; see `about`."""
+        return model_card(name, self.about, self._parts())
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
         """Uploads what `save_pretrained` writes, and a model card made of `about`, to the Hugging Face hub.
@@ -202,7 +213,7 @@ class ImageDiffusion(nn.Module):
         api = HfApi(token=token)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
-            write_text(Path(folder) / "README.md", model_card(repo_id, self.about, self._parts()))
+            write_text(Path(folder) / "README.md", self.model_card(repo_id))
             try:
                 api.create_repo(repo_id, private=private, exist_ok=True)
                 api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload from diffae")

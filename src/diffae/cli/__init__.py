@@ -14,7 +14,7 @@ from diffae.cli.bars import console
 from diffae.cli.bench import Bench
 from diffae.cli.codes import Encode, FitAttributes, Neighbours
 from diffae.cli.evaluation import Compare, Evaluate
-from diffae.cli.models import Average, Calibrate, Import, Push, Weights
+from diffae.cli.models import Average, Calibrate, Export, Import, Push, Weights
 from diffae.cli.pictures import Interpolate, Manipulate, Reconstruct, Sample, Vary
 from diffae.cli.studio import Studio
 from diffae.cli.training import Quickstart, Train, TrainComparator, TrainPrior, defaults
@@ -40,6 +40,7 @@ COMMANDS = {
     "bench": Bench,
     "weights": Weights,
     "import": Import,
+    "export": Export,
     "push": Push,
 }
 
