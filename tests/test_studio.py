@@ -190,5 +190,21 @@ def test_without_a_run_the_studio_says_how_to_get_one(tmp_path, monkeypatch, cap
     assert "There is no run under runs/" in capsys.readouterr().err
 
 
+def test_without_a_run_the_studio_shows_the_projects_own_model_and_its_faces(shop, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shop.ae.save_pretrained("models/avatars64")
+    monkeypatch.setattr("diffae.cli.studio.FEW", 6)
+    served = []
+    monkeypatch.setattr("diffae.studio.app.serve", lambda shop, **_: served.append(shop))
+    cli.main(["studio"])
+    (mine,) = served
+    assert (mine.name, len(mine.data.names), len(mine.z_sem)) == ("avatars64", 6, 6)
+    (tmp_path / "runs" / "newer" / "model").mkdir(parents=True)
+    shop.ae.save_pretrained("runs/newer/model")
+    cli.main(["studio"])
+    assert served[1].name == "newer", "a run of one's own comes first"
+    assert served[1].data is None
+
+
 def test_an_edit_names_its_model(shop):
     assert shop.model == fingerprint(shop.ae)

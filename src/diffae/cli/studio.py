@@ -10,6 +10,9 @@ import tyro
 from diffae.cli import inputs
 from diffae.cli.bars import say, warn
 
+FACES, FEW = Path("models/avatars64"), 600
+"""The model of drawn faces that lies in the project, and how many of them the page shows with it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Studio:
@@ -19,7 +22,8 @@ class Studio:
     """
 
     source: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="RUN")] = None
-    """A run directory, a saved model, or the hub's name of one; by default the newest run under runs/."""
+    """A run directory, a saved model, or the hub's name of one; by default the newest run under runs/, or else the project's own
+    model of drawn faces, where it is there (models/avatars64)."""
     data: str | None = None
     """The images to show; by default those that the run was trained on."""
     labels: Path | None = None
@@ -44,12 +48,15 @@ class Studio:
             raise ValueError(
                 f"With --host {self.host} others can reach the page: give a --password. The name to log in with is diffae."
             )
-        source = self.source or _newest() or _trained()
+        source = self.source or _newest() or (str(FACES) if FACES.is_dir() else _trained())
         ae = inputs.autoencoder(source, prior=self.prior)
         trained = (Path(source) / "config.json").is_file() and (Path(source) / "model").is_dir()
         data = z_sem = None
         if trained or self.data is not None:
             data = inputs.images(ae, source, self.data, self.labels)
+        elif Path(source) == FACES:
+            data = inputs.images(ae, source, "avatars", self.labels, avatars=FEW)
+        if data is not None:
             z_sem = inputs.codes(ae, source, data)
         else:
             warn("Without images there is nothing to explore or to label: name some with --data.")
