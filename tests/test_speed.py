@@ -1,6 +1,8 @@
 """What a machine gives: the arithmetic is counted right, and the command says it."""
 
+import importlib
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -27,6 +29,15 @@ def test_arithmetic_is_counted_per_image_and_a_training_step_takes_about_three_t
     assert 2.5 * calls < few["training step"].flop < 3.2 * calls
     # Three 3x3 convolutions of 8 channels at 8 x 8 are the least that is in there: 2 x 9 x 8 x 8 x 64 each.
     assert few["decoder call"].flop > 3 * 2 * 9 * 8 * 8 * 64
+
+
+def test_the_benchmark_beside_the_authors_takes_our_steps(tiny, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    speed = importlib.import_module("speed")
+    monkeypatch.setitem(presets.PRESETS, "avatars64", replace(presets.preset("avatars64"), model=tiny))
+    step = speed._our_step("avatars64", 4, "float32")
+    losses = [step().loss for _ in range(20)]
+    assert losses[-1] < losses[0]
 
 
 def test_a_network_without_encoder_is_refused(tiny):
