@@ -119,7 +119,7 @@ class ImageDiffusion(nn.Module):
 
     def _eps(self, x_t: Tensor, t: Tensor, *, z_sem: Tensor | None) -> Tensor:
         like = self.unet.conv_in.weight
-        low = resolve_precision(self.precision) == "bfloat16"
+        low = resolve_precision(self.precision, like.device) == "bfloat16"
         with torch.autocast(like.device.type, torch.bfloat16) if low else contextlib.nullcontext():
             output = self.unet(x_t.to(like), t.to(like), z_sem=None if z_sem is None else z_sem.to(like.device)).to(x_t)
         alpha, sigma = self.schedule.alpha_sigma(t, like=x_t)

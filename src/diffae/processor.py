@@ -8,11 +8,16 @@ import torch
 from diffae.config import Precision
 
 
-def resolve_precision(asked: Precision) -> Precision:
-    """In place of `auto`, bfloat16 where it is the quick one: on GPUs since Ampere, and the processors of `quick_bfloat16`."""
+def resolve_precision(asked: Precision, device: torch.device | None = None) -> Precision:
+    """In place of `auto`, bfloat16 where it is the quick one: on GPUs since Ampere, and the processors of `quick_bfloat16`.
+
+    Args:
+        asked: anything but `auto` is the answer.
+        device: where networks compute; by default on a GPU, where there is one.
+    """
     if asked != "auto":
         return asked
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() if device is None else device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     return "bfloat16" if quick_bfloat16() else "float32"
 
