@@ -1,9 +1,14 @@
 """A model of drawn faces at 64 px to hand on: trained, fitted, measured, and saved in bfloat16 with its card.
 
-    python recipes/avatars64.py --minutes 40 --out models/avatars64
+    python recipes/avatars64.py --minutes 35 --out models/avatars64
 
 The same command goes on where it stopped. What is measured is what is saved: weights rounded to bfloat16, on held-out images
-(seed 0). What it reached stands in the card, `models/avatars64/README.md`, with every table in `evaluation.md` beside it.
+(seed 0). `models/avatars64/README.md` is the card, with every table in `evaluation.md` beside it.
+
+Reached on two threads of an AMD EPYC, in bfloat16, 52 minutes in all: 107,888 images in 35 minutes; 300 held-out images, made of both
+codes MSE 6.8e-8, of z_sem and random x_T .0029 (SSIM .854, LPIPS .027), of z_sem alone .0019; mean AUROC .983 of twelve attributes on
+315 images (16x16 pixels .945); edits flip a judge in .91 (Long_Hair) and .92 (Wearing_Hat) of 100 images; KID of 200 samples .077
+(autoencoded images .057).
 """
 
 import json
@@ -35,7 +40,7 @@ CARD = {
 def main(
     out: Path = Path("models/avatars64"),
     run: Path = Path("runs/avatars64"),
-    minutes: float = 40.0,
+    minutes: float = 35.0,
     avatars: int = 12_000,
     prior_codes: int = 1_000_000,
     num: int = 300,
@@ -47,7 +52,7 @@ def main(
         run: where it is trained.
         minutes: of training.
         avatars: how many are drawn.
-        prior_codes: that the prior sees. It is half as wide as usual, so that all weights fit into 20 MB.
+        prior_codes: that the prior sees. It is a quarter as wide as usual, so that all weights fit into 20 MB.
         num: held-out images that are measured.
     """
     faces = ["--data.avatars", str(avatars)]
@@ -57,7 +62,7 @@ def main(
         raise SystemExit(f"Stopped after {seen:,} images; the same command goes on there.")
     cli.main(["calibrate", str(run)])
     cli.main(["fit-attributes", str(run)])
-    cli.main(["train-prior", str(run), "--images", str(prior_codes), "--model.width", "256"])
+    cli.main(["train-prior", str(run), "--images", str(prior_codes), "--model.width", "128"])
     data = (
         f"{avatars:,} avatars drawn by python-avatars (MIT); art: avataaars by Pablo Stanley, free for personal and commercial use"
     )
