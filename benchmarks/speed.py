@@ -65,18 +65,18 @@ def main(
         threads: of both.
     """
     torch.set_num_threads(threads)
+    precision = resolve_precision(precision)
     lines = []
     if "decoder" in rows:
         for batch in decoder_batches:
-            for kind in dict.fromkeys(("float32", resolve_precision(precision))):
+            for kind in dict.fromkeys(("float32", precision)):
                 pair, error = _decoder(decoder, batch, authors, kind)
                 lines.append(_row(f"decoder call, {decoder}, batch {batch}, {kind}", _turns(pair, rounds), f"{error:.1e}", ""))
     if "training" in rows:
         for batch in training_batches:
             seconds, peaks = _training(training, batch, authors, precision, threads, rounds)
             held = f"{peaks[0]:.2f} and {peaks[1]:.2f} GiB"
-            kind = resolve_precision(precision)
-            lines.append(_row(f"training step, {training}, batch {batch}, {kind}", seconds, "", held))
+            lines.append(_row(f"training step, {training}, batch {batch}, {precision}", seconds, "", held))
     header = ["", "ours, s", "authors', s", "times as fast", "least and most", "relative difference", "peak memory"]
     command = f"python benchmarks/speed.py --authors AUTHORS --rounds {rounds} --threads {threads}"
     text = f"# Speed\n\n`{command}`: seed 0; {machine()}; diffae {commit()}.\n\n{table_markdown(header, lines)}\n"
@@ -182,7 +182,7 @@ def _our_step(name: str, batch: int, precision: Precision) -> Callable[[], objec
     from diffae.training.run import create_accelerator
 
     # Adam, as theirs.
-    changes = {"batch_size": batch, "precision": resolve_precision(precision), "images": 10**9, "muon_rate": None}
+    changes = {"batch_size": batch, "precision": precision, "images": 10**9, "muon_rate": None}
     config = dataclasses.replace(preset(name).training, **changes)
     ae = _model(name)
     state = TrainingState.start(ae, config)

@@ -177,8 +177,8 @@ class ImageDiffusion(nn.Module):
             folder: made if it is not there.
             dtype: of the networks' weights in the file; bfloat16 halves it. They are float32 again when they are read.
         """
-        networks = {name for name, _ in self.named_parameters()} if dtype is not None else set()
-        tensors = {name: t.to(dtype) if name in networks else t for name, t in self.state_dict().items()}
+        networks = dict(self.named_parameters())
+        tensors = {name: t.to(dtype or t.dtype) if name in networks else t for name, t in self.state_dict().items()}
         config = {"format": "diffae-1", "model": to_dict(self.config), **self._parts(), "about": self.about}
         config["calibration"] = None if self._calibration is None else dataclasses.asdict(self._calibration)
         write_weights(Path(folder), config, tensors)
