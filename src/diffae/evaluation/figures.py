@@ -91,7 +91,7 @@ def loss_curve(run: Path) -> Figure:
         axes.set(xlabel="images seen", ylabel="loss")
 
     text = (
-        "The gap between the two lower curves is what z_sem tells the decoder. If they lay on each other, z_sem would not be used."
+        "The gap between the held-out curves is what z_sem tells the decoder. If they lay on each other, z_sem would not be used."
     )
     return Figure("loss", "Training", text, plotted(draw))
 

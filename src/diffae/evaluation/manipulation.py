@@ -73,7 +73,7 @@ def manipulation(bench: Bench) -> Section:
     names = [name.replace("_", " ") if i == 0 else "" for name in chosen for i in range(len(rows) // len(chosen))]
     told = "From the left: " + ", ".join(["the image", *ways]) + "."
     picture = sheet(rows, scale=scale_for(rows[0]), names=names)
-    figures = [*edit_figures(ae, bench.test(min(bench.protocol.num, 12))), Figure("sdedit", "Edits beside SDEdit's", told, picture)]
+    figures = [*edit_figures(ae, bench.test(min(bench.protocol.num, 12))), Figure("sdedit", "Edits beside others", told, picture)]
     return Section(SUITE, "Attribute manipulation (figure 5)", text, results, [by_metric(results)], figures)
 
 
