@@ -1,9 +1,11 @@
 """The studio without its page: what visitors do, and edits that are the same pixels again."""
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -173,6 +175,16 @@ def test_pictures_are_enlarged_by_whole_pixels_and_differences_seen(shop):
     assert "25 %" in said
     assert "90 %" in said
     assert "No attribute is fitted" in bars({}, {})
+
+
+def test_the_page_leaves_no_event_loop_or_socket_open(shop, monkeypatch):
+    loops = []
+    made = asyncio.new_event_loop
+    monkeypatch.setattr(asyncio, "new_event_loop", lambda: loops.append(made()) or loops[-1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # What Gradio warns of is its own.
+        application(shop)
+    assert all(loop.is_closed() for loop in loops)
 
 
 def test_others_reach_the_page_only_with_a_password(shop, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """The page: its panels, and how it is served."""
 
+import asyncio
 import functools
 import shutil
 import tempfile
@@ -100,20 +101,36 @@ def application(shop: Workshop, *, host: str = "127.0.0.1", password: str | None
     """What is served; errors as of `serve`."""
     if host not in LOCAL and not password:
         raise ValueError(f"With --host {host} others can reach the page: give a --password. The name to log in with is diffae.")
-    return gr.mount_gradio_app(
-        FastAPI(),
-        build(shop),
-        path="",
-        auth=("diffae", password) if password else None,
-        theme=THEME,
-        css=CSS,
-        js=JS,
-        show_error=True,
-        footer_links=[],
-        ssr_mode=False,
-        enable_monitoring=False,
-        max_file_size="64mb",
+
+    return _within_a_loop(
+        lambda: gr.mount_gradio_app(
+            FastAPI(),
+            build(shop),
+            path="",
+            auth=("diffae", password) if password else None,
+            theme=THEME,
+            css=CSS,
+            js=JS,
+            show_error=True,
+            footer_links=[],
+            ssr_mode=False,
+            enable_monitoring=False,
+            max_file_size="64mb",
+        )
     )
+
+
+def _within_a_loop(make: Callable[[], R]) -> R:
+    """What is made, while an event loop runs: where none does, Gradio opens some of its own and leaves them, with their sockets."""
+
+    async def made() -> R:
+        return make()
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(made())
+    return make()
 
 
 def _said(shop: Workshop) -> str:
