@@ -83,8 +83,21 @@ def _copy_from(source, target, non_blocking=False):
     return target
 
 
+def _group_norm(x, num_groups, weight=None, bias=None, eps=1e-5, cudnn_enabled=True):
+    """As on CUDA, with the channels brought to the front."""
+    n, c = x.shape[:2]
+    return torch.native_group_norm(x.contiguous(), weight, bias, n, c, x.shape[2:].numel(), num_groups, eps)[0]
+
+
+_library.impl("group_norm", _group_norm, "AutogradPrivateUse1")
 _library.impl("empty_strided", _empty_strided, "PrivateUse1")
 _library.impl("_copy_from", _copy_from, "PrivateUse1")
+
+
+def _refuse_as_cuda(func, args):
+    """What CUDA's kernels do not take, though the CPU's do."""
+    if func is torch.ops.aten.native_group_norm.default and not args[0].is_contiguous():
+        raise RuntimeError("Expected X.is_contiguous(memory_format) to be true, but got false.")
 
 
 def _computed(func, args, kwargs):
@@ -93,6 +106,8 @@ def _computed(func, args, kwargs):
     across = str(func) in ACROSS
     if ours and not across and any(not isinstance(t, Pretended) and t.dim() for t in tensors):
         raise RuntimeError(f"Expected all tensors to be on the same device, but {func} got some of {DEVICE} and some of the CPU.")
+    if ours:
+        _refuse_as_cuda(func, args)
     if kwargs.get("device") is not None:
         here = torch.device(kwargs["device"]).type == DEVICE.type
         kwargs = kwargs | {"device": "cpu"}

@@ -85,7 +85,10 @@ def norm_silu(
 def _forward(x: Tensor, scale: Tensor, shift: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """The result, and mean and inverse deviation of each image's groups."""
     n, c, h, w = x.shape
-    y, mean, inverse = torch.native_group_norm(x.float(), None, None, n, c, h * w, groups, eps)
+    y = x.float()
+    if not y.is_cpu:
+        y = y.contiguous()  # CUDA's takes no other layout.
+    y, mean, inverse = torch.native_group_norm(y, None, None, n, c, h * w, groups, eps)
     torch.addcmul(_image(shift), y, _image(scale), out=y)
     return F.silu(y, inplace=True).to(x.dtype), mean, inverse
 
