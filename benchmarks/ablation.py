@@ -20,7 +20,6 @@ import tyro
 from accelerate.state import AcceleratorState
 
 import diffae
-from diffae import seeding
 from diffae.cli.bars import say
 from diffae.config import RunConfig
 from diffae.data import prepare
@@ -32,6 +31,7 @@ from diffae.evaluation.report import commit, machine
 from diffae.evaluation.tables import number
 from diffae.files import write_text
 from diffae.presets import preset
+from diffae.seeding import Draws
 from diffae.training.run import Finished, Validated, resolve, train
 from diffae.training.subjects import ImageSubject
 
@@ -131,7 +131,7 @@ def _reached(folder: Path, data: ImageSet, num: int) -> dict[str, float]:
     x = data.images(held)
     z = torch.cat([ae.encode(part) for part in x.split(50)])
     mean = torch.cat([ae.decode_mean(part) for part in z.split(50)])
-    noise = seeding.normal([seeding.mix(0, "ablation", i) for i in range(len(z))], ae.image_shape)
+    noise = Draws.of(len(z), 0).normal("ablation", ae.image_shape)
     random = torch.cat([ae.decode(a, b, steps=10) for a, b in zip(z.split(50), noise.split(50), strict=True)])
     codes = torch.cat([ae.encode(data.images(data.train[i : i + 100])) for i in range(0, len(data.train), 100)])
     held_codes = torch.cat([ae.encode(data.images(data.validation[i : i + 100])) for i in range(0, len(data.validation), 100)])

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 import tyro
 
-from diffae import memory, seeding
+from diffae import memory
 from diffae.autoencoder import build
 from diffae.config import Precision
 from diffae.evaluation.page import table_markdown
@@ -26,6 +26,7 @@ from diffae.evaluation.report import commit, machine
 from diffae.files import write_text
 from diffae.presets import preset
 from diffae.processor import resolve_precision
+from diffae.seeding import Draws
 from diffae.training.loop import LossModule, training_steps
 from diffae.training.run import create_accelerator
 from diffae.training.state import TrainingState
@@ -102,7 +103,7 @@ def _measure(name: str, batch: int, images: int, precision: Precision, sharded: 
     state = TrainingState.start(ae, training, called=loss)
 
     def noise(positions: range) -> torch.Tensor:
-        return seeding.normal(list(positions), ae.image_shape).clamp(-1, 1)  # type: ignore[union-attr]
+        return Draws.of(len(positions), 0, start=positions.start).normal("images", ae.image_shape).clamp(-1, 1)  # type: ignore[union-attr]
 
     steps = training_steps(state, loss, noise, training, accelerator=accelerator, total=lambda: 10**9)
     losses = [next(steps).loss]

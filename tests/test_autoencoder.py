@@ -11,6 +11,7 @@ from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import PriorConfig
 from diffae.latents import Standardizer, lerp, slerp
 from diffae.prior import LatentPrior
+from diffae.seeding import Draws
 
 
 @pytest.fixture(scope="module")
@@ -194,8 +195,8 @@ def test_standardised_codes_have_mean_zero_and_variance_one():
 
 
 def test_the_loss_of_a_batch_is_the_mean_of_its_images(ae, x):
-    whole = ae.loss(x, [1, 2, 3])
-    parts = torch.stack([ae.loss(x[i : i + 1], [i + 1]) for i in range(3)])
+    whole = ae.loss(x, Draws.of(3, 0, start=1))
+    parts = torch.stack([ae.loss(x[i : i + 1], Draws.of(1, 0, start=i + 1)) for i in range(3)])
     assert torch.allclose(whole, parts.mean(), atol=1e-6)
 
 

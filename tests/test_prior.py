@@ -6,6 +6,7 @@ import torch
 from diffae.config import PriorConfig, ScheduleConfig
 from diffae.latents import Standardizer
 from diffae.prior import GaussianPrior, LatentPrior
+from diffae.seeding import Draws
 
 SMALL = PriorConfig(z_dim=2, width=32, layers=3, time_channels=16)
 
@@ -28,7 +29,7 @@ def test_every_layer_but_the_first_sees_the_input_again(layers, width):
 
 def test_every_parameter_gets_a_gradient():
     prior = LatentPrior(SMALL)
-    prior.loss(torch.randn(5, 2), list(range(5))).backward()
+    prior.loss(torch.randn(5, 2), Draws.of(5, 0)).backward()
     for name, p in prior.named_parameters():
         assert p.grad is not None, name
         assert torch.isfinite(p.grad).all(), name
@@ -38,12 +39,12 @@ def test_every_parameter_gets_a_gradient():
 def test_the_loss_is_the_mean_absolute_error_of_each_codes_own_draw():
     prior = LatentPrior(SMALL)
     z = torch.randn(6, 2)
-    seeds = list(range(100, 106))
-    each = torch.stack([prior.loss(z[i : i + 1], seeds[i : i + 1]) for i in range(6)])
-    torch.testing.assert_close(prior.loss(z, seeds), each.mean())
+    draws = Draws.of(6, 0, start=100)
+    each = torch.stack([prior.loss(z[i : i + 1], draws[i : i + 1]) for i in range(6)])
+    torch.testing.assert_close(prior.loss(z, draws), each.mean())
     torch.nn.init.zeros_(prior.net.out.weight)
     torch.nn.init.zeros_(prior.net.out.bias)
-    many = prior.loss(torch.zeros(4000, 2), list(range(4000))).item()
+    many = prior.loss(torch.zeros(4000, 2), Draws.of(4000, 0)).item()
     assert many == pytest.approx((2 / torch.pi) ** 0.5, abs=0.02), "E|eps|, where nothing is predicted"
 
 
@@ -69,7 +70,7 @@ def test_it_learns_the_codes_it_is_given():
     for step in range(400):
         optimizer.zero_grad()
         index = torch.randint(0, 512, (128,), generator=generator)
-        prior.loss(z[index], [step * 128 + i for i in range(128)]).backward()
+        prior.loss(z[index], Draws.of(128, 0, start=step * 128)).backward()
         optimizer.step()
     made = standardizer.inverse(prior.sample(400, steps=50, seed=0))
     assert made.mean(0) == pytest.approx([5, 5], abs=0.8)

@@ -12,6 +12,7 @@ from accelerate.state import AcceleratorState
 
 import diffae
 from diffae.config import TrainingConfig
+from diffae.seeding import Draws
 from diffae.training import run as run_module
 from diffae.training.loop import HOLD
 from diffae.training.run import Budget, Due, Log, read_metrics, resolve, stop_requested
@@ -165,7 +166,7 @@ def test_a_state_survives_its_file_bitwise(tiny, tmp_path, muon_rate):
     torch.manual_seed(0)
     config = TrainingConfig(muon_rate=muon_rate)
     state = TrainingState.start(diffae.DiffusionAutoencoder(tiny), config)
-    state.model.loss(torch.rand(2, 3, 8, 8), [0, 1]).backward()
+    state.model.loss(torch.rand(2, 3, 8, 8), Draws.of(2, 0)).backward()
     for optimizer in state.optimizers:
         optimizer.step()
     state.step = 1

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffae import seeding
-
-SEEDS = st.integers(0, 2**63 - 1)
+from diffae.kernels import philox
+from diffae.seeding import Draws
 
 
 def test_a_seed_is_the_same_on_every_machine_and_in_every_version():
@@ -28,35 +28,76 @@ def test_the_order_and_the_kind_of_what_is_mixed_matter():
     assert len(set(mixed)) == len(mixed)
 
 
-@given(st.lists(SEEDS, min_size=1, max_size=5, unique=True), st.randoms(use_true_random=False))
-def test_a_draw_depends_on_its_own_seed_alone(seeds, random):
-    whole = dict(zip(seeds, seeding.normal(seeds, (2, 3)), strict=True))
-    shuffled = random.sample(seeds, len(seeds))
-    for seed, row in zip(shuffled, seeding.normal(shuffled, (2, 3)), strict=True):
-        assert torch.equal(row, whole[seed])
-    numbers = dict(zip(seeds, seeding.uniform(seeds), strict=True))
-    assert seeding.uniform(seeds[:1])[0] == numbers[seeds[0]]
+# The vectors that the authors of Philox publish with it (Random123, kat_vectors): counter, key, words.
+KNOWN = [
+    ("00000000 00000000 00000000 00000000", "00000000 00000000", "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
+    ("ffffffff ffffffff ffffffff ffffffff", "ffffffff ffffffff", "408f276d 41c83b0e a20bc7c6 6d5451fd"),
+    ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0", "d16cfe09 94fdcceb 5001e420 24126ea1"),
+]
 
 
-def test_draws_of_neighbouring_seeds_are_independent_and_standard_normal():
-    x = seeding.normal([seeding.mix(0, i) for i in range(400)], (100,)).double()
-    assert x.mean() == pytest.approx(0, abs=0.02)
-    assert x.std() == pytest.approx(1, abs=0.02)
-    neighbours = (x[1:] * x[:-1]).mean(1)
-    assert neighbours.mean() == pytest.approx(0, abs=0.02)
-    u = seeding.uniform([seeding.mix(0, i) for i in range(4000)])
-    assert 0 <= u.min() < 0.01
-    assert 0.99 < u.max() < 1
-    assert u.mean() == pytest.approx(0.5, abs=0.02)
+def by_definition(counter, key):
+    """Philox4x32-10 in integers of Python, as in figure 2 of Salmon et al."""
+    (a, b, c, d), (k, l) = counter, key  # noqa: E741
+    for _ in range(10):
+        low, high = a * 0xD2511F53, c * 0xCD9E8D57
+        a, b, c, d = high >> 32 ^ b ^ k, high & 0xFFFFFFFF, low >> 32 ^ d ^ l, low & 0xFFFFFFFF
+        k, l = (k + 0x9E3779B9) & 0xFFFFFFFF, (l + 0xBB67AE85) & 0xFFFFFFFF  # noqa: E741
+    return [a, b, c, d]
 
 
-def test_more_samples_begin_with_the_same_ones():
-    assert seeding.sample_seeds(8, 3)[:2] == seeding.sample_seeds(2, 3)
-    assert not set(seeding.sample_seeds(8, 3)) & set(seeding.sample_seeds(8, 4))
+@pytest.mark.parametrize(("counter", "key", "words"), KNOWN)
+def test_the_definition_has_the_published_words(counter, key, words):
+    counter, key, words = ([int(word, 16) for word in text.split()] for text in (counter, key, words))
+    assert by_definition(counter, key) == words
+
+
+@given(st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=4), st.integers(0, 2**64 - 1))
+def test_words_are_those_of_the_definition(numbers, key):
+    found = torch.stack(philox.words(torch.tensor(numbers), key, 3), -1)
+    halves = [key & 0xFFFFFFFF, key >> 32]
+    for row, number in zip(found.tolist(), numbers, strict=True):
+        for block, words in enumerate(row):
+            assert words == by_definition([block, 0, number & 0xFFFFFFFF, number >> 32], halves)
+
+
+@given(st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=5, unique=True), st.randoms(use_true_random=False))
+def test_a_draw_depends_on_its_own_number_alone(numbers, random):
+    def drawn(numbers):
+        draws = Draws(3, torch.tensor(numbers))
+        return {
+            n: (a, b, c.tolist())
+            for n, a, b, c in zip(
+                numbers, draws.uniform("u").tolist(), draws.uniform("v").tolist(), draws.normal("n", (2, 3)), strict=True
+            )
+        }
+
+    whole = drawn(numbers)
+    assert drawn(random.sample(numbers, len(numbers))) == whole
+    assert drawn(numbers[:1])[numbers[0]] == whole[numbers[0]]
+
+
+def test_more_numbers_of_a_sample_begin_with_the_same_ones():
+    draws = Draws.of(3, 7, start=2**40)
+    assert torch.equal(draws.normal("n", (5,)), draws.normal("n", (9,))[:, :5])
+    assert torch.equal(draws[1:].uniform("n", (2, 2)), draws.uniform("n", (4,))[1:].view(2, 2, 2))
+
+
+def test_draws_of_neighbours_purposes_and_seeds_are_independent_and_as_they_should_be():
+    x = Draws.of(400, 0).normal("x", (1000,)).double()
+    for moment, expected in ((1, 0), (2, 1), (3, 0), (4, 3)):
+        assert x.pow(moment).mean() == pytest.approx(expected, abs=0.03)
+    others = [x.roll(1, 0), x.roll(1, 1), Draws.of(400, 0).normal("y", (1000,)), Draws.of(400, 1).normal("x", (1000,))]
+    for other in [*others, Draws.of(400, 0).apart("z").normal("x", (1000,))]:
+        assert float((x * other).mean()) == pytest.approx(0, abs=0.008)
+    u = Draws.of(400, 0).uniform("u", (1000,)).double()
+    assert 0 <= u.min() < 1e-4
+    assert 0.9999 < u.max() < 1
+    assert torch.histc(u, 10, 0, 1) / u.numel() == pytest.approx([0.1] * 10, abs=0.003)
 
 
 def test_a_generator_gives_other_samples_each_time_and_the_same_ones_again():
     generator = torch.Generator().manual_seed(1)
-    first, second = seeding.sample_seeds(3, generator), seeding.sample_seeds(3, generator)
+    first, second = (Draws.of(3, generator).seed for _ in range(2))
     assert first != second
-    assert seeding.sample_seeds(3, torch.Generator().manual_seed(1)) == first
+    assert Draws.of(3, torch.Generator().manual_seed(1)).seed == first

@@ -13,6 +13,7 @@ import torch
 import diffae
 from diffae.config import TrainingConfig
 from diffae.data import prepare
+from diffae.seeding import Draws
 from diffae.training.averages import average
 from diffae.training.run import Finished, read_metrics, resolve, train
 from diffae.training.sharding import load_parts, names_of_parts, save_parts, whole_weights
@@ -123,7 +124,7 @@ def test_a_run_goes_from_two_processes_to_one_and_is_the_same_run(sharded, tmp_p
 def stepped(tiny, config):
     torch.manual_seed(0)
     state = TrainingState.start(diffae.DiffusionAutoencoder(tiny), config)
-    state.model.loss(torch.rand(2, 3, 8, 8), [0, 1]).backward()
+    state.model.loss(torch.rand(2, 3, 8, 8), Draws.of(2, 0)).backward()
     for optimizer in state.optimizers:
         optimizer.step()
     state.step = 7

@@ -349,8 +349,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_the_batch(tin
     config = tiny_run(images=64)
     original = diffae.DiffusionAutoencoder.loss
 
-    def loss(self, x, seeds, **kwargs):
-        value = original(self, x, seeds, **kwargs)
+    def loss(self, x, draws, **kwargs):
+        value = original(self, x, draws, **kwargs)
         loss.calls += 1
         return value * float("nan") if self.training and loss.calls > 3 else value
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from diffae import seeding
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import AutoencoderConfig, ScheduleConfig
 from diffae.schedule import Schedule, min_snr_weights, spaced_path, uncalibrated
+from diffae.seeding import Draws
 from diffae.solvers import solve, to_eps, to_target
 from diffae.training.views import dropped, shifted
 
@@ -28,13 +28,13 @@ def test_a_weighted_loss_is_the_mean_of_weighted_errors(tiny, prediction):
     ae = DiffusionAutoencoder(replace(tiny, prediction=prediction)).eval()
     for p in ae.parameters():
         p.data += 0.05 * torch.randn(p.shape)
-    x, seeds = torch.rand(6, 3, 8, 8) * 2 - 1, list(range(6))
+    x, draws = torch.rand(6, 3, 8, 8) * 2 - 1, Draws.of(6, 0)
     with torch.no_grad():
-        each = torch.stack([ae.loss(x[i : i + 1], [s]) for i, s in enumerate(seeds)])
-        t = (ae.schedule.T * seeding.uniform(seeds)).long()
+        each = torch.stack([ae.loss(x[i : i + 1], draws[i : i + 1]) for i in range(6)])
+        t = (ae.schedule.T * draws.uniform("t")).long()
         weights = min_snr_weights(ae.schedule.alpha_bar[t], 5.0, prediction).float()
-        torch.testing.assert_close(ae.loss(x, seeds, min_snr=5.0), (each * weights).mean(), rtol=1e-4, atol=1e-6)
-        torch.testing.assert_close(ae.loss(x, seeds), each.mean(), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(ae.loss(x, draws, min_snr=5.0), (each * weights).mean(), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(ae.loss(x, draws), each.mean(), rtol=1e-4, atol=1e-6)
 
 
 def test_a_terminal_snr_of_zero_leaves_the_first_level_and_noise_alone_at_the_last():
@@ -69,7 +69,7 @@ def test_paths_of_a_zero_terminal_snr_begin_where_something_is_left_and_invert()
 
 def test_a_shifted_view_is_the_image_moved_by_whole_pixels():
     x = torch.arange(6 * 64, dtype=torch.float32).reshape(6, 1, 8, 8)
-    moved = shifted(x, list(range(6)), 0.25)
+    moved = shifted(x, Draws.of(6, 0), 0.25)
     offsets = set()
     for image, view in zip(x, moved, strict=True):
         padded = torch.nn.functional.pad(image[None], (2, 2, 2, 2), mode="replicate")[0]
@@ -77,14 +77,14 @@ def test_a_shifted_view_is_the_image_moved_by_whole_pixels():
         assert len(found) == 1
         offsets |= set(found)
     assert len(offsets) > 2
-    torch.testing.assert_close(shifted(x[3:4], [3], 0.25), moved[3:4])
-    assert torch.equal(shifted(x, list(range(6)), 0.05), x), "less than a pixel"
+    torch.testing.assert_close(shifted(x[3:4], Draws.of(1, 0, start=3), 0.25), moved[3:4])
+    assert torch.equal(shifted(x, Draws.of(6, 0), 0.05), x), "less than a pixel"
 
 
-def test_dropped_codes_are_a_share_chosen_by_their_seeds():
+def test_dropped_codes_are_a_share_chosen_by_their_draws():
     z = torch.ones(4000, 3)
-    kept = dropped(z, list(range(4000)), 0.1)
+    kept = dropped(z, Draws.of(4000, 0), 0.1)
     assert set(kept.unique().tolist()) == {0.0, 1.0}
     assert float((kept[:, 0] == 0).float().mean()) == pytest.approx(0.1, abs=0.02)
-    assert torch.equal(dropped(z[7:9], [7, 8], 0.1), kept[7:9])
-    assert torch.equal(dropped(z, list(range(4000)), 0.0), z)
+    assert torch.equal(dropped(z[7:9], Draws.of(2, 0, start=7), 0.1), kept[7:9])
+    assert torch.equal(dropped(z, Draws.of(4000, 0), 0.0), z)

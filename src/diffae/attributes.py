@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffae import seeding
 from diffae.latents import Standardizer
+from diffae.seeding import Draws
 
 Kind = Literal["binary", "continuous"]
 
@@ -302,7 +302,7 @@ def rejection_sample(
             )
         count = min(batch, max_proposals - start)
         z_sem = propose(start, count)
-        u = seeding.uniform([seeding.mix(seed, "accept", i) for i in range(start, start + count)]).to(z_sem.device)
+        u = Draws.of(count, seed, start=start, device=z_sem.device).uniform("accept")
         (places,) = torch.where(u < probability(z_sem))
         places = places[: num - accepted]
         kept.append(z_sem[places])

@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffae import seeding
 from diffae.attributes import Accepted, Attributes, rejection_sample
 from diffae.config import AutoencoderConfig, to_dict
 from diffae.diffusion import DDIM, ImageDiffusion, ImageSolver
@@ -19,6 +18,7 @@ from diffae.inversion import Code, Inversion, back, between, check_inversion, jo
 from diffae.latents import Standardizer
 from diffae.nn import SemanticEncoder
 from diffae.prior import LatentPrior, Prior
+from diffae.seeding import Draws, drawn
 
 NO_ATTRIBUTES = "This autoencoder has no attributes yet. Fit them with `diffae fit-attributes RUN --labels TABLE`."
 
@@ -141,19 +141,19 @@ class DiffusionAutoencoder(ImageDiffusion):
     # Training --------------------------------------------------------------------------------------------------------
 
     def loss(
-        self, x_0: Float[Tensor, "n c h w"], seeds: Sequence[int], *, noisy: bool = False, min_snr: float | None = None,
+        self, x_0: Float[Tensor, "n c h w"], draws: Draws, *, noisy: bool = False, min_snr: float | None = None,
         z_sem: Float[Tensor, "n d"] | None = None,
     ) -> Float[Tensor, ""]:  # fmt: skip
         """L_simple: the mean squared error of the network's prediction at one timestep per image (section 3.1, eq. 6).
 
         Args:
             x_0: images in [-1, 1].
-            seeds: one per image; its draw of t and noise depends on nothing else.
+            draws: of the images: of each, t and noise.
             noisy: draws t = T sqrt(u) rather than T u.
             min_snr: gamma of min-SNR weighting.
             z_sem: conditions on these codes instead of the images' own; the validation shuffles them.
         """
-        return self._loss(x_0, seeds, self.encoder(x_0) if z_sem is None else z_sem, noisy=noisy, min_snr=min_snr)
+        return self._loss(x_0, draws, self.encoder(x_0) if z_sem is None else z_sem, noisy=noisy, min_snr=min_snr)
 
     # Compositions ----------------------------------------------------------------------------------------------------
 
@@ -357,7 +357,7 @@ class DiffusionAutoencoder(ImageDiffusion):
         """New images: z_sem from the prior, un-normalised, and x_T from N(0, I) (section 4); with `accept`, of a class
         (section 5.5). Number i depends on the seed and i alone. Arguments and errors as in `sample_codes`."""
         if generator is not None:
-            seed = seeding.drawn(generator)
+            seed = drawn(generator)
         z_sem, _ = self.sample_codes(num, prior_steps=prior_steps, seed=seed, accept=accept, max_proposals=max_proposals)
         return self.decode_samples(z_sem, steps=steps, seed=seed, batch_size=batch_size)
 
@@ -367,9 +367,12 @@ class DiffusionAutoencoder(ImageDiffusion):
         start: int = 0, batch_size: int = 64,
     ) -> Float[Tensor, "num c h w"]:  # fmt: skip
         """Images of sampled codes number `start` on, each with an x_T of its own: the last two of the paper's four steps."""
-        x_T = self._draw_x_T(len(z_sem), seeding.mix(seed, "x_T"), start=start).to(z_sem.device)
-        batches = zip(self._check_codes(z_sem, None).split(batch_size), x_T.split(batch_size), strict=True)
-        return torch.cat([self._to_sample(x_b, z_b, steps=steps, solver=solver, clamp=None) for z_b, x_b in batches])
+        images = []
+        for z in self._check_codes(z_sem, None).split(batch_size):
+            x_T = self._draw_x_T(len(z), seed, start=start).to(z.device)
+            images.append(self._to_sample(x_T, z, steps=steps, solver=solver, clamp=None))
+            start += len(z)
+        return torch.cat(images)
 
     # Files -----------------------------------------------------------------------------------------------------------
 

@@ -21,7 +21,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffae import seeding
 from diffae.card import model_card
 from diffae.config import AutoencoderConfig, Precision, to_dict
 from diffae.files import replacing, write_text
@@ -40,6 +39,7 @@ from diffae.schedule import (
     uncalibrated,
 )
 from diffae.schedule import Path as Levels
+from diffae.seeding import Draws, drawn
 from diffae.solvers import EpsModel, solve, to_eps, to_target
 
 ImageSolver = Literal["dpmpp2m", "unipc", "heun", "ddim"]
@@ -157,12 +157,10 @@ class ImageDiffusion(nn.Module):
         z_sem = None if z_sem is None else z_sem.to(self.device)
         return solve(self.eps_model(z_sem), x.to(self.device), path, solver=solver, clamp=clamp).to(x.device)
 
-    def _loss(
-        self, x_0: Tensor, seeds: Sequence[int], z_sem: Tensor | None, *, noisy: bool, min_snr: float | None = None
-    ) -> Tensor:
-        """Mean squared error of the network's prediction at one timestep per image, drawn by the image's seed."""
-        t = draw_timesteps(seeding.uniform(seeds), self.schedule.T, noisy=noisy).to(x_0.device)
-        eps = seeding.normal([seeding.mix(s, "eps") for s in seeds], tuple(x_0.shape[1:])).to(x_0)
+    def _loss(self, x_0: Tensor, draws: Draws, z_sem: Tensor | None, *, noisy: bool, min_snr: float | None = None) -> Tensor:
+        """Mean squared error of the network's prediction at one timestep per image."""
+        t = draw_timesteps(draws.uniform("t"), self.schedule.T, noisy=noisy).to(x_0.device)
+        eps = draws.normal("eps", tuple(x_0.shape[1:])).to(x_0)
         output = self.unet(self.schedule.add_noise(x_0, eps, t), t.to(x_0), z_sem=z_sem)
         target = to_target(self.config.prediction, x_0, eps, *self.schedule.alpha_sigma(t, like=x_0))
         if min_snr is None:
@@ -236,7 +234,7 @@ class ImageDiffusion(nn.Module):
     # Checks ----------------------------------------------------------------------------------------------------------
 
     def _draw_x_T(self, num: int, seed: int | torch.Generator, *, start: int = 0) -> Tensor:
-        return seeding.normal(seeding.sample_seeds(num, seed, start=start), self.image_shape).to(self.unet.conv_in.weight)
+        return Draws.of(num, seed, start=start, device=self.device).normal("x_T", self.image_shape).to(self.unet.conv_in.weight)
 
     def _check_images(self, x: Tensor) -> Tensor:
         if x.dim() != 4 or tuple(x.shape[1:]) != self.image_shape:
@@ -328,10 +326,13 @@ class DDIM(ImageDiffusion):
         batch_size: int = 64,
         seed: int = 0,
         generator: torch.Generator | None = None,
+        start: int = 0,
     ) -> Float[Tensor, "num c h w"]:
-        """New images, from x_T ~ N(0, I). Number i depends on the seed and i alone."""
-        x_T = self._draw_x_T(num, seed if generator is None else generator)
-        return torch.cat([self._to_sample(part, None, steps=steps, solver=solver, clamp=None) for part in x_T.split(batch_size)])
+        """New images number `start` on, from x_T ~ N(0, I). Number i depends on the seed and i alone."""
+        seed = seed if generator is None else drawn(generator)
+        parts = [range(i, min(i + batch_size, num)) for i in range(0, num, batch_size)]
+        noises = (self._draw_x_T(len(part), seed, start=start + part.start) for part in parts)
+        return torch.cat([self._to_sample(x_T, None, steps=steps, solver=solver, clamp=None) for x_T in noises])
 
     def interpolate(
         self,
@@ -349,7 +350,7 @@ class DDIM(ImageDiffusion):
 
     @torch.no_grad()
     def sdedit(
-        self, x: Float[Tensor, "n c h w"], *, share: float = 0.5, steps: int = 100, seed: int = 0
+        self, x: Float[Tensor, "n c h w"], *, share: float = 0.5, steps: int = 100, seed: int = 0, start: int = 0
     ) -> Float[Tensor, "n c h w"]:
         """Images noised part of the way and denoised again: what is lost is made up anew.
 
@@ -358,6 +359,7 @@ class DDIM(ImageDiffusion):
             share: how much of the way to noise, in 0..1: 0 returns the image, 1 all but a fresh sample.
             steps: network calls of the whole way, of which about this share is made.
             seed: of the noise.
+            start: number of the first image, whose noise depends on the seed and its number alone.
 
         References:
             Meng et al. 2022, *SDEdit*, algorithm 1, with the deterministic DDIM.
@@ -368,14 +370,14 @@ class DDIM(ImageDiffusion):
         if not len(path):
             return self._check_images(x)
         t = path.t[0].long().expand(len(x)).to(x.device)
-        noise = self._draw_x_T(len(x), seed).to(x)
+        noise = self._draw_x_T(len(x), seed, start=start).to(x)
         return self._solve(self.schedule.add_noise(self._check_images(x), noise, t), None, path, clamp=self._clamps(None, True))
 
     def loss(
-        self, x_0: Float[Tensor, "n c h w"], seeds: Sequence[int], *, noisy: bool = False, min_snr: float | None = None
+        self, x_0: Float[Tensor, "n c h w"], draws: Draws, *, noisy: bool = False, min_snr: float | None = None
     ) -> Float[Tensor, ""]:
         """L_simple, as in `DiffusionAutoencoder.loss`."""
-        return self._loss(x_0, seeds, None, noisy=noisy, min_snr=min_snr)
+        return self._loss(x_0, draws, None, noisy=noisy, min_snr=min_snr)
 
 
 def write_weights(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:

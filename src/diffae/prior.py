@@ -3,16 +3,14 @@
 Both live wholly in the space of standardised codes, where each component has mean 0 and variance 1.
 """
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffae import seeding
 from diffae.config import PriorConfig
 from diffae.nn.mlp import SkipMLP
 from diffae.schedule import Schedule, draw_timesteps, spaced_path
+from diffae.seeding import Draws
 from diffae.solvers import solve
 
 
@@ -67,7 +65,7 @@ class GaussianPrior(nn.Module):
     @torch.no_grad()
     def sample(self, num: int, *, seed: int = 0, start: int = 0, steps: int = 0) -> Float[Tensor, "num d"]:
         """Standardised codes, as `LatentPrior.sample`; no network is called, so `steps` does nothing."""
-        noise = seeding.normal(seeding.sample_seeds(num, seed, start=start), tuple(self.mean.shape)).to(self.mean)
+        noise = Draws.of(num, seed, start=start, device=self.mean.device).normal("z_T", tuple(self.mean.shape)).to(self.mean)
         return self.mean + (noise * self.variances.sqrt()) @ self.axes.T
 
 
@@ -105,15 +103,15 @@ class LatentPrior(nn.Module):
         alpha, sigma = self.schedule.alpha_sigma(t, like=z_t)
         return eps + self.gaussian.eps(z_t, alpha, sigma)
 
-    def loss(self, z: Float[Tensor, "n d"], seeds: Sequence[int]) -> Float[Tensor, ""]:
+    def loss(self, z: Float[Tensor, "n d"], draws: Draws) -> Float[Tensor, ""]:
         """L1 between the noise and its prediction, at one timestep per code.
 
         Args:
             z: standardised codes.
-            seeds: one per code; its draw of t and noise depends on nothing else.
+            draws: of the codes: of each, t and noise.
         """
-        t = draw_timesteps(seeding.uniform(seeds), self.schedule.T).to(z.device)
-        eps = seeding.normal([seeding.mix(s, "eps") for s in seeds], z.shape[1:]).to(z)
+        t = draw_timesteps(draws.uniform("t"), self.schedule.T).to(z.device)
+        eps = draws.normal("eps", tuple(z.shape[1:])).to(z)
         return (self.eps(self.schedule.add_noise(z, eps, t), t.to(z)) - eps).abs().mean()
 
     @torch.no_grad()
@@ -128,8 +126,9 @@ class LatentPrior(nn.Module):
             start: number of the first.
             steps: network calls.
         """
-        z_T = seeding.normal(seeding.sample_seeds(num, seed, start=start), (self.config.z_dim,))
-        return solve(self.eps, z_T.to(self.net.out.weight), spaced_path(self.schedule, steps - 1).to_the_image(), solver="dpmpp2m")
+        like = self.net.out.weight
+        z_T = Draws.of(num, seed, start=start, device=like.device).normal("z_T", (self.config.z_dim,))
+        return solve(self.eps, z_T.to(like), spaced_path(self.schedule, steps - 1).to_the_image(), solver="dpmpp2m")
 
 
 Prior = LatentPrior | GaussianPrior

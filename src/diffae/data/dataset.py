@@ -10,6 +10,7 @@ from torch import Tensor
 from diffae import seeding
 from diffae.config import DataConfig
 from diffae.data.images import in_range
+from diffae.seeding import Draws
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def training_batch(
     indices = [order[p] for p in positions]
     x = data.images(indices)
     if flip:
-        flipped = seeding.uniform([seeding.mix(seed, "flip", p) for p in positions]) < 0.5
+        flipped = Draws.of(len(positions), seed, start=positions.start).uniform("flip") < 0.5
         if data.mirrored is None:
             x[flipped] = x[flipped].flip(3)
         else:

@@ -7,7 +7,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffae import seeding
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.diffusion import ImageDiffusion
 from diffae.evaluation.bench import Bench, Section
@@ -15,6 +14,7 @@ from diffae.evaluation.figures import Figure, plotted
 from diffae.evaluation.results import Result
 from diffae.evaluation.tables import by_metric
 from diffae.pictures import scale_for, sheet
+from diffae.seeding import Draws
 
 SUITE = "denoising"
 SHARES = (0.05, 0.2, 0.4, 0.6, 0.8, 0.9, 0.999)
@@ -51,7 +51,7 @@ def denoising(bench: Bench) -> Section:
 
 def noised(model: ImageDiffusion, x: Tensor, t: int, seed: int, part: range) -> tuple[Tensor, Tensor]:
     """x_t of some images, and t for each."""
-    eps = seeding.normal([seeding.mix(seed, "noised", i) for i in part], tuple(x.shape[1:])).to(x)
+    eps = Draws.of(len(part), seed, start=part.start, device=x.device).normal("noised", tuple(x.shape[1:])).to(x)
     t_all = torch.full((len(part),), t, device=x.device)
     return model.schedule.add_noise(x[part.start : part.stop], eps, t_all), t_all
 

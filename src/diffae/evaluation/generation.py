@@ -155,18 +155,19 @@ def _sampled(bench: Bench, prior: Prior, steps: int, solver: ImageSolver, part: 
     ae = bench.ae
     assert ae.standardizer is not None
     z_sem = ae.standardizer.inverse(prior.sample(len(part), seed=bench.seed, start=part.start))
-    return ae.decode_samples(z_sem, steps=steps, solver=solver, seed=seeding.mix(bench.seed, "samples", part.start))
+    return ae.decode_samples(z_sem, steps=steps, solver=solver, seed=seeding.mix(bench.seed, "samples"), start=part.start)
 
 
 def _autoencoded(bench: Bench, x: Tensor, steps: int, part: range) -> Tensor:
     """Images of real images' z_sem, with fresh x_T."""
     z_sem = bench.ae.encode(x[part.start : part.stop])
-    return bench.ae.decode_samples(z_sem, steps=steps, solver="ddim", seed=seeding.mix(bench.seed, "autoencoded", part.start))
+    seed = seeding.mix(bench.seed, "autoencoded")
+    return bench.ae.decode_samples(z_sem, steps=steps, solver="ddim", seed=seed, start=part.start)
 
 
 def _unconditional(bench: Bench, ddim: DDIM, steps: int, part: range) -> Tensor:
     """Samples of the plain DDIM."""
-    return ddim.sample(len(part), steps=steps, solver="ddim", seed=seeding.mix(bench.seed, "ddim", part.start))
+    return ddim.sample(len(part), steps=steps, solver="ddim", seed=seeding.mix(bench.seed, "ddim"), start=part.start)
 
 
 def _accepted(bench: Bench, probability: Callable[[Tensor], Tensor], draw: int, part: range) -> Tensor:
@@ -178,8 +179,8 @@ def _accepted(bench: Bench, probability: Callable[[Tensor], Tensor], draw: int, 
 
 def _decoded(bench: Bench, z_sem: Tensor, draw: int, part: range) -> Tensor:
     """Images of these codes, with fresh x_T."""
-    seed = seeding.mix(bench.seed, "again", draw, part.start)
-    return bench.ae.decode_samples(z_sem[part.start : part.stop], steps=min(bench.protocol.steps), solver="ddim", seed=seed)
+    z_sem, seed = z_sem[part.start : part.stop], seeding.mix(bench.seed, "again", draw)
+    return bench.ae.decode_samples(z_sem, steps=min(bench.protocol.steps), solver="ddim", seed=seed, start=part.start)
 
 
 def _real(bench: Bench, indices: np.ndarray, part: range) -> Tensor:

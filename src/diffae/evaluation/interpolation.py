@@ -5,7 +5,6 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor
 
-from diffae import seeding
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.diffusion import DDIM
 from diffae.evaluation.bench import Bench, Section, in_colour
@@ -15,6 +14,7 @@ from diffae.evaluation.results import Result
 from diffae.evaluation.tables import by_metric
 from diffae.inversion import between
 from diffae.latents import slerp
+from diffae.seeding import Draws
 
 SUITE = "interpolation"
 EPSILON = 1e-2
@@ -32,7 +32,7 @@ def interpolation(bench: Bench) -> Section:
         def measure(model: str = model, network: DiffusionAutoencoder | DDIM = network) -> list[Result]:
             def lengths(part: range) -> Tensor:
                 a, b = x[part.start : part.stop], x[pairs + part.start : pairs + part.stop]
-                weight = seeding.uniform([seeding.mix(bench.seed, "path", i) for i in part]) * (1 - EPSILON)
+                weight = Draws.of(len(part), bench.seed, start=part.start).uniform("path") * (1 - EPSILON)
                 return path_length(frames_between(network, a, b, steps=steps), weight, bench.network("vgg16")[0])
 
             each = bench.over(pairs, f"{SUITE}: {model}", lengths)

@@ -89,8 +89,8 @@ def _ways(bench: Bench, name: str, x: Tensor) -> dict[str, Way]:
 
     def sdedit(share: float, part: range) -> Tensor:
         assert bench.ddim is not None
-        seed = seeding.mix(bench.seed, "sdedit", part.start)
-        return bench.ddim.sdedit(crude[part.start : part.stop], share=share, steps=STEPS, seed=seed)
+        x, seed = crude[part.start : part.stop], seeding.mix(bench.seed, "sdedit")
+        return bench.ddim.sdedit(x, share=share, steps=STEPS, seed=seed, start=part.start)
 
     def edited(part: range) -> Tensor:
         return bench.ae.manipulate(x[part.start : part.stop], name, target_probability=TARGET, steps=STEPS)

@@ -16,6 +16,7 @@ from diffae.config import DataConfig, RunConfig
 from diffae.data.cache import Decoder, cached
 from diffae.data.dataset import ImageSet, Order, training_batch
 from diffae.data.sources import Source
+from diffae.seeding import Draws
 
 READ_SECONDS, NETWORK_SECONDS = 1.0, 3.0
 """How long reading, and each use of the network, is watched."""
@@ -92,14 +93,14 @@ def network_rates(config: RunConfig, *, batch_size: int = 64) -> Iterator[Rate]:
 
     def step(k: int) -> None:
         model.zero_grad()
-        model.loss(x_own, [seeding.mix(k, i) for i in range(own)]).backward()
+        model.loss(x_own, Draws.of(own, k)).backward()
 
     yield Rate("training", f"the network, training on batches of {own}", own * _calls_per_second(step, NETWORK_SECONDS))
 
 
 def _noise(config: RunConfig, num: int) -> torch.Tensor:
     shape = (config.model.channels, *config.model.image_size)
-    return seeding.normal([seeding.mix("bench", i) for i in range(num)], shape).clamp(-1, 1)
+    return Draws.of(num, 0).normal("bench", shape).clamp(-1, 1)
 
 
 def _calls_per_second(call: Callable[[int], object], seconds: float) -> float:

@@ -4,12 +4,12 @@ from functools import partial
 
 from torch import Tensor
 
-from diffae import seeding
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.evaluation.bench import Bench, Section
 from diffae.evaluation.figures import STEPS, Figure, swap_figure, variation_figure
 from diffae.evaluation.tables import by_metric
 from diffae.pictures import scale_for, sheet
+from diffae.seeding import Draws
 
 SUITE = "variation"
 
@@ -35,14 +35,15 @@ def variation(bench: Bench) -> Section:
 
 def decoded(ae: DiffusionAutoencoder, z_sem: Tensor, seed: int, draw: int, part: range) -> Tensor:
     """Images of some codes, image i with the same x_T in each `draw`."""
-    x_T = seeding.normal([seeding.mix(seed, "variation", draw, i) for i in part], ae.image_shape).to(z_sem)
+    draws = Draws.of(len(part), seed, start=part.start, device=z_sem.device).apart("variation", draw)
+    x_T = draws.normal("x_T", ae.image_shape).to(z_sem)
     return ae.decode(z_sem[part.start : part.stop], x_T, steps=STEPS, clamp=True)
 
 
 def _many_codes(ae: DiffusionAutoencoder, x: Tensor, z_sem: Tensor) -> Figure:
     rows, num = [x[:9]], len(x[:9])
     for draw in range(3):
-        x_T = seeding.normal([seeding.mix("many", draw)], ae.image_shape).expand(num, -1, -1, -1).to(x)
+        x_T = Draws.of(1, draw, device=x.device).normal("many", ae.image_shape).expand(num, -1, -1, -1).to(x)
         rows.append(ae.decode(z_sem[:num], x_T, steps=STEPS, clamp=True))
     text = "Top: images whose z_sem is taken. Each row below has one x_T for all: what is alike within a row is of x_T."
     return Figure("one-noise", "One x_T, many z_sem", text, sheet(rows, scale=scale_for(x)))

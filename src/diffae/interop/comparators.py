@@ -3,7 +3,6 @@
 Anything with `encode`, `decode` and a `title` that says its latent size can stand there.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,10 +11,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffae import seeding
 from diffae.config import ComparatorConfig, from_dict, to_dict
 from diffae.diffusion import write_weights
 from diffae.interop.weights import read_weights
+from diffae.seeding import Draws
 
 FORMAT = "diffae-comparator-1"
 
@@ -97,18 +96,18 @@ class Comparator(nn.Module):
             return self.net.decode(grid).sample
         return self.net.decode(grid, force_not_quantize=True).sample
 
-    def loss(self, x: Float[Tensor, "n c h w"], seeds: Sequence[int]) -> Float[Tensor, ""]:
+    def loss(self, x: Float[Tensor, "n c h w"], draws: Draws) -> Float[Tensor, ""]:
         """Mean squared error, and beside it the VAE's divergence from N(0, I) or the VQ-VAE's codebook and commitment losses.
 
         Args:
             x: images in [-1, 1].
-            seeds: one an image, of the VAE's draw.
+            draws: of the images, of which the VAE needs one.
         """
         if self.config.kind == "vq":
             quantized, codebook_loss, _ = self.net.quantize(self.net.encode(x).latents)
             return F.mse_loss(self.net.decode(quantized, force_not_quantize=True).sample, x) + codebook_loss
         posterior = self.net.encode(x).latent_dist
-        noise = seeding.normal([seeding.mix(s, "posterior") for s in seeds], self.grid).to(x)
+        noise = draws.normal("posterior", self.grid).to(x)
         made = self.net.decode(posterior.mean + posterior.std * noise).sample
         return F.mse_loss(made, x) + self.config.kl_weight * posterior.kl().mean()
 

@@ -11,6 +11,7 @@ from diffae.config import ComparatorRunConfig
 from diffae.data.dataset import ImageSet, Order
 from diffae.interop.comparators import Comparator
 from diffae.pictures import save_png, scale_for, sheet
+from diffae.seeding import Draws
 from diffae.training.health import Health, ImageHealth
 from diffae.training.subjects import ImageSubject
 
@@ -36,9 +37,9 @@ class ComparatorSubject(ImageSubject):
     def begin(self, model: nn.Module) -> None:
         pass
 
-    def loss(self, model: nn.Module, batch: torch.Tensor, seeds: list[int]) -> torch.Tensor:
+    def loss(self, model: nn.Module, batch: torch.Tensor, draws: Draws) -> torch.Tensor:
         assert isinstance(model, Comparator)
-        return model.loss(batch, seeds)
+        return model.loss(batch, draws)
 
     @torch.no_grad()
     def validate(self, ema: nn.Module) -> Health | None:
@@ -48,7 +49,8 @@ class ComparatorSubject(ImageSubject):
             return None
         size = self.config.training.batch_size
         parts = [self._images(held_out[i : i + size], ema) for i in range(0, len(held_out), size)]
-        losses = [float(ema.loss(x, [seeding.mix("validation", i, j) for j in range(len(x))])) for i, x in enumerate(parts)]
+        draws = [Draws.of(len(x), 0, start=i * size, device=x.device).apart("validation") for i, x in enumerate(parts)]
+        losses = [float(ema.loss(x, d)) for x, d in zip(parts, draws, strict=True)]
         return ImageHealth(float(np.average(losses, weights=[len(x) for x in parts])))
 
     @torch.no_grad()

@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffae import seeding
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.diffusion import DDIM
 from diffae.prior import GaussianPrior, LatentPrior
+from diffae.seeding import Draws
 
 
 class Health(Protocol):
@@ -125,8 +125,8 @@ def check_codes(model: DiffusionAutoencoder, x: Float[Tensor, "n c h w"], *, bat
     z_sem = torch.cat([model.encode(part) for part in x.split(batch_size)])
     totals = [0.0, 0.0]
     for i, z in enumerate((z_sem, z_sem.roll(1, dims=0))):
-        for part, seeds in _parts(len(x), batch_size, seed):
-            totals[i] += float(model.loss(x[part], seeds, noisy=noisy, z_sem=z[part])) * len(seeds) / len(x)
+        for part, draws in _parts(x, batch_size, seed):
+            totals[i] += float(model.loss(x[part], draws, noisy=noisy, z_sem=z[part])) * len(draws) / len(x)
     z = z_sem.double().cpu() - z_sem.double().cpu().mean(0)
     spectrum = torch.linalg.svdvals(z).square()
     dimensions = float(spectrum.sum() ** 2 / spectrum.square().sum()) if spectrum.sum() > 0 else 0.0
@@ -136,7 +136,7 @@ def check_codes(model: DiffusionAutoencoder, x: Float[Tensor, "n c h w"], *, bat
 @torch.no_grad()
 def check_images(model: DDIM, x: Float[Tensor, "n c h w"], *, batch_size: int, noisy: bool, seed: int) -> ImageHealth:
     """Validates a plain DDIM, likewise."""
-    losses = [float(model.loss(x[part], seeds, noisy=noisy)) * len(seeds) for part, seeds in _parts(len(x), batch_size, seed)]
+    losses = [float(model.loss(x[part], draws, noisy=noisy)) * len(draws) for part, draws in _parts(x, batch_size, seed)]
     return ImageHealth(sum(losses) / len(x))
 
 
@@ -147,20 +147,20 @@ def check_prior(prior: LatentPrior, train: Float[Tensor, "n d"], held_out: Float
 
     def loss(z: Tensor) -> float:
         repeated = z.repeat(4, 1).to(device)
-        return float(prior.loss(repeated, [seeding.mix(seed, "validation", i) for i in range(len(repeated))]))
+        return float(prior.loss(repeated, Draws.of(len(repeated), seed, device=device).apart("validation")))
 
     gaussian = GaussianPrior(train.shape[1]).fit(train)
     total, times = 0.0, torch.linspace(0, prior.schedule.T - 1, 50).long()
     for t in times:
         alpha, sigma = prior.schedule.alpha_sigma(t[None], like=held_out)
-        eps = seeding.normal([seeding.mix(seed, "gaussian", int(t), i) for i in range(len(held_out))], held_out.shape[1:])
+        draws = Draws.of(len(held_out), seed, device=held_out.device).apart("gaussian", int(t))
+        eps = draws.normal("eps", tuple(held_out.shape[1:]))
         total += float((gaussian.eps(alpha * held_out + sigma * eps, alpha, sigma) - eps).abs().mean()) / len(times)
     return PriorHealth(loss(held_out), loss(train[: len(held_out)]), total)
 
 
-def _parts(num: int, batch_size: int, seed: int) -> list[tuple[slice, list[int]]]:
-    """Parts of a batch, with the seeds that each image always has."""
-    starts = range(0, num, batch_size)
-    return [
-        (slice(s, s + batch_size), [seeding.mix(seed, "validation", k) for k in range(s, min(s + batch_size, num))]) for s in starts
-    ]
+def _parts(x: Tensor, batch_size: int, seed: int) -> list[tuple[slice, Draws]]:
+    """Parts of a batch, with the draws that each image always has."""
+    draws = Draws.of(len(x), seed, device=x.device).apart("validation")
+    parts = [slice(i, i + batch_size) for i in range(0, len(x), batch_size)]
+    return [(part, draws[part]) for part in parts]

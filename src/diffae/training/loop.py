@@ -18,6 +18,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from diffae import seeding
 from diffae.config import TrainingConfig
+from diffae.seeding import Draws
 from diffae.training.sharding import is_sharded, whole
 from diffae.training.state import TrainingState
 
@@ -75,8 +76,8 @@ class LossModule(nn.Module):
         self.model = model
         self._loss = loss
 
-    def forward(self, batch: Tensor, seeds: list[int]) -> Tensor:
-        return self._loss(batch, seeds)
+    def forward(self, batch: Tensor, draws: Draws) -> Tensor:
+        return self._loss(batch, draws)
 
 
 def compile_networks(model: nn.Module, config: TrainingConfig) -> None:
@@ -161,9 +162,8 @@ def training_steps(
                 cast(FSDPModule, loss).set_requires_gradient_sync(last)
             with contextlib.nullcontext() if last or is_sharded(loss) else accelerator.no_sync(module):
                 with accelerator.autocast():  # A prepared module does so itself; one that is sharded is not prepared.
-                    value = module(
-                        batch(positions).to(accelerator.device), [seeding.mix(config.seed, "image", p) for p in positions]
-                    )
+                    draws = Draws.of(share, config.seed, start=start, device=accelerator.device).apart("image")
+                    value = module(batch(positions).to(accelerator.device), draws)
                 accelerator.backward(value / config.accumulation)
             losses[0] += value.detach().float() / config.accumulation
         losses[1] = float(stop())

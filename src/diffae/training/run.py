@@ -137,7 +137,7 @@ def train(subject: Subject, out: Path, *, accelerator: Accelerator | None = None
     model = subject.build().to(device)
     if newest is None:
         subject.begin(model)
-    loss = LossModule(model, lambda batch, seeds: subject.loss(model, batch, seeds))
+    loss = LossModule(model, lambda batch, draws: subject.loss(model, batch, draws))
     state = TrainingState.start(model, training, called=loss)
     compile_networks(model, training)
     if newest is not None:

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch.utils.flop_counter import FlopCounterMode
 
-from diffae import memory, seeding
+from diffae import memory
 from diffae.autoencoder import DiffusionAutoencoder, build
 from diffae.config import RunConfig
+from diffae.seeding import Draws
 from diffae.training.loop import LossModule, compile_networks, training_steps
 from diffae.training.state import TrainingState
 
@@ -64,7 +65,7 @@ def measure(
     ae = build(config.model).to(device)
     if not isinstance(ae, DiffusionAutoencoder):
         raise ValueError("A plain DDIM has no encoder to measure. Name a preset without -ddim.")
-    x = seeding.normal(list(range(batch)), ae.image_shape).to(device)
+    x = Draws.of(batch, 0, device=device).normal("images", ae.image_shape)
     eps_model = ae.eps_model(torch.zeros(batch, ae.z_dim, device=device))
     calls = {WHAT[0]: partial(ae.encoder, x), WHAT[1]: partial(eps_model, x, torch.full((batch,), 500.0, device=device))}
     ae.eval()

@@ -17,6 +17,7 @@ from diffae.interop.weights import save_part
 from diffae.nn.layers import Stage
 from diffae.pictures import save_png, scale_for, sheet
 from diffae.prior import LatentPrior
+from diffae.seeding import Draws
 from diffae.training.health import Health, check_codes, check_images, check_prior
 from diffae.training.views import dropped, shifted
 
@@ -42,8 +43,8 @@ class Subject(Protocol):
         """The data at these positions of the run."""
         ...
 
-    def loss(self, model: nn.Module, batch: Tensor, seeds: list[int]) -> Tensor:
-        """The mean loss of a batch, each row with its own seed."""
+    def loss(self, model: nn.Module, batch: Tensor, draws: Draws) -> Tensor:
+        """The mean loss of a batch, with what is drawn for each row."""
         ...
 
     def names(self, positions: range) -> list[str]:
@@ -103,16 +104,16 @@ class ImageSubject:
         seed, flip = self.config.training.seed, self.config.data.flip
         return training_batch(self.data, self.order, positions, seed=seed, flip=flip)[0]
 
-    def loss(self, model: nn.Module, batch: Tensor, seeds: list[int]) -> Tensor:
+    def loss(self, model: nn.Module, batch: Tensor, draws: Draws) -> Tensor:
         training = self.config.training
         if isinstance(model, DDIM):
-            return model.loss(batch, seeds, noisy=self._noisy, min_snr=training.min_snr)
+            return model.loss(batch, draws, noisy=self._noisy, min_snr=training.min_snr)
         assert isinstance(model, DiffusionAutoencoder)
-        view = shifted(batch, seeds, training.encoder_shift) if training.encoder_shift else batch
+        view = shifted(batch, draws, training.encoder_shift) if training.encoder_shift else batch
         z_sem = model.encoder(view)
         if training.z_sem_dropout:
-            z_sem = dropped(z_sem, seeds, training.z_sem_dropout)
-        return model.loss(batch, seeds, noisy=self._noisy, min_snr=training.min_snr, z_sem=z_sem)
+            z_sem = dropped(z_sem, draws, training.z_sem_dropout)
+        return model.loss(batch, draws, noisy=self._noisy, min_snr=training.min_snr, z_sem=z_sem)
 
     def names(self, positions: range) -> list[str]:
         return [self.data.names[self.order[p]] for p in positions]
@@ -184,9 +185,9 @@ class PriorSubject:
     def batch(self, positions: range) -> Tensor:
         return self.z[[self.order[p] for p in positions]]
 
-    def loss(self, model: nn.Module, batch: Tensor, seeds: list[int]) -> Tensor:
+    def loss(self, model: nn.Module, batch: Tensor, draws: Draws) -> Tensor:
         assert isinstance(model, LatentPrior)
-        return model.loss(batch, seeds)
+        return model.loss(batch, draws)
 
     def names(self, positions: range) -> list[str]:
         return [self.data.names[self.order[p]] for p in positions]

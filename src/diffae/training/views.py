@@ -1,16 +1,14 @@
 """What the encoder is shown, and what the decoder is told, while training: drawn by the image's seed, like its noise."""
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from diffae import seeding
+from diffae.seeding import Draws
 
 
-def shifted(x: Float[Tensor, "n c h w"], seeds: Sequence[int], share: float) -> Float[Tensor, "n c h w"]:
+def shifted(x: Float[Tensor, "n c h w"], draws: Draws, share: float) -> Float[Tensor, "n c h w"]:
     """Each image moved by whole pixels, up to a share of its sides in either direction; edges are repeated.
 
     For the encoder alone: z_sem then holds less of where things are, and what stays the same under small moves counts more, as in
@@ -18,18 +16,21 @@ def shifted(x: Float[Tensor, "n c h w"], seeds: Sequence[int], share: float) -> 
 
     Args:
         x: images.
-        seeds: one for each.
+        draws: of the images.
         share: of height and width, 0..1.
     """
     h, w = x.shape[-2:]
     most = int(share * h), int(share * w)
     padded = F.pad(x, (most[1], most[1], most[0], most[0]), mode="replicate")
-    u, v = (seeding.uniform([seeding.mix(s, axis) for s in seeds]) for axis in ("shift y", "shift x"))
-    top, left = ((a * (2 * m + 1)).long().tolist() for a, m in ((u, most[0]), (v, most[1])))
-    return torch.stack([image[:, t : t + h, j : j + w] for image, t, j in zip(padded, top, left, strict=True)])
+    places = []
+    for axis, side, far in (("y", h, most[0]), ("x", w, most[1])):
+        first = (draws.uniform(f"shift {axis}") * (2 * far + 1)).long().to(x.device)
+        places.append(first[:, None] + torch.arange(side, device=x.device))
+    image, channel = (torch.arange(k, device=x.device) for k in x.shape[:2])
+    return padded[image[:, None, None, None], channel[:, None, None], places[0][:, None, :, None], places[1][:, None, None, :]]
 
 
-def dropped(z_sem: Float[Tensor, "n d"], seeds: Sequence[int], share: float) -> Float[Tensor, "n d"]:
+def dropped(z_sem: Float[Tensor, "n d"], draws: Draws, share: float) -> Float[Tensor, "n d"]:
     """z_sem with a share of the rows zero, as where conditions are left out for guidance (Ho & Salimans 2022)."""
-    kept = seeding.uniform([seeding.mix(s, "z_sem dropout") for s in seeds]) >= share
+    kept = draws.uniform("z_sem dropout") >= share
     return z_sem * kept.to(z_sem)[:, None]
