@@ -110,6 +110,18 @@ def test_samples_are_the_same(ae, away):
     torch.testing.assert_close(copy.deepcopy(gaussian).to(DEVICE).sample(3, seed=1).cpu(), expected)
 
 
+def test_attributes_that_say_the_same_can_be_kept_together(z):
+    many = torch.randn(300, 6, generator=torch.Generator().manual_seed(5))
+    labels = {"a": (many[:, 0] > 0).double().numpy(), "b": (many[:, 1] > 0).double().numpy()}
+    labels["b again"] = labels["b"]
+    fitted, _ = fit_attributes(many, labels, held_z_sem=many, held_labels=labels)
+    expected = fitted.move(z, {"a": 0.2}, keep=["b", "b again"])
+    torch.testing.assert_close(fitted.logits(expected)[:, 1:], fitted.logits(z)[:, 1:], rtol=1e-3, atol=1e-3)
+    with pretended():
+        found = copy.deepcopy(fitted).to(DEVICE).move(z.to(DEVICE), {"a": 0.2}, keep=["b", "b again"])
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_classifiers_of_few_labels_need_not_be_where_codes_are(ae, away, z):
     expected = ae.attributes.probability("a")(z)
     torch.testing.assert_close(ae.attributes.probability("a")(z.to(DEVICE)).cpu(), expected)

@@ -11,7 +11,8 @@ import diffae
 
 ROOT = Path(diffae.__file__).parent
 FLOORS = {
-    "strict": 0, "config": 0, "files": 0, "memory": 0, "processes": 0, "processor": 0, "seeding": 0, "kernels": 0,
+    "strict": 0, "config": 0, "files": 0, "memory": 0, "processes": 0, "processor": 0, "seeding": 0,
+    "kernels": 0, "placement": 0, "checks": 0,
     "schedule": 1, "solvers": 1, "latents": 1, "nn": 1,
     "card": 1, "inversion": 1, "attributes": 2, "fitting": 2, "prior": 2, "diffusion": 2, "autoencoder": 2,
     "presets": 3, "interop": 3, "data": 3, "pictures": 3, "edits": 3,

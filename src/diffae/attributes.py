@@ -236,7 +236,7 @@ class Attributes(nn.Module):
         weight, pattern = self.weight.to(move), self.pattern.to(move)
         free = self._free(names, self.pattern[rows], keep).to(move)
         if back is not None and kept:
-            move = torch.linalg.lstsq(weight[kept] @ pattern[kept].T, back.T).solution.T @ pattern[kept]
+            move = _least_squares(weight[kept] @ pattern[kept].T, back.T).T @ pattern[kept]
             change = change - move @ weight[rows].T
         # A move c F along the free patterns F, with W (c F)^T = change.
         move = move + torch.linalg.solve(weight[rows] @ free.T, change.T).T @ free
@@ -251,11 +251,16 @@ class Attributes(nn.Module):
             return rows
         kept = [self._row(k) for k in keep]
         weight, pattern = self.weight[kept].double(), self.pattern[kept].double()
-        free = rows.double() - torch.linalg.lstsq((weight @ pattern.T), weight @ rows.double().T).solution.T @ pattern
+        free = rows.double() - _least_squares(weight @ pattern.T, weight @ rows.double().T).T @ pattern
         for name, before, after in zip(names, rows, free, strict=True):
             if after.norm() < 1e-4 * before.norm():
                 raise ValueError(f"Nothing of the direction of {name!r} is left beside {', '.join(keep)}: keep fewer.")
         return free.to(rows)
+
+
+def _least_squares(a: Float[Tensor, "k k"], b: Float[Tensor, "k n"]) -> Float[Tensor, "k n"]:
+    """The smallest x for which `a x` is nearest to b; where attributes say the same too, which CUDA's `lstsq` does not expect."""
+    return torch.linalg.pinv(a) @ b
 
 
 class Accepted(NamedTuple):

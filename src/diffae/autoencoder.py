@@ -17,6 +17,7 @@ from diffae.diffusion import DDIM, ImageDiffusion, ImageSolver
 from diffae.inversion import Code, Inversion, back, between, check_inversion, joined, there
 from diffae.latents import Standardizer
 from diffae.nn import SemanticEncoder
+from diffae.placement import at_home
 from diffae.prior import LatentPrior, Prior
 from diffae.seeding import Draws, drawn
 
@@ -54,12 +55,12 @@ class DiffusionAutoencoder(ImageDiffusion):
 
     # The two codes ---------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
+    @at_home
     def encode(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """`z_sem = Enc(x)`: the meaning of images in [-1, 1] (Preechakul et al. 2022, section 3.2)."""
-        return self.encoder(self._check_images(x).to(self.device)).to(x.device)
+        return self.encoder(self._check_images(x))
 
-    @torch.no_grad()
+    @at_home
     def invert(
         self,
         x: Float[Tensor, "n c h w"],
@@ -83,7 +84,7 @@ class DiffusionAutoencoder(ImageDiffusion):
         """
         return self._to_noise(x, self._check_codes(z_sem, len(x)), steps=steps, solver=solver, clamp=clamp)
 
-    @torch.no_grad()
+    @at_home
     def decode(
         self,
         z_sem: Float[Tensor, "n d"],
@@ -112,11 +113,11 @@ class DiffusionAutoencoder(ImageDiffusion):
         """
         z_sem = self._check_codes(z_sem, None)
         if x_T is None:
-            x_T = self._draw_x_T(len(z_sem), seed if generator is None else generator).to(z_sem.device)
+            x_T = self._draw_x_T(len(z_sem), seed if generator is None else generator)
             return self._to_sample(x_T, z_sem, steps=steps, solver=solver, clamp=clamp)
         return self._to_image(self._check_x_T(x_T, len(z_sem)), z_sem, steps=steps, solver=solver, clamp=clamp)
 
-    @torch.no_grad()
+    @at_home
     def decode_mean(
         self, z_sem: Float[Tensor, "n d"], *, t: int | None = None, seed: int = 0, generator: torch.Generator | None = None
     ) -> Float[Tensor, "n c h w"]:
@@ -136,9 +137,7 @@ class DiffusionAutoencoder(ImageDiffusion):
         x_t = self._draw_x_T(len(z_sem), seed if generator is None else generator)
         t_all = torch.full((len(x_t),), float(t), device=x_t.device)
         alpha, sigma = self.schedule.alpha_sigma(t_all.long(), like=x_t)
-        return self.in_range((x_t - sigma * self.eps_model(z_sem)(x_t, t_all)) / alpha).to(z_sem.device)
-
-    # Training --------------------------------------------------------------------------------------------------------
+        return self.in_range((x_t - sigma * self.eps_model(z_sem)(x_t, t_all)) / alpha)
 
     def loss(
         self, x_0: Float[Tensor, "n c h w"], draws: Draws, *, noisy: bool = False, min_snr: float | None = None,
@@ -155,9 +154,7 @@ class DiffusionAutoencoder(ImageDiffusion):
         """
         return self._loss(x_0, draws, self.encoder(x_0) if z_sem is None else z_sem, noisy=noisy, min_snr=min_snr)
 
-    # Compositions ----------------------------------------------------------------------------------------------------
-
-    @torch.no_grad()
+    @at_home
     def infer(self, x: Float[Tensor, "n c h w"], *, inversion: Inversion = "anchored", steps: int | None = None) -> Code:
         """Both codes of images in [-1, 1], and what else the inversion keeps; see `inversion` for what each costs and reaches."""
         check_inversion(inversion, self)
@@ -165,10 +162,10 @@ class DiffusionAutoencoder(ImageDiffusion):
         z_sem = self.encode(x)
         if inversion == "official":
             return Code(z_sem, self.invert(x, z_sem, steps=steps, solver="ddim"), inversion, steps)
-        x_T, kept = there(inversion, self.eps_model(z_sem.to(self.device)), x.to(self.device), self.path(steps))
-        return Code(z_sem, x_T, inversion, steps, kept).to(x.device)
+        x_T, kept = there(inversion, self.eps_model(z_sem), x, self.path(steps))
+        return Code(z_sem, x_T, inversion, steps, kept)
 
-    @torch.no_grad()
+    @at_home
     def render(self, code: Code, *, z_sem: Float[Tensor, "n d"] | None = None, share: float = 1.0) -> Float[Tensor, "n c h w"]:
         """The images of a code, or what becomes of them with another z_sem.
 
@@ -180,15 +177,16 @@ class DiffusionAutoencoder(ImageDiffusion):
         z_sem = code.z_sem if z_sem is None else self._check_codes(z_sem, len(code.z_sem))
         if code.inversion == "official":
             return self._to_image(code.x_T, z_sem, steps=code.steps, solver="ddim", clamp=None)
-        images = back(self.eps_model(z_sem.to(self.device)), code.to(self.device), self.path(code.steps), share=share)
-        return images.to(code.x_T.device)
+        return back(self.eps_model(z_sem), code, self.path(code.steps), share=share)
 
+    @at_home
     def reconstruct(
         self, x: Float[Tensor, "n c h w"], *, inversion: Inversion = "anchored", steps: int | None = None
     ) -> Float[Tensor, "n c h w"]:
         """`render(infer(x))`."""
         return self.render(self.infer(x, inversion=inversion, steps=steps))
 
+    @at_home
     def vary(
         self,
         x: Float[Tensor, "n c h w"],
@@ -202,6 +200,7 @@ class DiffusionAutoencoder(ImageDiffusion):
         z_sem = self.encode(x).repeat_interleave(num, dim=0)
         return self.decode(z_sem, steps=steps, seed=seed, generator=generator).unflatten(0, (len(x), num))
 
+    @at_home
     def interpolate(
         self,
         x_a: Float[Tensor, "n c h w"],
@@ -215,6 +214,7 @@ class DiffusionAutoencoder(ImageDiffusion):
         a, b = (self.infer(x, inversion=inversion, steps=steps) for x in (x_a, x_b))
         return torch.stack([self.render(between(a, b, float(w))) for w in weights], dim=1)
 
+    @at_home
     def interpolate_path(
         self, x: Float[Tensor, "n c h w"], *, frames: int = 8, inversion: Inversion = "anchored", steps: int | None = None
     ) -> Float[Tensor, "frames c h w"]:
@@ -255,6 +255,7 @@ class DiffusionAutoencoder(ImageDiffusion):
         strengths = direction if isinstance(direction, Mapping) else dict.fromkeys(names, strength)
         return self.attributes.move(z_sem, strengths, keep)
 
+    @at_home
     def manipulate(
         self,
         x: Float[Tensor, "n c h w"],
@@ -290,6 +291,7 @@ class DiffusionAutoencoder(ImageDiffusion):
         edited = self.edit(code.z_sem, direction, strength=strength, target_probability=target_probability, keep=keep)
         return self.render(code, z_sem=edited)
 
+    @at_home
     def reach(
         self, code: Code, names: Sequence[str], target_probability: float, *, keep: Sequence[str] = ()
     ) -> Float[Tensor, "n c h w"]:
@@ -361,7 +363,7 @@ class DiffusionAutoencoder(ImageDiffusion):
         z_sem, _ = self.sample_codes(num, prior_steps=prior_steps, seed=seed, accept=accept, max_proposals=max_proposals)
         return self.decode_samples(z_sem, steps=steps, seed=seed, batch_size=batch_size)
 
-    @torch.no_grad()
+    @at_home
     def decode_samples(
         self, z_sem: Float[Tensor, "num d"], *, steps: int | None = None, solver: ImageSolver = "dpmpp2m", seed: int = 0,
         start: int = 0, batch_size: int = 64,
@@ -369,12 +371,10 @@ class DiffusionAutoencoder(ImageDiffusion):
         """Images of sampled codes number `start` on, each with an x_T of its own: the last two of the paper's four steps."""
         images = []
         for z in self._check_codes(z_sem, None).split(batch_size):
-            x_T = self._draw_x_T(len(z), seed, start=start).to(z.device)
+            x_T = self._draw_x_T(len(z), seed, start=start)
             images.append(self._to_sample(x_T, z, steps=steps, solver=solver, clamp=None))
             start += len(z)
         return torch.cat(images)
-
-    # Files -----------------------------------------------------------------------------------------------------------
 
     def _parts(self) -> dict[str, Any]:
         prior = self.prior

@@ -10,7 +10,6 @@ import functools
 import json
 import re
 import tempfile
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -22,11 +21,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffae.card import model_card
+from diffae.checks import check_images, check_x_T
 from diffae.config import AutoencoderConfig, Precision, to_dict
 from diffae.files import replacing, write_text
 from diffae.latents import slerp
 from diffae.nn import UNet
 from diffae.nn.vae import frozen_autoencoder
+from diffae.placement import at_home
 from diffae.processor import resolve_precision
 from diffae.schedule import (
     Calibration,
@@ -122,8 +123,9 @@ class ImageDiffusion(nn.Module):
         low = resolve_precision(self.precision, like.device) == "bfloat16"
         with torch.autocast(like.device.type, torch.bfloat16) if low else contextlib.nullcontext():
             output = self.unet(x_t.to(like), t.to(like), z_sem=None if z_sem is None else z_sem.to(like.device)).to(x_t)
-        alpha, sigma = self.schedule.alpha_sigma(t, like=x_t)
-        return to_eps(self.config.prediction, output, x_t, alpha, sigma)
+        if self.config.prediction == "eps":
+            return output
+        return to_eps("v", output, x_t, *self.schedule.alpha_sigma(t, like=x_t))
 
     def path(self, steps: int) -> Levels:
         """From noise to the level at which images are taken to live; `path(steps).backwards()` is the way there."""
@@ -154,18 +156,18 @@ class ImageDiffusion(nn.Module):
         return self._solve(x_T, z_sem, path, solver, clamp=self._clamps(clamp, True))
 
     def _solve(self, x: Tensor, z_sem: Tensor | None, path: Levels, solver: ImageSolver = "ddim", *, clamp: bool) -> Tensor:
-        z_sem = None if z_sem is None else z_sem.to(self.device)
-        return solve(self.eps_model(z_sem), x.to(self.device), path, solver=solver, clamp=clamp).to(x.device)
+        return solve(self.eps_model(z_sem), x, path, solver=solver, clamp=clamp)
 
     def _loss(self, x_0: Tensor, draws: Draws, z_sem: Tensor | None, *, noisy: bool, min_snr: float | None = None) -> Tensor:
         """Mean squared error of the network's prediction at one timestep per image."""
-        t = draw_timesteps(draws.uniform("t"), self.schedule.T, noisy=noisy).to(x_0.device)
+        t = draw_timesteps(draws.uniform("t"), self.schedule.T, noisy=noisy)
         eps = draws.normal("eps", tuple(x_0.shape[1:])).to(x_0)
-        output = self.unet(self.schedule.add_noise(x_0, eps, t), t.to(x_0), z_sem=z_sem)
-        target = to_target(self.config.prediction, x_0, eps, *self.schedule.alpha_sigma(t, like=x_0))
+        alpha, sigma = self.schedule.alpha_sigma(t, like=x_0)
+        output = self.unet(alpha * x_0 + sigma * eps, t.to(x_0), z_sem=z_sem)
+        target = to_target(self.config.prediction, x_0, eps, alpha, sigma)
         if min_snr is None:
             return F.mse_loss(output.to(target.dtype), target)
-        weights = min_snr_weights(self.schedule.alpha_bar.to(t.device)[t], min_snr, self.config.prediction).to(target)
+        weights = min_snr_weights(self.schedule.levels(t), min_snr, self.config.prediction).to(target)
         return ((output.to(target.dtype) - target).square().flatten(1).mean(1) * weights).mean()
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
@@ -237,34 +239,10 @@ class ImageDiffusion(nn.Module):
         return Draws.of(num, seed, start=start, device=self.device).normal("x_T", self.image_shape).to(self.unet.conv_in.weight)
 
     def _check_images(self, x: Tensor) -> Tensor:
-        if x.dim() != 4 or tuple(x.shape[1:]) != self.image_shape:
-            c, h, w = self.image_shape
-            how = "crop and resize them" if self.config.latents is None else "make latents of them with `from_pixels`"
-            raise ValueError(f"Expected images of shape (n, {c}, {h}, {w}), got {tuple(x.shape)}: {how} first.")
-        if not x.is_floating_point():
-            raise TypeError(f"Expected floating-point images in [-1, 1], got {x.dtype}: convert, divide by 127.5 and subtract 1.")
-        low, high = (v.item() for v in x.detach().aminmax()) if x.numel() else (0.0, 0.0)
-        if low != low:
-            raise ValueError("Expected images in [-1, 1], got values that are not a number (NaN).")
-        if self.config.latents is None and not (low >= -1.001 and high <= 1.001):
-            advice = "divide by 127.5 and subtract 1" if low >= 0 and high <= 255 else "rescale them"
-            raise ValueError(f"Expected images in [-1, 1], got {low:g}..{high:g}: {advice}.")
-        return x
+        return check_images(x, self.image_shape, of_pixels=self.config.latents is None)
 
     def _check_x_T(self, x_T: Tensor, num: int | None) -> Tensor:
-        if x_T.dim() != 4 or tuple(x_T.shape[1:]) != self.image_shape or num not in (None, len(x_T)):
-            c, h, w = self.image_shape
-            raise ValueError(f"Expected x_T of shape ({num or 'n'}, {c}, {h}, {w}), got {tuple(x_T.shape)}.")
-        # Inferred noise of a flat image may have one sign, but is not spread evenly over 0..1.
-        if x_T.numel() > 1 and x_T.min() >= 0 and x_T.max() <= 1 and 0.2 < x_T.std() < 0.4:
-            raise ValueError("Expected x_T to be normal noise, but it lies within 0..1: draw it with torch.randn, not torch.rand.")
-        if x_T.numel() >= 64 and not 0.4 < (std := float(x_T.std())) < 2.5:
-            warnings.warn(
-                f"x_T has a standard deviation of {std:.2g}, where that of normal noise is 1: is it scaled, drawn by something "
-                "else than torch.randn, or inferred by a network that is hardly trained?",
-                stacklevel=3,
-            )
-        return x_T
+        return check_x_T(x_T, self.image_shape, num)
 
 
 class DDIM(ImageDiffusion):
@@ -285,7 +263,7 @@ class DDIM(ImageDiffusion):
             raise ValueError(f"A plain DDIM has no z_sem: its z_dim must be None, got {config.z_dim}.")
         super().__init__(config)
 
-    @torch.no_grad()
+    @at_home
     def invert(
         self,
         x: Float[Tensor, "n c h w"],
@@ -297,7 +275,7 @@ class DDIM(ImageDiffusion):
         """x_T of images: the DDIM run backwards. Arguments as in `DiffusionAutoencoder.invert`."""
         return self._to_noise(x, None, steps=steps, solver=solver, clamp=clamp)
 
-    @torch.no_grad()
+    @at_home
     def decode(
         self,
         x_T: Float[Tensor, "n c h w"],
@@ -309,7 +287,7 @@ class DDIM(ImageDiffusion):
         """Images of the x_T that `invert` gave. Arguments as in `DiffusionAutoencoder.decode`."""
         return self._to_image(self._check_x_T(x_T, None), None, steps=steps, solver=solver, clamp=clamp)
 
-    @torch.no_grad()
+    @at_home
     def reconstruct(
         self, x: Float[Tensor, "n c h w"], *, steps: int | None = None, solver: ImageSolver = "dpmpp2m"
     ) -> Float[Tensor, "n c h w"]:
@@ -334,6 +312,7 @@ class DDIM(ImageDiffusion):
         noises = (self._draw_x_T(len(part), seed, start=start + part.start) for part in parts)
         return torch.cat([self._to_sample(x_T, None, steps=steps, solver=solver, clamp=None) for x_T in noises])
 
+    @at_home
     def interpolate(
         self,
         x_a: Float[Tensor, "n c h w"],
@@ -348,7 +327,7 @@ class DDIM(ImageDiffusion):
         frames = (slerp(a, b, w) for w in map(float, weights))
         return torch.stack([self.decode(x_T, steps=steps, solver=solver) for x_T in frames], dim=1)
 
-    @torch.no_grad()
+    @at_home
     def sdedit(
         self, x: Float[Tensor, "n c h w"], *, share: float = 0.5, steps: int = 100, seed: int = 0, start: int = 0
     ) -> Float[Tensor, "n c h w"]:
@@ -369,7 +348,7 @@ class DDIM(ImageDiffusion):
         path = decoding_path(self.schedule, steps).last(round(share * steps))
         if not len(path):
             return self._check_images(x)
-        t = path.t[0].long().expand(len(x)).to(x.device)
+        t = torch.full((len(x),), int(path.t[0]), device=x.device)
         noise = self._draw_x_T(len(x), seed, start=start).to(x)
         return self._solve(self.schedule.add_noise(self._check_images(x), noise, t), None, path, clamp=self._clamps(None, True))
 

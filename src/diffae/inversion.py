@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from diffae.latents import Weight, lerp, slerp
 from diffae.schedule import Path
-from diffae.solvers import EpsModel, ddim_step, dpmpp2m_step, predict, solve
+from diffae.solvers import EpsModel, ask, ddim_step, dpmpp2m_step, predict, solve
 
 Inversion = Literal["fast", "anchored", "refine", "reversible", "bdia", "official"]
 ROUNDS = 2
@@ -52,6 +52,11 @@ class Code:
         """The codes of some of the images."""
         kept = None if self.kept is None else self.kept[index]
         return Code(self.z_sem[index], self.x_T[index], self.inversion, self.steps, kept)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.z_sem.device
 
     def to(self, device: torch.device) -> "Code":
         """The same on a device."""
@@ -232,7 +237,7 @@ def reversible_encode(
     before, state = x, ddim_step(x, there, 0, [predict(eps_model, x, there, 0)])
     for i in range(1, len(there)):
         a, b, c = recursion(there, i)
-        before, state = state, (before - b * state - c * _eps(eps_model, state, there, i)) / a
+        before, state = state, (before - b * state - c * ask(eps_model, state, there, i)) / a
     return state, before
 
 
@@ -243,12 +248,8 @@ def reversible_decode(
     there = path.backwards()
     for i in range(len(there) - 1, 0, -1):
         a, b, c = recursion(there, i)
-        state, before = before, a * state + b * before + c * _eps(eps_model, before, there, i)
+        state, before = before, a * state + b * before + c * ask(eps_model, before, there, i)
     return before
-
-
-def _eps(eps_model: EpsModel, x: Tensor, path: Path, i: int) -> Tensor:
-    return eps_model(x, path.t[i].to(x).expand(len(x)))
 
 
 def _where(chosen: Tensor, a: Tensor, b: Tensor) -> Tensor:

@@ -61,6 +61,7 @@ class Schedule:
             alpha = self.alpha_bar.sqrt()
             alpha = (alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])
             self.alpha_bar = alpha.square().clamp(min=NOTHING)
+        self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def add_noise(self, x_0: Float[Tensor, "n *s"], eps: Float[Tensor, "n *s"], t: Int[Tensor, " n"]) -> Float[Tensor, "n *s"]:
         """`x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps` (Ho et al. 2020, eq. 4), t in 0..T-1."""
@@ -70,15 +71,18 @@ class Schedule:
     def alpha_sigma(self, t: Tensor, *, like: Tensor) -> tuple[Tensor, Tensor]:
         """alpha_t and sigma_t of timesteps t in 0..T-1, in the type of `like` and shaped to multiply it; between whole timesteps
         log alpha_bar is interpolated."""
-        alpha_bar = self.alpha_bar.to(t.device)
-        if t.is_floating_point():
-            below = t.floor().long().clamp(0, self.T - 1)
-            logs = alpha_bar.log()
-            alpha_bar = torch.lerp(logs[below], logs[(below + 1).clamp(max=self.T - 1)], t.double() - below).exp()
-        else:
-            alpha_bar = alpha_bar[t]
-        alpha_bar = alpha_bar.reshape(-1, *[1] * (like.dim() - 1))
+        alpha_bar = self.levels(t).reshape(-1, *[1] * (like.dim() - 1))
         return alpha_bar.sqrt().to(like), (1 - alpha_bar).sqrt().to(like)
+
+    def levels(self, t: Tensor) -> Float[Tensor, " n"]:
+        """alpha_bar of timesteps t in 0..T-1, float64, where t is."""
+        if t.device not in self._tables:  # Each device is sent the tables once.
+            self._tables[t.device] = (self.alpha_bar.to(t.device), self.alpha_bar.log().to(t.device))
+        alpha_bar, logs = self._tables[t.device]
+        if not t.is_floating_point():
+            return alpha_bar[t]
+        below = t.floor().long().clamp(0, self.T - 1)
+        return torch.lerp(logs[below], logs[(below + 1).clamp(max=self.T - 1)], t.double() - below).exp()
 
     def timesteps_of(self, alpha_bar: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         """The timesteps of levels, between whole ones by the same interpolation as `alpha_sigma`."""

@@ -67,9 +67,14 @@ def trajectory(
 
 def predict(eps_model: EpsModel, x: Float[Tensor, "n *s"], path: Path, i: int, *, clamp: bool = False) -> Float[Tensor, "n *s"]:
     """`x_0 = (x_t - sigma eps) / alpha`, predicted at level i: one network call."""
-    alpha, sigma = _alpha_sigma(path.alpha_bar[i], x)
-    x_0 = (x - sigma * eps_model(x, path.t[i].to(x).expand(len(x)))) / alpha
+    alpha, sigma = _alpha_sigma(path, i)
+    x_0 = (x - sigma * ask(eps_model, x, path, i)) / alpha
     return x_0.clamp(-1, 1) if clamp else x_0
+
+
+def ask(eps_model: EpsModel, x: Float[Tensor, "n *s"], path: Path, i: int) -> Float[Tensor, "n *s"]:
+    """The noise in x at level i: one network call."""
+    return eps_model(x, x.new_full((len(x),), float(path.t[i])))
 
 
 def ddim_step(x: Tensor, path: Path, i: int, x_0s: Sequence[Tensor]) -> Tensor:
@@ -88,8 +93,7 @@ def dpmpp2m_step(x: Tensor, path: Path, i: int, x_0s: Sequence[Tensor]) -> Tenso
 def correct(before: Tensor, path: Path, i: int, x_0s: Sequence[Tensor]) -> Tensor:
     """The state at level i again, from that at level i - 1, now that x_0 is known at level i too: UniPC's corrector."""
     h = _step(path, i - 1)
-    alpha, sigma = _alpha_sigma(path.alpha_bar[i], before)
-    _, sigma_before = _alpha_sigma(path.alpha_bar[i - 1], before)
+    (alpha, sigma), (_, sigma_before) = _alpha_sigma(path, i), _alpha_sigma(path, i - 1)
     growth = math.expm1(-h)
     new = x_0s[-1] - x_0s[-2]
     if len(x_0s) < 3:
@@ -110,8 +114,7 @@ def heun_step(eps_model: EpsModel, x: Tensor, path: Path, i: int, x_0s: Sequence
     predicted = ddim_step(x, path, i, x_0s)
     if path.t[i + 1].isnan():
         return predicted
-    alpha, sigma = _alpha_sigma(path.alpha_bar[i], x)
-    alpha_next, sigma_next = _alpha_sigma(path.alpha_bar[i + 1], x)
+    (alpha, sigma), (alpha_next, sigma_next) = _alpha_sigma(path, i), _alpha_sigma(path, i + 1)
     there = predict(eps_model, predicted, path, i + 1, clamp=clamp)
     slope = ((x - alpha * x_0s[-1]) / sigma + (predicted - alpha_next * there) / sigma_next) / 2
     return alpha_next * (x / alpha + (sigma_next / alpha_next - sigma / alpha) * slope)
@@ -119,8 +122,7 @@ def heun_step(eps_model: EpsModel, x: Tensor, path: Path, i: int, x_0s: Sequence
 
 def _towards(x_0: Tensor, x: Tensor, path: Path, i: int) -> Tensor:
     """`alpha' x_0 + sigma' eps` at the next level, with the eps that belongs to x and x_0 at this."""
-    alpha, sigma = _alpha_sigma(path.alpha_bar[i], x)
-    alpha_next, sigma_next = _alpha_sigma(path.alpha_bar[i + 1], x)
+    (alpha, sigma), (alpha_next, sigma_next) = _alpha_sigma(path, i), _alpha_sigma(path, i + 1)
     return alpha_next * x_0 + sigma_next * ((x - alpha * x_0) / sigma)
 
 
@@ -139,10 +141,10 @@ def to_target(prediction: Prediction, x_0: Tensor, eps: Tensor, alpha: Tensor, s
     return eps if prediction == "eps" else alpha * eps - sigma * x_0
 
 
-def _alpha_sigma(alpha_bar: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-    """alpha and sigma of one level; rounded only after the float64 square root."""
-    alpha, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
-    return alpha.to(like), sigma.to(like)
+def _alpha_sigma(path: Path, i: int) -> tuple[float, float]:
+    """alpha and sigma of level i; numbers of the host, so that no device has to be sent them."""
+    alpha_bar = float(path.alpha_bar[i])
+    return math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
 
 
 def _half_log_snr(alpha_bar: Tensor) -> float:

@@ -21,8 +21,7 @@ ROUNDS = 10
 WORD = 0xFFFFFFFF
 
 
-@torch.library.custom_op("diffae::uniform", mutates_args=())
-def uniform(numbers: Tensor, key: int, count: int) -> Tensor:
+def uniform_numbers(numbers: Tensor, key: int, count: int) -> Tensor:
     """Numbers in [0, 1), multiples of 2^-24.
 
     Args:
@@ -36,14 +35,17 @@ def uniform(numbers: Tensor, key: int, count: int) -> Tensor:
     return torch.stack(words(numbers, key, -(-count // 4)), -1).flatten(1)[:, :count].bitwise_right_shift(8) * 2.0**-24
 
 
-@torch.library.custom_op("diffae::normal", mutates_args=())
-def normal(numbers: Tensor, key: int, count: int) -> Tensor:
-    """Standard normal numbers, by the transformation of Box & Muller 1958. Arguments as in `uniform`."""
+def normal_numbers(numbers: Tensor, key: int, count: int) -> Tensor:
+    """Standard normal numbers, by the transformation of Box & Muller 1958. Arguments as in `uniform_numbers`."""
     a, b, c, d = words(numbers, key, -(-count // 4))
     # Half a step away from zero, which has no logarithm.
     radius = (torch.stack([a, c], -1) >> 8).float().add_(0.5).mul_(2.0**-24).log_().mul_(-2).sqrt_()
     angle = (torch.stack([b, d], -1) >> 8).float().mul_(2 * math.pi * 2.0**-24)
     return torch.stack([radius * angle.cos(), radius * angle.sin()], -1).flatten(1)[:, :count].contiguous()
+
+
+uniform = torch.library.custom_op("diffae::uniform", uniform_numbers, mutates_args=())
+normal = torch.library.custom_op("diffae::normal", normal_numbers, mutates_args=())
 
 
 @uniform.register_fake
@@ -76,12 +78,12 @@ def words(numbers: Tensor, key: int, blocks: int) -> tuple[Tensor, Tensor, Tenso
 
 @uniform.register_kernel("cuda")
 def _uniform(numbers: Tensor, key: int, count: int) -> Tensor:
-    return either(lambda: draw(numbers, key, count, normal=False), lambda: uniform._init_fn(numbers, key, count))
+    return either(lambda: draw(numbers, key, count, normal=False), lambda: uniform_numbers(numbers, key, count))
 
 
 @normal.register_kernel("cuda")
 def _normal(numbers: Tensor, key: int, count: int) -> Tensor:
-    return either(lambda: draw(numbers, key, count, normal=True), lambda: normal._init_fn(numbers, key, count))
+    return either(lambda: draw(numbers, key, count, normal=True), lambda: normal_numbers(numbers, key, count))
 
 
 def draw(numbers: Tensor, key: int, count: int, *, normal: bool) -> Tensor:
