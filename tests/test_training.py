@@ -19,7 +19,7 @@ from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import PriorConfig, PriorRunConfig, RunConfig, read_json
 from diffae.data import prepare
 from diffae.latents import Standardizer
-from diffae.nn.layers import ResBlock, Stage
+from diffae.nn.layers import Conditions, ResBlock, Stage
 from diffae.prior import LatentPrior
 from diffae.training.health import CodeHealth, PriorHealth, check_codes, check_prior
 from diffae.training.loop import HOLD, NonFiniteLoss, learning_rate
@@ -171,7 +171,7 @@ def test_recomputing_keeps_less():
     for stage.recompute in (False, True):
         sizes = []
         with torch.autograd.graph.saved_tensors_hooks(lambda t, sizes=sizes: sizes.append(t.numel()) or t, lambda t: t):
-            stage(x, torch.randn(2, 4))
+            stage(x, Conditions(torch.randn(2, 4), None, None))
         kept.append(sum(sizes))
     assert kept[1] < kept[0] / 3
 

@@ -1,7 +1,8 @@
 """The blocks of the networks: residual block, self-attention, time embedding."""
 
 import math
-from typing import Literal, TypeVar
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -9,8 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from diffae.nn.normalisation import AdaGNSiLU, GroupNorm, NormSiLU
+from diffae.nn.normalisation import AdaGNSiLU, Dropout, GroupNorm, Maps, NormSiLU, maps_of
+from diffae.nn.resampling import doubled, halved, plus_doubled
 from diffae.nn.winograd import Conv3x3
+from diffae.seeding import Draws
 
 Resample = Literal["none", "up", "down"]
 C = TypeVar("C", bound=nn.Conv2d)
@@ -27,14 +30,33 @@ def sinusoid(t: Float[Tensor, " n"], channels: int) -> Float[Tensor, "n channels
     return F.pad(torch.cat([angles.cos(), angles.sin()], dim=1), (0, channels % 2))
 
 
+class Conditions(NamedTuple):
+    """What a UNet tells its blocks.
+
+    Attributes:
+        t: (n, k), embedded time, after SiLU.
+        z_sem: (n, d), after SiLU, or None.
+        draws: of the images, where there is dropout.
+    """
+
+    t: Tensor
+    z_sem: Tensor | None
+    draws: Draws | None
+
+
 class ResBlock(nn.Module):
     """One residual block; resampling, where asked for, happens in both branches between activation and convolution.
 
     Without `t_channels` (the encoder) it is GN - SiLU - Conv plus skip. With them (the UNet) a second half follows:
     AdaGN - SiLU - Dropout - Conv, whose convolution starts at zero so that a new block is the identity.
 
+    Attributes:
+        place: of its dropout among those of its network.
+
     References: Dhariwal & Nichol 2021, appendix A (the residual block of BigGAN).
     """
+
+    place = 0
 
     def __init__(
         self,
@@ -48,26 +70,29 @@ class ResBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.resample = resample
+        self.dropout = dropout
         self.norm = NormSiLU(in_channels)
         self.conv = Conv3x3(in_channels, out_channels)
         self.skip = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
         self.adagn: AdaGNSiLU | None = None
         if t_channels is not None:
             self.adagn = AdaGNSiLU(out_channels, t_channels, z_dim)
-            self.dropout = nn.Dropout(dropout)
             self.conv_out = zero(Conv3x3(out_channels, out_channels))
 
-    def forward(self, x: Tensor, t: Tensor | None = None, z_sem: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, maps: Maps | None = None, draws: Draws | None = None) -> Tensor:
         h = self.conv(self._resample(self.norm(x)))
         if self.adagn is not None:
-            assert t is not None
-            h = self.conv_out(self.dropout(self.adagn(h, t, z_sem)))
-        return self.skip(self._resample(x)) + h
+            assert maps is not None
+            drops = Dropout(self.dropout, draws, self.place) if self.dropout and draws is not None else None
+            h = self.conv_out(self.adagn(h, maps, drops))
+        if self.resample == "up":
+            return plus_doubled(h, self.skip(x))
+        return self.skip(halved(x) if self.resample == "down" else x) + h
 
     def _resample(self, x: Tensor) -> Tensor:
         if self.resample == "up":
-            return F.interpolate(x, scale_factor=2, mode="nearest")
-        return F.avg_pool2d(x, 2) if self.resample == "down" else x
+            return doubled(x)
+        return halved(x) if self.resample == "down" else x
 
 
 class SelfAttention(nn.Module):
@@ -100,16 +125,32 @@ class Stage(nn.Module):
         self.attention = attention
         self.upsample = upsample
 
-    def forward(self, x: Tensor, t: Tensor | None = None, z_sem: Tensor | None = None) -> Tensor:
-        if self.recompute and torch.is_grad_enabled():
-            return checkpoint(self._forward, x, t, z_sem, use_reentrant=False)
-        return self._forward(x, t, z_sem)
+    @property
+    def adaptive(self) -> list[AdaGNSiLU]:
+        """Its normalisations that are told of time and semantics."""
+        blocks = [self.block] if self.upsample is None else [self.block, self.upsample]
+        return [block.adagn for block in blocks if block.adagn is not None]
 
-    def _forward(self, x: Tensor, t: Tensor | None, z_sem: Tensor | None) -> Tensor:
-        x = self.block(x, t, z_sem)
+    def forward(self, x: Tensor, conditions: Conditions | None = None, maps: Sequence[Maps] | None = None) -> Tensor:
+        """
+        Args:
+            x: images of features.
+            conditions: of a UNet.
+            maps: what they say to each of `adaptive`, where that is known already.
+        """
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(self._forward, x, conditions, maps, use_reentrant=False)
+        return self._forward(x, conditions, maps)
+
+    def _forward(self, x: Tensor, conditions: Conditions | None, maps: Sequence[Maps] | None) -> Tensor:
+        if conditions is None:
+            x = self.block(x)
+            return x if self.attention is None else self.attention(x)
+        maps = maps_of(self.adaptive, conditions.t, conditions.z_sem) if maps is None else maps
+        x = self.block(x, maps[0], conditions.draws)
         if self.attention is not None:
             x = self.attention(x)
-        return x if self.upsample is None else self.upsample(x, t, z_sem)
+        return x if self.upsample is None else self.upsample(x, maps[1], conditions.draws)
 
 
 def zero(module: C) -> C:

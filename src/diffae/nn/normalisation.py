@@ -1,17 +1,50 @@
-"""Group normalisation, adaptive or not, and the SiLU that follows it: one function, which keeps nothing but its input.
-
-Done one after the other, normalisation, scale and shift, and SiLU each keep an image for the gradient, and each gradient is some
-passes over images. Together they keep one, and all gradients but the image's follow from two sums per channel.
-"""
+"""Group normalisation, adaptive or not, with the SiLU and the dropout that follow it: one function (`kernels.normalisation`)."""
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from diffae.kernels import normalisation as kernels
+from diffae.seeding import Draws, mix
+
+
+class Maps(NamedTuple):
+    """What time and semantics say to one adaptive normalisation.
+
+    Attributes:
+        t: (n, 2 c), scale's half first.
+        z: (n, c), or None.
+    """
+
+    t: Tensor
+    z: Tensor | None
+
+
+class Joined(NamedTuple):
+    """The linear maps of several adaptive normalisations as one: weight and bias of time's, and of semantics'."""
+
+    time: tuple[Tensor, Tensor]
+    semantics: tuple[Tensor, Tensor] | None
+
+
+class Dropout(NamedTuple):
+    """Which values become zero: the same for an image of the same number, whatever batch it is in.
+
+    Attributes:
+        share: of the values, in 0..1.
+        draws: of the images.
+        place: of this dropout among those of its network.
+    """
+
+    share: float
+    draws: Draws
+    place: int
 
 
 class GroupNorm(nn.GroupNorm):
@@ -24,16 +57,16 @@ class GroupNorm(nn.GroupNorm):
         groups = min(32, channels)
         super().__init__(math.gcd(32, channels) if channels % groups else groups, channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.group_norm(x.float(), self.num_groups, self.weight.float(), self.bias.float(), self.eps).to(x.dtype)
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """The normalised images, in the precision of x."""
+        return normalise(x, self, silu=False)
 
 
 class NormSiLU(GroupNorm):
     """`SiLU(GroupNorm(x))`."""
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        n = len(x)
-        return norm_silu(x, self.weight.expand(n, -1), self.bias.expand(n, -1), self.num_groups, self.eps)
+        return normalise(x, self)
 
 
 class AdaGNSiLU(nn.Module):
@@ -49,84 +82,85 @@ class AdaGNSiLU(nn.Module):
         self.time = nn.Linear(t_channels, 2 * channels)
         self.semantics = nn.Linear(z_dim, channels) if z_dim else None
 
-    def forward(
-        self, h: Float[Tensor, "n c h w"], t: Float[Tensor, "n k"], z_sem: Float[Tensor, "n d"] | None
-    ) -> Float[Tensor, "n c h w"]:
-        t_s, t_b = self.time(t).float().chunk(2, dim=1)
-        scale, shift = self.norm.weight * (1 + t_s), self.norm.bias * (1 + t_s) + t_b
-        if self.semantics is not None:
-            z_s = 1 + self.semantics(z_sem).float()
-            scale, shift = scale * z_s, shift * z_s
-        return norm_silu(h, scale, shift, self.norm.num_groups, self.norm.eps)
+    def forward(self, h: Float[Tensor, "n c h w"], maps: Maps, dropout: Dropout | None = None) -> Float[Tensor, "n c h w"]:
+        """The images, modulated by what `maps_of` says."""
+        return normalise(h, self.norm, maps, dropout=dropout)
 
 
-def norm_silu(
-    x: Float[Tensor, "n c h w"], scale: Float[Tensor, "n c"], shift: Float[Tensor, "n c"], groups: int, eps: float
-) -> Float[Tensor, "n c h w"]:
-    """`SiLU(scale Normalised(x) + shift)`, computed in float32; the result has the precision of `x`.
+def join(layers: Sequence[AdaGNSiLU]) -> Joined:
+    """Their linear maps as one."""
+    semantics = [layer.semantics for layer in layers if layer.semantics is not None]
+    return Joined(_join([layer.time for layer in layers]), _join(semantics) if semantics else None)
+
+
+def maps_of(
+    layers: Sequence[AdaGNSiLU], t: Float[Tensor, "n k"], z_sem: Float[Tensor, "n d"] | None, joined: Joined | None = None
+) -> list[Maps]:
+    """What time and semantics say to each of several layers: two products for all of them, in place of two for each.
 
     Args:
-        x: images of features.
-        scale: of each image and channel, after normalisation.
-        shift: likewise.
-        groups: of channels that are normalised together.
-        eps: added to the variance.
+        layers: adaptive normalisations of one network.
+        t: embedded time, after SiLU.
+        z_sem: after SiLU, or None.
+        joined: `join(layers)`, where it is there already.
     """
-    scale, shift = scale.float(), shift.float()
-    if torch.compiler.is_compiling():
-        # Compilers fuse by themselves what is done by hand below, and do not see through it.
-        normalised = F.group_norm(x.float(), groups, eps=eps)
-        return F.silu(torch.addcmul(_image(shift), normalised, _image(scale))).to(x.dtype)
+    joined = joined or join(layers)
+    of_t = F.linear(t, *joined.time).split([layer.time.out_features for layer in layers], dim=1)
+    if z_sem is None or joined.semantics is None:
+        return [Maps(part, None) for part in of_t]
+    of_z = F.linear(z_sem, *joined.semantics).split([layer.norm.num_channels for layer in layers], dim=1)
+    return [Maps(*parts) for parts in zip(of_t, of_z, strict=True)]
+
+
+def normalise(
+    x: Float[Tensor, "n c h w"], norm: GroupNorm, maps: Maps | None = None, *, silu: bool = True, dropout: Dropout | None = None
+) -> Float[Tensor, "n c h w"]:
+    """`Dropout(SiLU((GroupNorm(x) (1 + t_s) + t_b) (1 + z)))`, computed in float32; the result has the precision of x."""
+    gamma, beta, groups, eps = norm.weight, norm.bias, norm.num_groups, norm.eps
+    t, z = maps or (None, None)
+    share, numbers, key = 0.0, None, 0
+    if dropout is not None:
+        share, numbers, key = dropout.share, dropout.draws.numbers, mix(dropout.draws.seed, "dropout", dropout.place)
+    if torch.compiler.is_compiling() and x.is_cpu:
+        # There compilers fuse by themselves what is done by hand, and do not see through it.
+        scale, shift = kernels.affine(gamma, beta, t, z, len(x))
+        y = torch.addcmul(_image(shift), F.group_norm(x.float(), groups, eps=eps), _image(scale))
+        y = F.silu(y) if silu else y
+        return (y if numbers is None else y * kernels.kept(numbers, key, share, x.shape)).to(x.dtype)
+    settings = (groups, eps, silu, share, key)
     if not torch.is_grad_enabled():
-        return _forward(x, scale, shift, groups, eps)[0]
-    return _NormSiLU.apply(x, scale, shift, groups, eps)
+        return _operator(x)[0](x, gamma, beta, t, z, numbers, *settings)[0]
+    return _Normalise.apply(x, gamma, beta, t, z, numbers, *settings)
 
 
-def _forward(x: Tensor, scale: Tensor, shift: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The result, and mean and inverse deviation of each image's groups."""
-    n, c, h, w = x.shape
-    y = x.float()
-    if not y.is_cpu:
-        y = y.contiguous()  # CUDA's takes no other layout.
-    y, mean, inverse = torch.native_group_norm(y, None, None, n, c, h * w, groups, eps)
-    torch.addcmul(_image(shift), y, _image(scale), out=y)
-    return F.silu(y, inplace=True).to(x.dtype), mean, inverse
+def _operator(x: Tensor) -> tuple[Any, Any]:
+    """The operator and its gradient; on a processor the functions themselves, which are called sooner."""
+    return (kernels.forward, kernels.backward) if x.is_cpu else (kernels.normalise, kernels.normalise_backward)
 
 
-class _NormSiLU(torch.autograd.Function):
+class _Normalise(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, groups: int, eps: float) -> Tensor:
-        y, mean, inverse = _forward(x, scale, shift, groups, eps)
-        ctx.save_for_backward(x, scale, shift, mean, inverse)
+    def forward(
+        ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, t: Tensor | None, z: Tensor | None, numbers: Tensor | None,
+        groups: int, eps: float, silu: bool, share: float, key: int,
+    ) -> Tensor:  # fmt: skip
+        y, mean, inverse = _operator(x)[0](x, gamma, beta, t, z, numbers, groups, eps, silu, share, key)
+        ctx.save_for_backward(x, mean, inverse, gamma, beta, t, z, numbers)
+        ctx.settings = (silu, share, key)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, scale, shift, mean, inverse = ctx.saved_tensors
-        n, c, h, w = x.shape
-        width = c // mean.shape[1]
-        mean, inverse = (v.repeat_interleave(width, 1) for v in (mean, inverse))
+        x, mean, inverse, gamma, beta, t, z, numbers = ctx.saved_tensors
+        given = (dy, x, mean, inverse, gamma, beta, t, z, numbers)
+        dx, daffine, dt, dz = _operator(x)[1](*given, *ctx.settings)
+        dgamma, dbeta = daffine
+        return dx, dgamma, dbeta, None if t is None else dt, None if z is None else dz, *[None] * 6
 
-        def over_group(values: Tensor) -> Tensor:
-            """The mean over all that is normalised together, of sums per channel."""
-            return values.view(n, -1, width).sum(2).repeat_interleave(width, 1) / (width * h * w)
 
-        # h = a x + b is what the SiLU saw; n = (x - mean) inverse, the normalised image.
-        a = scale * inverse
-        b = shift - mean * a
-        x, dy_float = x.float(), dy.float()
-        dh = torch.addcmul(_image(b), x, _image(a))
-        dh = torch.ops.aten.silu_backward.grad_input(dy_float, dh, grad_input=dh)
-        dshift = dh.sum((2, 3))
-        # Every image that is not made anew is one that caches still hold.
-        spare = torch.mul(dh, x) if dy_float is dy else torch.mul(dh, x, out=dy_float)
-        dscale = inverse * (spare.sum((2, 3)) - mean * dshift)
-        # dx = inverse (dn - mean(dn) - n mean(dn n)), dn = scale dh, sorted by what multiplies x and dh.
-        of_x = -inverse.square() * over_group(scale * dscale)
-        constant = -inverse * over_group(scale * dshift) - mean * of_x
-        dx = torch.addcmul(_image(constant), x, _image(of_x), out=spare).addcmul_(dh, _image(a))
-        return dx.to(dy.dtype), dscale, dshift, None, None
+def _join(maps: Sequence[nn.Linear]) -> tuple[Tensor, Tensor]:
+    return torch.cat([m.weight for m in maps]), torch.cat([m.bias for m in maps])
 
 
 def _image(values: Float[Tensor, "n c"]) -> Float[Tensor, "n c 1 1"]:

@@ -1,13 +1,16 @@
 """The UNet that predicts the noise in x_t, conditioned on t and, where it has one, z_sem."""
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffae.config import UNetConfig
-from diffae.nn.layers import ResBlock, SelfAttention, Stage, channels_last, check_network, sinusoid, zero
-from diffae.nn.normalisation import NormSiLU
+from diffae.nn.layers import Conditions, ResBlock, SelfAttention, Stage, channels_last, check_network, sinusoid, zero
+from diffae.nn.normalisation import Joined, Maps, NormSiLU, join, maps_of
+from diffae.seeding import Draws
 
 
 class UNet(nn.Module):
@@ -19,12 +22,19 @@ class UNet(nn.Module):
         channels: image channels.
         z_dim: dimension of z_sem, or None.
 
+    Attributes:
+        joins: whether what time and semantics say to all blocks is computed at once. Not where weights are divided over processes.
+        joined: the linear maps of all blocks as one, where they were made for several calls.
+
     Raises:
         ValueError: a size or width that the network cannot have.
 
     References:
         Dhariwal & Nichol 2021; Preechakul et al. 2022, section 3.1 and appendix A.
     """
+
+    joins = True
+    joined: Joined | None = None
 
     def __init__(self, config: UNetConfig, *, image_size: tuple[int, int], channels: int, z_dim: int | None) -> None:
         super().__init__()
@@ -61,6 +71,8 @@ class UNet(nn.Module):
                 upsample = block(width, width, resample="up") if last else None
                 self.up.append(Stage(block(c + skips.pop(), width), attention(width, level), upsample))
                 c = width
+        for place, module in enumerate(m for m in self.modules() if isinstance(m, ResBlock)):
+            module.place = place
         self.norm = NormSiLU(c)
         self.conv_out = zero(nn.Conv2d(c, channels, 3, padding=1))
         channels_last(self)
@@ -71,6 +83,7 @@ class UNet(nn.Module):
         t: Float[Tensor, " n"],
         *,
         z_sem: Float[Tensor, "n d"] | None = None,
+        draws: Draws | None = None,
     ) -> Float[Tensor, "n c h w"]:
         """What the network predicts (eps or v) for noisy images.
 
@@ -78,6 +91,7 @@ class UNet(nn.Module):
             x_t: noisy images.
             t: timesteps 0..T-1, which need not be integers.
             z_sem: semantic codes; required where the network has `z_dim`, refused where it has none.
+            draws: of the images, which dropout needs in training; by default others at each call.
         """
         if (z_sem is None) != (self.z_dim is None):
             raise ValueError(
@@ -87,14 +101,34 @@ class UNet(nn.Module):
             )
         e_t = F.silu(self.time(sinusoid(t, self.config.base_channels).to(x_t.dtype)))
         z = None if z_sem is None else F.silu(z_sem)
+        if self.config.dropout and self.training and draws is None:
+            draws = Draws.of(len(x_t), torch.default_generator, device=x_t.device)
+        conditions = Conditions(e_t, z, draws if self.training else None)
+        maps = self._maps(conditions)
         # Weights say so too, except where they are sharded and have to lie as FSDP wants them.
         h = self.conv_in(x_t.contiguous(memory_format=torch.channels_last))
         skips = [h]
         for stage in self.down:
-            h = stage(h, e_t, z)
+            h = stage(h, conditions, next(maps))
             skips.append(h)
         for stage in self.middle:
-            h = stage(h, e_t, z)
+            h = stage(h, conditions, next(maps))
         for stage in self.up:
-            h = stage(torch.cat([h, skips.pop()], dim=1), e_t, z)
+            h = stage(torch.cat([h, skips.pop()], dim=1), conditions, next(maps))
         return self.conv_out(self.norm(h))
+
+    def join(self) -> Joined:
+        """The linear maps of time and semantics of all blocks as one, for `joined`."""
+        return join([layer for stage in self._stages() for layer in stage.adaptive])
+
+    def _maps(self, conditions: Conditions) -> Iterator[list[Maps] | None]:
+        """What the conditions say to the blocks of each stage; None where a stage finds out for itself."""
+        stages = self._stages()
+        if not self.joins:
+            return iter([None] * len(stages))
+        layers = [layer for stage in stages for layer in stage.adaptive]
+        each = iter(maps_of(layers, conditions.t, conditions.z_sem, self.joined))
+        return iter([[next(each) for _ in stage.adaptive] for stage in stages])
+
+    def _stages(self) -> list[Stage]:
+        return [*self.down, *self.middle, *self.up]

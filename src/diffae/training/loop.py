@@ -16,7 +16,6 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from diffae import seeding
 from diffae.config import TrainingConfig
 from diffae.seeding import Draws
 from diffae.training.sharding import is_sharded, whole
@@ -155,8 +154,6 @@ def training_steps(
         for i in range(config.accumulation):
             start = first + (i * accelerator.num_processes + accelerator.process_index) * share
             positions = range(start, start + share)
-            # Dropout is all that still draws from the global generator.
-            torch.manual_seed(seeding.mix(config.seed, "step", start))
             last = i == config.accumulation - 1
             if is_sharded(loss):
                 cast(FSDPModule, loss).set_requires_gradient_sync(last)

@@ -24,6 +24,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from diffae import processes
+from diffae.nn import UNet
 from diffae.nn.layers import Stage
 
 
@@ -36,6 +37,9 @@ def shard(model: nn.Module) -> None:
         RuntimeError: there is no process group.
     """
     model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # FSDP takes no other layout.
+    for module in model.modules():
+        if isinstance(module, UNet):
+            module.joins = False
     mesh = init_device_mesh(next(model.parameters()).device.type, (dist.get_world_size(),))
     for module in model.modules():
         if isinstance(module, Stage):
