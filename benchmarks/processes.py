@@ -96,7 +96,7 @@ def _measure(name: str, batch: int, images: int, precision: Precision, sharded: 
     memory.keep_freed()
     config = preset(name)
     training = dataclasses.replace(config.training, batch_size=batch, images=10**9, sharded=sharded, precision=precision)
-    accelerator = create_accelerator(precision)
+    accelerator = create_accelerator()
     torch.manual_seed(0)
     ae = build(config.model)
     loss = LossModule(ae, ae.loss)

@@ -97,8 +97,8 @@ def _step(name: str, size: int, batch: int, threads: int) -> Speed:
     encoder = config.model.encoder
     cells = min(encoder.pooled_size, size // 2 ** (len(encoder.channel_mult) - 1))
     model = dataclasses.replace(config.model, image_size=(size, size), encoder=dataclasses.replace(encoder, pooled_size=cells))
-    config = dataclasses.replace(config, model=model)
-    return next(measure(config, batch, accelerator=create_accelerator("float32"), what=["training step"], seconds=1.0))
+    config = dataclasses.replace(config, model=model, training=dataclasses.replace(config.training, precision="float32"))
+    return next(measure(config, batch, accelerator=create_accelerator(), what=["training step"], seconds=1.0))
 
 
 if __name__ == "__main__":

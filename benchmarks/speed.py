@@ -187,7 +187,7 @@ def _our_step(name: str, batch: int, precision: Precision) -> Callable[[], objec
     ae = _model(name)
     state = TrainingState.start(ae, config)
     x = torch.rand(batch, *ae.image_shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    accelerator: Accelerator = create_accelerator(config.precision)
+    accelerator: Accelerator = create_accelerator()
     steps = training_steps(state, LossModule(ae, ae.loss), lambda _: x, config, accelerator=accelerator, total=lambda: 10**9)
     return lambda: next(steps)
 

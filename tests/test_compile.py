@@ -69,7 +69,7 @@ for name, mode in (("plain", None), ("compiled", "default")):
     for event in train(ImageSubject(own, data), root / name):
         pass
     found[name] = [line["loss"] for line in read_metrics(root / name) if "loss" in line]
-    accelerator = create_accelerator("float32")
+    accelerator = create_accelerator()
     found[f"flop, {name}"] = {s.what: s.flop for s in measure(own, 2, accelerator=accelerator, seconds=0.01)}
 print(json.dumps(found | {"modes": modes}))
 """

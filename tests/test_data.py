@@ -11,12 +11,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from pretended_device import pretended
 
 from diffae.config import DataConfig
 from diffae.data import avatars, prepare
-from diffae.data.dataset import Order, split, training_batch
-from diffae.data.images import UnusableImage, read_image
+from diffae.data.dataset import Order, split, training_view
+from diffae.data.feed import Rows
+from diffae.data.images import UnusableImage, in_range, read_image, scaled
 from diffae.data.labels import load_labels
+from diffae.seeding import Draws
 
 
 def encoded(image, form="PNG", **kwargs):
@@ -341,16 +344,42 @@ def test_any_position_of_the_run_is_known_without_the_ones_before(num, position,
         assert sorted(before[epoch * num : (epoch + 1) * num]) == list(indices)
 
 
+def seen_in_training(data, order, positions, *, seed):
+    """What training sees at these positions, mirrored or not, and the indices."""
+    indices = [order[p] for p in positions]
+    rows = Rows(data.arrays, torch.device("cpu"))
+    pixels, *mirrored = rows.unpack(rows.pack(indices))
+    draws = Draws.of(len(positions), seed, start=positions.start)
+    return training_view(pixels, draws, flip=True, mirrored=mirrored[0] if mirrored else None), indices
+
+
 def test_a_flip_depends_on_the_position_alone(make_images):
     data = images_in(make_images(8))
     order = Order(data.train, seed=0)
-    x, indices = training_batch(data, order, range(10, 30), seed=5, flip=True)
-    y, _ = training_batch(data, order, range(20, 40), seed=5, flip=True)
+    x, indices = seen_in_training(data, order, range(10, 30), seed=5)
+    y, _ = seen_in_training(data, order, range(20, 40), seed=5)
     assert torch.equal(x[10:], y[:10])
     plain = data.images(indices)
     flipped = [torch.equal(a, b.flip(2)) for a, b in zip(x, plain, strict=True)]
     assert 0 < sum(flipped) < 20
     assert all(f or torch.equal(a, b) for f, a, b in zip(flipped, x, plain, strict=True))
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float16])
+@pytest.mark.parametrize("fits", [True, False])
+def test_rows_are_the_same_whether_a_device_keeps_them_or_is_sent_them(kind, fits, monkeypatch):
+    monkeypatch.setattr("diffae.data.feed.PIECE", 1000)
+    generator = np.random.default_rng(0)
+    arrays = [(generator.random((50, 3, 4, 4)) * np.iinfo(np.uint16).max * (kind != np.float16)).astype(kind) for _ in range(2)]
+    arrays[0][7, 0, 0, :2] = 0, np.iinfo(kind).max if kind != np.float16 else 3
+    with pretended() as device:
+        rows = Rows(arrays, device, room=sum(a.nbytes for a in arrays) - (not fits))
+        assert (rows.kept is not None) == fits
+        sent = rows.pack([7, 3, 49, 7])
+        assert sent.numel() == (4 if fits else 4 * 2 * 48)
+        for array, found in zip(arrays, rows.unpack(sent.to(device)), strict=True):
+            assert found.device == device
+            assert torch.equal(scaled(found).cpu(), in_range(array[[7, 3, 49, 7]]))
 
 
 # Avatars -------------------------------------------------------------------------------------------------------------

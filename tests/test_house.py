@@ -12,9 +12,9 @@ import diffae
 ROOT = Path(diffae.__file__).parent
 FLOORS = {
     "strict": 0, "config": 0, "files": 0, "memory": 0, "processes": 0, "processor": 0, "seeding": 0,
-    "kernels": 0, "placement": 0, "checks": 0,
+    "kernels": 0, "placement": 0, "checks": 0, "graphs": 0,
     "schedule": 1, "solvers": 1, "latents": 1, "nn": 1,
-    "card": 1, "inversion": 1, "attributes": 2, "fitting": 2, "prior": 2, "diffusion": 2, "autoencoder": 2,
+    "card": 1, "inversion": 1, "predictor": 1, "attributes": 2, "fitting": 2, "prior": 2, "diffusion": 2, "autoencoder": 2,
     "presets": 3, "interop": 3, "data": 3, "pictures": 3, "edits": 3,
     "training": 4, "evaluation": 4,
     "studio": 5, "cli": 5, "__main__": 6,
@@ -22,7 +22,8 @@ FLOORS = {
 WITHIN = {
     ("config", "strict"), ("seeding", "kernels"), ("processor", "config"), ("cli", "studio"),
     ("solvers", "schedule"), ("fitting", "attributes"), ("autoencoder", "attributes"), ("autoencoder", "prior"),
-    ("autoencoder", "diffusion"), ("inversion", "schedule"), ("inversion", "solvers"), ("inversion", "latents"),
+    ("autoencoder", "diffusion"), ("predictor", "schedule"), ("predictor", "solvers"), ("predictor", "nn"),
+    ("inversion", "schedule"), ("inversion", "solvers"), ("inversion", "latents"),
 }  # fmt: skip
 """Imports inside a floor: (who, whom)."""
 EXTRAS = {

@@ -185,7 +185,9 @@ import safetensors.torch
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import PriorConfig, PriorRunConfig, RunConfig, read_json
 from diffae.data import prepare
-from diffae.data.dataset import Order, training_batch
+from diffae.data.dataset import Order, training_view
+from diffae.data.feed import Rows
+from diffae.seeding import Draws
 from diffae.training.loop import LossModule, training_steps
 from diffae.training.state import TrainingState
 
@@ -200,7 +202,12 @@ if accelerator.is_main_process:
         torch.nn.init.normal_(p, std=0.1)
 state = TrainingState.start(model, config.training)
 order = Order(data.train, seed=0)
-batch = lambda positions: training_batch(data, order, positions, seed=0, flip=True)[0]
+rows = Rows(data.arrays, torch.device("cpu"))
+
+def batch(positions):
+    pixels, = rows.unpack(rows.pack([order[p] for p in positions]))
+    return training_view(pixels, Draws.of(len(positions), 0, start=positions.start), flip=True)
+
 steps = training_steps(state, LossModule(model, model.loss), batch, config.training, accelerator=accelerator, total=lambda: None)
 step = next(steps)
 if accelerator.is_main_process:

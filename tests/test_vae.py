@@ -11,12 +11,13 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from PIL import Image
+from test_data import seen_in_training
 
 import diffae
 from diffae import cli
 from diffae.config import DataConfig
 from diffae.data import prepare
-from diffae.data.dataset import Order, training_batch
+from diffae.data.dataset import Order
 from diffae.nn.vae import frozen_autoencoder
 from diffae.training.run import Finished, train
 from diffae.training.subjects import ImageSubject
@@ -88,7 +89,7 @@ def test_the_cache_holds_scaled_latents_that_decode_to_the_images(folder, vae):
 def test_flipped_latents_are_those_of_the_flipped_image(folder, vae):
     data, frozen = latents_in(folder, vae, validation=0.0), frozen_autoencoder(vae)
     order = Order(data.train, seed=0)
-    x, indices = training_batch(data, order, range(16), seed=5, flip=True)
+    x, indices = seen_in_training(data, order, range(16), seed=5)
     plain = data.images(indices)
     images = prepare(DataConfig(source=str(folder)), size=(SIDE, SIDE), channels=3).images(indices)
     mirrored = frozen.encode(images.flip(3))

@@ -191,6 +191,8 @@ class TrainingConfig(_InRange):
     compile: Compile | None = None
     """Compiles the networks, with this mode of torch.compile (`reduce-overhead` uses CUDA graphs): fewer and larger kernels on a
     GPU, after a minute or more of compiling. On two processor cores nothing is gained. See `diffae bench network --compile`."""
+    graphs: bool = True
+    """Whether a card may record the whole step and replay it (CUDA graph), which it does where the host is what it waits for."""
     sharded: bool = False
     """Whether weights, average and optimizer are divided over processes (FSDP2) rather than kept whole by each: for models that one
     device does not hold with them. Checkpoints are then folders, which any number of processes can go on from."""

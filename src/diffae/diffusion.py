@@ -4,9 +4,7 @@
 z_sem first. Both are solved, inverted, checked and saved by what stands here.
 """
 
-import contextlib
 import dataclasses
-import functools
 import json
 import re
 import tempfile
@@ -28,7 +26,7 @@ from diffae.latents import slerp
 from diffae.nn import UNet
 from diffae.nn.vae import frozen_autoencoder
 from diffae.placement import at_home
-from diffae.processor import resolve_precision
+from diffae.predictor import Predictor, Recordings
 from diffae.schedule import (
     Calibration,
     Schedule,
@@ -41,7 +39,7 @@ from diffae.schedule import (
 )
 from diffae.schedule import Path as Levels
 from diffae.seeding import Draws, drawn
-from diffae.solvers import EpsModel, solve, to_eps, to_target
+from diffae.solvers import EpsModel, solve, to_target
 
 ImageSolver = Literal["dpmpp2m", "unipc", "heun", "ddim"]
 """What images are decoded and inverted with. `ddim` is the authors' scheme, with their spacing, index shift and clamping; the
@@ -60,9 +58,11 @@ class ImageDiffusion(nn.Module):
         about: what travels with the weights for people to read: data, licence, images seen, measured figures. JSON values.
         precision: of the UNet's calls by solvers, float32 unless set. `bfloat16` is up to twice as quick where the processor has it
             (`auto` asks), and errs by a hundredth of what the network says; states, codes and images stay float32.
+        records: whether a card records the UNet's calls by solvers, a few shapes of batches, and replays them (CUDA graphs).
     """
 
     precision: Precision = "float32"
+    records = True
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
@@ -70,6 +70,7 @@ class ImageDiffusion(nn.Module):
         self.about: dict[str, Any] = {}
         self.schedule = Schedule(config.schedule)
         self._calibration: Calibration | None = None
+        self._recordings = Recordings()
         self.unet = UNet(config.unet, image_size=config.image_size, channels=config.channels, z_dim=config.z_dim)
 
     @property
@@ -116,16 +117,14 @@ class ImageDiffusion(nn.Module):
 
     def eps_model(self, z_sem: Float[Tensor, "n d"] | None = None) -> EpsModel:
         """The network as solvers want it: `(x_t, t) -> eps`, whatever it was trained to predict."""
-        return functools.partial(self._eps, z_sem=z_sem)
-
-    def _eps(self, x_t: Tensor, t: Tensor, *, z_sem: Tensor | None) -> Tensor:
-        like = self.unet.conv_in.weight
-        low = resolve_precision(self.precision, like.device) == "bfloat16"
-        with torch.autocast(like.device.type, torch.bfloat16) if low else contextlib.nullcontext():
-            output = self.unet(x_t.to(like), t.to(like), z_sem=None if z_sem is None else z_sem.to(like.device)).to(x_t)
-        if self.config.prediction == "eps":
-            return output
-        return to_eps("v", output, x_t, *self.schedule.alpha_sigma(t, like=x_t))
+        return Predictor(
+            self.unet,
+            z_sem,
+            schedule=self.schedule,
+            prediction=self.config.prediction,
+            precision=self.precision,
+            recordings=self._recordings if self.records else None,
+        )
 
     def path(self, steps: int) -> Levels:
         """From noise to the level at which images are taken to live; `path(steps).backwards()` is the way there."""

@@ -3,6 +3,8 @@
 Asked of its name and not of a clock, so that all processes of a run, and a run that goes on, compute alike.
 """
 
+import contextlib
+
 import torch
 
 from diffae.config import Precision
@@ -20,6 +22,12 @@ def resolve_precision(asked: Precision, device: torch.device | None = None) -> P
     if torch.cuda.is_available() if device is None else device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     return "bfloat16" if quick_bfloat16() else "float32"
+
+
+def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager:
+    """Within it, convolutions and products on this device are in this precision, all else in float32."""
+    low = resolve_precision(precision, device) == "bfloat16"
+    return torch.autocast(device.type, torch.bfloat16) if low else contextlib.nullcontext()
 
 
 def quick_bfloat16() -> bool:

@@ -42,14 +42,15 @@ class BenchNetwork:
         from diffae.training.speed import measure, most_rate
 
         precision = resolve_precision(self.precision)
-        accelerator = create_accelerator(precision)
+        accelerator = create_accelerator()
         table = Table("", "batch", "a second", "images/s", "GFLOP/s", "of the most", "GiB so far")
         table.columns[0].no_wrap = True
         config = preset(self.preset)
-        config = dataclasses.replace(config, training=dataclasses.replace(config.training, compile=self.compile))
+        training = dataclasses.replace(config.training, compile=self.compile, precision=precision)
+        config = dataclasses.replace(config, training=training)
         with work_bar("Measuring") as update:
             update("The most", 0, len(self.batches))
-            most = most_rate(accelerator)
+            most = most_rate(precision, accelerator.device)
             for i, batch in enumerate(self.batches):
                 update(f"Batch {batch}", i, len(self.batches))
                 speeds = measure(config, batch, accelerator=accelerator, what=self.what, seconds=self.seconds)

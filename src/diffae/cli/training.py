@@ -202,7 +202,7 @@ def train(asked: RunConfig | ComparatorRunConfig, out: Path, *, first_look: bool
     from diffae.training.subjects import ImageSubject
 
     config: RunConfig | ComparatorRunConfig = resolve(asked, out)
-    accelerator = create_accelerator(config.training.precision)
+    accelerator = create_accelerator()
     main_process = accelerator.is_main_process
     quiet = contextlib.nullcontext(lambda what, done, total: None)
     with accelerator.main_process_first(), work_bar("Data") if main_process else quiet as update:
@@ -241,7 +241,7 @@ def train_prior(source: str, z_sem: Any, data: "ImageSet", asked: Any, *, name: 
         )
     asked = dataclasses.replace(asked, model=dataclasses.replace(asked.model, z_dim=ae.z_dim), data=data.config)
     config = resolve(asked, folder)
-    accelerator = create_accelerator(config.training.precision)
+    accelerator = create_accelerator()
     ae.to(accelerator.device)
     if accelerator.is_main_process:
         say(f"{len(data.train):,} codes of {ae.z_dim} dimensions to train on, {len(data.validation):,} held out")
@@ -277,7 +277,7 @@ def fit_gaussian(source: str, z_sem: Any, data: "ImageSet", *, name: str = "gaus
 
 def show_training(subject: "Subject", out: Path, accelerator: "Accelerator", *, what: str) -> bool:
     """Trains, and shows what happens as it happens. False if it was interrupted."""
-    from diffae.training.run import Finished, Pictured, Started, Stepped, Validated
+    from diffae.training.run import Finished, Logged, Noted, Pictured, Started, Stepped, Validated
     from diffae.training.run import train as events
 
     with training_bar(what, visible=accelerator.is_main_process) as (bar, task):
@@ -290,7 +290,11 @@ def show_training(subject: "Subject", out: Path, accelerator: "Accelerator", *, 
                     if images:
                         say(f"Going on after {images:,} {what}")
                 case Stepped(step=step, total=total):
-                    bar.update(task, completed=step.images, total=total, loss=f"loss {step.loss:.4f}")
+                    bar.update(task, completed=step.images, total=total)
+                case Logged(loss=loss):
+                    bar.update(task, loss=f"loss {loss:.4f}")
+                case Noted(text=text):
+                    say(text)
                 case Validated(images=images, health=health):
                     say(f"{images:>9,} {what}: {health.summary()}")
                     for warning in health.warnings():

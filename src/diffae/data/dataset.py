@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from diffae import seeding
 from diffae.config import DataConfig
-from diffae.data.images import in_range
+from diffae.data.images import in_range, scaled
 from diffae.seeding import Draws
 
 
@@ -38,6 +39,11 @@ class ImageSet:
     config: DataConfig
     key: str
     mirrored: np.ndarray | None = None
+
+    @property
+    def arrays(self) -> list[np.ndarray]:
+        """All of which a training batch has rows."""
+        return [self.pixels] if self.mirrored is None else [self.pixels, self.mirrored]
 
     def images(self, indices: Sequence[int] | np.ndarray) -> Float[Tensor, "n c h w"]:
         """These images, in [-1, 1]; or their latents."""
@@ -83,16 +89,19 @@ class Order:
         return int(self._epoch[1][place])
 
 
-def training_batch(
-    data: ImageSet, order: Order, positions: range, *, seed: int, flip: bool
-) -> tuple[Float[Tensor, "n c h w"], list[int]]:
-    """The images at these positions of the run, and the indices they have in the set. A flip depends on the position alone."""
-    indices = [order[p] for p in positions]
-    x = data.images(indices)
-    if flip:
-        flipped = Draws.of(len(positions), seed, start=positions.start).uniform("flip") < 0.5
-        if data.mirrored is None:
-            x[flipped] = x[flipped].flip(3)
-        else:
-            x[flipped] = in_range(data.mirrored[np.asarray(indices)[flipped.numpy()]])
-    return x, indices
+def training_view(rows: Tensor, draws: Draws, *, flip: bool, mirrored: Tensor | None = None) -> Float[Tensor, "n c h w"]:
+    """Images as training sees them, each mirrored or not as its draw says.
+
+    Args:
+        rows: stored pixels or latents.
+        draws: of the images.
+        flip: whether any is mirrored.
+        mirrored: like `rows`, of the images mirrored, where these are not the rows mirrored: latents.
+    """
+    if not flip:
+        return scaled(rows)
+    chosen = (draws.uniform("flip") < 0.5)[:, None, None, None]
+    if mirrored is not None:
+        return scaled(torch.where(chosen, mirrored, rows))
+    x = scaled(rows)
+    return torch.where(chosen, x.flip(3), x)

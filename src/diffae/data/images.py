@@ -82,6 +82,14 @@ def in_range(pixels: np.ndarray) -> Tensor:
     return values if np.issubdtype(pixels.dtype, np.floating) else values.mul_(2 / np.iinfo(pixels.dtype).max).sub_(1)
 
 
+def scaled(rows: Tensor) -> Tensor:
+    """The same of rows as they are fed to a device (`feed`): there int16 has the bits of uint16."""
+    if rows.is_floating_point():
+        return rows.float()
+    values, most = (rows.int() & 0xFFFF, 65535) if rows.dtype == torch.int16 else (rows, 255)
+    return values.float().mul_(2 / most).sub_(1)
+
+
 def read_image(
     content: bytes, name: str, *, size: tuple[int, int], channels: int, crop: Crop, background: tuple[int, int, int]
 ) -> np.ndarray:

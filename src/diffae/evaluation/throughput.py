@@ -14,7 +14,8 @@ from diffae import seeding
 from diffae.autoencoder import DiffusionAutoencoder, build
 from diffae.config import DataConfig, RunConfig
 from diffae.data.cache import Decoder, cached
-from diffae.data.dataset import ImageSet, Order, training_batch
+from diffae.data.dataset import ImageSet, Order, training_view
+from diffae.data.feed import Rows
 from diffae.data.sources import Source
 from diffae.seeding import Draws
 
@@ -70,8 +71,12 @@ def input_rates(
         data = ImageSet(usable, pixels, {}, indices, indices[:0], [], DataConfig(), "")
         order = Order(indices, seed=seeding.mix(seed, "order"))
 
+        rows = Rows(data.arrays, torch.device("cpu"))
+
         def read(k: int) -> None:
-            training_batch(data, order, range(k * batch_size, (k + 1) * batch_size), seed=seed, flip=config.data.flip)
+            start = k * batch_size
+            sent = rows.pack([order[p] for p in range(start, start + batch_size)])
+            training_view(rows.unpack(sent)[0], Draws.of(batch_size, seed, start=start), flip=config.data.flip)
 
         yield Rate("reading", f"reading batches of {batch_size} from the cache", batch_size * _calls_per_second(read, READ_SECONDS))
 

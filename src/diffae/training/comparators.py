@@ -30,6 +30,7 @@ class ComparatorSubject(ImageSubject):
         self.config = config
         self.data = data
         self.order = Order(data.train, seed=seeding.mix(config.training.seed, "order"))
+        self.place(torch.device("cpu"))
 
     def build(self) -> Comparator:  # type: ignore[override]
         return Comparator(self.config.model)
@@ -39,7 +40,7 @@ class ComparatorSubject(ImageSubject):
 
     def loss(self, model: nn.Module, batch: torch.Tensor, draws: Draws) -> torch.Tensor:
         assert isinstance(model, Comparator)
-        return model.loss(batch, draws)
+        return model.loss(self.view(batch, draws), draws)
 
     @torch.no_grad()
     def validate(self, ema: nn.Module) -> Health | None:

@@ -5,25 +5,25 @@ run, however it is divided over processes and micro-batches, and each image's ti
 position; so two processes, or two accumulated halves, compute the gradients of one.
 """
 
-import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, replace
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 
 from diffae.config import TrainingConfig
 from diffae.seeding import Draws
-from diffae.training.sharding import is_sharded, whole
+from diffae.training.sharding import is_sharded
 from diffae.training.state import TrainingState
+from diffae.training.step import DeviceStep
 
 Batch = Callable[[range], Tensor]
 """From positions of the run to what the model's loss takes."""
 
+AGREE = 16
+"""Steps between two questions of several processes on cards, which wait for the answer, whether any of them was asked to stop."""
 HOLD = 0.15
 """Share of the budget before the cosine begins. The budget in images is known well before it has passed, so that the
 learning rate is a function of images from the first step on, also where the budget was given in minutes."""
@@ -31,25 +31,49 @@ learning rate is a function of images from the first step on, also where the bud
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one optimizer step saw.
+    """One optimizer step. What it saw lies on the device, and who looks waits for that.
 
     Attributes:
         images: images seen so far, this step's included.
-        loss: mean over the global batch.
-        gradient_norm: before clipping.
         learning_rate: of this step.
+        seen: see `DeviceStep`.
+        batch_size: of the run.
         stop: whether some process asked to stop after this step.
+        note: how steps are taken on this device, if that is worth a word.
     """
 
     images: int
-    loss: float
-    gradient_norm: float
     learning_rate: float
-    stop: bool
+    seen: Tensor
+    batch_size: int
+    stop: bool = False
+    note: str | None = None
+
+    def look(self) -> tuple[float, float]:
+        """The mean loss over the global batch, and the norm of its gradient before clipping.
+
+        Raises:
+            NonFiniteLoss: of this step or one before; nothing has changed since.
+        """
+        loss, norm, failed = self.seen.tolist()
+        if failed >= 0:
+            first = int(failed)
+            raise NonFiniteLoss(loss, first // self.batch_size, range(first, first + self.batch_size))
+        return loss, norm
+
+    @property
+    def loss(self) -> float:
+        """See `look`."""
+        return self.look()[0]
+
+    @property
+    def gradient_norm(self) -> float:
+        """See `look`."""
+        return self.look()[1]
 
 
 class NonFiniteLoss(RuntimeError):
-    """The loss, or its gradient, is not finite. Raised before the optimizer step, so the state is still good.
+    """The loss, or its gradient, is not finite. Nothing was changed by that step or since, so the state is still good.
 
     Attributes:
         loss: mean over the batch.
@@ -141,35 +165,24 @@ def training_steps(
             f"{config.accumulation} accumulation steps; give a multiple of {parts}."
         )
     share = config.batch_size // parts
-    module = loss if is_sharded(loss) else accelerator.prepare_model(loss)
-    parameters = list(state.model.parameters())
+    device, several = accelerator.device, accelerator.num_processes > 1
+    step = DeviceStep(state, loss if is_sharded(loss) else accelerator.prepare_model(loss), config, accelerator=accelerator)
     while True:
         first = state.step * config.batch_size
         rate = learning_rate(config, first, total())
-        for optimizer in state.optimizers:
-            optimizer.zero_grad()
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group["relative_rate"]
-        losses = torch.zeros(2, device=accelerator.device)
-        for i in range(config.accumulation):
-            start = first + (i * accelerator.num_processes + accelerator.process_index) * share
-            positions = range(start, start + share)
-            last = i == config.accumulation - 1
-            if is_sharded(loss):
-                cast(FSDPModule, loss).set_requires_gradient_sync(last)
-            with contextlib.nullcontext() if last or is_sharded(loss) else accelerator.no_sync(module):
-                with accelerator.autocast():  # A prepared module does so itself; one that is sharded is not prepared.
-                    draws = Draws.of(share, config.seed, start=start, device=accelerator.device).apart("image")
-                    value = module(batch(positions).to(accelerator.device), draws)
-                accelerator.backward(value / config.accumulation)
-            losses[0] += value.detach().float() / config.accumulation
-        losses[1] = float(stop())
-        mean_loss, stops = accelerator.reduce(losses, "mean").tolist()
-        norm = float(whole(nn.utils.clip_grad_norm_(parameters, config.gradient_clip)))
-        if not (math.isfinite(mean_loss) and math.isfinite(norm)):
-            raise NonFiniteLoss(mean_loss, state.step, range(first, first + config.batch_size))
-        for optimizer in state.optimizers:
-            optimizer.step()
-        state.update_ema(config.ema_decay)
-        state.step += 1
-        yield Step(state.step * config.batch_size, mean_loss, norm, rate, stops > 0)
+        starts = [first + (i * accelerator.num_processes + accelerator.process_index) * share for i in range(config.accumulation)]
+        step.take([_pinned(batch(range(start, start + share)), device) for start in starts], rate)
+        taken = Step(first + config.batch_size, rate, step.seen.clone(), config.batch_size, note=step.note)
+        if device.type == "cpu":
+            taken.look()  # There is nothing to wait for.
+        if not several:
+            taken = replace(taken, stop=stop())
+        elif device.type == "cpu" or state.step % AGREE == 0:
+            asked = torch.full((), float(stop()), device=device)
+            taken = replace(taken, stop=float(accelerator.reduce(asked, "sum")) > 0)
+        yield taken
+
+
+def _pinned(rows: Tensor, device: torch.device) -> Tensor:
+    """Rows of the host where a card can fetch them by itself; others as they are."""
+    return rows.pin_memory() if device.type == "cuda" and rows.device.type == "cpu" else rows

@@ -5,7 +5,7 @@ References:
     is scalable for LLM training*. `docs/design/muon.md` says what it gives here.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffae.training.sharding import divided, whole
+from diffae.training.updates import fused_sgd
 
 QUINTIC = (3.4445, -4.7750, 2.0315)
 """Of Jordan et al.: x -> a x + b x^3 + c x^5 takes singular values quickly to between .7 and 1.2, and there leaves them."""
@@ -38,14 +39,14 @@ def orthogonalized(
     a, b, c = QUINTIC
     flat = matrices if matrices.shape[-2] <= matrices.shape[-1] else matrices.mT
     flat = (flat / flat.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-12)).to(dtype or matrices.dtype)
-    gram, whole = flat @ flat.mT, None
+    gram, whole = torch.bmm(flat, flat.mT), None
     for i in range(iterations):
         factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         factor.diagonal(dim1=-2, dim2=-1).add_(a)
-        whole = factor if whole is None else factor @ whole
+        whole = factor if whole is None else torch.bmm(factor, whole)
         if i + 1 < iterations:
-            gram = factor @ gram @ factor
-    result = (flat if whole is None else whole @ flat).to(matrices.dtype)
+            gram = torch.bmm(torch.bmm(factor, gram), factor)
+    result = (flat if whole is None else torch.bmm(whole, flat)).to(matrices.dtype)
     return result if matrices.shape[-2] <= matrices.shape[-1] else result.mT
 
 
@@ -57,16 +58,22 @@ def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
 class Muon(torch.optim.Optimizer):
     """Nesterov momentum, orthogonalised; a convolution is the matrix of its outputs by all else.
 
+    As with torch's fused optimizers, `grad_scale` and `found_inf`, if set, are numbers on the device: by the first gradients are
+    divided, and where the second is 1 nothing changes.
+
     Args:
         parameters: groups of weights of two or more dimensions.
-        lr: learning rate.
+        lr: learning rate, a number or a tensor of one.
         momentum: decay rate of the average of gradients.
         weight_decay: decoupled, as in AdamW.
         dtype: of the products; see `orthogonalized`. Averages and weights keep their own.
     """
 
+    grad_scale: Tensor | None = None
+    found_inf: Tensor | None = None
+
     def __init__(
-        self, parameters: Iterable[dict[str, Any]], *, lr: float, momentum: float = 0.95, weight_decay: float = 0.0,
+        self, parameters: Iterable[dict[str, Any]], *, lr: float | Tensor, momentum: float = 0.95, weight_decay: float = 0.0,
         dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
@@ -75,21 +82,55 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """One step along the gradients; weights without one stay."""
-        for group in self.param_groups:
-            weights = [p for p in group["params"] if p.grad is not None]
-            if not weights:
-                continue
-            gradients: list[Tensor] = [p.grad for p in weights]
-            averages = [self.state[p].setdefault("momentum", torch.zeros_like(p)) for p in weights]
-            torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
-            ahead = torch._foreach_lerp(gradients, averages, group["momentum"])
-            torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-            alike: dict[tuple[int, int], list[int]] = {}
-            for i, p in enumerate(weights):
-                alike.setdefault((p.shape[0], p[0].numel()), []).append(i)
-            for (rows, columns), places in alike.items():
-                stacked = torch.stack([whole(ahead[i]).reshape(rows, columns) for i in places])
-                steps = orthogonalized(stacked, dtype=self.dtype)
-                size = group["lr"] * RMS * max(rows, columns) ** 0.5
-                for i, step in zip(places, steps, strict=True):
-                    weights[i].sub_(divided(step.reshape(weights[i].shape), weights[i]), alpha=size)
+        groups = [(group, [p for p in group["params"] if p.grad is not None]) for group in self.param_groups]
+        groups = [(group, weights) for group, weights in groups if weights]
+        ahead = [step for group, weights in groups for step in self._ahead(weights, group["momentum"])]
+        everything = [p for _, weights in groups for p in weights]
+        steps = self._steps(everything, ahead)
+        for group, weights in groups:
+            own, steps = steps[: len(weights)], steps[len(weights) :]
+            fused_sgd(weights, own, lr=group["lr"], weight_decay=group["weight_decay"], found_inf=self.found_inf)
+
+    def _ahead(self, weights: list[Tensor], momentum: float) -> Sequence[Tensor]:
+        """Brings the averages of gradients up to date; where they are heading."""
+        gradients: list[Tensor] = [p.grad for p in weights]  # type: ignore[misc]
+        for p in weights:
+            if not self.state[p]:
+                self.state[p]["momentum"] = torch.zeros_like(p)
+        averages = [self.state[p]["momentum"] for p in weights]
+        # An average is momentum whose gradient is damped; no weight is moved by it yet.
+        fused_sgd(
+            weights, gradients, averages, lr=0.0, momentum=momentum, dampening=momentum, grad_scale=self.grad_scale,
+            found_inf=self.found_inf,
+        )  # fmt: skip
+        return torch._foreach_lerp(gradients, averages, momentum)
+
+    def _steps(self, weights: list[Tensor], ahead: Sequence[Tensor]) -> list[Tensor]:
+        """What each weight moves by, against it, at a learning rate of one; laid out as the weight."""
+        alike: dict[tuple[int, int], list[int]] = {}
+        for i, p in enumerate(weights):
+            alike.setdefault((p.shape[0], p[0].numel()), []).append(i)
+        found: list[Tensor] = list(weights)
+        for (rows, columns), places in alike.items():
+            stacked = torch.stack([_as_matrix(whole(ahead[i]), weights[i]) for i in places])
+            steps = orthogonalized(stacked, dtype=self.dtype).contiguous().mul_(RMS * max(rows, columns) ** 0.5)
+            for i, step in zip(places, steps.unbind(), strict=True):
+                found[i] = divided(_as_weight(step, weights[i]), weights[i])
+        return found
+
+
+def _as_matrix(tensor: Tensor, like: Tensor) -> Tensor:
+    """Outputs by all else, in the order of `like`'s memory: which column is which does not matter to singular vectors of rows."""
+    return tensor.permute(_order(like)).reshape(len(tensor), -1)
+
+
+def _as_weight(matrix: Tensor, like: Tensor) -> Tensor:
+    """The same as a tensor of the shape and layout of `like`."""
+    order = _order(like)
+    back = sorted(range(len(order)), key=order.__getitem__)
+    return matrix.view([like.shape[i] for i in order]).permute(back)
+
+
+def _order(tensor: Tensor) -> list[int]:
+    """A tensor's dimensions as they lie in memory, outputs first."""
+    return [0, *sorted(range(1, tensor.dim()), key=lambda i: (-tensor.stride()[i], i))]

@@ -25,7 +25,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
 
 from diffae import seeding
-from diffae.config import ComparatorRunConfig, Precision, PriorRunConfig, RunConfig, TrainingConfig, differences, read_json, to_dict
+from diffae.config import ComparatorRunConfig, PriorRunConfig, RunConfig, TrainingConfig, differences, read_json, to_dict
 from diffae.files import write_text
 from diffae.processor import resolve_precision
 from diffae.training.averages import save_averages
@@ -58,6 +58,21 @@ class Stepped:
 
 
 @dataclass(frozen=True, slots=True)
+class Logged:
+    """The loss was looked at, and written down."""
+
+    images: int
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """Something was decided that a reader of the log may want to know."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Validated:
     """The averaged weights were validated."""
 
@@ -81,7 +96,7 @@ class Finished:
 
 
 R = TypeVar("R", bound=AnyRunConfig)
-Event = Started | Stepped | Validated | Pictured | Finished
+Event = Started | Stepped | Logged | Noted | Validated | Pictured | Finished
 
 
 def resolve(asked: R, out: Path) -> R:
@@ -130,13 +145,14 @@ def train(subject: Subject, out: Path, *, accelerator: Accelerator | None = None
     """
     config = subject.config
     training = config.training
-    accelerator = accelerator or create_accelerator(training.precision)
+    accelerator = accelerator or create_accelerator()
     main, device = accelerator.is_main_process, accelerator.device
     newest = newest_checkpoint(out / "checkpoints")
     torch.manual_seed(seeding.mix(training.seed, "weights"))
     model = subject.build().to(device)
     if newest is None:
         subject.begin(model)
+    subject.place(device)
     loss = LossModule(model, lambda batch, draws: subject.loss(model, batch, draws))
     state = TrainingState.start(model, training, called=loss)
     compile_networks(model, training)
@@ -171,30 +187,34 @@ def train(subject: Subject, out: Path, *, accelerator: Accelerator | None = None
     log = Log(out, images=budget.start) if main else None
     due = Due(training, images=budget.start)
     yield Started(config, budget.start)
-    with stop_requested() as stop:
+    with stop_requested() as stop, naming(subject):
         batches = subject.batch
         steps = training_steps(state, loss, batches, training, accelerator=accelerator, total=lambda: budget.total, stop=stop)
-        images, interrupted = budget.start, False
+        images, interrupted, noted = budget.start, False, False
         while not interrupted and (budget.total is None or images < budget.total):
-            try:
-                step = next(steps)
-            except NonFiniteLoss as error:
-                raise NonFiniteLoss(error.loss, error.step, error.positions, subject.names(error.positions)) from None
+            step = next(steps)
             images, interrupted = step.images, step.stop
-            if budget.calibrate(images, accelerator):
+            if budget.calibrate(images, accelerator, wait=step.look):
                 config = dataclasses.replace(config, training=dataclasses.replace(training, images=budget.total))
                 if main:
                     _write_config(out, config)
                 save(images)
             yield Stepped(step, budget.total)
+            if main and step.note and not noted:
+                noted = True
+                yield Noted(step.note)
             done = interrupted or (budget.total is not None and images >= budget.total)
-            if (due("log", images) or done) and log:
-                log.write(images, {"loss": step.loss, "learning_rate": step.learning_rate, "gradient_norm": step.gradient_norm})
-            if due("checkpoint", images) or done:
-                save(images)
-            if state.averages and (due("average", images) or done):
-                save_averages(state, out / "averages", images, main=main)
+            logs, saves, averages = (due(what, images) or done for what in ("log", "checkpoint", "average"))
             validates, draws = (due(what, images) or (done and not interrupted) for what in ("validate", "sample"))
+            if logs or saves or averages or validates or draws:
+                loss_now, norm = step.look()  # Nothing is made of weights that are no numbers.
+            if logs and log:
+                log.write(images, {"loss": loss_now, "learning_rate": step.learning_rate, "gradient_norm": norm})
+                yield Logged(images, loss_now)
+            if saves:
+                save(images)
+            if state.averages and averages:
+                save_averages(state, out / "averages", images, main=main)
             if validates or draws:
                 gather()
             if log and validates:
@@ -209,11 +229,19 @@ def train(subject: Subject, out: Path, *, accelerator: Accelerator | None = None
     yield Finished(images, interrupted)
 
 
-def create_accelerator(precision: Precision) -> Accelerator:
-    """Devices and processes as `accelerate` finds them, computing in a resolved precision."""
+def create_accelerator() -> Accelerator:
+    """Devices and processes as `accelerate` finds them. Of precision it knows nothing, as it knows but one a process."""
     # Gradients lie where they are passed from, which saves copies of them.
-    ddp = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
-    return Accelerator(mixed_precision="bf16" if precision == "bfloat16" else "no", kwargs_handlers=[ddp])
+    return Accelerator(mixed_precision="no", kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)])
+
+
+@contextlib.contextmanager
+def naming(subject: Subject) -> Iterator[None]:
+    """Within it, a loss that is not finite says what its batch was."""
+    try:
+        yield
+    except NonFiniteLoss as error:
+        raise NonFiniteLoss(error.loss, error.step, error.positions, subject.names(error.positions)) from None
 
 
 class Budget:
@@ -226,18 +254,26 @@ class Budget:
         self._batch = config.batch_size
         self._clock: tuple[int, float] | None = None
 
-    def calibrate(self, images: int, accelerator: Accelerator) -> bool:
-        """Fixes the total when the first minute (a tenth of a shorter budget) is over; True at that moment."""
+    def calibrate(self, images: int, accelerator: Accelerator, *, wait: Callable[[], object] = lambda: None) -> bool:
+        """Fixes the total when the first minute (a tenth of a shorter budget) is over; True at that moment.
+
+        Args:
+            images: seen so far.
+            accelerator: whose first process decides.
+            wait: until the device has seen them too.
+        """
         if self.total is not None or self._minutes is None:
             return False
         if self._clock is None:
             # The first step allocates and is not typical.
+            wait()
             self._clock = (images, time.monotonic())
             return False
         seconds = time.monotonic() - self._clock[1]
-        wait = min(60.0, 6.0 * self._minutes)
         decision: list[int | None] = [None]
-        if seconds >= wait and images > self._clock[0]:
+        if seconds >= min(60.0, 6.0 * self._minutes) and images > self._clock[0]:
+            wait()
+            seconds = time.monotonic() - self._clock[1]
             rate = (images - self._clock[0]) / seconds
             # A new run's budget is so large that the learning rate's hold is not over yet.
             least = images / HOLD if self.start == 0 and self._minutes > 1 else images

@@ -13,7 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from diffae import memory
 from diffae.autoencoder import DiffusionAutoencoder, build
-from diffae.config import RunConfig
+from diffae.config import Precision, RunConfig
+from diffae.processor import autocast
 from diffae.seeding import Draws
 from diffae.training.loop import LossModule, compile_networks, training_steps
 from diffae.training.state import TrainingState
@@ -51,9 +52,9 @@ def measure(
     """Measures an untrained network of this configuration: an encoding, a decoder call, a training step.
 
     Args:
-        config: the run whose network is measured; its batch size is not used.
+        config: the run whose network is measured, in whose precision; its batch size is not used.
         batch: images at a time.
-        accelerator: device, and precision of everything.
+        accelerator: the device.
         what: which of `WHAT`.
         seconds: that each measurement takes at least.
 
@@ -74,7 +75,7 @@ def measure(
         call = calls[name]
         # Counted with gradients, where every convolution is the plain one.
         flop = _flop(call)
-        with torch.no_grad(), accelerator.autocast():
+        with torch.no_grad(), autocast(config.training.precision, device):
             yield Speed(name, batch, _seconds(call, device, seconds), flop, _peak(device))
     if WHAT[2] in what:
         training = dataclasses.replace(config.training, batch_size=batch, images=10**9)
@@ -84,16 +85,16 @@ def measure(
         yield Speed(WHAT[2], batch, _seconds(step, device, seconds), _flop(step), _peak(device))
 
 
-def most_rate(accelerator: Accelerator, *, size: int = 2048, seconds: float = 0.5) -> float:
+def most_rate(precision: Precision, device: torch.device, *, size: int = 2048, seconds: float = 0.5) -> float:
     """FLOP a second of a large matrix product or a large convolution, whichever is quicker here: what no network exceeds.
 
     Libraries differ: by MKL a processor of AMD multiplies matrices at a third of the rate at which oneDNN convolves.
     """
-    device, channels, side = accelerator.device, 256, 64
+    channels, side = 256, 64
     a = torch.ones(size, size, device=device)
     x = torch.ones(4, channels, side, side, device=device).to(memory_format=torch.channels_last)
     weight = torch.ones(channels, channels, 3, 3, device=device).to(memory_format=torch.channels_last)
-    with torch.no_grad(), accelerator.autocast():
+    with torch.no_grad(), autocast(precision, device):
         product = 2 * size**3 / _seconds(lambda: a @ a, device, seconds)
         convolution = 2 * 9 * x.numel() * channels / _seconds(lambda: F.conv2d(x, weight, padding=1), device, seconds)
     return max(product, convolution)

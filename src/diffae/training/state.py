@@ -75,24 +75,22 @@ class TrainingState(Generic[M]):
         common: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
         rest = {name for name, _ in named} - matrices
         optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(groups(rest, 1.0), betas=config.adam_betas, fused=True, **common)
+            torch.optim.AdamW(groups(rest, 1.0), betas=config.adam_betas, fused=True, capturable=True, **common)
         ]
         if config.muon_rate is not None:
             quick = torch.bfloat16 if config.precision == "bfloat16" else None
             optimizers.append(Muon(groups(matrices, config.muon_rate), dtype=quick, **common))
         return cls(model.train(), ema, tuple(optimizers), averages=averages, sharded=config.sharded)
 
-    @torch.no_grad()
-    def update_ema(self, decay: float) -> None:
-        """`ema <- decay ema + (1 - decay) weights`, with a smaller decay in the first steps, when the initial weights that
-        the average starts from would still fill it: min(decay, (1 + step) / (10 + step))."""
-        decay = min(decay, (1 + self.step) / (10 + self.step))
-        weights: list[Tensor] = list(self.model.parameters())
-        torch._foreach_lerp_(list(self.ema.parameters()), weights, 1 - decay)
-        for length, average in zip(AVERAGES, self.averages, strict=False):
-            # Of the power profile: nothing is left of what was before the first step.
-            share = 1 - (1 - 1 / (self.step + 1)) ** (exponent(length) + 1)
-            torch._foreach_lerp_(list(average.parameters()), weights, share)
+    def shares(self, decay: float) -> list[tuple[M, float]]:
+        """Each average of the weights, and how far the next step moves it towards them.
+
+        Of the moving average `1 - min(decay, (1 + step) / (10 + step))`: a smaller decay in the first steps, when the initial
+        weights that it starts from would still fill it. Of those of a power profile nothing is left of what was before them.
+        """
+        moving = 1 - min(decay, (1 + self.step) / (10 + self.step))
+        powers = [1 - (1 - 1 / (self.step + 1)) ** (exponent(length) + 1) for length in AVERAGES]
+        return [(self.ema, moving), *zip(self.averages, powers, strict=False)]
 
     def save(self, file: Path) -> None:
         """Writes the state to one safetensors file, or where it is sharded to a folder of one from each process; atomically."""

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from diffae import seeding
 from diffae.autoencoder import DiffusionAutoencoder, build
 from diffae.config import PriorRunConfig, RunConfig
-from diffae.data.dataset import ImageSet, Order, training_batch
+from diffae.data.dataset import ImageSet, Order, training_view
+from diffae.data.feed import Rows
 from diffae.diffusion import DDIM, ImageDiffusion
 from diffae.interop.weights import save_part
 from diffae.nn.layers import Stage
@@ -39,12 +40,16 @@ class Subject(Protocol):
         """What happens once, before the first step of a new run."""
         ...
 
+    def place(self, device: torch.device) -> None:
+        """Brings the data to where the model is, as far as there is room."""
+        ...
+
     def batch(self, positions: range) -> Tensor:
-        """The data at these positions of the run."""
+        """What the host sends of the data at these positions of the run."""
         ...
 
     def loss(self, model: nn.Module, batch: Tensor, draws: Draws) -> Tensor:
-        """The mean loss of a batch, with what is drawn for each row."""
+        """The mean loss of what was sent, with what is drawn for each row."""
         ...
 
     def names(self, positions: range) -> list[str]:
@@ -85,6 +90,7 @@ class ImageSubject:
         self.data = data
         self.order = Order(data.train, seed=seeding.mix(config.training.seed, "order"))
         self._noisy = config.training.timesteps == "noisy"
+        self.place(torch.device("cpu"))
 
     def build(self) -> DiffusionAutoencoder | DDIM:
         model = build(self.config.model)
@@ -100,12 +106,19 @@ class ImageSubject:
             features = [model.encoder.features(self._images(p, model)) for p in parts]
             model.encoder.whiten(torch.cat(features))
 
+    def place(self, device: torch.device) -> None:
+        self.rows = Rows(self.data.arrays, device)
+
     def batch(self, positions: range) -> Tensor:
-        seed, flip = self.config.training.seed, self.config.data.flip
-        return training_batch(self.data, self.order, positions, seed=seed, flip=flip)[0]
+        return self.rows.pack([self.order[p] for p in positions])
+
+    def view(self, batch: Tensor, draws: Draws) -> Tensor:
+        """The images of what `batch` sent."""
+        rows = self.rows.unpack(batch)
+        return training_view(rows[0], draws, flip=self.config.data.flip, mirrored=rows[1] if len(rows) > 1 else None)
 
     def loss(self, model: nn.Module, batch: Tensor, draws: Draws) -> Tensor:
-        training = self.config.training
+        training, batch = self.config.training, self.view(batch, draws)
         if isinstance(model, DDIM):
             return model.loss(batch, draws, noisy=self._noisy, min_snr=training.min_snr)
         assert isinstance(model, DiffusionAutoencoder)
@@ -171,9 +184,10 @@ class PriorSubject:
         assert ae.standardizer is not None
         self.config = config
         self.ae = ae
-        self.z = ae.standardizer(z_sem)
+        self.z = ae.standardizer(z_sem).cpu()
         self.data = data
         self.order = Order(data.train, seed=seeding.mix(config.training.seed, "order"))
+        self.place(torch.device("cpu"))
 
     def build(self) -> LatentPrior:
         return LatentPrior(self.config.model)
@@ -182,12 +196,15 @@ class PriorSubject:
         assert isinstance(model, LatentPrior)
         model.start(self.z[self.data.train])
 
+    def place(self, device: torch.device) -> None:
+        self.rows = Rows([self.z.numpy()], device)
+
     def batch(self, positions: range) -> Tensor:
-        return self.z[[self.order[p] for p in positions]]
+        return self.rows.pack([self.order[p] for p in positions])
 
     def loss(self, model: nn.Module, batch: Tensor, draws: Draws) -> Tensor:
         assert isinstance(model, LatentPrior)
-        return model.loss(batch, draws)
+        return model.loss(self.rows.unpack(batch)[0], draws)
 
     def names(self, positions: range) -> list[str]:
         return [self.data.names[self.order[p]] for p in positions]

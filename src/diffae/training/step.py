@@ -1,0 +1,132 @@
+"""One optimizer step as a device does it: without asking the host anything, or being sent anything but the batch.
+
+So a card can record it. Learning rates and shares of averages are numbers that lie on the device and are written there when they
+change. A step whose loss or gradient is not finite changes nothing, nor does any after it, until the host looks.
+"""
+
+import contextlib
+from collections.abc import Callable
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+
+from diffae.config import TrainingConfig
+from diffae.graphs import Repeated
+from diffae.nn.prepared import Prepared
+from diffae.processor import autocast, resolve_precision
+from diffae.seeding import Draws
+from diffae.training.sharding import is_sharded, whole
+from diffae.training.state import TrainingState
+from diffae.training.updates import move_towards
+
+Sent = list[Tensor]
+"""What the host sends for one step: of each micro-batch, what the loss takes."""
+
+
+class DeviceStep:
+    """Steps of one run, each at the positions after those of the step before.
+
+    Args:
+        state: changed in place, but for its `step`.
+        module: the loss of `state.model`, as it is called: wrapped for several processes, or sharded.
+        config: of the training.
+        accelerator: device and processes.
+
+    Attributes:
+        seen: float64 (3,): of the last step the mean loss and the gradient's norm before clipping, and the position at which the
+            first step that was not finite began, or -1.
+    """
+
+    def __init__(self, state: TrainingState, module: nn.Module, config: TrainingConfig, *, accelerator: Accelerator) -> None:
+        self._state, self._module, self._config, self._accelerator = state, module, config, accelerator
+        device = accelerator.device
+        self._parameters = list(state.model.parameters())
+        self._share = config.batch_size // (accelerator.num_processes * config.accumulation)
+        self._first = torch.full((), state.step * config.batch_size, dtype=torch.int64, device=device)
+        self._failed = torch.full((), -1, dtype=torch.int64, device=device)
+        self._numbers: dict[str, tuple[float, Tensor]] = {}
+        self.seen = torch.zeros(3, dtype=torch.float64, device=device)
+        for i, group in enumerate(group for optimizer in state.optimizers for group in optimizer.param_groups):
+            group["lr"] = self._number(f"rate {i}", float(group["lr"]))
+        # What is divided over processes is gathered by the host's commands, and compiled networks record for themselves.
+        alone = accelerator.num_processes == 1 and not state.sharded and config.compile is None
+        self._sent: Sent = []
+        self._repeated = Repeated(self._compute, device, "The training step", asked=config.graphs and alone)
+        low = resolve_precision(config.precision, device) == "bfloat16"
+        cast = low and not state.sharded and config.compile is None
+        self._prepared: Callable[[], contextlib.AbstractContextManager] = (
+            Prepared(state.model, torch.bfloat16).make if cast else contextlib.nullcontext
+        )
+
+    @property
+    def note(self) -> str | None:
+        """How steps are taken, once that is decided."""
+        return self._repeated.note
+
+    def take(self, sent: Sent, rate: float) -> None:
+        """One step.
+
+        Args:
+            sent: the batch, on the device or pinned for it.
+            rate: learning rate of Adam.
+        """
+        state, device = self._state, self._accelerator.device
+        for i, group in enumerate(group for optimizer in state.optimizers for group in optimizer.param_groups):
+            self._number(f"rate {i}", rate * group["relative_rate"])
+        for i, (_, share) in enumerate(state.shares(self._config.ema_decay)):
+            self._number(f"share {i}", share)
+        if self._repeated.replays:
+            for place, value in zip(self._sent, sent, strict=True):
+                place.copy_(value, non_blocking=True)
+        else:
+            self._sent = [value.to(device, non_blocking=True) for value in sent]
+        self._repeated()
+        state.step += 1
+
+    def _number(self, name: str, value: float) -> Tensor:
+        """A number of the device, written if it is another than before."""
+        before = self._numbers.get(name)
+        if before is None:
+            self._numbers[name] = before = (value, torch.full((), value, device=self._accelerator.device))
+        elif before[0] != value:
+            before[1].fill_(value)
+            self._numbers[name] = (value, before[1])
+        return before[1]
+
+    def _compute(self) -> None:
+        state, config = self._state, self._config
+        for optimizer in state.optimizers:
+            optimizer.zero_grad()
+        loss = torch.zeros((), device=self._accelerator.device)
+        for i in range(config.accumulation):
+            loss += self._micro_batch(i)
+        loss = self._accelerator.reduce(loss, "mean")
+        norm = whole(nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None]))
+        finite = torch.isfinite(loss) & torch.isfinite(norm)
+        self._failed.copy_(torch.where(finite | (self._failed >= 0), self._failed, self._first))
+        stays = (self._failed >= 0).float()
+        clip = torch.clamp((norm + 1e-6) / config.gradient_clip, min=1.0)
+        for optimizer in state.optimizers:
+            optimizer.grad_scale, optimizer.found_inf = clip, stays  # type: ignore[attr-defined]
+            optimizer.step()
+        weights = [p.detach() for p in self._parameters]
+        for i, average in enumerate([state.ema, *state.averages]):
+            move_towards(list(average.parameters()), weights, self._numbers[f"share {i}"][1], found_inf=stays)
+        self.seen.copy_(torch.stack([loss.double(), norm.double(), self._failed.double()]))
+        self._first += config.batch_size
+
+    def _micro_batch(self, i: int) -> Tensor:
+        """Adds the gradient of a part of the batch; its part of the mean loss."""
+        config, accelerator, module = self._config, self._accelerator, self._module
+        part = (i * accelerator.num_processes + accelerator.process_index) * self._share
+        numbers = torch.arange(part, part + self._share, device=accelerator.device) + self._first
+        last = i == config.accumulation - 1
+        if isinstance(module, FSDPModule):
+            module.set_requires_gradient_sync(last)
+        with contextlib.nullcontext() if last or is_sharded(module) else accelerator.no_sync(module), self._prepared():
+            with autocast(config.precision, accelerator.device):
+                value = module(self._sent[i], Draws(config.seed, numbers).apart("image"))
+            (value / config.accumulation).backward()
+        return value.detach().float() / config.accumulation
