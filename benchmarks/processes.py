@@ -98,7 +98,7 @@ def _measure(name: str, batch: int, images: int, precision: Precision, sharded: 
     training = dataclasses.replace(config.training, batch_size=batch, images=10**9, sharded=sharded, precision=precision)
     accelerator = create_accelerator()
     torch.manual_seed(0)
-    ae = build(config.model)
+    ae = build(config.model).to(accelerator.device)
     loss = LossModule(ae, ae.loss)
     state = TrainingState.start(ae, training, called=loss)
 

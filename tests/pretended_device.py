@@ -6,6 +6,7 @@ copies to it.
 """
 
 import contextlib
+import weakref
 from collections import defaultdict
 from dataclasses import dataclass, field
 
@@ -26,6 +27,11 @@ WAITS = set(
     "linalg_qr linalg_lstsq _linalg_solve_ex linalg_inv_ex linalg_cholesky_ex".split()
 )
 """Operations whose result the host has to wait for."""
+CHANCE = set(
+    "_adaptive_avg_pool2d_backward avg_pool3d_backward upsample_bilinear2d_backward upsample_nearest3d_backward put_ cumsum "
+    "replication_pad2d_backward reflection_pad2d_backward histc bincount kthvalue median grid_sampler_2d_backward".split()
+)
+"""Operations that CUDA refuses where the same bits are asked for."""
 PRODUCTS = set(
     "convolution convolution_backward mm addmm bmm baddbmm dot mv _scaled_dot_product_flash_attention "
     "_scaled_dot_product_efficient_attention".split()
@@ -77,6 +83,7 @@ class Pretended(torch.Tensor):
         return f"Pretended({self.held})"
 
     def tolist(self):
+        _not_while_recording("tolist")
         for counts in _open:
             counts.waits += 1
         return self.held.tolist()
@@ -122,6 +129,9 @@ class Counts:
         """Bytes moved by all that is neither a convolution nor a product."""
         return sum(n for name, n in self.moved.items() if name.split(".")[0] not in PRODUCTS)
 
+    def __str__(self):
+        return f"{self.operations} operations, {self.dispatched} with views, {self.waits} waits, {self.copies} copies"
+
     def add(self, func, tensors, out):
         name = func._overloadpacket.__name__
         results = [t for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
@@ -141,7 +151,18 @@ def _arrives(out):
 
 
 _open: list[Counts] = []
+_largest = [float("inf")]
 _holding = ["cpu"]
+
+
+@contextlib.contextmanager
+def small_memory(largest):
+    """Within it, the device has no room for a tensor of more bytes."""
+    before, _largest[0] = _largest[0], largest
+    try:
+        yield
+    finally:
+        _largest[0] = before
 
 
 @contextlib.contextmanager
@@ -164,6 +185,8 @@ def _empty_strided(size, stride, *, dtype=None, layout=None, device=None, pin_me
 
 
 def _copy_from(source, target, non_blocking=False):
+    if not isinstance(source, Pretended):
+        _not_while_recording("a copy from the host")
     target.held.copy_(source.held if isinstance(source, Pretended) else source)
     for counts in _open:
         counts.copies += not isinstance(source, Pretended)
@@ -217,6 +240,8 @@ def _refuse_as_cuda(func, args, kwargs, tensors):
     strange = [t for t in tensors if not isinstance(t, Pretended)]
     if func not in ACROSS and any(t.dim() or name.rstrip("_") not in SCALARS for t in strange):
         raise RuntimeError(f"Expected all tensors to be on the same device, but {func} got some of {DEVICE} and some of the CPU.")
+    if name in CHANCE and torch.are_deterministic_algorithms_enabled():
+        raise RuntimeError(f"{name}_cuda does not have a deterministic implementation, but you set it to be asked for.")
     if func is aten.native_group_norm.default and not args[0].is_contiguous():
         raise RuntimeError("Expected X.is_contiguous(memory_format) to be true, but got false.")
     if isinstance(kwargs.get("generator"), torch.Generator) and kwargs["generator"].device.type == "cpu":
@@ -240,10 +265,18 @@ def _computed(func, args, kwargs):
         kwargs = kwargs | {"device": _holding[0] if here else "cpu"}
     else:
         here = isinstance(tensors[0], Pretended) if across else bool(ours)
+    if _tapes and (ours or here):
+        name = func._overloadpacket.__name__
+        if name in WAITS or (ours and not here) or any(not isinstance(t, Pretended) and t.dim() for t in tensors):
+            _not_while_recording(name)
     held_args, held_kwargs = tree_map(lambda t: t.held if isinstance(t, Pretended) else t, (args, kwargs))
+    for tape in _tapes:
+        tape.before(func, held_args, held_kwargs)
     # Of optimizers torch does not know the shapes that they have: none.
     without = func._overloadpacket.__name__.startswith("_fused") and _holding[0] == "meta"
     out = None if without else func(*held_args, **held_kwargs)
+    for tape in _tapes:
+        tape.after(func, held_args, held_kwargs, out)
     known = {id(t.held): t for t in ours}  # What is changed in place is still the same tensor.
 
     def placed(o):
@@ -252,10 +285,95 @@ def _computed(func, args, kwargs):
         return Pretended(o) if here else o
 
     out = tree_map(placed, out)
+    for t in tree_leaves(out):
+        if isinstance(t, Pretended) and t.numel() * t.element_size() > _largest[0]:
+            raise torch.OutOfMemoryError(
+                f"CUDA out of memory. Tried to allocate {t.numel() * t.element_size()} bytes.\nMore words."
+            )
     if ours or here:
         for counts in _open:
             counts.add(func, tensors, out)
     return out
+
+
+def _not_while_recording(what):
+    if _tapes:
+        raise RuntimeError(f"operation not permitted when stream is capturing: {what}")
+
+
+class Tape:
+    """What was asked of the device while it recorded: nothing was computed, and a replay reads what lies at its addresses then."""
+
+    def __init__(self):
+        self.entries = []
+        self._made = {}  # What came to be while it recorded, views too.
+        self._before = {}
+        self._outside = {}
+
+    def before(self, func, args, kwargs):
+        written = [a.alias_info is not None and a.alias_info.is_write for a in func._schema.arguments]
+        values = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
+        for argument, is_written in zip(func._schema.arguments, written, strict=True):
+            for tensor in (t for t in tree_leaves(values.get(argument.name)) if isinstance(t, torch.Tensor)):
+                if id(tensor) not in self._made:
+                    # Memory of a card that was freed, which a replay would read.
+                    self._outside[id(tensor)] = weakref.ref(tensor)
+                if is_written:
+                    self._before.setdefault(id(tensor), (tensor, tensor.clone()))
+
+    def after(self, func, args, kwargs, out):
+        aliases = any(r.alias_info is not None for r in func._schema.returns)
+        results = [t for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
+        for t in results:
+            self._made.setdefault(id(t), t)
+        if not (aliases and not func._schema.is_mutable):  # A view needs nothing to be done again.
+            self.entries.append((func, *tree_map(self._light, (args, kwargs)), [] if aliases else results))
+
+    def _light(self, value):
+        return weakref.ref(value) if isinstance(value, torch.Tensor) and id(value) not in self._made else value
+
+    def end(self):
+        for tensor, value in reversed(self._before.values()):
+            tensor.copy_(value)
+        self._before.clear()
+        for _, _, _, results in self.entries:
+            for t in results:
+                if t.is_floating_point() and t.numel():
+                    t.fill_(float("nan"))
+
+    def replay(self):
+        if any(outside() is None for outside in self._outside.values()):
+            raise RuntimeError("A recording reads what was freed since.")
+        here = lambda value: value() if isinstance(value, weakref.ref) else value  # noqa: E731
+        with torch.no_grad():
+            for func, args, kwargs, results in self.entries:
+                args, kwargs = tree_map(here, (args, kwargs), is_leaf=lambda v: isinstance(v, weakref.ref))
+                again = [t for t in tree_leaves(func(*args, **kwargs)) if isinstance(t, torch.Tensor)]
+                for old, new in zip(results, again, strict=False):
+                    old.copy_(new)
+
+
+_tapes: list[Tape] = []
+
+
+class Recorder:
+    """Records as CUDA graphs do, for `graphs.RECORDERS`."""
+
+    def wait(self):
+        pass
+
+    def aside(self):
+        return contextlib.nullcontext()
+
+    def record(self, compute):
+        tape = Tape()
+        _tapes.append(tape)
+        try:
+            compute()
+        finally:
+            _tapes.remove(tape)
+            tape.end()
+        return tape.replay
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from diffae.nn import SkipMLP, UNet
 from diffae.nn.layers import SelfAttention
 from diffae.nn.normalisation import AdaGNSiLU, Dropout, GroupNorm, Maps, NormSiLU, maps_of
 from diffae.nn.normalisation import normalise as normalised_by
+from diffae.nn.resampling import pooled
 from diffae.nn.winograd import Conv3x3
 from diffae.presets import PRESETS, preset
 from diffae.seeding import Draws
@@ -108,7 +109,17 @@ def test_one_cell_forgets_where_features_are_and_more_keep_it(tiny):
     for cells in (1, 2):
         encoder = DiffusionAutoencoder(replace(tiny, encoder=replace(tiny.encoder, pooled_size=cells))).encoder
         assert encoder(torch.rand(2, 3, 8, 8)).shape == (2, tiny.z_dim)
-        assert torch.allclose(encoder.pool(h), encoder.pool(h.flip(3))) == (cells == 1)
+        assert encoder.pooled_size == cells
+        assert torch.allclose(pooled(h, cells), pooled(h.flip(3), cells)) == (cells == 1)
+
+
+@pytest.mark.parametrize(("h", "w", "size"), [(4, 4, 4), (8, 4, 2), (5, 7, 3), (6, 6, 1), (7, 5, 5)])
+def test_cells_are_those_of_adaptive_pooling(h, w, size):
+    x = torch.randn(2, 3, h, w).requires_grad_()
+    expected, found = torch.nn.functional.adaptive_avg_pool2d(x, size), pooled(x, size)
+    torch.testing.assert_close(found, expected)
+    dy = torch.randn(expected.shape)
+    torch.testing.assert_close(*(torch.autograd.grad(y, x, dy)[0] for y in (found, expected)))
 
 
 def test_a_grid_finer_than_the_features_is_refused(tiny):

@@ -184,8 +184,8 @@ class TrainingConfig(_InRange):
     """Budget in minutes, turned into images from the rate of the first minute."""
     batch_size: Count = 128
     """Global batch size: over all processes and accumulation steps."""
-    accumulation: Count = 1
-    """Number of micro-batches that make one batch."""
+    accumulation: Annotated[int | Literal["auto"], Range(1)] = 1
+    """Number of micro-batches that make one batch; `auto` takes the fewest for which a card has room, before the first step."""
     recompute: bool = False
     """Whether each stage's activations are computed again for its gradient rather than kept: less memory, a third more time."""
     compile: Compile | None = None

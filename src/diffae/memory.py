@@ -25,6 +25,11 @@ def keep_freed() -> bool:
     return False
 
 
+def is_out(error: BaseException) -> bool:
+    """Whether an error says that there is not enough memory, of the process or of a device."""
+    return type(error).__name__ in ("OutOfMemoryError", "MemoryError") or "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
 def peak() -> float:
     """Most GiB that this process has held so far; not a number where the system does not tell.
 

@@ -56,10 +56,18 @@ def _command(argv: list[str]) -> Any:
     return functools.reduce(operator.or_, kinds)
 
 
+def _what_helps(command: Any, error: BaseException) -> RuntimeError:
+    """What to say where memory does not suffice, of the process or of a card."""
+    size = getattr(command, "batch_size", None)
+    way = "Give it fewer images at a time" if size is None else f"Give a smaller --batch-size than {size}"
+    return RuntimeError(f"There is not enough memory ({str(error).strip().splitlines()[0]}). {way}.")
+
+
 def main(argv: list[str] | None = None) -> None:
     """The entry point of `diffae`."""
     argv = sys.argv[1:] if argv is None else argv
     memory.keep_freed()
+    command = None
     try:
         command = tyro.cli(
             _command(argv),
@@ -68,7 +76,9 @@ def main(argv: list[str] | None = None) -> None:
             args=argv,
         )
         command.run()
-    except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
+    except (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError) as error:
+        if memory.is_out(error):
+            error = _what_helps(command, error)
         console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:

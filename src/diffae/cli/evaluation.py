@@ -71,6 +71,8 @@ class Evaluate:
     """Whose features LPIPS compares; the paper's are AlexNet's."""
     weights: Path | None = None
     """File or folder of the metric networks' weights, where they are in none of the usual places."""
+    batch_size: int = 50
+    """Images at a time."""
     seed: int = 0
     """Of everything that is drawn."""
 
@@ -131,6 +133,7 @@ class Evaluate:
                 priors=priors,
                 protocol=chosen,
                 seed=self.seed,
+                batch_size=self.batch_size,
                 lpips=self.lpips,
                 weights=self.weights,
             )

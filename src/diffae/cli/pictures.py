@@ -211,6 +211,8 @@ class Sample(inputs.Decoding):
     """Bound on the codes drawn to find those of the class; by default 500 for each image."""
     seed: int = 0
     """Image number i depends on the seed and i alone."""
+    batch_size: int = BATCH
+    """Images that are decoded at a time."""
     out: Path = Path("samples.png")
     """The contact sheet; with a folder's name, every image as a PNG."""
 
@@ -226,7 +228,7 @@ class Sample(inputs.Decoding):
         if not self.out.suffix:
             self._fill(ae, drawn.z_sem)
         elif processes.is_first():
-            x = ae.decode_samples(drawn.z_sem, steps=self.steps, seed=self.seed)
+            x = ae.decode_samples(drawn.z_sem, steps=self.steps, seed=self.seed, batch_size=self.batch_size)
             columns = min(8, self.num)
             _show(ae, [x[i : i + columns] for i in range(0, len(x), columns)], self.out)
 
@@ -234,11 +236,11 @@ class Sample(inputs.Decoding):
         """Writes every image to the folder, a batch at a time; of n processes each every n-th batch."""
         from diffae.pictures import save_png, to_pil
 
-        starts = range(0, self.num, BATCH)
+        starts = range(0, self.num, self.batch_size)
         with work_bar("Sampling") as update:
             for start in processes.own(starts):
                 update("Sampling", start, self.num)
-                x = ae.decode_samples(z_sem[start : start + BATCH], steps=self.steps, seed=self.seed, start=start)
+                x = ae.decode_samples(z_sem[start : start + self.batch_size], steps=self.steps, seed=self.seed, start=start)
                 for i, image in enumerate(ae.to_pixels(x), start=start):
                     save_png(to_pil(image), self.out / f"{i:05d}.png")
         processes.wait()

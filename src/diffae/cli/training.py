@@ -201,7 +201,7 @@ def train(asked: RunConfig | ComparatorRunConfig, out: Path, *, first_look: bool
     from diffae.training.run import create_accelerator, resolve
     from diffae.training.subjects import ImageSubject
 
-    config: RunConfig | ComparatorRunConfig = resolve(asked, out)
+    config: RunConfig | ComparatorRunConfig = resolve(asked, out, say=warn)
     accelerator = create_accelerator()
     main_process = accelerator.is_main_process
     quiet = contextlib.nullcontext(lambda what, done, total: None)
@@ -240,7 +240,7 @@ def train_prior(source: str, z_sem: Any, data: "ImageSet", asked: Any, *, name: 
             "one's. Give another --name, or delete that folder."
         )
     asked = dataclasses.replace(asked, model=dataclasses.replace(asked.model, z_dim=ae.z_dim), data=data.config)
-    config = resolve(asked, folder)
+    config = resolve(asked, folder, say=warn)
     accelerator = create_accelerator()
     ae.to(accelerator.device)
     if accelerator.is_main_process:

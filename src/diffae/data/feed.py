@@ -35,7 +35,8 @@ class Rows:
         chosen = np.asarray(indices, dtype=np.int64)
         if self.kept is not None:
             return torch.from_numpy(chosen)
-        return torch.from_numpy(np.stack([_signed(array[chosen]) for array in self._arrays], axis=1))
+        rows = [_signed(array[chosen]) for array in self._arrays]
+        return torch.from_numpy(rows[0][:, None] if len(rows) == 1 else np.stack(rows, axis=1))
 
     def unpack(self, sent: Tensor) -> tuple[Tensor, ...]:
         """The rows of each array, of what was packed and is on the device now."""
@@ -50,8 +51,7 @@ def _room(device: torch.device) -> int:
 
 def _copied(array: np.ndarray, device: torch.device) -> Tensor:
     """The array on a device, a piece at a time."""
-    kind = torch.from_numpy(_signed(array[:0])).dtype
-    kept = torch.empty(array.shape, dtype=kind, device=device)
+    kept = torch.empty(array.shape, dtype=torch.from_numpy(_signed(np.array(array[:0]))).dtype, device=device)
     step = max(1, PIECE // max(array[:1].nbytes, 1))
     for start in range(0, len(array), step):
         kept[start : start + step] = torch.from_numpy(_signed(np.array(array[start : start + step]))).to(device)

@@ -87,8 +87,8 @@ def fewshot(bench: Bench, *, draws: int = 2) -> Section:
             pu = fit_few(name, z[positive[:100]], z[unlabelled], ae.standardizer, unlabelled=True)
             made = ["labels", "model", "prior"]
             makers: dict[str, tuple[Make, list[str]]] = {
-                "binary, 50 + 50": (partial(_accepted, bench, few.probability(name), draw), made),
-                "positive-unlabelled, 100": (partial(_accepted, bench, pu.probability(name), draw), made),
+                "binary, 50 + 50": (_accepted(bench, few.probability(name), n, draw), made),
+                "positive-unlabelled, 100": (_accepted(bench, pu.probability(name), n, draw), made),
                 "naive: all real images": (partial(_real, bench, rng.permutation(data.train)), ["labels"]),
                 "the positives' z_sem again": (partial(_decoded, bench, z[np.resize(positive[:50], n)], draw), ["labels", "model"]),
             }
@@ -170,11 +170,16 @@ def _unconditional(bench: Bench, ddim: DDIM, steps: int, part: range) -> Tensor:
     return ddim.sample(len(part), steps=steps, solver="ddim", seed=seeding.mix(bench.seed, "ddim"), start=part.start)
 
 
-def _accepted(bench: Bench, probability: Callable[[Tensor], Tensor], draw: int, part: range) -> Tensor:
-    """Images of codes of the prior that a classifier accepted."""
-    seed = seeding.mix(bench.seed, "few", draw, part.start)
-    z_sem = bench.ae.sample_codes(len(part), seed=seed, accept=probability).z_sem
-    return bench.ae.decode_samples(z_sem, steps=min(bench.protocol.steps), solver="ddim", seed=seed)
+def _accepted(bench: Bench, probability: Callable[[Tensor], Tensor], num: int, draw: int) -> Make:
+    """Numbers -> images of codes of the prior that a classifier accepted."""
+    seed = seeding.mix(bench.seed, "few", draw)
+    codes = cache(lambda: bench.ae.sample_codes(num, seed=seed, accept=probability).z_sem)
+
+    def make(part: range) -> Tensor:
+        z_sem = codes()[part.start : part.stop]
+        return bench.ae.decode_samples(z_sem, steps=min(bench.protocol.steps), solver="ddim", seed=seed, start=part.start)
+
+    return make
 
 
 def _decoded(bench: Bench, z_sem: Tensor, draw: int, part: range) -> Tensor:

@@ -93,7 +93,8 @@ def network_rates(config: RunConfig, *, batch_size: int = 64) -> Iterator[Rate]:
         encoder, x = model, _noise(config, batch_size)
         calls = _calls_per_second(lambda _: encoder.encode(x), NETWORK_SECONDS)
         yield Rate("encoding", f"the network, encoding batches of {batch_size}", batch_size * calls)
-    own = config.training.batch_size // config.training.accumulation
+    parts = config.training.accumulation
+    own = config.training.batch_size // (1 if parts == "auto" else parts)
     x_own = _noise(config, own)
 
     def step(k: int) -> None:

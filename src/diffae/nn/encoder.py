@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from diffae.config import EncoderConfig
 from diffae.nn.layers import ResBlock, SelfAttention, Stage, channels_last, check_network
 from diffae.nn.normalisation import NormSiLU
+from diffae.nn.resampling import pooled
 
 
 class SemanticEncoder(nn.Module):
@@ -41,7 +42,7 @@ class SemanticEncoder(nn.Module):
                 c = width
         self.middle = nn.ModuleList([Stage(ResBlock(c, c), SelfAttention(c, config.attention_heads)), Stage(ResBlock(c, c))])
         self.norm = NormSiLU(c)
-        self.pool = nn.AdaptiveAvgPool2d(config.pooled_size)
+        self.pooled_size = config.pooled_size
         self.linear = nn.Linear(c * config.pooled_size**2, z_dim)
         channels_last(self)
 
@@ -54,7 +55,7 @@ class SemanticEncoder(nn.Module):
         h = self.conv_in(x.contiguous(memory_format=torch.channels_last))
         for stage in [*self.down, *self.middle]:
             h = stage(h)
-        return self.pool(self.norm(h)).flatten(1)
+        return pooled(self.norm(h), self.pooled_size).flatten(1)
 
     @torch.no_grad()
     def whiten(self, features: Float[Tensor, "n features"]) -> None:

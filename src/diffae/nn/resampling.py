@@ -29,6 +29,26 @@ def plus_doubled(h: Float[Tensor, "n c 2*h 2*w"], x: Float[Tensor, "n c h w"]) -
     return (_fourfold(h) + x[:, :, :, None, :, None]).flatten(4, 5).flatten(2, 3)
 
 
+def pooled(x: Float[Tensor, "n c h w"], size: int) -> Float[Tensor, "n c size size"]:
+    """Means over a grid of cells, which overlap where the sides cannot be divided by it."""
+    h, w = x.shape[2:]
+    if (h, w) == (size, size):
+        return x
+    if h % size or w % size:
+        # The gradient of torch's on a card adds up in any order.
+        rows, columns = (_cells(side, size, x) for side in (h, w))
+        with torch.autocast(x.device.type, enabled=False):
+            return (rows @ x.float() @ columns.T).to(x.dtype)
+    return x.unflatten(2, (size, -1)).unflatten(4, (size, -1)).mean((3, 5))
+
+
+def _cells(side: int, size: int, like: Tensor) -> Float[Tensor, "size side"]:
+    """What each cell is made of, along one side."""
+    place, cell = torch.arange(side, device=like.device), torch.arange(size, device=like.device)[:, None]
+    inside = (place >= cell * side // size) & (place < ((cell + 1) * side + size - 1) // size)
+    return inside / inside.sum(1, keepdim=True)
+
+
 class _Halved(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

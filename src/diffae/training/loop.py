@@ -146,7 +146,7 @@ def training_steps(
     """Optimizer steps without end; the caller leaves when it has seen enough.
 
     Args:
-        state: changed in place.
+        state: changed in place, and on the accelerator's device.
         loss: of `state.model`.
         batch: the data at positions of the run.
         config: optimizer, batch size, seed.
@@ -158,24 +158,25 @@ def training_steps(
         ValueError: a batch size that processes and accumulation do not divide.
         NonFiniteLoss: before the optimizer step.
     """
-    parts = accelerator.num_processes * config.accumulation
-    if config.batch_size % parts:
+    processes, device = accelerator.num_processes, accelerator.device
+    module = loss if is_sharded(loss) else accelerator.prepare_model(loss, device_placement=False)
+    assert isinstance(config.accumulation, int), "see `room.find_accumulation`"
+    if config.batch_size % (processes * config.accumulation):
         raise ValueError(
-            f"The batch size {config.batch_size} is global and cannot be divided into {accelerator.num_processes} processes x "
-            f"{config.accumulation} accumulation steps; give a multiple of {parts}."
+            f"The batch size {config.batch_size} is global and cannot be divided into {processes} processes x "
+            f"{config.accumulation} accumulation steps; give a multiple of {processes * config.accumulation}."
         )
-    share = config.batch_size // parts
-    device, several = accelerator.device, accelerator.num_processes > 1
-    step = DeviceStep(state, loss if is_sharded(loss) else accelerator.prepare_model(loss), config, accelerator=accelerator)
+    share = config.batch_size // (processes * config.accumulation)
+    step = DeviceStep(state, module, config, accelerator=accelerator)
     while True:
         first = state.step * config.batch_size
         rate = learning_rate(config, first, total())
-        starts = [first + (i * accelerator.num_processes + accelerator.process_index) * share for i in range(config.accumulation)]
+        starts = [first + (i * processes + accelerator.process_index) * share for i in range(config.accumulation)]
         step.take([_pinned(batch(range(start, start + share)), device) for start in starts], rate)
         taken = Step(first + config.batch_size, rate, step.seen.clone(), config.batch_size, note=step.note)
         if device.type == "cpu":
             taken.look()  # There is nothing to wait for.
-        if not several:
+        if processes == 1:
             taken = replace(taken, stop=stop())
         elif device.type == "cpu" or state.step % AGREE == 0:
             asked = torch.full((), float(stop()), device=device)

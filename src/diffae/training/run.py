@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -29,8 +29,10 @@ from diffae.config import ComparatorRunConfig, PriorRunConfig, RunConfig, Traini
 from diffae.files import write_text
 from diffae.processor import resolve_precision
 from diffae.training.averages import save_averages
+from diffae.training.exactness import exactly
 from diffae.training.health import Health
 from diffae.training.loop import HOLD, LossModule, NonFiniteLoss, Step, compile_networks, training_steps
+from diffae.training.room import find_accumulation, saying_what_helps
 from diffae.training.sharding import is_sharded, whole_weights
 from diffae.training.state import TrainingState, checkpoint_file, newest_checkpoint
 from diffae.training.subjects import Subject
@@ -39,6 +41,8 @@ AnyRunConfig = RunConfig | PriorRunConfig | ComparatorRunConfig
 
 BUDGET = ("training.images", "training.minutes")
 """Settings that may change when a run goes on."""
+MEANS = ("training.accumulation", "training.recompute", "training.graphs")
+"""Those that may too, since the gradients are the same but for rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +103,13 @@ R = TypeVar("R", bound=AnyRunConfig)
 Event = Started | Stepped | Logged | Noted | Validated | Pictured | Finished
 
 
-def resolve(asked: R, out: Path) -> R:
+def resolve(asked: R, out: Path, *, say: Callable[[str], None] = lambda _: None) -> R:
     """The configuration of the run at `out`: the one asked for, or, where the run exists, its own with the new budget.
+
+    Args:
+        asked: what is asked for.
+        out: the run directory.
+        say: told in a sentence what is another than when the run began, beside its budget.
 
     Raises:
         ValueError: no budget, or the run exists and is not the one asked for; the message names the settings.
@@ -115,12 +124,18 @@ def resolve(asked: R, out: Path) -> R:
         return dataclasses.replace(asked, training=training)
     stored = read_json(type(asked), file)
     changed = differences(stored, asked)
-    if asked.training.precision == "auto":
-        changed.pop("training.precision", None)
-    refused = {name: pair for name, pair in changed.items() if name not in BUDGET}
+    for name in ("precision", "accumulation"):
+        if getattr(asked.training, name) == "auto":
+            changed.pop(f"training.{name}", None)
+    refused = {name: pair for name, pair in changed.items() if name not in (*BUDGET, *MEANS)}
     if refused:
         listed = ", ".join(f"{name} is {a!r} there and {b!r} now" for name, (a, b) in refused.items())
         raise ValueError(f"{out} holds a run with other settings: {listed}. Ask for the same, or give another folder.")
+    for name in (name for name in MEANS if name in changed):
+        then, now = changed[name]
+        say(f"{name} is {now!r} from here on, and was {then!r}: the same training, but for rounding.")
+        change: dict[str, Any] = {name.removeprefix("training."): now}
+        stored = dataclasses.replace(stored, training=dataclasses.replace(stored.training, **change))
     same_minutes = asked.training.images is None and asked.training.minutes == stored.training.minutes
     if same_minutes or not any(name in changed for name in BUDGET):
         return stored
@@ -158,6 +173,12 @@ def train(subject: Subject, out: Path, *, accelerator: Accelerator | None = None
     compile_networks(model, training)
     if newest is not None:
         state.load(newest)
+    if training.accumulation == "auto":
+        parts = find_accumulation(state, loss, subject.batch, training, accelerator=accelerator)
+        training = dataclasses.replace(training, accumulation=parts)
+        config = dataclasses.replace(config, training=training)
+        if main and parts > 1:
+            yield Noted(f"A batch of {training.batch_size} is taken in {parts} parts, for which there is room")
     ema = state.ema
     if main and is_sharded(ema):
         # What is saved, validated and drawn is a whole model.
@@ -187,7 +208,8 @@ def train(subject: Subject, out: Path, *, accelerator: Accelerator | None = None
     log = Log(out, images=budget.start) if main else None
     due = Due(training, images=budget.start)
     yield Started(config, budget.start)
-    with stop_requested() as stop, naming(subject):
+    room = saying_what_helps(training, accelerator.num_processes)
+    with stop_requested() as stop, naming(subject), exactly(device), room:
         batches = subject.batch
         steps = training_steps(state, loss, batches, training, accelerator=accelerator, total=lambda: budget.total, stop=stop)
         images, interrupted, noted = budget.start, False, False

@@ -137,13 +137,17 @@ class TrainingState(Generic[M]):
                 tensors |= {f"{moment}/{names[parameter]}": kept[moment] for moment in MOMENTS[type(optimizer)]}
         return tensors
 
-    def _start_moments(self, saved: set[str]) -> None:
-        """Moments of zero, laid out as the parameters are, for those whose moments were saved."""
+    def make_room(self) -> None:
+        """Allocates the moments that the first step would allocate, at the zeros that they begin with."""
+        self._start_moments(None)
+
+    def _start_moments(self, saved: set[str] | None) -> None:
+        """Moments of zero, laid out as the parameters are, for those whose moments were saved, or for all."""
         names: dict[Tensor, str] = {parameter: name for name, parameter in self.model.named_parameters()}
         for optimizer in self.optimizers:
             for parameter in (p for group in optimizer.param_groups for p in group["params"]):
                 moments = MOMENTS[type(optimizer)]
-                if f"{moments[0]}/{names[parameter]}" not in saved:
+                if saved is not None and f"{moments[0]}/{names[parameter]}" not in saved:
                     continue
                 optimizer.state[parameter] = {moment: torch.zeros_like(parameter).detach() for moment in moments}
                 if isinstance(optimizer, torch.optim.AdamW):

@@ -43,7 +43,9 @@ class DeviceStep:
         self._state, self._module, self._config, self._accelerator = state, module, config, accelerator
         device = accelerator.device
         self._parameters = list(state.model.parameters())
-        self._share = config.batch_size // (accelerator.num_processes * config.accumulation)
+        assert isinstance(config.accumulation, int), "found out before the first step"
+        self._parts = config.accumulation
+        self._share = config.batch_size // (accelerator.num_processes * self._parts)
         self._first = torch.full((), state.step * config.batch_size, dtype=torch.int64, device=device)
         self._failed = torch.full((), -1, dtype=torch.int64, device=device)
         self._numbers: dict[str, tuple[float, Tensor]] = {}
@@ -85,6 +87,11 @@ class DeviceStep:
         self._repeated()
         state.step += 1
 
+    def try_micro_batch(self, rows: Tensor) -> None:
+        """Computes the gradient of one part of a batch, and nothing else."""
+        self._sent = [rows]
+        self._micro_batch(0)
+
     def _number(self, name: str, value: float) -> Tensor:
         """A number of the device, written if it is another than before."""
         before = self._numbers.get(name)
@@ -100,7 +107,7 @@ class DeviceStep:
         for optimizer in state.optimizers:
             optimizer.zero_grad()
         loss = torch.zeros((), device=self._accelerator.device)
-        for i in range(config.accumulation):
+        for i in range(self._parts):
             loss += self._micro_batch(i)
         loss = self._accelerator.reduce(loss, "mean")
         norm = whole(nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None]))
@@ -122,11 +129,11 @@ class DeviceStep:
         config, accelerator, module = self._config, self._accelerator, self._module
         part = (i * accelerator.num_processes + accelerator.process_index) * self._share
         numbers = torch.arange(part, part + self._share, device=accelerator.device) + self._first
-        last = i == config.accumulation - 1
+        last = i == self._parts - 1
         if isinstance(module, FSDPModule):
             module.set_requires_gradient_sync(last)
         with contextlib.nullcontext() if last or is_sharded(module) else accelerator.no_sync(module), self._prepared():
             with autocast(config.precision, accelerator.device):
                 value = module(self._sent[i], Draws(config.seed, numbers).apart("image"))
-            (value / config.accumulation).backward()
-        return value.detach().float() / config.accumulation
+            (value / self._parts).backward()
+        return value.detach().float() / self._parts
