@@ -17,7 +17,6 @@ from pathlib import Path
 
 import torch
 import tyro
-from accelerate.state import AcceleratorState
 
 import diffae
 from diffae.cli.bars import say
@@ -111,8 +110,6 @@ def _measured(out: Path, variant: str, seed: int, images: int, name: str, num: i
     )
     data = prepare(config.data, size=config.model.image_size, channels=config.model.channels)
     say(folder.name)
-    # Or the first run's precision would be everybody's.
-    AcceleratorState._reset_state(reset_partial_state=True)
     started = time.monotonic()
     for event in train(ImageSubject(config, data), folder):
         if isinstance(event, Validated):

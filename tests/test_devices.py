@@ -154,9 +154,13 @@ def trained(tmp_path_factory, write_colours):
     lines = ["file,Red", *(f"{i:02d}.png,{int(red > 127)}" for i, (red, _, _) in enumerate(colours))]
     (root / "images" / "labels.csv").write_text("\n".join(lines) + "\n")
     run, images = str(root / "run"), str(root / "images")
-    small = ["--images", "32", "--training.batch-size", "4", "--training.checkpoint-every", "16", "--training.precision", "float32"]
+    small = ["--training.batch-size", "4", "--training.checkpoint-every", "16", "--training.precision", "bfloat16"]
+    own = ["train", images, "--preset", "avatars32", "--out", run, *SMALL, *small, "--data.validation", "0.3"]
+    own += ["--training.average-every", "16", "--training.accumulation", "auto"]
+    small += ["--images", "32"]
     with on_the_device():
-        cli.main(["train", images, "--preset", "avatars32", "--out", run, *SMALL, *small, "--data.validation", "0.3"])
+        cli.main([*own, "--images", "16"])
+        cli.main([*own, "--images", "32"])  # Which goes on.
         cli.main(["fit-attributes", run])
         cli.main(["train-prior", run, *small, "--model.width", "16", "--model.layers", "2"])
         cli.main(["train-prior", run, "--preset", "gaussian"])
@@ -187,6 +191,10 @@ COMMANDS = [
     "sample RUN --num 2 --steps 2 --attribute Red --labels IMAGES/labels.csv --out OUT/many",
     "sample RUN --num 2 --prior gaussian --steps 2 --out OUT/a.png",
     "calibrate RUN",
+    "sample RUN --num 3 --steps 6 --precision bfloat16 --batch-size 2 --out OUT/a.png",
+    "average RUN --lengths 0.1 --out OUT/averaged",
+    "export RUN OUT/exported --dtype bfloat16",
+    "bench network --preset avatars32 --batches 1 --seconds 0.01",
     "evaluate RUN --out OUT/e --suite reconstruction denoising attributes variation --num 8 --steps 2",
     "evaluate RUN --out OUT/e --suite generation manipulation --num 8 --num-inception 12 --attributes Red --generation-steps 2",
 ]
@@ -198,7 +206,7 @@ def test_commands_compute_on_the_device(trained, tmp_path, command):
         command = command.replace(name, str(value))
     with on_the_device():
         cli.main(command.split())
-    assert command.startswith("calibrate") or any(tmp_path.rglob("*.*"))
+    assert command.startswith(("calibrate", "bench")) or any(tmp_path.rglob("*.*"))
 
 
 def test_the_page_of_a_run_is_made_on_the_device(trained):

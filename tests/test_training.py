@@ -23,7 +23,7 @@ from diffae.nn.layers import Conditions, ResBlock, Stage
 from diffae.prior import LatentPrior
 from diffae.training.health import CodeHealth, PriorHealth, check_codes, check_prior
 from diffae.training.loop import HOLD, NonFiniteLoss, learning_rate
-from diffae.training.run import Finished, Stepped, Validated, read_metrics, resolve, train
+from diffae.training.run import Finished, Logged, Stepped, Validated, read_metrics, resolve, train
 from diffae.training.subjects import ImageSubject, PriorSubject
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")
@@ -135,9 +135,11 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tiny_run, tmp_path):
     assert diffae.load(tmp_path / "run").config.image_size == (8, 8)
 
 
-def test_two_accumulated_halves_are_one_batch(tiny_run, tmp_path):
-    run(tiny_run(images=32, batch_size=16), tmp_path / "whole")
-    run(tiny_run(images=32, batch_size=16, accumulation=2), tmp_path / "halves")
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_two_accumulated_halves_are_one_batch(tiny_run, tiny, tmp_path, dropout):
+    model = {"unet": replace(tiny.unet, dropout=dropout)}
+    run(tiny_run(images=32, batch_size=16, model=model), tmp_path / "whole")
+    run(tiny_run(images=32, batch_size=16, accumulation=2, model=model), tmp_path / "halves")
     whole, halves = ({k: v for k, v in checkpoint(tmp_path / n).items() if k.startswith("exp_avg/")} for n in ("whole", "halves"))
     assert_same_gradients(whole, halves)
 
@@ -217,8 +219,8 @@ if accelerator.is_main_process:
 
 
 @pytest.mark.slow
-def test_two_processes_reach_the_gradients_of_one(tiny_run, tmp_path):
-    config = tiny_run(batch_size=8, gradient_clip=1e9)
+def test_two_processes_reach_the_gradients_of_one(tiny_run, tiny, tmp_path):
+    config = tiny_run(batch_size=8, gradient_clip=1e9, model={"unet": replace(tiny.unet, dropout=0.1)})
     (tmp_path / "config.json").write_text(json.dumps(diffae.config.to_dict(config)))
     (tmp_path / "script.py").write_text(TWO_PROCESSES)
     prepare(config.data, size=(8, 8), channels=3)
@@ -279,6 +281,17 @@ def test_bfloat16_trains_with_float32_weights(tiny_run, tmp_path):
     run(tiny_run(images=16, precision="bfloat16", whitened_start=True), tmp_path / "run")
     assert {t.dtype for t in checkpoint(tmp_path / "run").values()} == {torch.float32}
     assert all(math.isfinite(line["loss"]) for line in read_metrics(tmp_path / "run") if "loss" in line)
+
+
+def test_trainings_of_two_precisions_share_a_process(tiny_run, tmp_path):
+    losses = {}
+    for precision in ("float32", "bfloat16", "float32"):
+        events = run(tiny_run(images=16, precision=precision), tmp_path / f"{precision} {len(losses)}")
+        losses[f"{precision} {len(losses)}"] = [event.loss for event in events if isinstance(event, Logged)]
+    first, low, again = losses.values()
+    assert first == again
+    assert first != low
+    assert first == pytest.approx(low, rel=0.05)
 
 
 def test_a_whitened_start_is_the_same_start_each_time(tiny_run, tmp_path):

@@ -1,0 +1,352 @@
+"""What a card makes of diffae, beside the authors' code on the same card: every figure that was aimed at, within seven minutes.
+
+    python benchmarks/gpu.py --authors AUTHORS
+
+AUTHORS is a checkout of the authors' code (see `benchmarks/authors.py`); without it only ours is measured. Theirs is as they train:
+float16 by autocast and gradient scaling, Adam, clipping, and their average. A row that fails says why, and the next goes on; the
+table is written after each. Ways to compute are measured beside each other, so that a card can decide which is to be the default:
+
+    plain       PyTorch's own operators
+    kernels     normalisation and random numbers by Triton
+    recorded    and the whole of it a CUDA graph
+    compiled    by torch.compile (with --compiled: minutes more)
+
+Both keep their weights and images on the card, and the two largest trainings would not fit beside each other, so a row's ways come
+one after the other, the first of ours again at the end. A processor takes the place of a card where there is none, for the tests.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import safetensors.torch
+import torch
+import tyro
+from authors import WHERE, Authors
+from torch import Tensor, nn
+
+from diffae import kernels
+from diffae.autoencoder import DiffusionAutoencoder, build
+from diffae.config import Precision
+from diffae.evaluation.page import table_markdown
+from diffae.evaluation.report import commit
+from diffae.files import write_text
+from diffae.presets import preset
+from diffae.training.loop import LossModule, compile_networks, training_steps
+from diffae.training.run import create_accelerator, read_metrics
+from diffae.training.state import TrainingState
+
+HEADER = ["", "way", "figure", "goal"]
+Row = list[str]
+
+
+def main(
+    authors: Path | None = None,
+    out: Path = Path("benchmarks/gpu.md"),
+    rows: tuple[str, ...] = ("decoder", "training", "command", "killed", "precisions", "quickstart"),
+    decoders: tuple[tuple[str, int, str], ...] = (("ffhq128", 1, "<= 4 ms"), ("ffhq128", 32, "<= 15 ms")),
+    trainings: tuple[tuple[str, int, str], ...] = (
+        ("ffhq128", 128, ">= 550 images/s, <= 44 GiB"),
+        ("ffhq256", 32, ">= 150 images/s, <= 45 GiB"),
+    ),
+    command: str = "avatars32",
+    images: int = 40_000,
+    ablated: str = "avatars64",
+    seeds: int = 3,
+    seconds: float = 3.0,
+    compiled: bool = False,
+) -> None:
+    """Measure.
+
+    Args:
+        authors: checkout of the authors' code.
+        out: the table.
+        rows: which of them.
+        decoders: preset, images a call, goal.
+        trainings: preset, images a step, goal.
+        command: preset that `diffae train` trains, and that is killed.
+        images: that the command sees.
+        ablated: preset that is trained in both precisions.
+        seeds: of these trainings.
+        seconds: that each measurement takes at least.
+        compiled: whether networks are compiled too.
+    """
+    device = create_accelerator().device
+    table: list[Row] = []
+    ways = ("recorded", "kernels", "plain", *(["compiled"] if compiled else []))
+    jobs: list[tuple[str, Callable[[], Iterator[Row]]]] = []
+    if "decoder" in rows:
+        jobs += [(f"decoder {d[0]}", lambda d=d: _decoder(*d, ways, authors, device, seconds)) for d in decoders]
+    if "training" in rows:
+        jobs += [(f"training {t[0]}", lambda t=t: _training(*t, ways, authors, device, seconds)) for t in trainings]
+    with tempfile.TemporaryDirectory() as folder:
+        others = {
+            "command": lambda: _command(command, images, Path(folder)),
+            "killed": lambda: _killed(command, images, Path(folder)),
+            "precisions": lambda: _precisions(ablated, images, seeds, Path(folder)),
+            "quickstart": lambda: _quickstart(Path(folder), images if device.type == "cpu" else None),
+        }
+        for name, job in [*jobs, *((name, others[name]) for name in others if name in rows)]:
+            began = time.perf_counter()
+            try:
+                table += job()
+            except Exception as error:
+                table.append([name, "", f"failed: {type(error).__name__}: {str(error).strip().splitlines()[0][:200]}", ""])
+            print(f"{name}: {time.perf_counter() - began:.0f} s", flush=True)
+            _write(out, table, device)
+    print(out.read_text())
+
+
+def _write(out: Path, table: list[Row], device: torch.device) -> None:
+    card = torch.cuda.get_device_name(device) if device.type == "cuda" else f"no card, {os.cpu_count()} threads"
+    text = f"# On a card\n\n`python benchmarks/gpu.py --authors A`: seed 0; {card}; torch {torch.__version__}; diffae {commit()}."
+    write_text(out, f"{text}\n\n{table_markdown(HEADER, table)}\n")
+
+
+@contextlib.contextmanager
+def _way(way: str) -> Iterator[None]:
+    """Within it, kernels of ours are taken or not."""
+    before, kernels.enabled = kernels.enabled, way != "plain"
+    try:
+        yield
+    finally:
+        kernels.enabled = before
+
+
+def _median(call: Callable[[], object], device: torch.device, least: float) -> float:
+    """Median seconds of a call, after some that are not counted."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    for _ in range(8 if device.type == "cuda" else 1):
+        call()
+    wait()
+    found: list[float] = []
+    while sum(found) < least or len(found) < 3:
+        began = time.perf_counter()
+        call()
+        wait()
+        found.append(time.perf_counter() - began)
+    return statistics.median(found)
+
+
+def _peak(device: torch.device) -> str:
+    return f"{torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB" if device.type == "cuda" else "memory not measured"
+
+
+def _forget(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def _model(name: str, device: torch.device) -> DiffusionAutoencoder:
+    """A preset's autoencoder as the authors' is, whose zero layers are redrawn so that all of it matters."""
+    config = preset(name).model
+    torch.manual_seed(0)
+    ae = build(dataclasses.replace(config, prediction="eps", encoder=dataclasses.replace(config.encoder, pooled_size=1)))
+    assert isinstance(ae, DiffusionAutoencoder)
+    for module in ae.modules():
+        if isinstance(module, nn.Conv2d) and not module.weight.any():
+            nn.init.normal_(module.weight, std=0.02)
+    return ae.to(device)
+
+
+def _authors(checkout: Path, ae: DiffusionAutoencoder, device: torch.device) -> Authors:
+    try:
+        theirs = Authors(checkout, ae.cpu())
+    except FileNotFoundError as error:
+        raise SystemExit(f"{error} ({WHERE})") from None
+    theirs.eps.to(device)
+    ae.to(device)
+    return theirs
+
+
+def _decoder(
+    name: str, batch: int, goal: str, ways: tuple[str, ...], authors: Path | None, device: torch.device, seconds: float
+) -> Iterator[Row]:
+    """Milliseconds of a call, and how far what it says is from plain float32."""
+    ae = _model(name, device).eval()
+    x, z = torch.randn(batch, *ae.image_shape, device=device), torch.randn(batch, ae.z_dim, device=device)
+    t = torch.full((batch,), 500.0, device=device)
+    what, expected = f"decoder call, {name}, batch {batch}", None
+    jobs: list[tuple[str, Precision]] = [("plain", "float32")] if "plain" in ways else []
+    jobs += [(way, kind) for kind in ("float32", "bfloat16") for way in ways if (way, kind) not in jobs]  # type: ignore[misc]
+    for way, kind in jobs:
+        ae.precision, ae.records = kind, way == "recorded"
+        if way == "compiled":
+            ae.unet.compile(mode="default", dynamic=False)
+        with _way(way), torch.no_grad():
+            call = ae.eps_model(z)
+            spent = _median(lambda call=call: call(x, t), device, seconds)  # type: ignore[misc]
+            said = call(x, t)
+        expected = said if expected is None else expected
+        error = float((said - expected).norm() / expected.norm())
+        yield [what, f"{way}, {kind}", f"{1000 * spent:.2f} ms, {error:.0e} from plain float32", goal]
+        if way == "compiled":
+            ae.unet._compiled_call_impl = None
+    if authors is not None:
+        theirs = _authors(authors, ae, device)
+        low = device.type == "cuda"
+        for half in (False, True) if low else (False,):
+            with torch.no_grad(), torch.autocast(device.type, torch.float16) if half else contextlib.nullcontext():
+                spent = _median(lambda: theirs.eps(x, t.long(), cond=z), device, seconds)
+            yield [what, f"authors, {'float16' if half else 'float32'}", f"{1000 * spent:.2f} ms", ""]
+    _forget(device)
+
+
+def _training(
+    name: str, batch: int, goal: str, ways: tuple[str, ...], authors: Path | None, device: torch.device, seconds: float
+) -> Iterator[Row]:
+    """Images a second and memory of whole training steps."""
+    what = f"training step, {name}, batch {batch}"
+    for way in (*ways, ways[0]):
+        with _way(way):
+            step = _our_step(name, batch, way, device)
+            spent = _median(step, device, seconds)
+        yield [what, f"{way}, bfloat16", f"{batch / spent:.0f} images/s, {_peak(device)}", goal]
+        del step
+        _forget(device)
+    if authors is not None:
+        step = _their_step(name, batch, authors, device)
+        spent = _median(step, device, seconds)
+        kind = "float16" if device.type == "cuda" else "float32"
+        yield [what, f"authors, {kind}", f"{batch / spent:.0f} images/s, {_peak(device)}", ""]
+        del step
+        _forget(device)
+
+
+def _our_step(name: str, batch: int, way: str, device: torch.device) -> Callable[[], object]:
+    changes = {"batch_size": batch, "precision": "bfloat16", "images": 10**9, "muon_rate": None, "graphs": way == "recorded"}
+    config = dataclasses.replace(preset(name).training, **changes, compile="default" if way == "compiled" else None)
+    ae = _model(name, device)
+    state = TrainingState.start(ae, config)
+    compile_networks(ae, config)
+    x = torch.rand(batch, *ae.image_shape, device=device) * 2 - 1
+    loss, accelerator = LossModule(ae, ae.loss), create_accelerator()
+    steps = training_steps(state, loss, lambda _: x, config, accelerator=accelerator, total=lambda: 10**9)
+    return lambda: next(steps)
+
+
+def _their_step(name: str, batch: int, authors: Path, device: torch.device) -> Callable[[], object]:
+    import copy
+
+    ae = _model(name, device)
+    theirs = _authors(authors, ae, device)
+    network = theirs.eps.network.train()
+    average = copy.deepcopy(network).eval().requires_grad_(False)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
+    low = device.type == "cuda"
+    scaler = torch.amp.GradScaler(device.type, enabled=low)
+    x = torch.rand(batch, *ae.image_shape, device=device) * 2 - 1
+
+    def step() -> float:
+        t = torch.randint(0, ae.schedule.T, (batch,), device=device)
+        with torch.autocast(device.type, torch.float16) if low else contextlib.nullcontext():
+            loss: Tensor = theirs.loss(x, t, torch.randn_like(x))
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(list(network.parameters()), 1.0)
+        scaler.step(optimizer)
+        scaler.update()
+        with torch.no_grad():
+            source, target = network.state_dict(), average.state_dict()
+            for key in source:
+                target[key].data.copy_(target[key].data * 0.9999 + source[key].data * (1 - 0.9999))
+        return float(loss.detach())
+
+    return step
+
+
+def _diffae(*words: str, wait: bool = True) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "diffae", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if wait:
+        said, _ = process.communicate()
+        if process.returncode:
+            raise RuntimeError(" ".join(said.strip().splitlines()[-3:]))
+    return process
+
+
+def _train(name: str, out: Path, images: int, *words: str) -> list[str]:
+    often = {"validate": images, "sample": images, "checkpoint": max(images // 4, 1)}
+    every = [word for what, number in often.items() for word in (f"--training.{what}-every", str(number))]
+    few = ["--data.avatars", str(min(6000, images))]
+    return ["train", "avatars", "--preset", name, "--images", str(images), "--out", str(out), *every, *few, *words]
+
+
+def _command(name: str, images: int, folder: Path) -> Iterator[Row]:
+    """Images a second of `diffae train` between two lines of its log, the second half of the run."""
+    for batch in (16, 64):
+        out = folder / f"command {batch}"
+        _diffae(*_train(name, out, images, "--training.batch-size", str(batch), "--training.log-every", str(images // 8)))
+        lines = [line for line in read_metrics(out) if "loss" in line and images // 2 <= line["images"]]
+        rate = (lines[-1]["images"] - lines[0]["images"]) / max(lines[-1]["time"] - lines[0]["time"], 0.1)
+        yield [f"`diffae train --preset {name}`, batch {batch}", "", f"{rate:.0f} images/s", ">= 5,000 images/s"]
+
+
+def _killed(name: str, images: int, folder: Path) -> Iterator[Row]:
+    """Whether a run that was killed ends at the same weights."""
+    found = []
+    for kind in ("whole", "killed"):
+        words = _train(name, folder / kind, images)
+        if kind == "killed":
+            victim = _diffae(*words, wait=False)
+            while len(list((folder / kind).glob("checkpoints/images-*"))) < 1 and victim.poll() is None:
+                time.sleep(0.05)
+            victim.send_signal(signal.SIGKILL)
+            victim.communicate()
+        _diffae(*words)
+        found.append(safetensors.torch.load_file(max((folder / kind / "checkpoints").iterdir())))
+    different = sum(not torch.equal(found[0][key], found[1][key]) for key in found[0])
+    yield ["kill -9, then the same command", "", f"{different} of {len(found[0])} tensors differ", "0"]
+
+
+def _precisions(name: str, images: int, seeds: int, folder: Path) -> Iterator[Row]:
+    """What either precision reaches in as many images."""
+    from ablation import _reached  # The measures are the ablation's.
+
+    from diffae.config import RunConfig, read_json
+    from diffae.data import prepare
+
+    for kind in ("float32", "bfloat16"):
+        runs = []
+        for seed in range(seeds):
+            out = folder / f"{kind} {seed}"
+            _diffae(*_train(name, out, images, "--training.precision", kind, "--training.seed", str(seed)))
+            config = read_json(RunConfig, out / "config.json")
+            data = prepare(config.data, size=config.model.image_size, channels=config.model.channels)
+            runs.append(_reached(out, data, min(300, len(data.validation))))
+        cells = []
+        for key, label in (("mean", "mean-decode MSE"), ("auroc", "AUROC")):
+            values = [run[key] for run in runs]
+            spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+            cells.append(f"{label} {statistics.mean(values):.4f}{spread}")
+        yield [f"{name}, {images:,} images, {seeds} seeds", kind, ", ".join(cells), "alike within the spread"]
+
+
+def _quickstart(folder: Path, images: int | None) -> Iterator[Row]:
+    """Seconds from the command to its page, and what the page says."""
+    began = time.perf_counter()
+    _diffae("quickstart", "--out", str(folder / "quickstart"), *(["--images", str(images)] if images else []))
+    spent = time.perf_counter() - began
+    report = json.loads((folder / "quickstart" / "report.json").read_text())
+    assert (folder / "quickstart" / "report.html").is_file()
+    figures = [f"{made} {values['mse']:.1e}" for made, values in report["reconstruction"].items() if "floor" not in made]
+    auroc = report["auroc"].get("z_sem", {}).values()
+    figures += [f"AUROC {statistics.mean(auroc):.3f}"] if auroc else []
+    said = f"{spent:.0f} s, {report['images_seen']:,} images; MSE: {', '.join(figures)}"
+    yield ["`diffae quickstart`, installed", "", said, "<= 90 s, figures of two cores or better"]
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
