@@ -5,9 +5,12 @@ They are read from a checkout beside the project and never copied into it:
     git clone https://github.com/phizaz/diffae && git -C diffae checkout 00c57d3f626f28bf9ed8aff58d90baab25de3af4
 """
 
+import contextlib
+import copy
 import importlib
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,6 +84,38 @@ class Authors:
         """Mean of their `training_losses`, of images with these timesteps and this noise; the encoder is theirs."""
         terms = self._sampler(self.ae.schedule.T).training_losses(self.eps.network, x_start=x, t=t, noise=noise)
         return terms["loss"].mean()
+
+    def training(self, x: Tensor, *, half: bool = False) -> Callable[[], float]:
+        """A step of their training on these images, whose loss is read: Adam, clipping, their average; seed 0.
+
+        Args:
+            x: images, where their network is.
+            half: float16 by autocast, with gradients scaled, as they train on a card.
+        """
+        network = self.eps.network.train()
+        average = copy.deepcopy(network).eval().requires_grad_(False)
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
+        scaler = torch.amp.GradScaler(x.device.type, enabled=half)
+        generator = torch.Generator(x.device).manual_seed(0)
+
+        def step() -> float:
+            t = torch.randint(0, self.ae.schedule.T, (len(x),), generator=generator, device=x.device)
+            noise = torch.randn(x.shape, generator=generator, device=x.device)
+            with torch.autocast(x.device.type, torch.float16) if half else contextlib.nullcontext():
+                loss = self.loss(x, t, noise)
+            optimizer.zero_grad()
+            scaler.scale(loss).backward()
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(list(network.parameters()), 1.0)
+            scaler.step(optimizer)
+            scaler.update()
+            with torch.no_grad():
+                source, target = network.state_dict(), average.state_dict()
+                for key in source:
+                    target[key].data.copy_(target[key].data * 0.9999 + source[key].data * (1 - 0.9999))
+            return float(loss.detach())
+
+        return step
 
     def _network(self) -> nn.Module:
         c, unet = self.ae.config, self.ae.config.unet

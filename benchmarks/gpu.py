@@ -32,7 +32,7 @@ import safetensors.torch
 import torch
 import tyro
 from authors import WHERE, Authors
-from torch import Tensor, nn
+from torch import nn
 
 from diffae import kernels
 from diffae.autoencoder import DiffusionAutoencoder, build
@@ -236,34 +236,10 @@ def _our_step(name: str, batch: int, way: str, device: torch.device) -> Callable
 
 
 def _their_step(name: str, batch: int, authors: Path, device: torch.device) -> Callable[[], object]:
-    import copy
-
     ae = _model(name, device)
     theirs = _authors(authors, ae, device)
-    network = theirs.eps.network.train()
-    average = copy.deepcopy(network).eval().requires_grad_(False)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
-    low = device.type == "cuda"
-    scaler = torch.amp.GradScaler(device.type, enabled=low)
     x = torch.rand(batch, *ae.image_shape, device=device) * 2 - 1
-
-    def step() -> float:
-        t = torch.randint(0, ae.schedule.T, (batch,), device=device)
-        with torch.autocast(device.type, torch.float16) if low else contextlib.nullcontext():
-            loss: Tensor = theirs.loss(x, t, torch.randn_like(x))
-        optimizer.zero_grad()
-        scaler.scale(loss).backward()
-        scaler.unscale_(optimizer)
-        nn.utils.clip_grad_norm_(list(network.parameters()), 1.0)
-        scaler.step(optimizer)
-        scaler.update()
-        with torch.no_grad():
-            source, target = network.state_dict(), average.state_dict()
-            for key in source:
-                target[key].data.copy_(target[key].data * 0.9999 + source[key].data * (1 - 0.9999))
-        return float(loss.detach())
-
-    return step
+    return theirs.training(x, half=device.type == "cuda")
 
 
 def _diffae(*words: str, wait: bool = True) -> subprocess.Popen[str]:

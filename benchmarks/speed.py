@@ -193,30 +193,9 @@ def _our_step(name: str, batch: int, precision: Precision) -> Callable[[], objec
 
 
 def _their_step(name: str, batch: int, authors: Path) -> Callable[[], object]:
-    import copy
-
     ae = _model(name)
-    theirs = _authors(authors, ae)
-    network = theirs.eps.network.train()
-    average = copy.deepcopy(network).eval().requires_grad_(False)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
-    generator = torch.Generator().manual_seed(0)
-    x = torch.rand(batch, *ae.image_shape, generator=generator) * 2 - 1
-
-    def step() -> float:
-        t = torch.randint(0, ae.schedule.T, (batch,), generator=generator)
-        loss = theirs.loss(x, t, torch.randn(x.shape, generator=generator))
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(list(network.parameters()), 1.0)
-        optimizer.step()
-        with torch.no_grad():
-            source, target = network.state_dict(), average.state_dict()
-            for key in source:
-                target[key].data.copy_(target[key].data * 0.9999 + source[key].data * (1 - 0.9999))
-        return float(loss.detach())
-
-    return step
+    x = torch.rand(batch, *ae.image_shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return _authors(authors, ae).training(x)
 
 
 if __name__ == "__main__":

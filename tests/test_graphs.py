@@ -6,10 +6,10 @@ import warnings
 from dataclasses import replace
 
 import pytest
-import safetensors.torch
 import torch
 from accelerate import Accelerator
 from pretended_device import DEVICE, Recorder, counting, pretended, small_memory
+from runs import checkpoint, run
 from test_nn import perturb
 
 from diffae import cli, graphs
@@ -40,21 +40,6 @@ def device(monkeypatch):
     monkeypatch.setattr("diffae.data.feed._room", lambda device: 2**30)
     with pretended():
         yield DEVICE
-
-
-def run(config, out, *, stop_after=None):
-    config = resolve(config, out)
-    data = prepare(config.data, size=config.model.image_size, channels=config.model.channels)
-    events = []
-    for event in train(ImageSubject(config, data), out):
-        events.append(event)
-        if stop_after and isinstance(event, Stepped) and event.step.images >= stop_after:
-            break
-    return events
-
-
-def checkpoint(out):
-    return safetensors.torch.load_file(max((out / "checkpoints").iterdir()))
 
 
 @pytest.fixture

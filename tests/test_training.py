@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 import safetensors.torch
 import torch
+from runs import checkpoint, run
 
 import diffae
 from diffae import seeding
@@ -24,25 +25,9 @@ from diffae.prior import LatentPrior
 from diffae.training.health import CodeHealth, PriorHealth, check_codes, check_prior
 from diffae.training.loop import HOLD, NonFiniteLoss, learning_rate
 from diffae.training.run import Finished, Logged, Stepped, Validated, read_metrics, resolve, train
-from diffae.training.subjects import ImageSubject, PriorSubject
+from diffae.training.subjects import PriorSubject
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")
-
-
-def run(config, out, *, stop_after=None):
-    """Trains; with `stop_after` leaves the loop there, as a process that is killed does. Returns the events."""
-    config = resolve(config, out)
-    data = prepare(config.data, size=config.model.image_size, channels=config.model.channels)
-    events = []
-    for event in train(ImageSubject(config, data), out):
-        events.append(event)
-        if stop_after and isinstance(event, Stepped) and event.step.images >= stop_after:
-            break
-    return events
-
-
-def checkpoint(out):
-    return safetensors.torch.load_file(max((out / "checkpoints").iterdir()))
 
 
 def assert_same(a, b):
