@@ -84,6 +84,18 @@ def test_an_anchored_code_without_its_defects_is_a_fast_one(ae, x):
     torch.testing.assert_close(ae.render(anchored, share=0.0), ae.render(fast), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("channels", "size"), [(3, (16, 16)), (1, (8, 24)), (7, (32, 32))])
+def test_an_anchored_code_is_the_image_to_the_bit_whatever_the_network(tiny, channels, size, precision):
+    # Of random weights, which enlarge the last bits of what they are asked, on images that nothing was trained on.
+    torch.manual_seed(0)
+    wild = perturb(perturb(DiffusionAutoencoder(replace(tiny, channels=channels, image_size=size)))).eval()
+    wild.precision = precision
+    x = torch.randn(2, channels, *size, generator=torch.Generator().manual_seed(1)).clamp(-1, 1)
+    for steps in (5, 20, 40):
+        assert torch.equal(wild.reconstruct(x, steps=steps), x), steps
+
+
 def test_many_edits_of_one_image_are_one_batch(ae, x):
     code = ae.infer(x[:1], steps=6)
     z_sem = code.z_sem + torch.tensor([[0.0], [0.5], [1.0]])

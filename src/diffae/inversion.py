@@ -3,7 +3,7 @@
 | inversion | calls there + back | x_T | reconstructs |
 |---|---|---|---|
 | `fast` | N + N | one noise map | as well as the solver |
-| `anchored` | N + 1 + N | and each step's defect | exactly; an edit keeps the source's detail |
+| `anchored` | N + 1 + N | and each step's defect | to the bit; an edit keeps the source's detail |
 | `refine` | N (2K + 1) + N | one noise map | nearer, where the ODE is tame |
 | `reversible` | N + N - 1 | two states | exactly, by algebra (O-BELM) |
 | `bdia` | N + N - 1 | two states, near the ODE's x_T | likewise, but round-off grows; its edits are far worse |
@@ -38,8 +38,8 @@ class Code:
         x_T: (n, c, h, w), the stochastic codes.
         inversion: how x_T was found.
         steps: number of solver steps, the same in both directions.
-        kept: what the inversion keeps beside x_T: each step's defect (n, steps, c, h, w) of `anchored`, the state before the last
-            (n, 1, c, h, w) of `reversible` and `bdia`; else None.
+        kept: what the inversion keeps beside x_T: each state and what a step would make of the one before (n, steps, 2, c, h, w)
+            of `anchored`, the state before the last (n, 1, c, h, w) of `reversible` and `bdia`; else None.
     """
 
     z_sem: Tensor
@@ -119,7 +119,7 @@ def joined(codes: Sequence[Code]) -> Code:
 
 
 def anchor(eps_model: EpsModel, x: Float[Tensor, "n *s"], path: Path) -> tuple[Tensor, Tensor]:
-    """x_T, and what each decoding step with the image's own z_sem will lack to the state that encoding has seen.
+    """x_T, and beside each state that encoding has seen where a decoding step from the state before it leads: the step's defect.
 
     One network call more than the steps there; the defects themselves need none.
 
@@ -129,7 +129,8 @@ def anchor(eps_model: EpsModel, x: Float[Tensor, "n *s"], path: Path) -> tuple[T
         path: from noise to image.
 
     Returns:
-        x_T (n, ...), and the defects (n, steps, ...) in the order of decoding.
+        x_T (n, ...), and of each step, in the order of decoding, the state that encoding has seen and the one that a decoding step
+        with the image's own z_sem leads to (n, steps, 2, ...).
     """
     there, n = path.backwards(), len(path)
     states, x_0s = [x], []
@@ -139,19 +140,25 @@ def anchor(eps_model: EpsModel, x: Float[Tensor, "n *s"], path: Path) -> tuple[T
     x_0s.append(predict(eps_model, states[-1], path, 0))
     states.reverse()
     x_0s.reverse()
-    defects = [states[i + 1] - dpmpp2m_step(states[i], path, i, x_0s[max(i - 1, 0) : i + 1]) for i in range(n)]
-    return states[0], torch.stack(defects, dim=1)
+    steps = [dpmpp2m_step(states[i], path, i, x_0s[max(i - 1, 0) : i + 1]) for i in range(n)]
+    return states[0], torch.stack([torch.stack(pair, dim=1) for pair in zip(states[1:], steps, strict=True)], dim=1)
 
 
 def release(
-    eps_model: EpsModel, x_T: Float[Tensor, "n *s"], path: Path, defects: Float[Tensor, "n steps *s"], *, share: float = 1.0
+    eps_model: EpsModel, x_T: Float[Tensor, "n *s"], path: Path, anchors: Float[Tensor, "n steps 2 *s"], *, share: float = 1.0
 ) -> Float[Tensor, "n *s"]:
-    """Decodes x_T, adding a share of each step's defect; with the image's own z_sem and all of them, the image itself."""
+    """Decodes x_T, adding a share of each step's defect; with the image's own z_sem and all of them, the image itself.
+
+    To the bit, whatever the network, if it gives the same bits for the same input: its steps are then those that `anchor` kept,
+    their difference is zero, and each state is the one that encoding has seen. A sum of step and defect would lose its last bits,
+    which a network that is not calm enlarges.
+    """
     x = x_T
     x_0s: list[Tensor] = []
     for i in range(len(path)):
         x_0s = [*x_0s[-1:], predict(eps_model, x, path, i)]
-        x = dpmpp2m_step(x, path, i, x_0s) + share * defects[:, i]
+        seen, own = anchors[:, i].unbind(1)
+        x = torch.lerp(own, seen, share) + (dpmpp2m_step(x, path, i, x_0s) - own)
     return x
 
 
