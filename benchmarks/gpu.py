@@ -1,4 +1,4 @@
-"""What a card makes of diffae, beside the authors' code on the same card: every figure that was aimed at, within seven minutes.
+"""What a card makes of diffae, beside the authors' code on the same card: every figure that was aimed at.
 
     python benchmarks/gpu.py --authors AUTHORS
 
@@ -16,7 +16,6 @@ one after the other, the first of ours again at the end. A processor takes the p
 """
 
 import contextlib
-import dataclasses
 import json
 import os
 import signal
@@ -31,19 +30,16 @@ from pathlib import Path
 import safetensors.torch
 import torch
 import tyro
-from authors import WHERE, Authors
-from torch import nn
+from beside import authors_of, like_theirs, our_step
+from torch import Tensor
 
 from diffae import kernels
-from diffae.autoencoder import DiffusionAutoencoder, build
+from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import Precision
 from diffae.evaluation.page import table_markdown
 from diffae.evaluation.report import commit
 from diffae.files import write_text
-from diffae.presets import preset
-from diffae.training.loop import LossModule, compile_networks, training_steps
 from diffae.training.run import create_accelerator, read_metrics
-from diffae.training.state import TrainingState
 
 HEADER = ["", "way", "figure", "goal"]
 Row = list[str]
@@ -108,7 +104,7 @@ def main(
 
 def _write(out: Path, table: list[Row], device: torch.device) -> None:
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else f"no card, {os.cpu_count()} threads"
-    text = f"# On a card\n\n`python benchmarks/gpu.py --authors A`: seed 0; {card}; torch {torch.__version__}; diffae {commit()}."
+    text = f"# On a card\n\n`python benchmarks/gpu.py`: seed 0; {card}; torch {torch.__version__}; diffae {commit()}."
     write_text(out, f"{text}\n\n{table_markdown(HEADER, table)}\n")
 
 
@@ -147,33 +143,11 @@ def _forget(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
 
 
-def _model(name: str, device: torch.device) -> DiffusionAutoencoder:
-    """A preset's autoencoder as the authors' is, whose zero layers are redrawn so that all of it matters."""
-    config = preset(name).model
-    torch.manual_seed(0)
-    ae = build(dataclasses.replace(config, prediction="eps", encoder=dataclasses.replace(config.encoder, pooled_size=1)))
-    assert isinstance(ae, DiffusionAutoencoder)
-    for module in ae.modules():
-        if isinstance(module, nn.Conv2d) and not module.weight.any():
-            nn.init.normal_(module.weight, std=0.02)
-    return ae.to(device)
-
-
-def _authors(checkout: Path, ae: DiffusionAutoencoder, device: torch.device) -> Authors:
-    try:
-        theirs = Authors(checkout, ae.cpu())
-    except FileNotFoundError as error:
-        raise SystemExit(f"{error} ({WHERE})") from None
-    theirs.eps.to(device)
-    ae.to(device)
-    return theirs
-
-
 def _decoder(
     name: str, batch: int, goal: str, ways: tuple[str, ...], authors: Path | None, device: torch.device, seconds: float
 ) -> Iterator[Row]:
     """Milliseconds of a call, and how far what it says is from plain float32."""
-    ae = _model(name, device).eval()
+    ae = like_theirs(name, device).eval()
     x, z = torch.randn(batch, *ae.image_shape, device=device), torch.randn(batch, ae.z_dim, device=device)
     t = torch.full((batch,), 500.0, device=device)
     what, expected = f"decoder call, {name}, batch {batch}", None
@@ -193,13 +167,17 @@ def _decoder(
         if way == "compiled":
             ae.unet._compiled_call_impl = None
     if authors is not None:
-        theirs = _authors(authors, ae, device)
+        theirs = authors_of(authors, ae)
         low = device.type == "cuda"
         for half in (False, True) if low else (False,):
             with torch.no_grad(), torch.autocast(device.type, torch.float16) if half else contextlib.nullcontext():
                 spent = _median(lambda: theirs.eps(x, t.long(), cond=z), device, seconds)
             yield [what, f"authors, {'float16' if half else 'float32'}", f"{1000 * spent:.2f} ms", ""]
     _forget(device)
+
+
+def _images(ae: DiffusionAutoencoder, batch: int) -> Tensor:
+    return torch.rand(batch, *ae.image_shape, device=ae.device) * 2 - 1
 
 
 def _training(
@@ -209,37 +187,21 @@ def _training(
     what = f"training step, {name}, batch {batch}"
     for way in (*ways, ways[0]):
         with _way(way):
-            step = _our_step(name, batch, way, device)
+            ae = like_theirs(name, device)
+            compiling = "default" if way == "compiled" else None
+            step = our_step(name, ae, _images(ae, batch), precision="bfloat16", graphs=way == "recorded", compile=compiling)
             spent = _median(step, device, seconds)
         yield [what, f"{way}, bfloat16", f"{batch / spent:.0f} images/s, {_peak(device)}", goal]
-        del step
+        del ae, step
         _forget(device)
     if authors is not None:
-        step = _their_step(name, batch, authors, device)
+        ae = like_theirs(name, device)
+        step = authors_of(authors, ae).training(_images(ae, batch), half=device.type == "cuda")
         spent = _median(step, device, seconds)
         kind = "float16" if device.type == "cuda" else "float32"
         yield [what, f"authors, {kind}", f"{batch / spent:.0f} images/s, {_peak(device)}", ""]
-        del step
+        del ae, step
         _forget(device)
-
-
-def _our_step(name: str, batch: int, way: str, device: torch.device) -> Callable[[], object]:
-    changes = {"batch_size": batch, "precision": "bfloat16", "images": 10**9, "muon_rate": None, "graphs": way == "recorded"}
-    config = dataclasses.replace(preset(name).training, **changes, compile="default" if way == "compiled" else None)
-    ae = _model(name, device)
-    state = TrainingState.start(ae, config)
-    compile_networks(ae, config)
-    x = torch.rand(batch, *ae.image_shape, device=device) * 2 - 1
-    loss, accelerator = LossModule(ae, ae.loss), create_accelerator()
-    steps = training_steps(state, loss, lambda _: x, config, accelerator=accelerator, total=lambda: 10**9)
-    return lambda: next(steps)
-
-
-def _their_step(name: str, batch: int, authors: Path, device: torch.device) -> Callable[[], object]:
-    ae = _model(name, device)
-    theirs = _authors(authors, ae, device)
-    x = torch.rand(batch, *ae.image_shape, device=device) * 2 - 1
-    return theirs.training(x, half=device.type == "cuda")
 
 
 def _diffae(*words: str, wait: bool = True) -> subprocess.Popen[str]:

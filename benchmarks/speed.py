@@ -9,7 +9,6 @@ waits while the other computes, and holds its memory as its makers have it: thei
 """
 
 import contextlib
-import dataclasses
 import functools
 import multiprocessing
 import statistics
@@ -19,20 +18,16 @@ from pathlib import Path
 
 import torch
 import tyro
-from accelerate import Accelerator
-from authors import WHERE, Authors
-from torch import Tensor, nn
+from beside import authors_of, like_theirs, our_step
+from torch import Tensor
 
 from diffae import memory
-from diffae.autoencoder import DiffusionAutoencoder, build
+from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import Precision
 from diffae.evaluation.page import table_markdown
 from diffae.evaluation.report import commit, machine
 from diffae.files import write_text
-from diffae.presets import preset
 from diffae.processor import resolve_precision
-from diffae.training.loop import LossModule, training_steps
-from diffae.training.state import TrainingState
 
 Timed = tuple[Callable[[], object], Callable[[], object]]
 """One call of ours, one of theirs."""
@@ -107,31 +102,11 @@ def _turns(pair: Timed, rounds: int) -> list[tuple[float, float]]:
     return found
 
 
-def _model(name: str, **changes: object) -> DiffusionAutoencoder:
-    """A preset's autoencoder that predicts eps and pools as theirs, whose zero layers are redrawn so that all of it matters."""
-    config = preset(name).model
-    encoder = dataclasses.replace(config.encoder, pooled_size=1)
-    torch.manual_seed(0)
-    ae = build(dataclasses.replace(config, prediction="eps", encoder=encoder, **changes))
-    assert isinstance(ae, DiffusionAutoencoder)
-    for module in ae.modules():
-        if isinstance(module, nn.Conv2d) and not module.weight.any():
-            nn.init.normal_(module.weight, std=0.02)
-    return ae
-
-
-def _authors(checkout: Path, ae: DiffusionAutoencoder) -> Authors:
-    try:
-        return Authors(checkout, ae)
-    except FileNotFoundError as error:
-        raise SystemExit(f"{error} ({WHERE})") from None
-
-
 def _decoder(name: str, batch: int, authors: Path, precision: Precision) -> tuple[Timed, float]:
     """One call each of the decoder's network, and the relative difference of what they say."""
-    ae = _model(name).eval()
+    ae = like_theirs(name).eval()
     ae.precision = precision
-    theirs = _authors(authors, ae)
+    theirs = authors_of(authors, ae)
     x_t, z_sem = torch.randn(batch, *ae.image_shape), torch.randn(batch, ae.z_dim)
     t = torch.full((batch,), 500.0)
 
@@ -167,35 +142,20 @@ STEP: list[Callable[[], object]] = []
 
 def _begin(side: str, name: str, batch: int, authors: Path, precision: Precision, threads: int) -> None:
     torch.set_num_threads(threads)
+    ae = like_theirs(name)
     if side == "ours":
         memory.keep_freed()
-        STEP.append(_our_step(name, batch, precision))
+        STEP.append(our_step(name, ae, _images(ae, batch), precision=precision))
     else:
-        STEP.append(_their_step(name, batch, authors))
+        STEP.append(authors_of(authors, ae).training(_images(ae, batch)))
 
 
 def _go_on() -> None:
     STEP[0]()
 
 
-def _our_step(name: str, batch: int, precision: Precision) -> Callable[[], object]:
-    from diffae.training.run import create_accelerator
-
-    # Adam, as theirs.
-    changes = {"batch_size": batch, "precision": precision, "images": 10**9, "muon_rate": None}
-    config = dataclasses.replace(preset(name).training, **changes)
-    ae = _model(name)
-    state = TrainingState.start(ae, config)
-    x = torch.rand(batch, *ae.image_shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    accelerator: Accelerator = create_accelerator()
-    steps = training_steps(state, LossModule(ae, ae.loss), lambda _: x, config, accelerator=accelerator, total=lambda: 10**9)
-    return lambda: next(steps)
-
-
-def _their_step(name: str, batch: int, authors: Path) -> Callable[[], object]:
-    ae = _model(name)
-    x = torch.rand(batch, *ae.image_shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    return _authors(authors, ae).training(x)
+def _images(ae: DiffusionAutoencoder, batch: int) -> Tensor:
+    return torch.rand(batch, *ae.image_shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
 if __name__ == "__main__":
