@@ -35,7 +35,8 @@ def test_the_benchmark_beside_the_authors_takes_our_steps(tiny, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
     speed = importlib.import_module("speed")
     monkeypatch.setitem(presets.PRESETS, "avatars64", replace(presets.preset("avatars64"), model=tiny))
-    step = speed._our_step("avatars64", 4, "float32")
+    ae = speed.like_theirs("avatars64")
+    step = speed.our_step("avatars64", ae, speed._images(ae, 4), precision="float32")
     losses = [step().loss for _ in range(20)]
     assert losses[-1] < losses[0]
 
