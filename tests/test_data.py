@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pretended_device import pretended
 
-from diffae.config import DataConfig
+from diffae.config import DataConfig, Preparation
 from diffae.data import avatars, prepare
 from diffae.data.dataset import Order, split, training_view
 from diffae.data.feed import Rows
@@ -28,8 +28,8 @@ def encoded(image, form="PNG", **kwargs):
     return buffer.getvalue()
 
 
-def read(content, name="a.png", *, size=(8, 8), channels=3, crop="center", background=(255, 255, 255)):
-    return read_image(content, name, size=size, channels=channels, crop=crop, background=background)
+def read(content, name="a.png", *, size=(8, 8), channels=3, **preparation):
+    return read_image(content, name, size=size, channels=channels, preparation=Preparation(**preparation))
 
 
 def images_in(root, **kwargs):

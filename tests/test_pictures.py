@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image, ImageSequence
 
+from diffae.config import Preparation
 from diffae.data.images import load_images
 from diffae.pictures import save_animation
 
@@ -167,7 +168,7 @@ def saved(tmp_path, image, name="a.png"):
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_black_is_minus_one_and_white_is_one_in_any_number_of_channels(tmp_path, channels):
     files = [saved(tmp_path, Image.new("RGB", (8, 8), colour), f"{colour}.png") for colour in ("black", "white")]
-    x = load_images(files, size=(8, 8), channels=channels)
+    x = load_images(files, size=(8, 8), channels=channels, preparation=Preparation())
     assert x.shape == (2, channels, 8, 8)
     assert x.dtype == torch.float32
     assert (x[0, :3] == -1).all()
@@ -177,7 +178,7 @@ def test_black_is_minus_one_and_white_is_one_in_any_number_of_channels(tmp_path,
 
 def test_every_level_of_eight_bits_arrives_where_the_paper_has_it(tmp_path):
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    x = load_images([saved(tmp_path, Image.fromarray(levels))], size=(16, 16), channels=1)
+    x = load_images([saved(tmp_path, Image.fromarray(levels))], size=(16, 16), channels=1, preparation=Preparation())
     expected = torch.from_numpy(levels.astype(np.float32)) / 127.5 - 1
     assert torch.allclose(x[0, 0], expected, atol=1e-6)
 
@@ -185,17 +186,25 @@ def test_every_level_of_eight_bits_arrives_where_the_paper_has_it(tmp_path):
 def test_grey_becomes_three_equal_channels_and_colour_its_brightness(tmp_path):
     grey = saved(tmp_path, Image.new("L", (8, 8), 51), "grey.png")
     red = saved(tmp_path, Image.new("RGB", (8, 8), (255, 0, 0)), "red.png")
-    assert torch.allclose(load_images([grey], size=(8, 8), channels=3), torch.full((1, 3, 8, 8), 51 / 127.5 - 1))
-    assert load_images([red], size=(8, 8), channels=1).mean().item() == pytest.approx(2 * 0.299 - 1, abs=0.01)
+    assert torch.allclose(
+        load_images([grey], size=(8, 8), channels=3, preparation=Preparation()), torch.full((1, 3, 8, 8), 51 / 127.5 - 1)
+    )
+    assert load_images([red], size=(8, 8), channels=1, preparation=Preparation()).mean().item() == pytest.approx(
+        2 * 0.299 - 1, abs=0.01
+    )
 
 
 def test_what_shows_through_is_the_background_unless_the_model_has_alpha(tmp_path):
     file = saved(tmp_path, Image.new("RGBA", (8, 8), (255, 0, 0, 0)))
-    white, blue = (load_images([file], size=(8, 8), channels=3, background=b) for b in ((255, 255, 255), (0, 0, 255)))
+    white, blue = (
+        load_images([file], size=(8, 8), channels=3, preparation=Preparation(background=b)) for b in ((255, 255, 255), (0, 0, 255))
+    )
     assert (white == 1).all()
     assert blue[0, :, 0, 0].tolist() == [-1, -1, 1]
-    assert load_images([file], size=(8, 8), channels=4)[0, 3].eq(-1).all()
-    half = load_images([saved(tmp_path, Image.new("RGBA", (8, 8), (255, 0, 0, 128)))], size=(8, 8), channels=3)
+    assert load_images([file], size=(8, 8), channels=4, preparation=Preparation())[0, 3].eq(-1).all()
+    half = load_images(
+        [saved(tmp_path, Image.new("RGBA", (8, 8), (255, 0, 0, 128)))], size=(8, 8), channels=3, preparation=Preparation()
+    )
     assert half[0, :, 0, 0].tolist() == pytest.approx([1, 0, 0], abs=0.01)
 
 
@@ -204,7 +213,7 @@ def test_sixteen_bits_are_told_apart_where_eight_would_not(tmp_path, channels):
     levels = np.full((8, 8), 32768, np.uint16)
     levels[:, 4:] = 32800
     levels[0, 0], levels[7, 7] = 0, 65535
-    x = load_images([saved(tmp_path, Image.fromarray(levels))], size=(8, 8), channels=channels)
+    x = load_images([saved(tmp_path, Image.fromarray(levels))], size=(8, 8), channels=channels, preparation=Preparation())
     expected = torch.from_numpy(levels.astype(np.float32)) / 32767.5 - 1
     assert torch.allclose(x[0, 0], expected, atol=1e-6)
     assert x[0, 0, 2, 6] > x[0, 0, 2, 2]
@@ -215,7 +224,7 @@ def test_sixteen_bits_are_told_apart_where_eight_would_not(tmp_path, channels):
 def test_files_of_all_sizes_keep_their_order_and_get_the_models_size(tmp_path):
     sizes = [(8, 8), (40, 10), (13, 31), (100, 80)]
     files = [saved(tmp_path, Image.new("RGB", size, (60 * i, 0, 0)), f"{9 - i}.png") for i, size in enumerate(sizes)]
-    x = load_images(files, size=(8, 16), channels=3)
+    x = load_images(files, size=(8, 16), channels=3, preparation=Preparation())
     assert x.shape == (4, 3, 8, 16)
     assert x[:, 0].mean((1, 2)).tolist() == pytest.approx([60 * i / 127.5 - 1 for i in range(4)], abs=1e-3)
 
@@ -223,9 +232,9 @@ def test_files_of_all_sizes_keep_their_order_and_get_the_models_size(tmp_path):
 def test_a_missing_file_is_named_and_a_folder_is_no_file(tmp_path):
     good = saved(tmp_path, Image.new("RGB", (8, 8)))
     with pytest.raises(FileNotFoundError, match=r"There is no image .*missing.png\."):
-        load_images([good, tmp_path / "missing.png"], size=(8, 8), channels=3)
+        load_images([good, tmp_path / "missing.png"], size=(8, 8), channels=3, preparation=Preparation())
     with pytest.raises(FileNotFoundError, match="There is no image"):
-        load_images([tmp_path], size=(8, 8), channels=3)
+        load_images([tmp_path], size=(8, 8), channels=3, preparation=Preparation())
 
 
 def test_what_cannot_be_used_is_named_with_the_reason_in_one_sentence(tmp_path):
@@ -244,5 +253,5 @@ def test_what_cannot_be_used_is_named_with_the_reason_in_one_sentence(tmp_path):
         ("two.npy", 3, "has shape (2, 8, 8), the model wants (3, h, w)."),
     ):
         with pytest.raises(ValueError, match=r"^[^\n]+\.$") as raised:
-            load_images([tmp_path / name], size=(8, 8), channels=channels)
+            load_images([tmp_path / name], size=(8, 8), channels=channels, preparation=Preparation())
         assert str(raised.value).startswith(f"{tmp_path / name} {reason}")

@@ -150,6 +150,23 @@ class PriorConfig(_InRange):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Preparation(_InRange):
+    """How an image file becomes what a model sees, in training and ever after: a model carries it."""
+
+    crop: Crop = "center"
+    """Named crop before resizing."""
+    background: Annotated[tuple[int, int, int], Range(0, 255)] = (255, 255, 255)
+    """Colour, 0..255, on which transparent images are composited."""
+    range: tuple[float, float] | None = None
+    """The pixel values that become -1 and 1, of images that have more than 8 bits; None is 0 and 65535."""
+
+    def __post_init__(self) -> None:
+        _InRange.__post_init__(self)
+        if self.range is not None and not -float("inf") < self.range[0] < self.range[1] < float("inf"):
+            raise ValueError(f"range must be two numbers, the smaller first, got {self.range!r}.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig(_InRange):
     """How image files become tensors, and which are held out."""
 
@@ -167,11 +184,23 @@ class DataConfig(_InRange):
     """Share of images held out, chosen by a hash of the path (or of the `group` column of the label table)."""
     background: Annotated[tuple[int, int, int], Range(0, 255)] = (255, 255, 255)
     """Colour, 0..255, on which transparent images are composited."""
+    range: tuple[float, float] | None = None
+    """The pixel values that become -1 and 1, of images that have more than 8 bits (such as -1024 3071 of a CT, 0 4095 of 12 bits in
+    16); None is 0 and 65535. Values beyond are clipped, as by the window of a viewer."""
     avatars: Count = 6000
     """Number of avatars to render, where the source is `avatars`."""
     latents: str | None = None
     """Train on the latents of this frozen AutoencoderKL or AutoencoderDC of diffusers (a folder, or the hub's name), for large
     images; model.image_size and model.channels are then those of the latents."""
+
+    def __post_init__(self) -> None:
+        _InRange.__post_init__(self)
+        _ = self.preparation  # Looks at the range.
+
+    @property
+    def preparation(self) -> Preparation:
+        """What a model that is trained on these images has to do with others."""
+        return Preparation(crop=self.crop, background=self.background, range=self.range)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from diffae.card import model_card
 from diffae.checks import check_images, check_x_T
-from diffae.config import AutoencoderConfig, Precision, to_dict
+from diffae.config import AutoencoderConfig, Precision, Preparation, to_dict
 from diffae.files import replacing, write_text
 from diffae.latents import slerp
 from diffae.nn import UNet
@@ -55,6 +55,7 @@ class ImageDiffusion(nn.Module):
         config: the network and the diffusion.
 
     Attributes:
+        preparation: how image files become what it sees; everything that reads files for it does so.
         about: what travels with the weights for people to read: data, licence, images seen, measured figures. JSON values.
         precision: of the UNet's calls by solvers, float32 unless set. `bfloat16` is up to twice as quick where the processor has it
             (`auto` asks), and errs by a hundredth of what the network says; states, codes and images stay float32.
@@ -67,6 +68,7 @@ class ImageDiffusion(nn.Module):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         self.config = config
+        self.preparation = Preparation()
         self.about: dict[str, Any] = {}
         self.schedule = Schedule(config.schedule)
         self._calibration: Calibration | None = None
@@ -179,6 +181,7 @@ class ImageDiffusion(nn.Module):
         networks = dict(self.named_parameters())
         tensors = {name: t.to(dtype or t.dtype) if name in networks else t for name, t in self.state_dict().items()}
         config = {"format": "diffae-1", "model": to_dict(self.config), **self._parts(), "about": self.about}
+        config["preparation"] = to_dict(self.preparation)
         config["calibration"] = None if self._calibration is None else dataclasses.asdict(self._calibration)
         write_weights(Path(folder), config, tensors)
 

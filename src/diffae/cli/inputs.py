@@ -84,6 +84,8 @@ def images(ae: "DiffusionAutoencoder", source: str, data: str | None, labels: Pa
     file = Path(source) / "config.json"
     trained = (Path(source) / "model").is_dir() and file.is_file()
     config = read_json(RunConfig, file).data if trained else DataConfig()
+    seen = ae.preparation
+    config = dataclasses.replace(config, crop=seen.crop, background=seen.background, range=seen.range)
     if data is not None:
         config = dataclasses.replace(config, source=data, labels=None)
     elif not trained:
@@ -130,7 +132,7 @@ def pixels(ae: "DiffusionAutoencoder", files: Sequence[Path]) -> "Tensor":
     from diffae.data.images import load_images
 
     channels, *size = ae.pixels_shape()
-    return load_images(files, size=(size[0], size[1]), channels=channels)
+    return load_images(files, size=(size[0], size[1]), channels=channels, preparation=ae.preparation)
 
 
 def pictures(ae: "DiffusionAutoencoder", files: Sequence[Path]) -> "Tensor":

@@ -45,10 +45,9 @@ class Decoder:
 
     def __call__(self, name: str) -> np.ndarray | str:
         """(c, h, w), uint8 or uint16, or why this image cannot be used. May be called from several threads."""
-        crop, background = self.config.crop, self.config.background
         try:
             content = self.source.read(name)
-            return read_image(content, name, size=self.size, channels=self.channels, crop=crop, background=background)
+            return read_image(content, name, size=self.size, channels=self.channels, preparation=self.config.preparation)
         except UnusableImage as error:
             return str(error)
         except OSError as error:

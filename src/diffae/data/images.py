@@ -11,7 +11,7 @@ from jaxtyping import Float
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from diffae.config import Crop
+from diffae.config import Crop, Preparation
 
 Box = tuple[float, float, float, float]
 """Left, upper, right, lower, in pixels."""
@@ -53,8 +53,7 @@ def load_images(
     *,
     size: tuple[int, int],
     channels: int,
-    crop: Crop = "center",
-    background: tuple[int, int, int] = (255, 255, 255),
+    preparation: Preparation,
 ) -> Float[Tensor, "n c h w"]:
     """Image files as a model wants them, in [-1, 1]. Arguments as in `read_image`.
 
@@ -69,7 +68,7 @@ def load_images(
         if not file.is_file():
             raise FileNotFoundError(f"There is no image {file}.")
         try:
-            pixels = read_image(file.read_bytes(), file.name, size=size, channels=channels, crop=crop, background=background)
+            pixels = read_image(file.read_bytes(), file.name, size=size, channels=channels, preparation=preparation)
         except UnusableImage as error:
             raise ValueError(f"{file} {error}.") from None
         images.append(in_range(pixels))
@@ -90,9 +89,7 @@ def scaled(rows: Tensor) -> Tensor:
     return values.float().mul_(2 / most).sub_(1)
 
 
-def read_image(
-    content: bytes, name: str, *, size: tuple[int, int], channels: int, crop: Crop, background: tuple[int, int, int]
-) -> np.ndarray:
+def read_image(content: bytes, name: str, *, size: tuple[int, int], channels: int, preparation: Preparation) -> np.ndarray:
     """Decodes, orients, crops and resizes one image.
 
     Args:
@@ -100,8 +97,7 @@ def read_image(
         name: its name; `.npy` files hold an array (c, h, w), all others are what Pillow reads.
         size: height and width of the result.
         channels: 1, 3 or 4; any number for `.npy`.
-        crop: named crop before resizing.
-        background: 0..255, under transparent images.
+        preparation: crop, background and range of values; that of the model (`ae.preparation`).
 
     Returns:
         (channels, h, w), uint8, or uint16 for what has more than 8 bits. The full range stands for [-1, 1].
@@ -109,6 +105,7 @@ def read_image(
     Raises:
         UnusableImage: the file cannot be used; the message says why, without its name.
     """
+    crop, background = preparation.crop, preparation.background
     if name.lower().endswith(".npy"):
         return _read_array(content, size=size, channels=channels, crop=crop)
     if channels not in (1, 3, 4):

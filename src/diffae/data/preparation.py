@@ -101,7 +101,8 @@ def source_of(config: DataConfig, *, size: tuple[int, int], progress: Progress) 
 
 def _key(source: Source, config: DataConfig, size: tuple[int, int], channels: int) -> int:
     """Identifies the files and what is made of them."""
-    return seeding.mix("pixels-2", source.fingerprint, *size, channels, config.crop, *config.background)
+    limits = () if config.range is None else config.range
+    return seeding.mix("pixels-2", source.fingerprint, *size, channels, config.crop, *config.background, *map(str, limits))
 
 
 def _labels(source: Source, table: Path, names: list[str], *, asked: bool) -> Labels | None:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from diffae.attributes import Attributes
 from diffae.autoencoder import DiffusionAutoencoder, build
-from diffae.config import AutoencoderConfig, Precision, PriorConfig, from_dict, to_dict
+from diffae.config import AutoencoderConfig, Precision, Preparation, PriorConfig, RunConfig, from_dict, read_json, to_dict
 from diffae.diffusion import DDIM, ImageDiffusion, write_weights
 from diffae.files import write_text
 from diffae.latents import Standardizer
@@ -84,6 +84,7 @@ def load_diffusion(source: str | Path) -> DiffusionAutoencoder | DDIM:
     if isinstance(model, DiffusionAutoencoder):
         _add_parts(model, config)
     model.about = config.get("about", {})
+    model.preparation = _preparation(config, beside)
     _check_fit(model.state_dict(), tensors, folder)
     model.load_state_dict(tensors)
     if config.get("calibration") is not None:
@@ -91,6 +92,14 @@ def load_diffusion(source: str | Path) -> DiffusionAutoencoder | DDIM:
     if (beside / CALIBRATION).is_file():
         _load_calibration(model, beside / CALIBRATION)
     return model.eval()
+
+
+def _preparation(config: dict[str, Any], run: Path) -> Preparation:
+    """What a model says of how its images were prepared; for one that was saved before it did, what its run says."""
+    if "preparation" in config:
+        return from_dict(Preparation, config["preparation"], path="preparation")
+    file = run / "config.json"
+    return read_json(RunConfig, file).data.preparation if (run / "model").is_dir() and file.is_file() else Preparation()
 
 
 def save_calibration(model: ImageDiffusion, source: Path) -> Path:

@@ -95,7 +95,9 @@ class Workshop:
         channels, *size = self.ae.pixels_shape()
         paths = [Path(file) for file in files]
         try:
-            return self.ae.from_pixels(load_images(paths, size=(size[0], size[1]), channels=channels))
+            return self.ae.from_pixels(
+                load_images(paths, size=(size[0], size[1]), channels=channels, preparation=self.ae.preparation)
+            )
         except ValueError as error:
             # Where an upload lies is of no use to who sent it.
             raise ValueError(functools.reduce(lambda said, path: said.replace(str(path), path.name), paths, str(error))) from None

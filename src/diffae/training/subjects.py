@@ -94,6 +94,7 @@ class ImageSubject:
 
     def build(self) -> DiffusionAutoencoder | DDIM:
         model = build(self.config.model)
+        model.preparation = self.config.data.preparation
         for module in model.modules():
             if isinstance(module, Stage):
                 module.recompute = self.config.training.recompute
