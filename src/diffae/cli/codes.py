@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encode:
+class Encode(inputs.Cropping):
     """Write z_sem of every image, with its path and labels, as a Parquet file that pandas and DuckDB read.
 
     Under `torchrun` or `accelerate launch` the processes share the images.
@@ -46,7 +46,7 @@ class Encode:
         processes.join()
         ae = inputs.autoencoder(self.source)
         began = time.perf_counter()
-        data = inputs.images(ae, self.source, self.data, self.labels)
+        data = inputs.images(ae, self.source, self.data, self.labels, crop=self.crop)
         prepared = time.perf_counter() - began
         identity = f"{fingerprint(ae)}-{data.key}"
         with work_bar("Encoding images") as update:
@@ -64,7 +64,7 @@ class Encode:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Neighbours:
+class Neighbours(inputs.Cropping):
     """Find the images whose z_sem is nearest to that of given ones, and show them as a contact sheet.
 
     Example: diffae neighbours runs/quickstart face.png --data photos/ --out neighbours.png
@@ -88,7 +88,7 @@ class Neighbours:
         from diffae.pictures import save_png, scale_for, sheet
 
         ae = inputs.autoencoder(self.source)
-        x = inputs.pictures(ae, self.files)
+        x = inputs.pictures(ae, self.files, self.crop)
         data = inputs.images(ae, self.source, self.data)
         names, distances = nearest_codes(inputs.codes_file(ae, self.source, data), ae.encode(x), num=self.num)
         place = {name: i for i, name in enumerate(data.names)}

@@ -11,7 +11,7 @@ import tyro
 
 from diffae import processes
 from diffae.cli.bars import say, warn, work_bar
-from diffae.config import DataConfig, Precision, RunConfig, read_json
+from diffae.config import Crop, DataConfig, Precision, RunConfig, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +24,14 @@ Source = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
 """A model, as the first argument of a command."""
 Files = Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="IMAGE")]
 """Images, as its further arguments."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cropping:
+    """What commands have in common that are given image files."""
+
+    crop: Crop | None = None
+    """Crop of these images, in place of the one that the model was trained with: `none` for what is cropped already."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,14 +135,15 @@ def codes(ae: "DiffusionAutoencoder", source: str, data: "ImageSet") -> "Tensor"
     return read_codes(codes_file(ae, source, data)).z_sem
 
 
-def pixels(ae: "DiffusionAutoencoder", files: Sequence[Path]) -> "Tensor":
-    """Image files at the size that the model's images have when they are seen."""
+def pixels(ae: "DiffusionAutoencoder", files: Sequence[Path], crop: Crop | None) -> "Tensor":
+    """Image files at the size that the model's images have when they are seen, prepared as those were but for the crop."""
     from diffae.data.images import load_images
 
     channels, *size = ae.pixels_shape()
-    return load_images(files, size=(size[0], size[1]), channels=channels, preparation=ae.preparation)
+    preparation = dataclasses.replace(ae.preparation, crop=crop or ae.preparation.crop)
+    return load_images(files, size=(size[0], size[1]), channels=channels, preparation=preparation)
 
 
-def pictures(ae: "DiffusionAutoencoder", files: Sequence[Path]) -> "Tensor":
+def pictures(ae: "DiffusionAutoencoder", files: Sequence[Path], crop: Crop | None) -> "Tensor":
     """Image files as the model wants them: as pixels, or as latents."""
-    return ae.from_pixels(pixels(ae, files))
+    return ae.from_pixels(pixels(ae, files, crop))

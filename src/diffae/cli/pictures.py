@@ -24,7 +24,7 @@ Inversion = Literal["anchored", "fast", "refine", "reversible", "bdia", "officia
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reconstruct(inputs.Decoding):
+class Reconstruct(inputs.Decoding, inputs.Cropping):
     """Encode images to their two codes and decode them again: the image, z_sem alone, both codes.
 
     Example: diffae reconstruct runs/quickstart a.png b.png --out again.png
@@ -46,7 +46,7 @@ class Reconstruct(inputs.Decoding):
         from diffae.evaluation.metrics import mse
 
         ae = inputs.autoencoder(self.source, precision=self.precision)
-        original = inputs.pixels(ae, self.files)
+        original = inputs.pixels(ae, self.files, self.crop)
         x = ae.from_pixels(original)
         again = ae.reconstruct(x, inversion=self.inversion, steps=self.steps)
         seen = ae.to_pixels(again)
@@ -56,7 +56,7 @@ class Reconstruct(inputs.Decoding):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Vary(inputs.Decoding):
+class Vary(inputs.Decoding, inputs.Cropping):
     """Keep z_sem and draw x_T afresh: what z_sem leaves open.
 
     Example: diffae vary runs/quickstart a.png --num 8 --out varied.png
@@ -79,13 +79,13 @@ class Vary(inputs.Decoding):
         import torch
 
         ae = inputs.autoencoder(self.source, precision=self.precision)
-        x = inputs.pictures(ae, self.files)
+        x = inputs.pictures(ae, self.files, self.crop)
         varied = ae.vary(x, num=self.num, steps=self.steps, seed=self.seed)
         _show(ae, [torch.cat([a[None], b]) for a, b in zip(x, varied, strict=True)], self.out)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Interpolate(inputs.Decoding):
+class Interpolate(inputs.Decoding, inputs.Cropping):
     """Go from image to image, through as many as are given: z_sem on straight lines, x_T on the sphere.
 
     Example: diffae interpolate runs/quickstart a.png b.png c.png --frames 24 --out morph.gif
@@ -107,13 +107,15 @@ class Interpolate(inputs.Decoding):
 
     def run(self) -> None:
         ae = inputs.autoencoder(self.source, precision=self.precision)
-        path = ae.interpolate_path(inputs.pictures(ae, self.files), frames=self.frames, inversion=self.inversion, steps=self.steps)
+        path = ae.interpolate_path(
+            inputs.pictures(ae, self.files, self.crop), frames=self.frames, inversion=self.inversion, steps=self.steps
+        )
         rows = [path[i * self.frames : (i + 1) * self.frames + 1] for i in range(len(self.files) - 1)]
         _show(ae, rows if self.out.suffix.lower() == ".png" else [path], self.out)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Manipulate(inputs.Decoding):
+class Manipulate(inputs.Decoding, inputs.Cropping):
     """Move images along attributes, keeping their own x_T.
 
     Example: diffae manipulate runs/quickstart a.png --attribute Smiling --strengths -0.3 0 0.3
@@ -150,7 +152,7 @@ class Manipulate(inputs.Decoding):
         if self.edit is not None:
             _replay(ae, self.edit, self.out)
             return
-        x = inputs.pictures(ae, self.files)
+        x = inputs.pictures(ae, self.files, self.crop)
         code = ae.infer(x, inversion=self.inversion, steps=self.steps)
         if self.target_probability is not None:
             columns = [ae.reach(code, self.attribute, self.target_probability, keep=self.keep)]

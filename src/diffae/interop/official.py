@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from diffae.attributes import Attributes, Score
 from diffae.autoencoder import DiffusionAutoencoder
-from diffae.config import AutoencoderConfig, EncoderConfig, PriorConfig, ScheduleConfig, UNetConfig
+from diffae.config import AutoencoderConfig, EncoderConfig, Preparation, PriorConfig, ScheduleConfig, UNetConfig
 from diffae.interop import unpickling
 from diffae.latents import Standardizer
 from diffae.nn import SemanticEncoder, SkipMLP, UNet
@@ -58,6 +58,7 @@ def load(path: str | Path, *, ema: bool = True) -> DiffusionAutoencoder:
         raise ValueError(f"{path} is no checkpoint of the authors' code: it lacks `state_dict` or `hyper_parameters`.")
     hyper, tensors = content["hyper_parameters"], dict(content["state_dict"])
     model = DiffusionAutoencoder(autoencoder_config(hyper))
+    model.preparation = preparation(hyper)
     names = list(_autoencoder_names(model))
     latent = hyper["model_conf"].get("latent_net_conf")
     if latent is not None:
@@ -165,6 +166,11 @@ def autoencoder_config(hyper: dict[str, Any]) -> AutoencoderConfig:
             attention_heads=conf["num_heads"],
         ),
     )
+
+
+def preparation(hyper: dict[str, Any]) -> Preparation:
+    """What their loader does to the images of a model: it crops those of CelebA, and no others."""
+    return Preparation(crop="celeba" if hyper.get("data_name") == "celebalmdb" else "center")
 
 
 def prior_config(hyper: dict[str, Any]) -> PriorConfig:
