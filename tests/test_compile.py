@@ -25,7 +25,8 @@ from diffae.config import RunConfig, TrainingConfig, read_json
 from diffae.data import prepare
 from diffae.seeding import Draws
 from diffae.training.loop import compile_networks
-from diffae.training.run import create_accelerator, read_metrics, resolve, train
+from diffae.training.log import read_metrics
+from diffae.training.run import create_accelerator, resolve, train
 from diffae.training.speed import measure
 from diffae.training.subjects import ImageSubject
 from dataclasses import replace

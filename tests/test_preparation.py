@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from PIL import Image
+from runs import run
 
 import diffae
 from diffae import cli
@@ -14,7 +15,6 @@ from diffae.data.codes import read_codes
 from diffae.data.images import load_images
 from diffae.interop import official
 from diffae.studio.workshop import Workshop
-from tests.runs import run
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 

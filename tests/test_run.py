@@ -15,8 +15,9 @@ import diffae
 from diffae.config import TrainingConfig
 from diffae.seeding import Draws
 from diffae.training import run as run_module
+from diffae.training.log import Log, read_metrics
 from diffae.training.loop import HOLD
-from diffae.training.run import Budget, Due, Log, read_metrics, resolve, stop_requested
+from diffae.training.run import Budget, Due, resolve, stop_requested
 from diffae.training.state import TrainingState, checkpoint_file, newest_checkpoint
 
 

@@ -15,7 +15,8 @@ from diffae.config import TrainingConfig
 from diffae.data import prepare
 from diffae.seeding import Draws
 from diffae.training.averages import average
-from diffae.training.run import Finished, read_metrics, resolve, train
+from diffae.training.log import read_metrics
+from diffae.training.run import Finished, resolve, train
 from diffae.training.sharding import load_parts, names_of_parts, save_parts, whole_weights
 from diffae.training.state import TrainingState, checkpoint_file, newest_checkpoint
 from diffae.training.subjects import ImageSubject

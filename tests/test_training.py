@@ -23,8 +23,9 @@ from diffae.latents import Standardizer
 from diffae.nn.layers import Conditions, ResBlock, Stage
 from diffae.prior import LatentPrior
 from diffae.training.health import CodeHealth, PriorHealth, check_codes, check_prior
+from diffae.training.log import read_metrics
 from diffae.training.loop import HOLD, NonFiniteLoss, learning_rate
-from diffae.training.run import Finished, Logged, Stepped, Validated, read_metrics, resolve, train
+from diffae.training.run import Finished, Logged, Stepped, Validated, resolve, train
 from diffae.training.subjects import PriorSubject
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")
@@ -296,7 +297,8 @@ def test_a_run_directory_holds_what_it_says(tiny_run, tmp_path):
     out = tmp_path / "run"
     events = run(tiny_run(), out)
     assert isinstance(events[-1], Finished)
-    assert {p.name for p in out.iterdir()} == {"config.json", "metrics.jsonl", "checkpoints", "pictures", "model", "tensorboard"}
+    files, folders = {".lock", "config.json", "data.txt", "metrics.jsonl"}, {"checkpoints", "pictures", "model", "tensorboard"}
+    assert {p.name for p in out.iterdir()} == files | folders
     assert [p.name for p in sorted((out / "pictures").iterdir())] == ["images-000000000032.png", "images-000000000064.png"]
     ae, weights = diffae.load(out), checkpoint(out)
     assert not ae.training

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffae.attributes import Accepted, Attributes, rejection_sample
+from diffae.checks import check_codes
 from diffae.config import AutoencoderConfig, to_dict
 from diffae.diffusion import DDIM, ImageDiffusion, ImageSolver
 from diffae.inversion import Code, Inversion, back, between, check_inversion, joined, there
@@ -49,16 +50,14 @@ class DiffusionAutoencoder(ImageDiffusion):
         super().__init__(config)
         self.z_dim = config.z_dim
         self.encoder = SemanticEncoder(config.encoder, image_size=config.image_size, channels=config.channels, z_dim=config.z_dim)
-        self.prior = None
-        self.standardizer = None
-        self.attributes = None
+        self.prior = self.standardizer = self.attributes = None
 
     # The two codes ---------------------------------------------------------------------------------------------------
 
     @at_home
     def encode(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """`z_sem = Enc(x)`: the meaning of images in [-1, 1] (Preechakul et al. 2022, section 3.2)."""
-        return self.encoder(self._check_images(x))
+        return check_codes(self.encoder(self._check_images(x)))
 
     @at_home
     def invert(

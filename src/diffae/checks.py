@@ -1,6 +1,7 @@
 """What users give, looked at where it comes in: its shape, type and range. One look at the numbers, so one wait for a device."""
 
 import warnings
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -34,6 +35,39 @@ def check_images(x: Tensor, shape: Shape, *, of_pixels: bool = True) -> Tensor:
         advice = "divide by 127.5 and subtract 1" if low >= 0 and high <= 255 else "rescale them"
         raise ValueError(f"Expected images in [-1, 1], got {low:g}..{high:g}: {advice}.")
     return x
+
+
+def check_codes(z_sem: Tensor) -> Tensor:
+    """The codes, if they are numbers.
+
+    Raises:
+        ValueError: a NaN or an infinity; the message counts the codes that have one.
+    """
+    wrong = int((~z_sem.isfinite().all(1)).sum())
+    if wrong:
+        raise ValueError(
+            f"The encoder gives z_sem that is not finite (NaN or infinite) for {wrong} of {len(z_sem)} images: its weights are no "
+            "numbers, or too large for its arithmetic. Load an earlier state."
+        )
+    return z_sem
+
+
+def check_finite(tensors: Mapping[str, Tensor], source: object) -> None:
+    """Refuses weights of which some are no numbers: all that they would make were none either.
+
+    Args:
+        tensors: by their names.
+        source: where they come from, for the message.
+
+    Raises:
+        ValueError: a NaN or an infinity; the message counts them and names the first tensor.
+    """
+    bad = {name: int((~t.isfinite()).sum()) for name, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()}
+    if bad:
+        raise ValueError(
+            f"{source} holds {sum(bad.values()):,} values that are not finite (NaN or infinite), in {next(iter(bad))!r} first. "
+            "They were lost before it was saved: take an earlier state, or train again."
+        )
 
 
 def check_x_T(x_T: Tensor, shape: Shape, num: int | None) -> Tensor:

@@ -4,9 +4,13 @@ import contextlib
 import errno
 import hashlib
 import os
+import platform
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+LOCK = ".lock"
+"""The file that tells who writes to a folder."""
 
 
 @contextlib.contextmanager
@@ -41,6 +45,42 @@ def replacing(target: Path) -> Iterator[Path]:
         raise
     finally:
         part.unlink(missing_ok=True)
+
+
+class InUse(ValueError):
+    """What is to be written is being written by another process."""
+
+
+@contextlib.contextmanager
+def locked(folder: Path, what: str) -> Iterator[None]:
+    """Within it no other process of this machine gets in; the system ends it with the process, however that dies.
+
+    Where a file system has no locks, nothing is held.
+
+    Args:
+        folder: where the lock is kept, in a hidden file; made if it is not there.
+        what: is being done there, for the message.
+
+    Raises:
+        InUse: another process is at it; the message says which.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a+", encoding="utf-8") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise InUse(
+                f"{folder} is in use: {file.read().strip() or 'another process'} is {what} there. Wait for it, or end it."
+            ) from None
+        except (ImportError, OSError):
+            pass
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        yield
 
 
 def write_text(target: Path, text: str) -> None:

@@ -13,8 +13,16 @@ from diffae.files import replacing
 
 
 def to_pil(x: Float[Tensor, "c h w"]) -> Image.Image:
-    """An image in [-1, 1] as 8-bit RGB or grey. Of two channels the first is shown, of more than three the first three."""
+    """An image in [-1, 1] as 8-bit RGB or grey. Of two channels the first is shown, of more than three the first three.
+
+    Raises:
+        ValueError: pixels that are not numbers, which no picture can show.
+    """
     x = x.detach().cpu()
+    if x.isnan().any():
+        raise ValueError(
+            f"The image has {int(x.isnan().sum()):,} values that are not a number (NaN): the weights that made it are broken."
+        )
     x = x[:3] if len(x) >= 3 else x[:1]
     array = x.float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8).numpy()
     return Image.fromarray(array[0] if len(array) == 1 else np.ascontiguousarray(array.transpose(1, 2, 0)))

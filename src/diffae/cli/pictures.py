@@ -50,9 +50,9 @@ class Reconstruct(inputs.Decoding, inputs.Cropping):
         x = ae.from_pixels(original)
         again = ae.reconstruct(x, inversion=self.inversion, steps=self.steps)
         seen = ae.to_pixels(again)
+        _show(ae, [x, ae.decode_mean(ae.encode(x)), again], self.out)
         for i, file in enumerate(self.files):
             print(f"{file}: MSE {mse(seen[i : i + 1], original[i : i + 1]):.2e} on the [0, 1] scale")
-        _show(ae, [x, ae.decode_mean(ae.encode(x)), again], self.out)
 
 
 @dataclass(frozen=True, kw_only=True)

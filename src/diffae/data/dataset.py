@@ -11,6 +11,7 @@ from torch import Tensor
 from diffae import seeding
 from diffae.config import DataConfig
 from diffae.data.images import in_range, scaled
+from diffae.files import digest_lines
 from diffae.seeding import Draws
 
 
@@ -41,6 +42,13 @@ class ImageSet:
     mirrored: np.ndarray | None = None
 
     @property
+    def identity(self) -> str:
+        """Which images these are, what was made of them, and which are held out: in words, and by a digest."""
+        held = [self.names[i] for i in self.validation]
+        digest = digest_lines([self.key, *self.names, "held out", *held])
+        return f"{len(self.train):,} images to train on and {len(held):,} held out ({digest[:16]})"
+
+    @property
     def arrays(self) -> list[np.ndarray]:
         """All of which a training batch has rows."""
         return [self.pixels] if self.mirrored is None else [self.pixels, self.mirrored]
@@ -66,7 +74,8 @@ def split(names: Sequence[str], groups: Sequence[str] | None, share: float) -> t
         # Very few images: hold out the one with the smallest hash rather than none, or all.
         held = np.array([key == min(keys, key=lambda k: seeding.mix("split", k)) for key in keys])
     if held.all():
-        raise ValueError(f"Nothing is left to train on: all {len(names)} images share one group. Set data.validation to 0.")
+        what = "the only image is held out" if len(names) == 1 else f"all {len(names)} images share one group, which is held out"
+        raise ValueError(f"Nothing is left to train on: {what}. Set data.validation to 0.")
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 

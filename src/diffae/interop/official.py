@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from diffae.attributes import Attributes, Score
 from diffae.autoencoder import DiffusionAutoencoder
+from diffae.checks import check_finite
 from diffae.config import AutoencoderConfig, EncoderConfig, Preparation, PriorConfig, ScheduleConfig, UNetConfig
 from diffae.interop import unpickling
 from diffae.latents import Standardizer
@@ -92,6 +93,7 @@ def load(path: str | Path, *, ema: bool = True) -> DiffusionAutoencoder:
         if tensor.squeeze().shape != own[name].squeeze().shape:
             raise ValueError(f"{path}: {name} has shape {tuple(tensor.shape)} where the network has {tuple(own[name].shape)}.")
         state[name] = tensor.reshape(own[name].shape).float()
+    check_finite(state, path)
     model.load_state_dict(state, strict=True)
     return model.eval()
 
@@ -119,6 +121,7 @@ def load_classifier(path: str | Path, *, z_dim: int, ema: bool = True) -> Attrib
     missing = [key for key in needed if key not in tensors]
     if missing:
         raise ValueError(f"{path} is no classifier of the authors' code: it lacks {', '.join(missing)}.")
+    check_finite({key: tensors[key] for key in needed}, path)
     weight, bias, mean, std = (tensors[key].float() for key in needed)
     if weight.shape[1] != z_dim:
         raise ValueError(f"{path} classifies z_sem of {weight.shape[1]} dimensions, but that of the autoencoder has {z_dim}.")

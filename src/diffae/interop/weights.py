@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from diffae.attributes import Attributes
 from diffae.autoencoder import DiffusionAutoencoder, build
+from diffae.checks import check_finite
 from diffae.config import AutoencoderConfig, Precision, Preparation, PriorConfig, RunConfig, from_dict, read_json, to_dict
 from diffae.diffusion import DDIM, ImageDiffusion, write_weights
 from diffae.files import write_text
@@ -207,7 +208,7 @@ def read_weights(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, Ten
 
     Raises:
         FileNotFoundError: one of them is not there.
-        ValueError: one of them is damaged, or of another format.
+        ValueError: one of them is damaged, or of another format, or weights that are no numbers.
     """
     config_file, weights_file = folder / "config.json", folder / "model.safetensors"
     for file in (config_file, weights_file):
@@ -220,9 +221,11 @@ def read_weights(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, Ten
     if not isinstance(config, dict) or config.get("format") != kind:
         raise ValueError(f"{config_file} was not written by `save_pretrained`: its format is not {kind!r}.")
     try:
-        return config, safetensors.torch.load_file(weights_file)
+        tensors = safetensors.torch.load_file(weights_file)
     except SafetensorError as error:
         raise ValueError(f"{weights_file} is damaged or cut short ({error}). Copy or save it again.") from None
+    check_finite(tensors, weights_file)
+    return config, tensors
 
 
 def _check_fit(expected: dict[str, Tensor], tensors: dict[str, Tensor], folder: Path) -> None:

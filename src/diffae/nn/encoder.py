@@ -68,12 +68,15 @@ class SemanticEncoder(nn.Module):
 
         Args:
             features: of at least as many images as z_sem has dimensions. Directions beyond the number of features that
-                vary stay at zero.
+                vary stay at zero. Of images that are all alike, or of one alone, nothing varies but rounding: then the map stays
+                as it is.
         """
         d, f = self.linear.weight.double(), features.double()
         mean = f.mean(0)
         _, singular, directions = torch.linalg.svd(f - mean, full_matrices=False)
         variances = singular.square()[: len(d)] / max(len(f) - 1, 1)
+        if variances[0] <= (torch.finfo(features.dtype).eps * f.norm() / len(f) ** 0.5).square():
+            return
         # A floor keeps directions of rounding errors from being blown up.
         whitening = directions[: len(d)] / (variances[:, None] + 1e-6 * variances[0]).sqrt()
         # A random rotation: no component of z_sem is special. It comes from the initial weights, and so from the run's seed.

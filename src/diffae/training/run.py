@@ -1,9 +1,11 @@
 """A run directory: what was asked for, how it went, and what came of it.
 
 config.json             the resolved configuration
+.lock                   which process trains it
 metrics.jsonl           one line per logged step or validation
 checkpoints/            the newest two, for going on
 averages/               snapshots for `diffae average`, where training.average_every is given
+data.txt                which images it began with: it goes on with no others
 pictures/               fixed images and a fixed x_T, over time
 model/                  the EMA weights, as `diffae.load(RUN)` reads them
 tensorboard/            the metrics again
@@ -26,11 +28,12 @@ from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_lis
 
 from diffae import seeding
 from diffae.config import ComparatorRunConfig, PriorRunConfig, RunConfig, TrainingConfig, differences, read_json, to_dict
-from diffae.files import write_text
+from diffae.files import LOCK, locked, write_text
 from diffae.processor import resolve_precision
 from diffae.training.averages import save_averages
 from diffae.training.exactness import exactly
 from diffae.training.health import Health
+from diffae.training.log import Log
 from diffae.training.loop import HOLD, LossModule, NonFiniteLoss, Step, compile_networks, training_steps
 from diffae.training.room import find_accumulation, saying_what_helps
 from diffae.training.sharding import is_sharded, whole_weights
@@ -41,6 +44,8 @@ AnyRunConfig = RunConfig | PriorRunConfig | ComparatorRunConfig
 
 BUDGET = ("training.images", "training.minutes")
 """Settings that may change when a run goes on."""
+DATA = "data.txt"
+"""The file of a run that tells which images it began with."""
 MEANS = ("training.accumulation", "training.recompute", "training.graphs")
 """Those that may too, since the gradients are the same but for rounding."""
 
@@ -118,7 +123,7 @@ def resolve(asked: R, out: Path, *, say: Callable[[str], None] = lambda _: None)
         raise ValueError("A run needs a budget: give training.images, or training.minutes.")
     file = out / "config.json"
     if not file.is_file():
-        if out.is_dir() and any(out.iterdir()):
+        if out.is_dir() and any(there.name != LOCK for there in out.iterdir()):
             raise ValueError(f"{out} is not empty and holds no run (no config.json). Give another folder.")
         training = dataclasses.replace(asked.training, precision=resolve_precision(asked.training.precision))
         return dataclasses.replace(asked, training=training)
@@ -155,14 +160,22 @@ def train(subject: Subject, out: Path, *, accelerator: Accelerator | None = None
         What happened, as it happens.
 
     Raises:
-        ValueError: a damaged checkpoint, or a configuration that cannot be trained.
+        ValueError: a damaged checkpoint, a configuration that cannot be trained, or other images than the run began with.
+        InUse: another process is training there.
         NonFiniteLoss: the message names the step and the data of the batch; the newest checkpoint is intact.
     """
+    accelerator = accelerator or create_accelerator()
+    with locked(out, "training") if accelerator.is_main_process else contextlib.nullcontext():
+        yield from _train(subject, out, accelerator)
+
+
+def _train(subject: Subject, out: Path, accelerator: Accelerator) -> Iterator[Event]:
     config = subject.config
     training = config.training
-    accelerator = accelerator or create_accelerator()
     main, device = accelerator.is_main_process, accelerator.device
     newest = newest_checkpoint(out / "checkpoints")
+    if newest is not None:
+        _check_data(subject, out)
     torch.manual_seed(seeding.mix(training.seed, "weights"))
     model = subject.build().to(device)
     if newest is None:
@@ -204,6 +217,7 @@ def train(subject: Subject, out: Path, *, accelerator: Accelerator | None = None
 
     if main:
         _write_config(out, config)
+        write_text(out / DATA, subject.identity + "\n")
     budget = Budget(training, started_at=state.step * training.batch_size)
     log = Log(out, images=budget.start) if main else None
     due = Due(training, images=budget.start)
@@ -325,38 +339,6 @@ class Due:
         return images // self._every[what] > before // self._every[what]
 
 
-class Log:
-    """metrics.jsonl and TensorBoard; lines beyond the checkpoint that a run goes on from are dropped."""
-
-    def __init__(self, out: Path, *, images: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._file = out / "metrics.jsonl"
-        kept = [line for line in read_metrics(out) if line["images"] <= images]
-        write_text(self._file, "".join(json.dumps(line) + "\n" for line in kept))
-        self._board = SummaryWriter(str(out / "tensorboard"), purge_step=images + 1 if images else None)
-
-    def write(self, images: int, values: dict[str, float]) -> None:
-        line = {"images": images, "time": round(time.time(), 1)} | {k: float(f"{v:.6g}") for k, v in values.items()}
-        with self._file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        for name, value in values.items():
-            self._board.add_scalar(name, value, images)
-
-    def close(self) -> None:
-        self._board.close()
-
-
-def read_metrics(out: Path) -> list[dict[str, float]]:
-    """The lines of a run's metrics.jsonl; a last line that was cut short is left out."""
-    file = out / "metrics.jsonl"
-    lines = []
-    for text in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
-        with contextlib.suppress(json.JSONDecodeError):
-            lines.append(json.loads(text))
-    return lines
-
-
 @contextlib.contextmanager
 def stop_requested() -> Iterator[Callable[[], bool]]:
     """Turns Ctrl-C and SIGTERM into a question asked between steps; a second Ctrl-C interrupts at once."""
@@ -376,6 +358,17 @@ def stop_requested() -> Iterator[Callable[[], bool]]:
     finally:
         for s, old in previous.items():
             signal.signal(s, old)
+
+
+def _check_data(subject: Subject, out: Path) -> None:
+    """Refuses to go on with other data than a run began with: it would be no run of either."""
+    file = out / DATA
+    began = file.read_text(encoding="utf-8").strip() if file.is_file() else subject.identity
+    if began != subject.identity:
+        raise ValueError(
+            f"The images are not those that {out} began with. There it was {began}; now it is {subject.identity}. Bring them back, "
+            f"or train in another folder. To go on with these all the same, delete {file}."
+        )
 
 
 def _write_config(out: Path, config: AnyRunConfig) -> None:

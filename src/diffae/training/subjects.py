@@ -32,6 +32,11 @@ class Subject(Protocol):
     config: Any
     """The run's configuration: `model`, `data`, `training`."""
 
+    @property
+    def identity(self) -> str:
+        """Which data it is trained on, in words: other data, or the same in another order, have another."""
+        ...
+
     def build(self) -> nn.Module:
         """The model, with fresh weights."""
         ...
@@ -91,6 +96,10 @@ class ImageSubject:
         self.order = Order(data.train, seed=seeding.mix(config.training.seed, "order"))
         self._noisy = config.training.timesteps == "noisy"
         self.place(torch.device("cpu"))
+
+    @property
+    def identity(self) -> str:
+        return self.data.identity
 
     def build(self) -> DiffusionAutoencoder | DDIM:
         model = build(self.config.model)
@@ -189,6 +198,10 @@ class PriorSubject:
         self.data = data
         self.order = Order(data.train, seed=seeding.mix(config.training.seed, "order"))
         self.place(torch.device("cpu"))
+
+    @property
+    def identity(self) -> str:
+        return self.data.identity
 
     def build(self) -> LatentPrior:
         return LatentPrior(self.config.model)
