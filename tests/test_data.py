@@ -2,6 +2,7 @@
 
 import io
 import os
+import warnings
 import zipfile
 import zlib
 
@@ -29,7 +30,9 @@ def encoded(image, form="PNG", **kwargs):
 
 
 def read(content, name="a.png", *, size=(8, 8), channels=3, **preparation):
-    return read_image(content, name, size=size, channels=channels, preparation=Preparation(**preparation))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return read_image(content, name, size=size, channels=channels, preparation=Preparation(**preparation))
 
 
 def images_in(root, **kwargs):
@@ -430,7 +433,7 @@ def test_unseen_avatars_have_the_same_attributes_of_other_parts(cache):
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
-    from diffae.data.preparation import cache_folder
+    from diffae.data.contents import cache_folder
 
     assert cache_folder() == tmp_path / "cache"
     monkeypatch.delenv("DIFFAE_CACHE")

@@ -12,6 +12,7 @@ from PIL import Image
 
 from diffae.config import DataConfig
 from diffae.data import cache, prepare
+from diffae.data.preparation import fingerprint
 from diffae.data.sources import open_source
 
 FEATURES = {
@@ -214,7 +215,9 @@ def test_labels_in_a_shard_that_are_no_json_are_an_error_that_names_them(tmp_pat
 def test_an_interrupted_preparation_goes_on_where_it_was(tmp_path, monkeypatch, write):
     root = write(tmp_path / "set", num=60)
     monkeypatch.setattr(cache, "PART_BYTES", 1)
-    whole, read, count = images_in(write(tmp_path / "same", num=60)), cache.read_image, 0
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("DIFFAE_CACHE", str(tmp_path / "another cache"))
+        whole, read, count = images_in(write(tmp_path / "same", num=60)), cache.read_image, 0
 
     def counting(*args, **kwargs):
         nonlocal count
@@ -238,10 +241,10 @@ def test_an_interrupted_preparation_goes_on_where_it_was(tmp_path, monkeypatch, 
 
 def test_a_changed_table_is_another_data_set_and_an_unchanged_one_is_not(tmp_path):
     root = parquet(tmp_path / "set")
-    first = open_source(root).fingerprint
-    assert open_source(root).fingerprint == first
+    first = fingerprint(open_source(root))
+    assert fingerprint(open_source(root)) == first
     pq.write_table(rows(range(3)), root / "data" / "train-00000-of-00002.parquet")
-    assert open_source(root).fingerprint != first
+    assert fingerprint(open_source(root)) != first
 
 
 def test_training_resumes_bitwise_on_a_table(tmp_path, tiny_run):

@@ -83,6 +83,20 @@ def locked(folder: Path, what: str) -> Iterator[None]:
         yield
 
 
+def shown(name: str) -> str:
+    """A file's name as it can be printed: control characters, and bytes that are no text, are written out."""
+    return name if name.isprintable() else name.encode("unicode_escape", "backslashreplace").decode()
+
+
+def is_pointer(content: bytes) -> bool:
+    """Whether a file is what git-lfs leaves in the place of one that it has not fetched."""
+    return content.startswith(b"version https://git-lfs")
+
+
+POINTER = "is a git-lfs pointer, not the file itself: fetch it with `git lfs pull`"
+"""What to say of such."""
+
+
 def write_text(target: Path, text: str) -> None:
     """Writes a text file atomically."""
     with replacing(target) as part:

@@ -6,6 +6,7 @@ Written a part at a time, so that neither memory nor an interruption is a limit,
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,12 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from diffae.config import DataConfig
-from diffae.data.images import UnusableImage, read_image
+from diffae.data.contents import Progress
+from diffae.data.images import Told, UnusableImage, read_image, too_dark
 from diffae.data.sources import Source
-from diffae.files import replacing, write_text
+from diffae.files import replacing, shown, write_text
 
-Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, number done, number in all)."""
 Convert = Callable[[np.ndarray], np.ndarray]
 """From images (n, c, h, w) to what is kept of them (n, ...)."""
 
@@ -43,11 +43,16 @@ class Decoder:
     size: tuple[int, int]
     channels: int
 
-    def __call__(self, name: str) -> np.ndarray | str:
-        """(c, h, w), uint8 or uint16, or why this image cannot be used. May be called from several threads."""
+    def __call__(self, name: str, tell: Told = lambda what: None) -> np.ndarray | str:
+        """(c, h, w), uint8 or uint16, or why this image cannot be used. May be called from several threads.
+
+        Args:
+            name: of the image.
+            tell: told what was left of it; see `read_image`.
+        """
         try:
             content = self.source.read(name)
-            return read_image(content, name, size=self.size, channels=self.channels, preparation=self.config.preparation)
+            return read_image(content, name, size=self.size, channels=self.channels, preparation=self.config.preparation, tell=tell)
         except UnusableImage as error:
             return str(error)
         except OSError as error:
@@ -56,8 +61,9 @@ class Decoder:
 
 def cached(
     decode: Decoder, names: Sequence[str], folder: Path, *, convert: Convert | None, progress: Progress
-) -> tuple[list[str], np.ndarray, list[tuple[str, str]]]:
-    """Names and arrays of the usable images, and (name, reason) of the others; from the cache where it has them.
+) -> tuple[list[str], np.ndarray, list[tuple[str, str]], list[str]]:
+    """Names and arrays of the usable images, (name, reason) of the others, and sentences about what was left of some; from the
+    cache where it has them.
 
     Args:
         decode: reads an image.
@@ -71,7 +77,10 @@ def cached(
         _fill(decode, names, folder, convert, progress, array_file, index_file)
     index = json.loads(index_file.read_text(encoding="utf-8"))
     arrays = np.load(array_file, mmap_mode="r") if index["names"] else np.zeros((0, decode.channels, *decode.size), np.uint8)
-    return index["names"], arrays, [(n, r) for n, r in index["skipped"]]
+    remarks = [f"{num} images {what} ({shown(first)}{', ...' if num > 1 else ''})." for what, (num, first) in index["told"].items()]
+    if dark := too_dark(index["most"], decode.config.preparation):
+        remarks.append(f"The images have {dark}")
+    return index["names"], arrays, [(n, r) for n, r in index["skipped"]], remarks
 
 
 def _fill(
@@ -97,7 +106,14 @@ def _fill(
     files = [parts / f"{start:012d}.npy" for start, part in zip(starts, read, strict=True) if part["names"]]
     if files:
         _join(files, array_file, len(usable))
-    write_text(index_file, json.dumps({"names": usable, "skipped": [s for part in read for s in part["skipped"]]}))
+    remarks: dict[str, tuple[int, str]] = {}
+    for name, what in (pair for part in read for pair in part["told"]):
+        num, first = remarks.get(what, (0, name))
+        remarks[what] = (num + 1, first)
+    mosts = [part["most"] for part in read if part["names"]]
+    most = max(mosts) if mosts and None not in mosts else None
+    index = {"names": usable, "skipped": [s for part in read for s in part["skipped"]], "told": remarks, "most": most}
+    write_text(index_file, json.dumps(index))
     shutil.rmtree(parts)
 
 
@@ -113,18 +129,27 @@ def _write_part(
     usable: list[str] = []
     skipped: list[tuple[str, str]] = []
     arrays: list[np.ndarray] = []
-    for name, array in zip(names, pool.map(decode, names), strict=True):
-        if isinstance(array, str):
-            skipped.append((name, array))
-        else:
-            usable.append(name)
-            arrays.append(array)
-        told(len(usable) + len(skipped))
+    remarks: list[tuple[str, str]] = []
+
+    def decoded(name: str) -> np.ndarray | str:
+        return decode(name, lambda what: remarks.append((name, what)))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Of Pillow, about what does not touch the pixels.
+        for name, array in zip(names, pool.map(decoded, names), strict=True):
+            if isinstance(array, str):
+                skipped.append((name, array))
+            else:
+                usable.append(name)
+                arrays.append(array)
+            told(len(usable) + len(skipped))
+    most = None
     if arrays:
         stacked = _stacked(arrays)
+        most = int(stacked.max()) if stacked.dtype == np.uint16 else None
         with replacing(file) as part, part.open("wb") as opened:
             np.save(opened, stacked if convert is None else convert(stacked))
-    write_text(file.with_suffix(".json"), json.dumps({"names": usable, "skipped": skipped}))
+    write_text(file.with_suffix(".json"), json.dumps({"names": usable, "skipped": skipped, "told": sorted(remarks), "most": most}))
 
 
 def _stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:

@@ -1,8 +1,9 @@
 """One image file -> one array at the training size."""
 
 import io
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from jaxtyping import Float
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from diffae.config import Crop, Preparation
+from diffae.config import Preparation
+from diffae.files import POINTER, is_pointer
 
 Box = tuple[float, float, float, float]
 """Left, upper, right, lower, in pixels."""
@@ -19,8 +21,13 @@ Box = tuple[float, float, float, float]
 EXTENSIONS = frozenset(Image.registered_extensions()) | {".npy"}
 """File names that are taken for images."""
 
+ASK_RANGE = "Name the values that stand for black and white: --data.range LOW HIGH"
 BOMB_RATIO = 200
 """An image above Pillow's size limit (89 megapixels) whose file is this many times smaller is a bomb, not a picture."""
+
+
+Told = Callable[[str], None]
+"""Called with what was left of an image, in words that follow its name."""
 
 
 class UnusableImage(ValueError):
@@ -55,7 +62,7 @@ def load_images(
     channels: int,
     preparation: Preparation,
 ) -> Float[Tensor, "n c h w"]:
-    """Image files as a model wants them, in [-1, 1]. Arguments as in `read_image`.
+    """Image files as a model wants them, in [-1, 1]. Arguments as in `read_image`; what was left of a file is a warning.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -66,11 +73,20 @@ def load_images(
     images = []
     for file in files:
         if not file.is_file():
-            raise FileNotFoundError(f"There is no image {file}.")
+            advice = " Addresses are not opened: download what is there." if ":/" in file.as_posix() else ""
+            raise FileNotFoundError(f"There is no image {file}.{advice}")
+        told: list[str] = []
         try:
-            pixels = read_image(file.read_bytes(), file.name, size=size, channels=channels, preparation=preparation)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Of Pillow, about what does not touch the pixels.
+                content = file.read_bytes()
+                pixels = read_image(content, file.name, size=size, channels=channels, preparation=preparation, tell=told.append)
         except UnusableImage as error:
             raise ValueError(f"{file} {error}.") from None
+        if dark := too_dark(int(pixels.max()) if pixels.dtype == np.uint16 else None, preparation):
+            told.append(f"has {dark}")
+        for what in told:
+            warnings.warn(f"{file} {what}", stacklevel=2)
         images.append(in_range(pixels))
     return torch.stack(images)
 
@@ -89,7 +105,15 @@ def scaled(rows: Tensor) -> Tensor:
     return values.float().mul_(2 / most).sub_(1)
 
 
-def read_image(content: bytes, name: str, *, size: tuple[int, int], channels: int, preparation: Preparation) -> np.ndarray:
+def read_image(
+    content: bytes,
+    name: str,
+    *,
+    size: tuple[int, int],
+    channels: int,
+    preparation: Preparation,
+    tell: Told = lambda what: None,
+) -> np.ndarray:
     """Decodes, orients, crops and resizes one image.
 
     Args:
@@ -98,6 +122,7 @@ def read_image(content: bytes, name: str, *, size: tuple[int, int], channels: in
         size: height and width of the result.
         channels: 1, 3 or 4; any number for `.npy`.
         preparation: crop, background and range of values; that of the model (`ae.preparation`).
+        tell: told what is left of the file, where that is not all.
 
     Returns:
         (channels, h, w), uint8, or uint16 for what has more than 8 bits. The full range stands for [-1, 1].
@@ -106,8 +131,10 @@ def read_image(content: bytes, name: str, *, size: tuple[int, int], channels: in
         UnusableImage: the file cannot be used; the message says why, without its name.
     """
     crop, background = preparation.crop, preparation.background
+    if is_pointer(content):
+        raise UnusableImage(POINTER)
     if name.lower().endswith(".npy"):
-        return _read_array(content, size=size, channels=channels, crop=crop)
+        return _read_array(content, size=size, channels=channels, preparation=preparation)
     if channels not in (1, 3, 4):
         raise UnusableImage(
             f"is an image file, but the model has {channels} channels: give .npy arrays of shape ({channels}, h, w)"
@@ -117,15 +144,19 @@ def read_image(content: bytes, name: str, *, size: tuple[int, int], channels: in
         if image.format == "JPEG" and crop != "celeba" and image.mode in ("L", "RGB"):
             # JPEG can be decoded at a half, a quarter, an eighth: ten times faster for large photographs.
             image.draft(None, (2 * max(size), 2 * max(size)))
+        # A telephone's second view (MPO) is no page.
+        if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+            tell("are stacks or moving pictures, of which the first page was taken: save every page that counts as an image")
+            image.seek(0)
         image = ImageOps.exif_transpose(image)
-        deep = image.mode.startswith("I")
-        image = _with_channels(image, channels, background)
-    except UnusableImage:
+        deep = image.mode.startswith(("I", "F"))
+        image = _windowed(image, preparation) if deep else _with_channels(image, channels, background)
+    except (UnusableImage, MemoryError):
         raise
     except UnidentifiedImageError:
         raise UnusableImage("is not an image in any format that Pillow reads") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
-        raise UnusableImage(f"is damaged or cut short ({error})") from None
+    except Exception as error:  # Of damaged files, whatever a reader stumbles over.
+        raise UnusableImage(f"is damaged or cut short ({str(error).strip() or type(error).__name__})") from None
     _check_size(image.width, image.height, size)
     box = CROPS[crop](image.width, image.height, size[1] / size[0])
     image = _resized(image, size, box)
@@ -140,12 +171,10 @@ def read_image(content: bytes, name: str, *, size: tuple[int, int], channels: in
 
 
 def _open(content: bytes) -> Image.Image:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            image = Image.open(io.BytesIO(content))
-        except Image.DecompressionBombError as error:
-            raise UnusableImage(f"is too large to be decoded safely ({error})") from None
+    try:
+        image = Image.open(io.BytesIO(content))
+    except Image.DecompressionBombError as error:
+        raise UnusableImage(f"is too large to be decoded safely ({error})") from None
     pixels = image.width * image.height
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and pixels > limit and pixels * len(image.getbands()) > BOMB_RATIO * len(content):
@@ -157,11 +186,7 @@ def _open(content: bytes) -> Image.Image:
 
 
 def _with_channels(image: Image.Image, channels: int, background: tuple[int, int, int]) -> Image.Image:
-    """The image with the bands asked for: L, RGB or RGBA; 16-bit greys as F, so that resizing keeps their range."""
-    if image.mode.startswith("I"):
-        return image.convert("F")
-    if image.mode == "F":
-        raise UnusableImage("has floating-point pixels of unknown range: convert it to 16-bit, or to .npy in [-1, 1]")
+    """The image with the bands asked for: L, RGB or RGBA."""
     if channels == 4:
         return image.convert("RGBA")
     if image.has_transparency_data:
@@ -170,29 +195,91 @@ def _with_channels(image: Image.Image, channels: int, background: tuple[int, int
     return image.convert("L" if channels == 1 else "RGB")
 
 
-def _read_array(content: bytes, *, size: tuple[int, int], channels: int, crop: Crop) -> np.ndarray:
+def _windowed(image: Image.Image, preparation: Preparation) -> Image.Image:
+    """A grey image of more than 8 bits as F, 0..65535, so that resizing keeps its range."""
+    if image.mode == "F" and preparation.range is None:
+        raise UnusableImage(f"has floating-point pixels, {_extent(np.asarray(image))}. {ASK_RANGE}")
+    values = np.asarray(image.convert("I") if image.mode.startswith("I;") else image)
+    return Image.fromarray(_in_window(values, preparation))
+
+
+def _in_window(values: np.ndarray, preparation: Preparation) -> np.ndarray:
+    """Values as float32, 0..65535: those of the range, with what is beyond it clipped; without a range they have to fit.
+
+    Raises:
+        UnusableImage: they do not, or are no numbers.
+    """
+    if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+        raise UnusableImage(f"has {int((~np.isfinite(values)).sum())} values that are not finite (NaN or infinite)")
+    if preparation.range is not None:
+        low, high = preparation.range
+        return (np.clip((values.astype(np.float64) - low) / (high - low), 0, 1) * 65535).astype(np.float32)
+    if values.min() < 0 or values.max() > 65535:
+        raise UnusableImage(f"has values {_extent(values)}, beyond 0..65535. {ASK_RANGE}")
+    return values.astype(np.float32)
+
+
+def _extent(values: np.ndarray) -> str:
+    return f"{values.min():g}..{values.max():g}"
+
+
+def too_dark(most: int | None, preparation: Preparation) -> str:
+    """What to say of images of 16 bits that use but the lowest part of these; nothing where all is well.
+
+    Args:
+        most: the largest of 0..65535 that occurs; None where images have 8 bits.
+        preparation: how they were read.
+    """
+    if most is None or preparation.range is not None or most > 65535 // 4:
+        return ""
+    # Resizing overshoots by some percent.
+    bits = max(8, int(0.9 * most).bit_length())
+    return (
+        f"no value above {most} of 65535 and are nearly black to the model. Where {2**bits - 1} stands for white, say so: "
+        f"--data.range 0 {2**bits - 1}"
+    )
+
+
+def _read_array(content: bytes, *, size: tuple[int, int], channels: int, preparation: Preparation) -> np.ndarray:
+    crop = preparation.crop
     try:
+        _check_length(content)
         array = np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # Of damaged files, whatever the reader stumbles over.
         raise UnusableImage(f"is no readable .npy array ({error})") from None
     if array.ndim != 3 or len(array) != channels:
         raise UnusableImage(f"has shape {array.shape}, the model wants ({channels}, h, w)")
     kind = np.uint8 if array.dtype == np.uint8 else np.uint16
-    if array.dtype in (np.uint8, np.uint16):
+    number = np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)
+    if array.dtype == np.uint8:
         scaled = array.astype(np.float32)
+    elif array.dtype == np.uint16 or (number and preparation.range is not None):
+        scaled = _in_window(array, preparation)
     elif np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all():
             bad = int((~np.isfinite(array)).sum())
             raise UnusableImage(f"has {bad} values that are not finite (NaN or infinite)")
         if array.min() < -1 or array.max() > 1:
-            raise UnusableImage(f"has values {array.min():g}..{array.max():g}: floating-point arrays must be in [-1, 1]")
+            raise UnusableImage(f"has values {_extent(array)}: floating-point arrays must be in [-1, 1]. {ASK_RANGE}")
         scaled = (array.astype(np.float32) + 1) * 32767.5
     else:
-        raise UnusableImage(f"has type {array.dtype}: give uint8, uint16 or floating-point values in [-1, 1]")
+        raise UnusableImage(f"has type {array.dtype}: give uint8, uint16 or floating-point values in [-1, 1]. {ASK_RANGE}")
     _check_size(array.shape[2], array.shape[1], size)
     box = CROPS[crop](array.shape[2], array.shape[1], size[1] / size[0])
     resize = [_resized(Image.fromarray(band), size, box) for band in scaled]
     return np.clip(np.rint(np.stack([np.asarray(band) for band in resize])), 0, np.iinfo(kind).max).astype(kind)
+
+
+def _check_length(content: bytes) -> None:
+    """Refuses an array that says it is longer than its file, before room is made for it."""
+    file = io.BytesIO(content)
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, kind = read(file)
+    if math.prod(shape) * kind.itemsize > len(content) - file.tell() and not kind.hasobject:
+        raise ValueError(f"shape {shape} of {kind} in {len(content):,} bytes: it is cut short")
 
 
 def _check_size(width: int, height: int, size: tuple[int, int]) -> None:

@@ -3,7 +3,6 @@
 What cannot be used is found here, before training, and named. Afterwards an image is a memory-mapped row.
 """
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,21 +11,16 @@ import torch
 from diffae import seeding
 from diffae.config import DataConfig
 from diffae.data.avatars import SETS, avatars_folder
-from diffae.data.cache import Decoder, Progress, cached
+from diffae.data.cache import Decoder, cached
+from diffae.data.contents import Progress, cache_folder, caching, digests
 from diffae.data.dataset import ImageSet, split
 from diffae.data.images import in_range
 from diffae.data.labels import Labels, align, load_labels
 from diffae.data.shards import Shards
-from diffae.data.sources import HUB, Source, from_hub, open_source
+from diffae.data.sources import HUB, Source, divided, from_hub, open_source
 from diffae.data.tables import Table
+from diffae.files import digest_lines, shown
 from diffae.nn.vae import FrozenAutoencoder, frozen_autoencoder
-
-
-def cache_folder() -> Path:
-    """Where rendered and resized images are kept: DIFFAE_CACHE, or `diffae` in the user's cache directory."""
-    if "DIFFAE_CACHE" in os.environ:
-        return Path(os.environ["DIFFAE_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffae"
 
 
 def prepare(config: DataConfig, *, size: tuple[int, int], channels: int, progress: Progress | None = None) -> ImageSet:
@@ -48,26 +42,30 @@ def prepare(config: DataConfig, *, size: tuple[int, int], channels: int, progres
         vae = frozen_autoencoder(config.latents)
         size, channels = vae.image_size(channels, size), vae.image_channels
     root, source = source_of(config, size=size, progress=progress)
-    number = _key(source, config, size, channels)
+    number = _key(source, config, size, channels, progress)
     key = f"{number if vae is None else seeding.mix('latents-1', number, vae.digest, int(config.flip)):016x}"
     folder = cache_folder() / "pixels" / f"{grid[0]}x{grid[1]}x{latent_channels}-{key}"
     convert = None if vae is None else lambda images: _latents(vae, images, flip=config.flip)
     decode = Decoder(source, config, size, channels)
-    names, pixels, skipped = cached(decode, source.names, folder, convert=convert, progress=progress)
-    mirrored, notes = None, []
+    with caching():
+        names, pixels, skipped, remarks = cached(decode, source.names, folder, convert=convert, progress=progress)
+    mirrored, notes = None, [*source.notes, *remarks]
     if vae is not None and names:
         pixels, mirrored = pixels[:, 0], pixels[:, 1] if config.flip else None
         notes += _scale_note(vae, pixels)
     if source.others and config.source not in SETS:
         notes.append(f"{source.others} files in {root} were left alone: their names are not those of images.")
     if skipped:
-        listed = "\n".join(f"  {name} {reason}" for name, reason in skipped[:20])
+        listed = "\n".join(f"  {shown(name)} {reason}" for name, reason in skipped[:20])
         more = f"\n  and {len(skipped) - 20} more" if len(skipped) > 20 else ""
         notes.append(f"{len(skipped)} of {len(source.names)} images were skipped:\n{listed}{more}")
     if not names:
         raise ValueError(f"None of the images in {root} can be used.\n{notes[-1]}")
-    if isinstance(source, Table) and source.left_out:
-        notes.append(f"Columns of {root} that are no numbers were left out: {', '.join(source.left_out)}.")
+    if parts := divided(names):
+        notes.append(
+            f"The images lie in {', '.join(parts)}, as a published split, and are taken as one set that is split anew: what was "
+            f"held out there is trained on here. To keep them apart, give one alone, such as {root / parts[-1]}."
+        )
     values, groups = {}, None
     table = Path(config.labels) if config.labels else root / "labels.csv"
     labels = _labels(source, table, names, asked=config.labels is not None)
@@ -93,16 +91,23 @@ def prepare(config: DataConfig, *, size: tuple[int, int], channels: int, progres
 def source_of(config: DataConfig, *, size: tuple[int, int], progress: Progress) -> tuple[Path, Source]:
     """Where a configuration's images are, and the images; avatars are drawn where they have not been."""
     if config.source in SETS:
-        root = avatars_folder(cache_folder(), num=config.avatars, size=max(size), progress=progress, name=config.source)
+        with caching():
+            root = avatars_folder(cache_folder(), num=config.avatars, size=max(size), progress=progress, name=config.source)
     else:
         root = from_hub(config.source) if config.source.startswith(HUB) else Path(config.source)
     return root, open_source(root)
 
 
-def _key(source: Source, config: DataConfig, size: tuple[int, int], channels: int) -> int:
-    """Identifies the files and what is made of them."""
+def fingerprint(source: Source, progress: Progress = lambda what, done, total: None) -> str:
+    """Identifies images, by their names and the bytes of what holds them."""
+    return digest_lines([*source.names, *digests(source.holders, progress)])
+
+
+def _key(source: Source, config: DataConfig, size: tuple[int, int], channels: int, progress: Progress) -> int:
+    """Identifies the images and what is made of them."""
     limits = () if config.range is None else config.range
-    return seeding.mix("pixels-2", source.fingerprint, *size, channels, config.crop, *config.background, *map(str, limits))
+    made = (*size, channels, config.crop, *config.background, *map(str, limits))
+    return seeding.mix("pixels-3", fingerprint(source, progress), *made)
 
 
 def _labels(source: Source, table: Path, names: list[str], *, asked: bool) -> Labels | None:

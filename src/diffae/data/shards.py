@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from diffae.data.contents import texts
 from diffae.data.images import EXTENSIONS
-from diffae.files import digest_lines
+from diffae.files import POINTER, is_pointer
 
 
 class Shards:
@@ -35,9 +36,9 @@ class Shards:
         self.descriptors = [os.open(file, os.O_RDONLY) for file in files]
         for i, file in enumerate(files):
             self._list(i, file, "" if file == root else f"{file.relative_to(root).with_suffix('').as_posix()}/")
-        self.names = list(self.places)
-        stats = [(file.name, file.stat()) for file in files]
-        self.fingerprint = digest_lines([f"{name} {s.st_size} {s.st_mtime_ns}" for name, s in stats])
+        self.notes: list[str] = []
+        self.names = texts(list(self.places), self.notes)
+        self.holders = list(files)
         classes = sorted({row["cls"] for row in self._rows if "cls" in row})
         for row in self._rows:
             if "cls" in row:
@@ -70,10 +71,9 @@ class Shards:
                     if member.isfile() and not any(part.startswith(".") for part in place.parts):
                         stem, _, extension = place.name.partition(".")
                         samples.setdefault(str(place.with_name(stem)), {})[extension] = member
-        except tarfile.TarError as error:
-            raise ValueError(
-                f"{file} is no readable tar ({error}). It may be cut short, or compressed: copy it again, or unpack it."
-            ) from None
+        except (tarfile.TarError, ValueError, OSError) as error:
+            what = POINTER if is_pointer(os.pread(self.descriptors[i], 64, 0)) else f"is no readable tar ({error})"
+            raise ValueError(f"{file} {what}. It may be cut short, or compressed: copy it again, or unpack it.") from None
         for key, members in samples.items():
             images = {e: m for e, m in members.items() if f".{e.rpartition('.')[2].lower()}" in EXTENSIONS}
             # `a.jpg` is the image of `a.mask.png`; where no name is plain, dots are part of the name.

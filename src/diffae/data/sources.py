@@ -1,30 +1,39 @@
 """Where images come from: a folder, a zip, an LMDB, tables, shards. Listed by name and read one at a time."""
 
+import os
+import re
 import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from diffae.data.images import EXTENSIONS
+from diffae.data.contents import texts
+from diffae.data.images import BOMB_RATIO, EXTENSIONS
 from diffae.data.shards import Shards
 from diffae.data.tables import Table, table_files
-from diffae.files import digest_lines
+from diffae.files import POINTER, is_pointer, shown
 
 
 class Folder:
-    """All image files in a folder, nested to any depth; hidden files and folders are left out.
+    """All image files in a folder, nested to any depth, links followed; hidden files and folders are left out.
 
     Attributes:
         names: paths relative to the source, sorted, with forward slashes.
         others: number of files whose name is not an image's.
-        fingerprint: changes whenever a file is added, removed or changed.
+        holders: the files that hold the images, whose bytes tell this data from other.
+        notes: sentences about what was left alone beside.
+
+    Raises:
+        OSError: a folder in it that cannot be read.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        files = [p for p in root.rglob("*") if p.is_file() and not _hidden(p.relative_to(root).as_posix())]
-        images = sorted((p.relative_to(root).as_posix(), p.stat()) for p in files if p.suffix.lower() in EXTENSIONS)
-        self.names = [name for name, _ in images]
+        self.notes: list[str] = []
+        files = [name for name in _walk(root, self.notes) if not _hidden(name)]
+        images = sorted(name for name in files if PurePosixPath(name).suffix.lower() in EXTENSIONS)
+        self.names = texts(images, self.notes)
         self.others = len(files) - len(images)
-        self.fingerprint = digest_lines([f"{name} {s.st_size} {s.st_mtime_ns}" for name, s in images])
+        self.holders = [root / name for name in self.names]
 
     def read(self, name: str) -> bytes:
         """The file's bytes; may be called from several threads."""
@@ -37,17 +46,35 @@ class Zip:
     def __init__(self, path: Path) -> None:
         try:
             self.archive = zipfile.ZipFile(path)
-        except zipfile.BadZipFile as error:
-            raise ValueError(f"{path} is no readable zip archive ({error}). It may be cut short: copy it again.") from None
-        infos = [i for i in self.archive.infolist() if not i.is_dir() and not _hidden(i.filename)]
-        images = sorted((i for i in infos if PurePosixPath(i.filename).suffix.lower() in EXTENSIONS), key=lambda i: i.filename)
-        self.names = [i.filename for i in images]
+        except (zipfile.BadZipFile, NotImplementedError, ValueError, UnicodeDecodeError) as error:
+            with path.open("rb") as file:
+                what = POINTER if is_pointer(file.read(64)) else f"is no readable zip archive ({error})"
+            raise ValueError(f"{path} {what}. It may be cut short: copy it again.") from None
+        infos = {i.filename: i for i in self.archive.infolist() if not i.is_dir() and not _hidden(i.filename)}
+        images = sorted(name for name in infos if PurePosixPath(name).suffix.lower() in EXTENSIONS)
+        if any(infos[name].flag_bits & 1 for name in images):
+            raise ValueError(f"{path} is locked with a password. Unpack it, and give the folder.")
+        self.notes: list[str] = []
+        twice = len(self.archive.infolist()) - len(self.archive.NameToInfo)
+        if twice:
+            self.notes.append(f"{path} holds {twice} files under names that others have too: of each name the last was taken.")
+        self.names = texts(images, self.notes)
         self.others = len(infos) - len(images)
-        self.fingerprint = digest_lines([f"{i.filename} {i.file_size} {i.CRC}" for i in images])
+        self.holders = [path]
 
     def read(self, name: str) -> bytes:
-        """The file's bytes; may be called from several threads."""
-        return self.archive.read(name)
+        """The file's bytes; may be called from several threads.
+
+        Raises:
+            OSError: the member is damaged, packed in a way that is not known, or a bomb.
+        """
+        info = self.archive.getinfo(name)
+        if info.file_size > MOST_UNPACKED and info.file_size > BOMB_RATIO * info.compress_size:
+            raise OSError(f"looks like a decompression bomb: {info.file_size:,} bytes out of {info.compress_size:,}")
+        try:
+            return self.archive.read(info)
+        except Exception as error:  # Of damaged members, whatever the reader and its decompressors stumble over.
+            raise OSError(f"is damaged in the archive: {error}") from None
 
 
 class Lmdb:
@@ -73,14 +100,18 @@ class Lmdb:
             raise ValueError(f"{path} is no readable LMDB ({error}). It may be cut short: copy it again.") from None
         self.keys = _by_number(keys) if b"length" in keys else {key.decode("utf-8", "backslashreplace"): key for key in keys}
         self.names = list(self.keys)
-        self.others = 0
-        file = path / "data.mdb" if path.is_dir() else path
-        self.fingerprint = digest_lines([*self.names, f"{file.stat().st_size} {file.stat().st_mtime_ns}"])
+        self.others, self.notes = 0, list[str]()
+        self.holders = [path / "data.mdb" if path.is_dir() else path]
 
     def read(self, name: str) -> bytes:
         """The image's bytes; may be called from several threads."""
-        with self.environment.begin() as transaction:
-            image = transaction.get(self.keys[name])
+        import lmdb
+
+        try:
+            with self.environment.begin() as transaction:
+                image = transaction.get(self.keys[name])
+        except lmdb.Error as error:
+            raise OSError(f"is damaged in the LMDB: {error}") from None
         if image is None:
             raise OSError(f"{name} is no longer there")
         return bytes(image)
@@ -93,6 +124,12 @@ def _by_number(keys: list[bytes]) -> dict[str, bytes]:
     numbers = sorted(((int(number), number) for resolution, _, number in parts if int(resolution) == largest))
     return {f"{i}.jpg": f"{largest}-{number}".encode() for i, number in numbers}
 
+
+MOST_UNPACKED = 2**28
+"""Bytes of a member of an archive beyond which it has to be packed as pictures are."""
+KINDS_OF_SPLIT = {"train": 0, "training": 0, "test": 1, "testing": 1, "val": 2, "valid": 2, "validation": 2, "dev": 2}
+SPLIT = re.compile(rf"({'|'.join(KINDS_OF_SPLIT)})([-_.]\d.*)?", re.IGNORECASE)
+"""How the parts of published splits are called."""
 
 Source = Folder | Zip | Lmdb | Table | Shards
 """Images by name."""
@@ -143,6 +180,8 @@ def open_source(path: Path) -> Source:
         ValueError: nothing that is known, or no image in it.
         ImportError: an LMDB or a table, and the package that reads it is not installed.
     """
+    if re.match(r"\w[\w+.-]+:/", path.as_posix()):
+        raise FileNotFoundError(f"{path} is an address, which is not opened: download what is there, and give the file or folder.")
     if not path.exists():
         raise FileNotFoundError(f"There is no {path}. Give {KINDS}.")
     source = _open(path)
@@ -170,6 +209,33 @@ def _open(path: Path) -> Source:
     if not folder.names and (tars := sorted(f for f in path.rglob("*.tar") if not _hidden(f.relative_to(path).as_posix()))):
         return Shards(tars, path)
     return folder
+
+
+def _walk(root: Path, notes: list[str]) -> Iterator[str]:
+    """Names of all files below a folder. Links are followed; one that leads back to where it lies is noted."""
+    pending: list[tuple[Path, str, tuple[Path, ...]]] = [(root, "", (root.resolve(),))]
+    while pending:
+        folder, prefix, above = pending.pop()
+        try:
+            entries = list(os.scandir(folder))
+        except OSError as error:
+            what = f"The folder {folder} cannot be read ({error.strerror}). Make it readable, or move it."
+            raise OSError(error.errno, what) from None
+        for entry in entries:
+            name = f"{prefix}{entry.name}"
+            if not entry.is_dir():
+                yield name
+            elif (place := Path(entry.path).resolve()) in above:
+                notes.append(f"The link {shown(name)} leads back to a folder that it lies in, and was left alone.")
+            else:
+                pending.append((Path(entry.path), f"{name}/", (*above, place)))
+
+
+def divided(names: Sequence[str]) -> list[str]:
+    """The folders, or files of rows, that names say are parts of a published split; empty unless there are two or more."""
+    tops = {part for name in names for part in PurePosixPath(name).parts[:-1]}
+    parts = {top: m[1].lower() for top in sorted(tops) if (m := SPLIT.fullmatch(top))}
+    return list(parts) if len({KINDS_OF_SPLIT[part] for part in parts.values()}) > 1 else []
 
 
 def _hidden(name: str) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diffae.files import digest_lines
+from diffae.files import POINTER, is_pointer
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,7 +33,7 @@ class Table:
         root: what the names are relative to.
 
     Attributes:
-        left_out: columns that are neither images nor labels.
+        notes: what columns were left out: those that are neither images nor labels.
 
     Raises:
         ImportError: pyarrow is not installed.
@@ -55,10 +55,10 @@ class Table:
         suffix = ".npy" if decoded else ""
         self.names = [f"{stem}/{row:08d}{suffix}" for stem, file in self.files.items() for row in range(file.num_rows)]
         self.others = 0
-        stats = [(stem, file.path.stat()) for stem, file in self.files.items()]
-        self.fingerprint = digest_lines([f"{stem} {s.st_size} {s.st_mtime_ns}" for stem, s in stats] + [self.column])
+        self.holders = list(files)
         self._labels = {c: _classes(features.get(c)) for c in first.schema.names if _is_label(first.schema.field(c), c)}
-        self.left_out = [c for c in first.schema.names if c != self.column and c not in self._labels]
+        left_out = [c for c in first.schema.names if c != self.column and c not in self._labels]
+        self.notes = [f"Columns of {root} that are no numbers were left out: {', '.join(left_out)}."] if left_out else []
 
     def read(self, name: str) -> bytes:
         """The image's bytes; may be called from several threads."""
@@ -167,7 +167,9 @@ def _open(path: Path) -> _ParquetFile | _ArrowFile:
     try:
         return _ParquetFile(path) if path.suffix.lower() == ".parquet" else _ArrowFile(path)
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path} is damaged or cut short ({_first_line(error)}). Copy it again.") from None
+        with path.open("rb") as file:
+            what = POINTER if is_pointer(file.read(64)) else f"is damaged or cut short ({_first_line(error)}). Copy it again"
+        raise ValueError(f"{path} {what}.") from None
 
 
 def _stem(file: Path, root: Path) -> str:

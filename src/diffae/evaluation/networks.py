@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diffae.data.preparation import cache_folder
+from diffae.data.contents import cache_folder
 from diffae.evaluation.identity import FaceDescriptor, read_face_descriptor
 from diffae.evaluation.inception import Inception
 from diffae.evaluation.perceptual import LPIPS

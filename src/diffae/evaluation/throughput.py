@@ -64,7 +64,7 @@ def input_rates(
             sum(1 for _ in pool.map(decode, names))
             yield Rate("decoding", f"decoding and resizing, threads: {workers}", len(names) / _since(began))
     with tempfile.TemporaryDirectory() as folder:
-        usable, pixels, _ = cached(decode, names, Path(folder), convert=None, progress=lambda *_: None)
+        usable, pixels, *_ = cached(decode, names, Path(folder), convert=None, progress=lambda *_: None)
         if not usable:
             raise ValueError(f"None of the first {len(names)} images can be used, so there is nothing to read.")
         indices = np.arange(len(usable))
