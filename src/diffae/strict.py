@@ -47,7 +47,7 @@ def read_json(cls: type[C], file: Path) -> C:
     """Reads a configuration from a JSON file; see `from_dict` for what is refused."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{file} is not valid JSON ({error}). Restore it, or start a new run in another folder.") from None
     try:
         return from_dict(cls, values)

@@ -102,8 +102,13 @@ def images(ae: "DiffusionAutoencoder", source: str, data: str | None, labels: Pa
     # Of whatever images, a model of latents takes latents of the autoencoder that it was trained with.
     settings |= {"latents": ae.config.latents}
     config = dataclasses.replace(config, **{k: v for k, v in settings.items() if v is not None})  # type: ignore[arg-type]
-    with processes.first_before_others(), work_bar("Data") as update:
-        found = prepare(config, size=ae.config.image_size, channels=ae.config.channels, progress=update)
+    try:
+        with processes.first_before_others(), work_bar("Data") as update:
+            found = prepare(config, size=ae.config.image_size, channels=ae.config.channels, progress=update)
+    except FileNotFoundError as error:
+        if data is None:
+            raise FileNotFoundError(f"{error} {source} was trained on what was there: name where it is now with --data.") from None
+        raise
     for note in found.notes if processes.is_first() else ():
         warn(note)
     return found
@@ -141,7 +146,7 @@ def pixels(ae: "DiffusionAutoencoder", files: Sequence[Path], crop: Crop | None)
 
     channels, *size = ae.pixels_shape()
     preparation = dataclasses.replace(ae.preparation, crop=crop or ae.preparation.crop)
-    return load_images(files, size=(size[0], size[1]), channels=channels, preparation=preparation)
+    return load_images(files, size=(size[0], size[1]), channels=channels, preparation=preparation, tell=warn)
 
 
 def pictures(ae: "DiffusionAutoencoder", files: Sequence[Path], crop: Crop | None) -> "Tensor":

@@ -6,6 +6,7 @@ Written a part at a time, so that neither memory nor an interruption is a limit,
 import json
 import os
 import shutil
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from diffae.config import DataConfig
 from diffae.data.contents import Progress
 from diffae.data.images import Told, UnusableImage, read_image, too_dark
 from diffae.data.sources import Source
-from diffae.files import replacing, shown, write_text
+from diffae.files import InUse, locked, replacing, shown, write_text
 
 Convert = Callable[[np.ndarray], np.ndarray]
 """From images (n, c, h, w) to what is kept of them (n, ...)."""
@@ -73,13 +74,21 @@ def cached(
         progress: told how far it has come.
     """
     index_file, array_file = folder / "index.json", folder / "pixels.npy"
-    if not index_file.is_file():
-        _fill(decode, names, folder, convert, progress, array_file, index_file)
+    while not index_file.is_file():
+        try:
+            with locked(folder, "reading images"):
+                if not index_file.is_file():
+                    _fill(decode, names, folder, convert, progress, array_file, index_file)
+        except InUse:
+            progress("Another process reads these images", 0, len(names))
+            time.sleep(0.2)
     index = json.loads(index_file.read_text(encoding="utf-8"))
     arrays = np.load(array_file, mmap_mode="r") if index["names"] else np.zeros((0, decode.channels, *decode.size), np.uint8)
-    remarks = [f"{num} images {what} ({shown(first)}{', ...' if num > 1 else ''})." for what, (num, first) in index["told"].items()]
+    remarks = [
+        f"{num} files are {what} ({shown(first)}{', ...' if num > 1 else ''})." for what, (num, first) in index["told"].items()
+    ]
     if dark := too_dark(index["most"], decode.config.preparation):
-        remarks.append(f"The images have {dark}")
+        remarks.append(f"The images have {dark}.")
     return index["names"], arrays, [(n, r) for n, r in index["skipped"]], remarks
 
 

@@ -21,12 +21,13 @@ Box = tuple[float, float, float, float]
 EXTENSIONS = frozenset(Image.registered_extensions()) | {".npy"}
 """File names that are taken for images."""
 
+STACK = "of several pages or frames, of which the first was taken: save each page that counts as an image of its own"
 ASK_RANGE = "Name the values that stand for black and white: --data.range LOW HIGH"
 BOMB_RATIO = 200
 """An image above Pillow's size limit (89 megapixels) whose file is this many times smaller is a bomb, not a picture."""
 
 
-Told = Callable[[str], None]
+Told = Callable[[str], object]
 """Called with what was left of an image, in words that follow its name."""
 
 
@@ -48,7 +49,9 @@ def none(width: int, height: int, aspect: float) -> Box:
 def celeba(width: int, height: int, aspect: float) -> Box:
     """The 128 x 128 box around the face of aligned CelebA (178 x 218), as in D2C and the paper."""
     if (width, height) != (178, 218):
-        raise UnusableImage(f"is {width} x {height}; the crop 'celeba' is for aligned CelebA images of 178 x 218")
+        raise UnusableImage(
+            f"is {width} x {height}; the crop 'celeba' is for aligned CelebA images of 178 x 218: of others say --crop none"
+        )
     return (25.0, 57.0, 153.0, 185.0)
 
 
@@ -61,8 +64,16 @@ def load_images(
     size: tuple[int, int],
     channels: int,
     preparation: Preparation,
+    tell: Told = warnings.warn,
 ) -> Float[Tensor, "n c h w"]:
-    """Image files as a model wants them, in [-1, 1]. Arguments as in `read_image`; what was left of a file is a warning.
+    """Image files as a model wants them, in [-1, 1].
+
+    Args:
+        files: their names.
+        size: height and width of the result.
+        channels: see `read_image`.
+        preparation: that of the model (`ae.preparation`).
+        tell: told in a sentence what was left of a file, or looks wrong in it.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -84,9 +95,9 @@ def load_images(
         except UnusableImage as error:
             raise ValueError(f"{file} {error}.") from None
         if dark := too_dark(int(pixels.max()) if pixels.dtype == np.uint16 else None, preparation):
-            told.append(f"has {dark}")
+            tell(f"{file} has {dark}.")
         for what in told:
-            warnings.warn(f"{file} {what}", stacklevel=2)
+            tell(f"{file} is {what}.")
         images.append(in_range(pixels))
     return torch.stack(images)
 
@@ -146,7 +157,7 @@ def read_image(
             image.draft(None, (2 * max(size), 2 * max(size)))
         # A telephone's second view (MPO) is no page.
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-            tell("are stacks or moving pictures, of which the first page was taken: save every page that counts as an image")
+            tell(STACK)
             image.seek(0)
         image = ImageOps.exif_transpose(image)
         deep = image.mode.startswith(("I", "F"))
@@ -235,7 +246,7 @@ def too_dark(most: int | None, preparation: Preparation) -> str:
     # Resizing overshoots by some percent.
     bits = max(8, int(0.9 * most).bit_length())
     return (
-        f"no value above {most} of 65535 and are nearly black to the model. Where {2**bits - 1} stands for white, say so: "
+        f"no value above {most} of 65535, which is nearly black to the model. Where {2**bits - 1} stands for white, say so: "
         f"--data.range 0 {2**bits - 1}"
     )
 

@@ -9,11 +9,12 @@ everything else by name. Placeholders do nothing: whatever a pickle calls on the
 import collections
 import pickle
 import types
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from diffae.files import POINTER, is_pointer
 
 STORAGES = (
     "FloatStorage DoubleStorage HalfStorage BFloat16Storage LongStorage IntStorage ShortStorage CharStorage ByteStorage BoolStorage"
@@ -116,17 +117,12 @@ def load(path: str | Path) -> Any:
             f"{path} names {error}, which could run code and which no checkpoint needs. It was refused and nothing of it was "
             "run; get the file from a source that you trust."
         ) from None
-    except (
-        RuntimeError,
-        EOFError,
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-        ValueError,
-        KeyError,
-        IndexError,
-        AttributeError,
-        TypeError,
-    ) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # Of damaged files, whatever the reader stumbles over.
+        with path.open("rb") as file:
+            if is_pointer(file.read(64)):
+                raise ValueError(f"{path} {POINTER}.") from None
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
             f"{path} ({path.stat().st_size:,} bytes) cannot be read as a checkpoint: {reason}. It may be cut short: "

@@ -28,7 +28,7 @@ from diffae.autoencoder import DiffusionAutoencoder, build
 from diffae.checks import check_finite
 from diffae.config import AutoencoderConfig, Precision, Preparation, PriorConfig, RunConfig, from_dict, read_json, to_dict
 from diffae.diffusion import DDIM, ImageDiffusion, write_weights
-from diffae.files import write_text
+from diffae.files import POINTER, is_pointer, write_text
 from diffae.latents import Standardizer
 from diffae.prior import GaussianPrior, LatentPrior
 from diffae.schedule import Calibration
@@ -216,14 +216,16 @@ def read_weights(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, Ten
             raise FileNotFoundError(f"{folder} holds no {file.name}: a run has its model after its first checkpoint.")
     try:
         config = json.loads(config_file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{config_file} is damaged ({error}). Save the model again.") from None
     if not isinstance(config, dict) or config.get("format") != kind:
         raise ValueError(f"{config_file} was not written by `save_pretrained`: its format is not {kind!r}.")
     try:
         tensors = safetensors.torch.load_file(weights_file)
     except SafetensorError as error:
-        raise ValueError(f"{weights_file} is damaged or cut short ({error}). Copy or save it again.") from None
+        with weights_file.open("rb") as opened:
+            what = POINTER if is_pointer(opened.read(64)) else f"is damaged or cut short ({error}). Copy or save it again"
+        raise ValueError(f"{weights_file} {what}.") from None
     check_finite(tensors, weights_file)
     return config, tensors
 

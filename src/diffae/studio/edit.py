@@ -157,7 +157,7 @@ def panel(page: Page) -> Opens:
     def from_file(visit: Visit, path: str | None) -> list[Any]:
         if path is None:
             return [gr.skip()] * len(opens)
-        return open_image(visit, shop.open_files([path]))
+        return open_image(visit, shop.open_files([path], gr.Warning))
 
     @told
     def from_set(visit: Visit, event: gr.SelectData) -> list[Any]:

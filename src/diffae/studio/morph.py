@@ -20,7 +20,7 @@ def panel(page: Page) -> None:
         if not files or not 2 <= len(files) <= MOST_IMAGES:
             raise ValueError(f"A path needs two to {MOST_IMAGES} images, got {len(files or [])}: drop them on the left.")
         progress(0.1, desc="Encoding and decoding")
-        path = ae.in_range(ae.interpolate_path(shop.open_files(files), frames=int(frames)))
+        path = ae.in_range(ae.interpolate_path(shop.open_files(files, gr.Warning), frames=int(frames)))
         pictures = [enlarged(ae, x) for x in path]
         made = []
         for kind in ("gif", "mp4"):

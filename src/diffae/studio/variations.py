@@ -20,7 +20,7 @@ def panel(page: Page) -> None:
     @told
     def vary(visit: Visit, path: str | None, num: int, dial: str, seed: int, progress: gr.Progress = PROGRESS) -> list[Any]:
         if path is not None:
-            x = shop.open_files([path])
+            x = shop.open_files([path], gr.Warning)
         elif visit.opened is not None:
             x = visit.opened.x
         else:

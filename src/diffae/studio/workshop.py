@@ -90,17 +90,20 @@ class Workshop:
         binary = sorted((n for n, s in scores.items() if s.kind == "binary"), key=lambda n: -(scores[n].auroc or 0.0))
         return [*binary, *visit.own]
 
-    def open_files(self, files: Sequence[str | Path]) -> Tensor:
-        """Image files as the model takes them; errors as of `load_images`."""
-        channels, *size = self.ae.pixels_shape()
+    def open_files(self, files: Sequence[str | Path], tell: Callable[[str], object] = lambda what: None) -> Tensor:
+        """Image files as the model takes them; arguments and errors as of `load_images`."""
+        channels, h, w = self.ae.pixels_shape()
         paths = [Path(file) for file in files]
-        try:
-            return self.ae.from_pixels(
-                load_images(paths, size=(size[0], size[1]), channels=channels, preparation=self.ae.preparation)
-            )
-        except ValueError as error:
+
+        def named(said: str) -> str:
             # Where an upload lies is of no use to who sent it.
-            raise ValueError(functools.reduce(lambda said, path: said.replace(str(path), path.name), paths, str(error))) from None
+            return functools.reduce(lambda text, path: text.replace(str(path), path.name), paths, said)
+
+        seen, told = self.ae.preparation, lambda what: tell(named(what))
+        try:
+            return self.ae.from_pixels(load_images(paths, size=(h, w), channels=channels, preparation=seen, tell=told))
+        except ValueError as error:
+            raise ValueError(named(str(error))) from None
 
     def moved(self, visit: Visit, strengths: Mapping[str, float], targets: Mapping[str, float], keep: Sequence[str]) -> Tensor:
         """z_sem of the opened image, moved by strengths and then to probabilities."""

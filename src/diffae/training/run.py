@@ -42,6 +42,8 @@ from diffae.training.subjects import Subject
 
 AnyRunConfig = RunConfig | PriorRunConfig | ComparatorRunConfig
 
+PLACES = ("data.source", "data.labels")
+"""Those that may too, where the images are the same: `DATA` tells."""
 BUDGET = ("training.images", "training.minutes")
 """Settings that may change when a run goes on."""
 DATA = "data.txt"
@@ -133,9 +135,13 @@ def resolve(asked: R, out: Path, *, say: Callable[[str], None] = lambda _: None)
         if getattr(asked.training, name) == "auto":
             changed.pop(f"training.{name}", None)
     refused = {name: pair for name, pair in changed.items() if name not in (*BUDGET, *MEANS)}
+    if (out / DATA).is_file():
+        refused = {name: pair for name, pair in refused.items() if name not in PLACES}
     if refused:
         listed = ", ".join(f"{name} is {a!r} there and {b!r} now" for name, (a, b) in refused.items())
         raise ValueError(f"{out} holds a run with other settings: {listed}. Ask for the same, or give another folder.")
+    if moved := {name.removeprefix("data."): pair[1] for name, pair in changed.items() if name in PLACES}:
+        stored = dataclasses.replace(stored, data=dataclasses.replace(stored.data, **moved))
     for name in (name for name in MEANS if name in changed):
         then, now = changed[name]
         say(f"{name} is {now!r} from here on, and was {then!r}: the same training, but for rounding.")
