@@ -170,6 +170,7 @@ torch.set_num_threads(1)
 from accelerate import Accelerator
 from pathlib import Path
 import safetensors.torch
+from diffae import processes
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import PriorConfig, PriorRunConfig, RunConfig, read_json
 from diffae.data import prepare
@@ -201,6 +202,7 @@ step = next(steps)
 if accelerator.is_main_process:
     gradients = {n: p.grad.contiguous() for n, p in model.named_parameters()}
     safetensors.torch.save_file(gradients, sys.argv[2], metadata={"processes": str(accelerator.num_processes)})
+processes.leave()
 """
 
 
@@ -217,13 +219,14 @@ def test_two_processes_reach_the_gradients_of_one(tiny_run, tiny, tmp_path):
         launch += ["--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
         launch += ["--main_process_port", "0"]
         out = tmp_path / f"{processes}.safetensors"
-        subprocess.run(
+        ended = subprocess.run(
             [*launch, tmp_path / "script.py", tmp_path / "config.json", out],
-            check=True,
             capture_output=True,
+            text=True,
             timeout=300,
             env=os.environ | {"ACCELERATE_USE_CPU": "true"},
         )
+        assert ended.returncode == 0, ended.stderr
         gradients.append(safetensors.torch.load_file(out))
         with safetensors.safe_open(out, "pt") as file:
             assert file.metadata()["processes"] == str(processes)
@@ -233,6 +236,7 @@ def test_two_processes_reach_the_gradients_of_one(tiny_run, tiny, tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from diffae import processes
 from diffae.config import RunConfig, read_json
 from diffae.data import prepare
 from diffae.training.run import Stepped, train
@@ -244,6 +248,7 @@ victim = sys.argv[3] == "killed" and os.environ["RANK"] == "1" and os.environ["T
 for event in train(ImageSubject(config, data), Path(sys.argv[2])):
     if victim and isinstance(event, Stepped) and event.step.images == 40:
         os.kill(os.getpid(), signal.SIGKILL)
+processes.leave()
 """
 
 

@@ -22,6 +22,13 @@ def join() -> None:
         dist.init_process_group("gloo")
 
 
+def leave() -> None:
+    """Parts from the others. A process that ends without it can be torn down amid their talk, and is then said to have failed."""
+    if count() > 1:
+        wait()
+        _group().destroy_process_group()
+
+
 def count() -> int:
     """How many have met; one, if nobody was there to meet."""
     return _group().get_world_size() if _group() else 1

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 from rich.markup import escape
 
-from diffae import memory
+from diffae import memory, processes
 from diffae.cli.bars import console
 from diffae.cli.bench import Bench
 from diffae.cli.codes import Encode, FitAttributes, Neighbours
@@ -76,6 +76,7 @@ def main(argv: list[str] | None = None) -> None:
             args=argv,
         )
         command.run()
+        processes.leave()
     except (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError) as error:
         if memory.is_out(error):
             error = _what_helps(command, error)
