@@ -19,7 +19,6 @@ from diffae.data import avatars, prepare
 from diffae.data.dataset import Order, split, training_view
 from diffae.data.feed import Rows
 from diffae.data.images import UnusableImage, in_range, read_image, scaled
-from diffae.data.labels import load_labels
 from diffae.seeding import Draws
 
 
@@ -272,44 +271,6 @@ def test_a_cache_that_was_interrupted_is_not_taken_for_whole(make_images, monkey
             images_in(root)
     assert len(images_in(root).names) == 4
     assert not list(cache.rglob("*.part*"))
-
-
-# Labels --------------------------------------------------------------------------------------------------------------
-
-
-def test_labels_join_by_path_and_unknown_stays_unknown(make_images):
-    root = make_images(4)
-    (root / "labels.csv").write_text("file,Smiling,Age\n000.png,1,31.5\n002.png,,4\n./001.png,0,7\ngone.png,1,1\n")
-    data = images_in(root)
-    assert np.array_equal(data.labels["Smiling"], [1, 0, np.nan, np.nan], equal_nan=True)
-    assert np.array_equal(data.labels["Age"], [31.5, 7, 4, np.nan], equal_nan=True)
-    assert "1 images have no row (003.png)" in data.notes[-2]
-    assert "1 rows name no image (gone.png)" in data.notes[-1]
-
-
-def test_parquet_labels_are_the_same(tmp_path):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    pq.write_table(pa.table({"file": ["a", "b"], "Smiling": [1, None]}), tmp_path / "labels.parquet")
-    labels = load_labels(tmp_path / "labels.parquet", ["a", "b"])
-    assert np.array_equal(labels.values["Smiling"], [1, np.nan], equal_nan=True)
-
-
-@pytest.mark.parametrize(
-    ("table", "message"),
-    [
-        ("file,A\na.png,1\na.png,0\n", r"more than one row for 'a.png' \(1 such in all\)"),
-        ("name,A\na.png,1\n", "has no column 'file' .its columns: 'name', 'A'."),
-        ("file,A\na.png,yes\n", "A of a.png is 'yes'; give a number"),
-        ("file,A\nother.png,1\n", "names none of the 1 images: its first file is 'other.png'"),
-        ("", "has no column 'file'"),
-    ],
-)
-def test_label_tables_that_cannot_be_right_are_refused(tmp_path, table, message):
-    (tmp_path / "labels.csv").write_text(table)
-    with pytest.raises(ValueError, match=message):
-        load_labels(tmp_path / "labels.csv", ["a.png"])
 
 
 # Split and order -----------------------------------------------------------------------------------------------------

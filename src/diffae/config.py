@@ -176,6 +176,9 @@ class DataConfig(_InRange):
     labels: str | None = None
     """A label table (CSV or Parquet) with a `file` column, or annotations in CelebA's format (.txt); None looks for `labels.csv`
     beside the images."""
+    labels_kind: tuple[str, ...] = ()
+    """What columns of labels are taken for, NAME=KIND each: `binary` (1 yes, 0 no, -1 unknown), `signed` (1 yes, -1 no, 0 unknown)
+    or `continuous` (numbers). KIND alone is for every column where -1 could be either. Empty cells are unknown always."""
     crop: Crop = "center"
     """Named crop before resizing: the largest centred box of the target's shape, none, or a data set's own."""
     flip: bool = True

@@ -31,7 +31,8 @@ def fit_attributes(
 
     Args:
         z_sem: codes to fit on.
-        labels: attribute -> (n,), 0, 1 or NaN for unknown; other numbers make it continuous.
+        labels: attribute -> (n,), 0, 1 or NaN for unknown; other numbers make it continuous, but for -1 and 1 alone, which are
+            left out.
         held_z_sem: codes to measure on.
         held_labels: their labels.
         components: number of principal directions to keep beside them.
@@ -49,18 +50,46 @@ def fit_attributes(
     for i, (name, y) in enumerate(labels.items()):
         progress("Fitting attributes", i, len(labels))
         known = ~np.isnan(y)
-        reason = _unusable(y[known])
+        held_y = np.asarray(held_labels[name])
+        there = ~np.isnan(held_y)
+        # A number stays one where those to fit on happen to be 0 and 1.
+        values = set(np.unique(np.concatenate([y[known], held_y[there]])).tolist())
+        kind: Kind = "binary" if values <= {0, 1} else "continuous"
+        reason = _unusable(y[known], values)
         if reason:
             notes.append(f"{name} was left out: {reason}.")
             continue
-        there = ~np.isnan(held_labels[name])
-        rows.append(_fit_row(z[known], y[known]))
-        scores[name] = _score(rows[-1], y[known], held[there], held_labels[name][there])
+        rows.append(_fit_row(z[known], y[known], kind))
+        scores[name] = _score(rows[-1], y[known], held[there], held_y[there])
     if labels and not rows:
         raise ValueError("No attribute can be fitted. " + " ".join(notes))
-    found = Attributes(scores, z_sem.shape[1], components=min(components, *z_sem.shape))
+    # Of n codes about their mean there are n - 1 directions.
+    found = Attributes(scores, z_sem.shape[1], components=min(components, len(z_sem) - 1, z_sem.shape[1]))
     found.components.copy_(torch.linalg.svd(torch.from_numpy(z), full_matrices=False).Vh[: len(found.components)])
     return _filled(found, standardizer, rows, z), notes
+
+
+def joined(earlier: Attributes, new: Attributes) -> Attributes:
+    """New attributes, after those earlier ones whose names are not among them. The components are the new ones.
+
+    All are behind the new ones' standardiser; the earlier ones' logits, and their ways through z_sem, stay what they were.
+    """
+    kept = [name for name in earlier.names if name not in new.scores]
+    rows = [earlier.names.index(name) for name in kept]
+    found = Attributes(
+        {name: earlier.scores[name] for name in kept} | new.scores, new.weight.shape[1], components=len(new.components)
+    )
+    before, after = earlier.standardizer, new.standardizer
+    scale, shift = after.std.double() / before.std.double(), (after.mean.double() - before.mean.double()) / before.std.double()
+    weight = earlier.weight[rows].double()
+    found.weight.copy_(torch.cat([weight * scale, new.weight]))
+    found.bias.copy_(torch.cat([earlier.bias[rows] + weight @ shift, new.bias]))
+    found.pattern.copy_(torch.cat([earlier.pattern[rows] / scale, new.pattern]))
+    found.calibration.copy_(torch.cat([earlier.calibration[rows], new.calibration]))
+    found.ceiling.copy_(torch.cat([earlier.ceiling[rows], new.ceiling]))
+    found.components.copy_(new.components)
+    found.standardizer.load_state_dict(after.state_dict())
+    return found
 
 
 def fit_few(
@@ -92,7 +121,7 @@ def fit_few(
                          f"{len(others)} {kind}.")  # fmt: skip
     z = standardizer(torch.cat([positives, others])).double().numpy()
     y = np.repeat([1.0, 0.0], [len(positives), len(others)])
-    row = _fit_row(z, y, labelled_share=unlabelled)
+    row = _fit_row(z, y, "binary", labelled_share=unlabelled)
     return _filled(Attributes({name: Score("binary", len(y), len(positives) / len(y))}, z.shape[1]), standardizer, [row], z)
 
 
@@ -120,8 +149,12 @@ def _filled(attributes: Attributes, standardizer: Standardizer, rows: Sequence[_
     return attributes
 
 
-def _unusable(y: np.ndarray) -> str | None:
-    """Why these labels cannot be fitted, if they cannot."""
+def _unusable(y: np.ndarray, everywhere: set[float]) -> str | None:
+    """Why these labels, with those to measure on of these values, cannot be fitted, if they cannot."""
+    if not np.isfinite(list(everywhere)).all():
+        return "some of its values are infinite"
+    if everywhere == {-1, 1}:
+        return "its only values are -1 and 1, and yes and no are 1 and 0 here"
     values, counts = np.unique(y, return_counts=True)
     if not len(y):
         return "none of the images has a value"
@@ -132,11 +165,11 @@ def _unusable(y: np.ndarray) -> str | None:
     return f"only {len(y)} images have a value" if len(y) < 6 else None
 
 
-def _fit_row(z: np.ndarray, y: np.ndarray, *, labelled_share: bool = False) -> _Row:
+def _fit_row(z: np.ndarray, y: np.ndarray, kind: Kind, *, labelled_share: bool = False) -> _Row:
     from sklearn.linear_model import LogisticRegression, RidgeCV
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-    if set(np.unique(y)) != {0.0, 1.0}:
+    if kind == "continuous":
         ridge = RidgeCV(alphas=np.logspace(0, 5, 11)).fit(z, y)
         return _Row("continuous", ridge.coef_, float(ridge.intercept_))
     model = LogisticRegression(C=C, class_weight=None if labelled_share else "balanced", max_iter=1000)

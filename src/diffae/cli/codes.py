@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encode(inputs.Cropping):
+class Encode(inputs.Cropping, inputs.Labelling):
     """Write z_sem of every image, with its path and labels, as a Parquet file that pandas and DuckDB read.
 
     Under `torchrun` or `accelerate launch` the processes share the images.
@@ -46,7 +46,7 @@ class Encode(inputs.Cropping):
         processes.join()
         ae = inputs.autoencoder(self.source)
         began = time.perf_counter()
-        data = inputs.images(ae, self.source, self.data, self.labels, crop=self.crop)
+        data = inputs.images(ae, self.source, self.data, self.labels, crop=self.crop, labels_kind=self.labels_kind)
         prepared = time.perf_counter() - began
         identity = f"{fingerprint(ae)}-{data.key}"
         with work_bar("Encoding images") as update:
@@ -101,10 +101,11 @@ class Neighbours(inputs.Cropping):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitAttributes:
+class FitAttributes(inputs.Labelling):
     """Fit a linear classifier of z_sem for every labelled attribute, and save them beside the model.
 
-    Binary columns (0, 1, empty for unknown) give a classifier, others a regression. Measured on held-out images.
+    Columns of 0 and 1 (or False and True, or -1 and 1; empty for unknown) give a classifier, other numbers a regression. Measured
+    on held-out images. Attributes of other names that were fitted before stay.
 
     Example: diffae fit-attributes runs/quickstart --labels labels.csv
     """
@@ -115,25 +116,45 @@ class FitAttributes:
     """A label table with a `file` column; by default `labels.csv` beside the images."""
     data: str | None = None
     """The images; by default those that the run was trained on."""
+    replace: bool = False
+    """Drop the attributes that were fitted before."""
 
     def run(self) -> None:
         ae = inputs.autoencoder(self.source)
-        data = inputs.images(ae, self.source, self.data, self.labels)
+        data = inputs.images(ae, self.source, self.data, self.labels, labels_kind=self.labels_kind)
+        if not data.labels and self.labels is not None:
+            raise ValueError(f"No column of {self.labels} can be used as labels; what was left out is named above.")
         if not data.labels:
-            warn("There is no label table, so only directions without labels are found: principal components, pc1 to pc10.")
-        fit(self.source, inputs.codes(ae, self.source, data), data)
+            warn("There are no labels, so only directions without labels are found: principal components, pc1 to pc10.")
+        fit(self.source, inputs.codes(ae, self.source, data), data, replace=self.replace)
 
 
-def fit(source: str, z_sem: "Tensor", data: "ImageSet") -> None:
-    """Fits every labelled attribute of images, saves them beside the autoencoder, and shows how well each is known."""
+def fit(source: str, z_sem: "Tensor", data: "ImageSet", *, replace: bool = False) -> None:
+    """Fits every labelled attribute of images, saves them beside the autoencoder, and shows how well each is known.
+
+    Args:
+        source: the folder of the autoencoder.
+        z_sem: codes of the images.
+        data: the images, with labels.
+        replace: whether attributes of other names, fitted to this encoder before, are dropped.
+    """
     from rich.table import Table
 
     import diffae
-    from diffae.fitting import fit_attributes
-    from diffae.interop.weights import save_part
+    from diffae.data.columns import described
+    from diffae.fitting import fit_attributes, joined
+    from diffae.interop.weights import is_stale, load_part, save_part
 
     ae = diffae.load_diffusion(source)
     assert isinstance(ae, diffae.DiffusionAutoencoder)
+    folder = Path(source) / "attributes"
+    if is_stale(ae, folder):
+        warn(f"{folder} was fitted to z_sem of another encoder (an earlier state of this one, perhaps). It is replaced.")
+    elif folder.is_dir() and not replace:
+        load_part(ae, folder)
+    earlier = None if replace else ae.attributes
+    for name, values in data.labels.items():
+        say(f"{name}: {described(values)}")
     train, held = ({k: v[i] for k, v in data.labels.items()} for i in (data.train, data.validation))
     with work_bar("Fitting attributes") as update:
         ae.attributes, notes = fit_attributes(
@@ -141,15 +162,20 @@ def fit(source: str, z_sem: "Tensor", data: "ImageSet") -> None:
         )
     for note in notes:
         warn(note)
+    fitted = list(ae.attributes.scores.items())
+    if earlier is not None:
+        ae.attributes = joined(earlier, ae.attributes)
+        kept = ae.attributes.names[: -len(fitted) or None]
+        if kept:
+            say(f"{len(kept)} attributes that were fitted before are kept (--replace drops them): {', '.join(kept)}")
     table = Table("attribute", "kind", "images", "share or mean", "held out", "AUROC", "AP", "R²")
     table.columns[0].no_wrap = table.columns[1].no_wrap = True
-    for name, s in ae.attributes.scores.items():
+    for name, s in fitted:
         cells = ["" if v is None else f"{v:.3f}" for v in (s.auroc, s.average_precision, s.r2)]
         table.add_row(name, s.kind, f"{s.n:,}", f"{s.share:.3f}", f"{s.n_held:,}", *cells)
     console.print(table)
-    aurocs = [s.auroc for s in ae.attributes.scores.values() if s.auroc is not None]
+    aurocs = [s.auroc for _, s in fitted if s.auroc is not None]
     if aurocs:
         say(f"Mean AUROC over {len(aurocs)} attributes: {sum(aurocs) / len(aurocs):.3f}")
-    folder = Path(source) / "attributes"
     save_part(ae, folder, ["attributes"])
     print(f"{folder}: {', '.join(ae.attributes.names) or 'no attribute'}, and {len(ae.attributes.components)} components")

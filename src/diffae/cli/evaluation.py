@@ -21,7 +21,7 @@ Suite = Literal[
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate:
+class Evaluate(inputs.Labelling):
     """Measure the paper's tables and figures for a model: OUT/report.html, results.json, tables.md, pictures.
 
     What was measured before in the same folder is not measured again, so an interrupted evaluation goes on. Inception and LPIPS
@@ -94,12 +94,13 @@ class Evaluate:
             )
         named = {f.name: getattr(self, f.name, None) for f in dataclasses.fields(Protocol)}
         chosen = dataclasses.replace(protocol(self.protocol), **{k: v for k, v in named.items() if v is not None})
-        data = inputs.images(ae, self.source, self.data, self.labels, crop=chosen.crop, validation=chosen.validation)
+        read = {"labels_kind": self.labels_kind}
+        data = inputs.images(ae, self.source, self.data, self.labels, crop=chosen.crop, validation=chosen.validation, **read)
         depends = {"model": digest_model(ae), "images": data.key, "labels": digest_arrays(data.labels)}
         depends["calibration"] = json.dumps(dataclasses.asdict(ae.calibration))
         elsewhere = None
         if self.elsewhere is not None:
-            elsewhere = inputs.images(ae, self.source, self.elsewhere, self.elsewhere_labels)
+            elsewhere = inputs.images(ae, self.source, self.elsewhere, self.elsewhere_labels, **read)
             depends["elsewhere"] = f"{elsewhere.key}-{digest_arrays(elsewhere.labels)}"
         ddim = None if self.ddim is None else inputs.ddim(self.ddim, ae)
         if ddim is not None:

@@ -35,6 +35,15 @@ class Cropping:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Labelling:
+    """What commands have in common that read a label table."""
+
+    labels_kind: tuple[str, ...] = ()
+    """What its columns are taken for, NAME=KIND each: `binary` (1 yes, 0 no, -1 unknown), `signed` (1 yes, -1 no, 0 unknown)
+    or `continuous` (numbers). KIND alone is for every column where -1 could be either. Empty cells are unknown always."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Decoding:
     """What commands have in common that decode."""
 
@@ -95,10 +104,12 @@ def images(ae: "DiffusionAutoencoder", source: str, data: str | None, labels: Pa
     seen = ae.preparation
     config = dataclasses.replace(config, crop=seen.crop, background=seen.background, range=seen.range)
     if data is not None:
-        config = dataclasses.replace(config, source=data, labels=None)
+        config = dataclasses.replace(config, source=data, labels=None, labels_kind=())
     elif not trained:
         raise ValueError(f"{source} is no training run, so it has no images of its own: name them with --data.")
-    settings |= {"labels": None if labels is None else str(labels)}
+    if labels is not None:
+        config = dataclasses.replace(config, labels=str(labels), labels_kind=())
+    settings["labels_kind"] = settings.get("labels_kind") or None
     # Of whatever images, a model of latents takes latents of the autoencoder that it was trained with.
     settings |= {"latents": ae.config.latents}
     config = dataclasses.replace(config, **{k: v for k, v in settings.items() if v is not None})  # type: ignore[arg-type]

@@ -181,7 +181,7 @@ def _replay(ae: "DiffusionAutoencoder", file: Path, out: Path) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample(inputs.Decoding):
+class Sample(inputs.Decoding, inputs.Labelling):
     """Draw new images: z_sem from the prior, x_T from noise; of a class, where an attribute is named.
 
     The attribute is a fitted one, or with --labels one of a table of few labels: 1 for positives, 0 for negatives; where there
@@ -219,6 +219,8 @@ class Sample(inputs.Decoding):
     """The contact sheet; with a folder's name, every image as a PNG."""
 
     def run(self) -> None:
+        if self.labels is None and self.labels_kind:
+            raise ValueError("--labels-kind is about the table of --labels, and none was given: name it.")
         processes.join()
         ae = inputs.autoencoder(self.source, prior=self.prior, precision=self.precision)
         accept = self._accept(ae) if self.attribute else None
@@ -253,6 +255,7 @@ class Sample(inputs.Decoding):
         """The probability with which a code is of the class."""
         import numpy as np
 
+        from diffae.data.columns import described, is_binary
         from diffae.fitting import fit_few
         from diffae.latents import Standardizer
 
@@ -263,10 +266,16 @@ class Sample(inputs.Decoding):
                     f"No attributes are fitted to {self.source}: fit them with `diffae fit-attributes`, or give a few --labels."
                 )
             return ae.attributes.probability(self.attribute, value=not self.absent)
-        data = inputs.images(ae, self.source, self.data, self.labels)
+        data = inputs.images(ae, self.source, self.data, self.labels, labels_kind=self.labels_kind)
         if self.attribute not in data.labels:
-            raise ValueError(f"{self.labels} has no column {self.attribute!r}. It has: {', '.join(data.labels)}.")
+            raise ValueError(
+                f"{self.labels} has no column {self.attribute!r}. It has: {', '.join(data.labels) or 'none'}; what was left out is "
+                "named above."
+            )
         y = data.labels[self.attribute]
+        say(f"{self.attribute}: {described(y)}")
+        if not is_binary(y):
+            raise ValueError(f"{self.attribute!r} is continuous and has no probability: give labels of 1, and 0 or nothing.")
         z = inputs.codes(ae, self.source, data)
         negatives, unlabelled = np.flatnonzero(y == 0), np.flatnonzero(np.isnan(y))
         others = negatives if len(negatives) else unlabelled

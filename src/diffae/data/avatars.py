@@ -24,6 +24,8 @@ ATTRIBUTES = (
     "Long_Hair", "Bald", "Blond_Hair", "Gray_Hair", "Black_Hair", "Eyes_Closed",
 )  # fmt: skip
 """The binary attributes, of which labels.csv says 0 or 1; beside them stands `Skin_Tone`, 0 (light) to 6 (dark)."""
+SCALES = ("Skin_Tone=continuous",)
+"""What `labels.csv` has beside yes and no."""
 
 SKINS = ("PALE", "LIGHT", "YELLOW", "TANNED", "BROWN", "DARK_BROWN", "BLACK")
 LONG = (

@@ -20,7 +20,7 @@ from diffae import processes
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.data.cache import Progress
 from diffae.data.dataset import ImageSet
-from diffae.files import replacing
+from diffae.files import digest_lines, replacing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -79,7 +79,7 @@ def write_codes(
         ae: encodes.
         data: the images.
         file: where to; replaced when it is whole.
-        identity: of the encoder and the images; stored in the file, and parts of another are not taken over.
+        identity: of the encoder and the images; stored in the file, and parts of another, or of other labels, are not taken over.
         x_T_steps: network calls of the inversion, or None to leave x_T out (it is as large as the image, in float32).
         batch_size: images at a time.
         progress: told how many images are done.
@@ -87,11 +87,15 @@ def write_codes(
     Returns:
         Where the time went.
     """
+    taken = [name for name in data.labels if name in RESERVED]
+    if taken:
+        raise ValueError(f"The label table has a column {taken[0]!r}, which a file of codes needs for itself: rename it.")
     parquet, spent = _parquet(f"writing {file}"), Spent()
     parts = file.with_name(f".{file.name}.parts")
     # An x_T is decoded along the path that it came by.
     path = None if x_T_steps is None else ["dpmpp2m", ae.calibration.spacing, ae.calibration.t_max]
     metadata = {"identity": identity, "x_T_steps": x_T_steps, "path": path, "names": len(data.names)}
+    metadata["labels"] = digest_lines([f"{name} {values.tobytes().hex()}" for name, values in data.labels.items()])
     whole = {start: parts / f"{start:012d}.parquet" for start in range(0, len(data.names), PART)}
     for start in processes.own(list(whole)):
         if _metadata(whole[start]) != metadata:
@@ -204,8 +208,6 @@ def _encode(
     if x_T_parts:
         columns["x_T"] = _fixed(torch.cat(x_T_parts))
     for name, values in data.labels.items():
-        if name in RESERVED:
-            raise ValueError(f"The label table has a column {name!r}, which a file of codes needs for itself: rename it.")
         columns[name] = pa.array(values[indices.start : indices.stop], pa.float64(), from_pandas=True)
     return pa.table(columns)
 

@@ -10,7 +10,7 @@ import torch
 
 from diffae import seeding
 from diffae.config import DataConfig
-from diffae.data.avatars import SETS, avatars_folder
+from diffae.data.avatars import SCALES, SETS, avatars_folder
 from diffae.data.cache import Decoder, cached
 from diffae.data.contents import Progress, cache_folder, caching, digests
 from diffae.data.dataset import ImageSet, split
@@ -67,13 +67,10 @@ def prepare(config: DataConfig, *, size: tuple[int, int], channels: int, progres
             f"held out there is trained on here. To keep them apart, give one alone, such as {root / parts[-1]}."
         )
     values, groups = {}, None
-    table = Path(config.labels) if config.labels else root / "labels.csv"
-    labels = _labels(source, table, names, asked=config.labels is not None)
+    labels = _labels(source, root, names, config)
     if labels:
         values, groups = labels.values, labels.groups
-        for what, files in (("images have no row", labels.missing), ("rows name no image", labels.unused)):
-            if files:
-                notes.append(f"{table}: {len(files)} {what} ({', '.join(files[:3])}{', ...' if len(files) > 3 else ''}).")
+        notes += labels.notes
     train, validation = split(names, groups, config.validation)
     return ImageSet(
         names=names,
@@ -110,15 +107,20 @@ def _key(source: Source, config: DataConfig, size: tuple[int, int], channels: in
     return seeding.mix("pixels-3", fingerprint(source, progress), *made)
 
 
-def _labels(source: Source, table: Path, names: list[str], *, asked: bool) -> Labels | None:
+def _labels(source: Source, root: Path, names: list[str], config: DataConfig) -> Labels | None:
     """The labels of images: of the table, where it is asked for or there is one, or those that the source itself has."""
-    if asked or table.is_file():
-        return load_labels(table, names)
+    table = Path(config.labels) if config.labels else root / "labels.csv"
+    if config.source in SETS and not config.labels and not config.labels_kind:
+        return load_labels(table, names, SCALES)
+    if config.labels or table.is_file():
+        return load_labels(table, names, config.labels_kind)
     rows = source.label_rows() if isinstance(source, Table | Shards) else []
     if not rows or len(rows[0]) < 2:
+        if config.labels_kind:
+            raise ValueError(f"A kind of labels was given ({' '.join(config.labels_kind)}), but {root} has none: name their table.")
         return None
     usable = set(names)
-    return align([row for row in rows if row["file"] in usable], names, table)
+    return align([row for row in rows if row["file"] in usable], names, root, kinds=config.labels_kind)
 
 
 def _latents(vae: FrozenAutoencoder, images: np.ndarray, *, flip: bool) -> np.ndarray:

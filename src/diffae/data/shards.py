@@ -16,9 +16,9 @@ class Shards:
     """All images in tar files; the attributes are those of `sources.Folder`.
 
     What stands in a tar before the first dot of a file's name is the key of a sample. `KEY.jpg` (or any image) is its image,
-    numbers and booleans in `KEY.json` are its labels, and the number in `KEY.cls` is its class, which becomes an attribute
-    `cls_NUMBER` of 0 and 1. Images are named by their tar and their name in it, `train-0000/00017.jpg`; in a tar of its own, by
-    their name in it. The tars are read where they are: their headers once, then only images.
+    what stands in `KEY.json` is its labels, as a row of a table, and the number in `KEY.cls` is its class, which becomes an
+    attribute `cls_NUMBER` of 0 and 1. Images are named by their tar and their name in it, `train-0000/00017.jpg`; in a tar of its
+    own, by their name in it. The tars are read where they are: their headers once, then only images.
 
     Args:
         files: the tars.
@@ -95,9 +95,12 @@ class Shards:
                     value = json.loads(content)
                 except ValueError as error:
                     raise ValueError(f"{file}: {member.name} is no JSON ({error}). Write the shard again.") from None
-                if kind == "cls" and isinstance(value, int):
+                if kind == "cls" and not isinstance(value, int):
+                    raise ValueError(
+                        f"{file}: {member.name} is not the number of a class, but {str(value)[:60]!r}. Write it again."
+                    )
+                if kind == "cls":
                     found["cls"] = value
                 elif isinstance(value, dict):
-                    found |= {k: v for k, v in value.items() if k not in ("file", "cls") and isinstance(v, int | float)}
-                    found |= {"group": str(value["group"])} if "group" in value else {}
+                    found |= {k: v for k, v in value.items() if k not in ("file", "cls")}
         return found

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from diffae.data.labels import refuse_doubled
 from diffae.files import POINTER, is_pointer
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 OPEN_BLOCKS = 4
 """Row groups of Parquet that are kept decoded: images are read in order, by a few threads."""
 MOST_CLASSES = 100
-"""A class label becomes one attribute a class, up to so many."""
+"""A class label becomes one attribute a class, up to so many; of more it is left out."""
 
 
 class Table:
@@ -33,7 +34,7 @@ class Table:
         root: what the names are relative to.
 
     Attributes:
-        notes: what columns were left out: those that are neither images nor labels.
+        notes: what columns were left out: those that are neither images nor labels, and class labels of too many classes.
 
     Raises:
         ImportError: pyarrow is not installed.
@@ -43,6 +44,7 @@ class Table:
     def __init__(self, files: Sequence[Path], root: Path) -> None:
         self.files = {_stem(file, root): _open(file) for file in files}
         first, *others = self.files.values()
+        refuse_doubled(first.schema.names, str(first.path))
         for other in others:
             if other.schema.names != first.schema.names:
                 raise ValueError(
@@ -56,7 +58,10 @@ class Table:
         self.names = [f"{stem}/{row:08d}{suffix}" for stem, file in self.files.items() for row in range(file.num_rows)]
         self.others = 0
         self.holders = list(files)
-        self._labels = {c: _classes(features.get(c)) for c in first.schema.names if _is_label(first.schema.field(c), c)}
+        own = [c for c in first.schema.names if _is_label(first.schema.field(c), c) and not _is_long(features.get(c))]
+        self._labels = {c: _classes(features.get(c)) for c in own}
+        names = [f"{c}_{k}" for c, classes in self._labels.items() for k in classes]
+        refuse_doubled(names + [c for c, classes in self._labels.items() if not classes], f"{first.path}, an attribute a class")
         left_out = [c for c in first.schema.names if c != self.column and c not in self._labels]
         self.notes = [f"Columns of {root} that are no numbers were left out: {', '.join(left_out)}."] if left_out else []
 
@@ -82,6 +87,10 @@ class Table:
             values = [value for file in self.files.values() for value in file.column(column).to_pylist()]
             if classes:
                 # -1 is how `datasets` writes an unknown class.
+                wrong = next((v for v in values if v is not None and v not in range(-1, len(classes))), None)
+                if wrong is not None:
+                    file = next(iter(self.files.values())).path
+                    raise ValueError(f"{file}: the class label {column} has {len(classes)} classes, but one is number {wrong}.")
                 known = [None if v is None or v < 0 else v for v in values]
                 columns |= {f"{column}_{c}": [None if v is None else v == i for v in known] for i, c in enumerate(classes)}
             else:
@@ -225,14 +234,20 @@ def _is_list(kind: "pa.DataType") -> bool:
 def _is_label(field: "pa.Field", name: str) -> bool:
     import pyarrow.types as kinds
 
-    number = name != "file" and (kinds.is_integer(field.type) or kinds.is_floating(field.type) or kinds.is_boolean(field.type))
-    return number or (name == "group" and kinds.is_string(field.type))
+    kind = field.type.value_type if kinds.is_dictionary(field.type) else field.type
+    text = kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind)
+    number = kinds.is_integer(kind) or kinds.is_floating(kind) or kinds.is_boolean(kind) or kinds.is_decimal(kind)
+    return name != "file" and (number or (name == "group" and text))
 
 
 def _classes(feature: Any) -> list[str]:
     """The names of a class label, or none."""
-    names = feature.get("names") if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" else None
-    return names if names and len(names) <= MOST_CLASSES else []
+    return (feature.get("names") or []) if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" else []
+
+
+def _is_long(feature: Any) -> bool:
+    """Whether this is a class label of too many classes. Their numbers are no measurement."""
+    return len(_classes(feature)) > MOST_CLASSES
 
 
 def _npy(value: "pa.Scalar") -> bytes:

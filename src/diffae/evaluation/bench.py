@@ -14,6 +14,7 @@ from torch import Tensor
 from diffae import processes
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import Protocol
+from diffae.data.columns import described, is_binary
 from diffae.data.dataset import ImageSet
 from diffae.diffusion import DDIM
 from diffae.evaluation.figures import Figure, Progress
@@ -165,11 +166,13 @@ class Bench:
         absence of NAME.
 
         Raises:
-            ValueError: there is no such label.
+            ValueError: there is no such label, or it is one of numbers.
         """
         label = name.removeprefix(NOT)
         if label not in self.data.labels:
             raise ValueError(f"There is no label {label!r}. There are: {', '.join(self.data.labels) or 'none'}.")
+        if not is_binary(self.data.labels[label]):
+            raise ValueError(f"{label!r} is no label of yes and no, so it has no members: {described(self.data.labels[label])}.")
         y = self.data.labels[label][self.data.train if indices is None else indices]
         return 1 - y if name.startswith(NOT) else y
 

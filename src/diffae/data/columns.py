@@ -1,0 +1,226 @@
+"""What the columns of a label table are taken for: yes and no, numbers, or text. Where that is not plain, a note says so.
+
+Everything that uses labels gets 0, 1 and NaN from here, or numbers and NaN, whatever the table wrote: there is no second reading.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+KINDS = {"binary": (1, 0, -1), "signed": (1, -1, 0), "continuous": ()}
+"""How a column can be read, and what stands for yes, no and unknown in it. Empty is unknown always."""
+UNKNOWN = frozenset({"", "na", "n/a", "nan", "null", "none", "<na>"})
+"""What tables write for a value that is not known (pandas' and R's words among them), in lower case."""
+SENTINELS = (-1, -9, -99, -999, -9999)
+"""Numbers that tables write for unknown, if there is no other number below zero."""
+MOSTLY = 0.9
+"""From this share of 0 and 1 on, other numbers are taken for slips."""
+FEW = 20
+"""Whole numbers with at most so many values may be classes."""
+
+NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?)", re.ASCII | re.IGNORECASE)
+COMMA = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d*),\d+(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+TRUTH = {"true": 1.0, "false": 0.0}
+NO_NAME = re.compile(r"|Unnamed: \d+(_level_\d+)?|__index_level_\d+__")
+"""Names of columns that have none: of an index that was written along."""
+
+
+def is_unknown(cell: Any) -> bool:
+    """Whether a cell says nothing."""
+    return cell is None or (isinstance(cell, float) and cell != cell) or (isinstance(cell, str) and cell.strip().lower() in UNKNOWN)
+
+
+def numbers(name: str, cells: Sequence[Any], where: Callable[[int], str]) -> np.ndarray | None:
+    """A column's cells as numbers, NaN where unknown; True and False are 1 and 0. None if they are text.
+
+    Args:
+        name: of the column.
+        cells: numbers, text, booleans; None or empty where unknown.
+        where: tells where cell number i is.
+
+    Raises:
+        ValueError: most cells are numbers but not all, or one is infinite, or has a decimal comma.
+    """
+    kinds = {cell: _number(cell) for cell in {c for c in cells if isinstance(c, str)}}
+    found = [kinds[c] if isinstance(c, str) else _number(c) for c in cells]
+    bad = [i for i, value in enumerate(found) if value is None]
+    filled = sum(value is None or value == value for value in found)
+    commas = [i for i in bad if isinstance(cells[i], str) and COMMA.fullmatch(cells[i].strip())]
+    if commas:
+        raise ValueError(
+            f"{where(commas[0])}: {name} is {cells[commas[0]]!r}, which may have a decimal comma or one between thousands. Write "
+            "a decimal point, and nothing between thousands."
+        )
+    if 2 * len(bad) > filled:
+        return None
+    if bad:
+        raise ValueError(
+            f"{where(bad[0])}: {name} is {str(cells[bad[0]])[:60]!r}; give a number, or leave it empty for unknown "
+            f"({len(bad)} of {filled} values are none)."
+        )
+    values = np.array(found, dtype=np.float64)
+    if np.isinf(values).any():
+        i = int(np.isinf(values).argmax())
+        raise ValueError(f"{where(i)}: {name} is {str(cells[i])[:60]!r}, which is not finite. Correct it, or leave it empty.")
+    return values
+
+
+def parse_kinds(asked: Sequence[str]) -> dict[str, str]:
+    """`NAME=KIND` or `KIND` alone, each: the kinds by the names of columns; that without a name is under "".
+
+    Raises:
+        ValueError: no such kind, or two for one column.
+    """
+    found: dict[str, str] = {}
+    for text in asked:
+        name, _, kind = text.rpartition("=")
+        if kind not in KINDS:
+            raise ValueError(f"A kind of labels is NAME=KIND, or KIND alone, where KIND is {', '.join(KINDS)}; got {text!r}.")
+        if found.setdefault(name, kind) != kind:
+            raise ValueError(f"Labels {name or 'without a name'} were given two kinds, {found[name]} and {kind}: give one.")
+    return found
+
+
+def read_kinds(columns: Mapping[str, np.ndarray], asked: Mapping[str, str]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Columns as labels: 0, 1 and NaN, or numbers and NaN.
+
+    Of themselves 0 and 1 are no and yes, and so are -1 and 1 unless another column has all three. What could be read in
+    several ways is left out, and a note names them.
+
+    Args:
+        columns: name -> numbers of all rows.
+        asked: what `parse_kinds` found.
+
+    Returns:
+        The columns that can be used, and notes.
+
+    Raises:
+        ValueError: a kind for a column that is not there, or that does not fit its values.
+    """
+    unheard = [name for name in asked if name and name not in columns]
+    if unheard:
+        there = ", ".join(columns) or "none"
+        raise ValueError(f"There is no column {unheard[0]!r} of numbers to take for {asked[unheard[0]]}. There are: {there}.")
+    distinct = {name: set(np.unique(y[~np.isnan(y)]).tolist()) for name, y in columns.items()}
+    beside = any({-1, 0} <= values <= {-1, 0, 1} for values in distinct.values())
+    found: dict[str, np.ndarray] = {}
+    said: dict[str, list[str]] = {}
+    for name, y in columns.items():
+        kind, values = asked.get(name), distinct[name]
+        if kind is not None and not _fits(kind, values):
+            raise ValueError(f"{name} cannot be taken for {kind}: {_why_not(kind, values)}.")
+        if kind is None and asked.get("") and -1 in values and _fits(asked[""], values):
+            kind = asked[""]
+        reason = "" if kind else _unclear(name, y, values, beside=beside)
+        if kind is None and reason and asked.get("") == "continuous" and _fits("continuous", values):
+            kind = "continuous"
+        if kind is None and values == {-1, 1} and not reason:
+            kind = "signed"
+            said.setdefault("1 and -1 were taken for yes and no in {}.", []).append(name)
+        if kind is None and reason:
+            said.setdefault(reason, []).append(name)
+            continue
+        if kind is None and len(y[~np.isnan(y)]) >= 3 * len(values) and 2 < len(values) <= FEW and all(v % 1 == 0 for v in values):
+            said.setdefault(
+                "{}: the few whole numbers were taken for a scale. If they are classes, give each a column of 0 and 1; "
+                "if not, --labels-kind NAME=continuous says so.",
+                [],
+            ).append(name)
+        if kind == "continuous" and values == {0, 1}:
+            said.setdefault("Only 0 and 1 are in {}, so they are yes and no whatever was asked for.", []).append(name)
+        found[name], unknown = _as(kind, y)
+        if unknown:
+            said.setdefault(f"{KINDS[kind or ''][2]} was taken for unknown in {{}}.", []).append(f"{name} ({unknown} times)")
+    return found, [text.replace("{}", _listed(names)) for text, names in said.items()]
+
+
+def is_binary(y: np.ndarray) -> bool:
+    """Whether labels say yes, no or unknown, and nothing else."""
+    return bool(np.isin(y[~np.isnan(y)], (0, 1)).all())
+
+
+def described(y: np.ndarray) -> str:
+    """What labels were taken for: `0/1, 40 unknown`, or `numbers 3..78`."""
+    known = y[~np.isnan(y)]
+    if not len(known):
+        return f"no value, {len(y)} unknown"
+    what = "0/1" if is_binary(y) else f"numbers {known.min():g}..{known.max():g}"
+    return f"{what}, {len(y) - len(known):,} unknown" if len(known) < len(y) else what
+
+
+def _number(cell: Any) -> float | None:
+    if is_unknown(cell):
+        return float("nan")
+    if isinstance(cell, str):
+        text = cell.strip()
+        return TRUTH.get(text.lower()) if text.lower() in TRUTH else float(text) if NUMBER.fullmatch(text) else None
+    if not isinstance(cell, Real | Decimal):
+        return None
+    try:
+        return float(cell)
+    except OverflowError:
+        return float("inf")
+
+
+def _fits(kind: str, values: set[float]) -> bool:
+    if kind == "continuous":
+        return values != {-1, 1}
+    return values <= set(KINDS[kind])
+
+
+def _why_not(kind: str, values: set[float]) -> str:
+    if kind == "continuous":
+        return "its only values are 1 and -1, which are yes and no"
+    other = sorted(values - set(KINDS[kind]))
+    yes, no, unknown = KINDS[kind]
+    return f"that is {yes} for yes, {no} for no, {unknown} or nothing for unknown, and it has {other[0]:g} too"
+
+
+def _unclear(name: str, y: np.ndarray, values: set[float], *, beside: bool) -> str:
+    """Why a column cannot be read without asking, as a note about columns `{}`; empty if it can."""
+    known = y[~np.isnan(y)]
+    if values <= {0, 1} or (values == {-1, 1} and not beside):
+        return ""
+    if values <= {-1, 0, 1}:
+        return (
+            "Left out: {}. -1 may be unknown there, or no. Say which: --labels-kind binary "
+            "(1 yes, 0 no, -1 unknown) or signed (1 yes, -1 no, 0 unknown), or NAME=binary, NAME=signed or NAME=continuous for "
+            "one column."
+        )
+    plain = np.isin(known, (-1, 0, 1))
+    others = sorted(values - {-1, 0, 1})
+    if plain.mean() >= MOSTLY and len(values & {-1, 0, 1}) > 1:
+        return (
+            f"Left out: {{}}. All but {int((~plain).sum())} of its {len(known):,} values are yes or no, and {others[0]:g} is "
+            f"neither: correct it, or say --labels-kind {name}=continuous if these are numbers."
+        )
+    below = [v for v in values if v < 0]
+    if len(below) == 1 and below[0] in SENTINELS and len(values) > 2:
+        return (
+            f"Left out: {{}}. {below[0]:g} is its only value below zero ({int((known == below[0]).sum())} times) and may stand for "
+            f"unknown: leave these cells empty, or say --labels-kind {name}=continuous if it is a number."
+        )
+    if len(values) == 2 and len(known) >= 6 and all(v % 1 == 0 for v in values):
+        low, high = sorted(values)
+        return (
+            f"Left out: {{}}. Its only values are {low:g} and {high:g}: write 0 for no and 1 for yes, or say --labels-kind "
+            f"{name}=continuous if these are numbers."
+        )
+    return ""
+
+
+def _as(kind: str | None, y: np.ndarray) -> tuple[np.ndarray, int]:
+    """A column read as one of `KINDS`, and how many values that makes unknown."""
+    if kind in (None, "continuous"):
+        return y, 0
+    yes, no, unknown = KINDS[kind]
+    values = np.select([y == yes, y == no], [1.0, 0.0], np.nan)
+    return values, int((y == unknown).sum())
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
