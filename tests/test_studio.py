@@ -207,7 +207,7 @@ def test_without_a_run_the_studio_shows_the_projects_own_model_and_its_faces(sho
     shop.ae.save_pretrained("models/avatars64")
     monkeypatch.setattr("diffae.cli.studio.FEW", 6)
     served = []
-    monkeypatch.setattr("diffae.studio.app.serve", lambda shop, **_: served.append(shop))
+    monkeypatch.setattr("diffae.studio.app.serve", lambda shop, reserved, **_: served.append(shop))
     cli.main(["studio"])
     (mine,) = served
     assert (mine.name, len(mine.data.names), len(mine.z_sem)) == ("avatars64", 6, 6)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffae.attributes import Accepted, Attributes, rejection_sample
-from diffae.checks import check_codes
+from diffae.checks import NO_ATTRIBUTES, NO_PRIOR, check_codes, check_counts, check_timestep, check_weights
 from diffae.config import AutoencoderConfig, to_dict
 from diffae.diffusion import DDIM, ImageDiffusion, ImageSolver
 from diffae.inversion import Code, Inversion, back, between, check_inversion, joined, there
@@ -21,8 +21,6 @@ from diffae.nn import SemanticEncoder
 from diffae.placement import at_home
 from diffae.prior import LatentPrior, Prior
 from diffae.seeding import Draws, drawn
-
-NO_ATTRIBUTES = "This autoencoder has no attributes yet. Fit them with `diffae fit-attributes RUN --labels TABLE`."
 
 
 class DiffusionAutoencoder(ImageDiffusion):
@@ -133,6 +131,7 @@ class DiffusionAutoencoder(ImageDiffusion):
         """
         z_sem = self._check_codes(z_sem, None)
         t = self.calibration.mean_t if t is None else t
+        check_timestep(t, self.config.schedule.T)
         x_t = self._draw_x_T(len(z_sem), seed if generator is None else generator)
         t_all = torch.full((len(x_t),), float(t), device=x_t.device)
         alpha, sigma = self.schedule.alpha_sigma(t_all.long(), like=x_t)
@@ -196,6 +195,7 @@ class DiffusionAutoencoder(ImageDiffusion):
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "n num c h w"]:
         """Images of the same z_sem with fresh x_T: what z_sem leaves open (figure 3)."""
+        check_counts(num=num)
         z_sem = self.encode(x).repeat_interleave(num, dim=0)
         return self.decode(z_sem, steps=steps, seed=seed, generator=generator).unflatten(0, (len(x), num))
 
@@ -210,6 +210,7 @@ class DiffusionAutoencoder(ImageDiffusion):
         steps: int | None = None,
     ) -> Float[Tensor, "n frames c h w"]:
         """From image to image: lerp of z_sem, slerp of x_T (figure 4). Weight 0 is x_a, weight 1 is x_b."""
+        check_weights(weights)
         a, b = (self.infer(x, inversion=inversion, steps=steps) for x in (x_a, x_b))
         return torch.stack([self.render(between(a, b, float(w))) for w in weights], dim=1)
 
@@ -222,6 +223,7 @@ class DiffusionAutoencoder(ImageDiffusion):
         Raises:
             ValueError: fewer than two images.
         """
+        check_counts(frames=frames)
         if len(x) < 2:
             raise ValueError(f"A path needs at least two images, got {len(x)}.")
         code = self.infer(x, inversion=inversion, steps=steps)
@@ -328,11 +330,9 @@ class DiffusionAutoencoder(ImageDiffusion):
         Raises:
             ValueError: this autoencoder has no prior, or too few proposals were accepted.
         """
+        check_counts(num=num, prior_steps=prior_steps, max_proposals=max_proposals)
         if self.prior is None or self.standardizer is None:
-            raise ValueError(
-                "This autoencoder has no latent prior, so it can reconstruct and edit but not sample. Fit one with "
-                "`diffae train-prior RUN`."
-            )
+            raise ValueError(NO_PRIOR)
         prior, standardizer = self.prior, self.standardizer
 
         def propose(start: int, count: int) -> Tensor:
@@ -368,6 +368,7 @@ class DiffusionAutoencoder(ImageDiffusion):
         start: int = 0, batch_size: int = 64,
     ) -> Float[Tensor, "num c h w"]:  # fmt: skip
         """Images of sampled codes number `start` on, each with an x_T of its own: the last two of the paper's four steps."""
+        check_counts(batch_size=batch_size)
         images = []
         for z in self._check_codes(z_sem, None).split(batch_size):
             x_T = self._draw_x_T(len(z), seed, start=start)

@@ -1,11 +1,16 @@
 """What users give, looked at where it comes in: its shape, type and range. One look at the numbers, so one wait for a device."""
 
+import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+NO_PRIOR = (
+    "This autoencoder has no latent prior, so it can reconstruct and edit but not sample. Fit one with `diffae train-prior RUN`."
+)
+NO_ATTRIBUTES = "This autoencoder has no attributes yet. Fit them with `diffae fit-attributes RUN --labels TABLE`."
 Shape = tuple[int, int, int]
 """Channels, height and width."""
 
@@ -34,7 +39,37 @@ def check_images(x: Tensor, shape: Shape, *, of_pixels: bool = True) -> Tensor:
     if of_pixels and not (low >= -1.001 and high <= 1.001):
         advice = "divide by 127.5 and subtract 1" if low >= 0 and high <= 255 else "rescale them"
         raise ValueError(f"Expected images in [-1, 1], got {low:g}..{high:g}: {advice}.")
+    # A bright picture may have no value below 0; hardly one that has nearly black and nearly white, and hardly several.
+    if of_pixels and 0 <= low < high <= 1.001 and (len(x) >= 4 or (low < 0.1 and high > 0.9)):
+        warnings.warn(
+            f"None of these images has a value below 0 ({low:g}..{high:g}): are they in [0, 1]? Images are expected in [-1, 1]. If "
+            "so, multiply them by 2 and subtract 1.",
+            stacklevel=4,
+        )
     return x
+
+
+def check_counts(**counts: int | None) -> None:
+    """Refuses numbers of things that are less than one.
+
+    Raises:
+        ValueError: such a number; the message calls it by its argument's name.
+    """
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}.")
+
+
+def check_timestep(t: int, T: int) -> None:
+    """Refuses what is no timestep of 0..T-1."""
+    if not 0 <= t < T:
+        raise ValueError(f"t must be within 0..{T - 1}, got {t}.")
+
+
+def check_weights(weights: Sequence[float]) -> None:
+    """Refuses weights of an interpolation that are no numbers, and none at all."""
+    if not len(weights) or not all(math.isfinite(w) for w in weights):
+        raise ValueError(f"Expected weights that are numbers, from 0 for the first image to 1 for the second, got {list(weights)}.")
 
 
 def check_codes(z_sem: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ its range is an error wherever it comes from. Standard library only.
 """
 
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, NamedTuple
 
@@ -31,7 +32,27 @@ class Range(NamedTuple):
 Count = Annotated[int, Range(1)]
 Counts = Annotated[tuple[int, ...], Range(1)]
 Share = Annotated[float, Range(0, 1)]
+Seed = Annotated[int, Range(-(2**63), 2**63 - 1)]
 Amount = Annotated[float, Range(0)]
+
+
+def check_ranges(settings: object, named: Callable[[str], str] = str) -> None:
+    """Refuses values outside of the range that their annotation names, not a number among them.
+
+    Args:
+        settings: an object of a dataclass.
+        named: what a field is called in the message.
+
+    Raises:
+        ValueError: such a value.
+    """
+    for name, kind in typing.get_type_hints(type(settings), include_extras=True).items():
+        value = getattr(settings, name)
+        values = value if isinstance(value, tuple) else [value] if isinstance(value, int | float) else []
+        for allowed in (m for m in getattr(kind, "__metadata__", ()) if isinstance(m, Range)):
+            if value == () or not all(allowed.least <= v <= allowed.most for v in values):
+                most = f" and at most {allowed.most:g}" if allowed.most < float("inf") else ""
+                raise ValueError(f"{named(name)} must be at least {allowed.least:g}{most}, got {value!r}.")
 
 
 class _InRange:
@@ -40,13 +61,7 @@ class _InRange:
     __slots__ = ()
 
     def __post_init__(self) -> None:
-        for name, kind in typing.get_type_hints(type(self), include_extras=True).items():
-            value = getattr(self, name)
-            values = value if isinstance(value, tuple) else [value] if isinstance(value, int | float) else []
-            for allowed in (m for m in getattr(kind, "__metadata__", ()) if isinstance(m, Range)):
-                if value == () or not all(allowed.least <= v <= allowed.most for v in values):
-                    most = f" and at most {allowed.most:g}" if allowed.most < float("inf") else ""
-                    raise ValueError(f"{name} must be at least {allowed.least:g}{most}, got {value!r}.")
+        check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -263,7 +278,7 @@ class TrainingConfig(_InRange):
     paper's models do not."""
     precision: Precision = "auto"
     """Arithmetic of the networks; `auto` is bfloat16 where the processor computes in it, and is resolved in config.json."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of initial weights, order of images, timesteps, noise, flips and dropout."""
     log_every: Count = 2_000
     """Images between two lines of metrics."""

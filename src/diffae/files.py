@@ -6,7 +6,7 @@ import hashlib
 import os
 import platform
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 LOCK = ".lock"
@@ -45,6 +45,32 @@ def replacing(target: Path) -> Iterator[Path]:
         raise
     finally:
         part.unlink(missing_ok=True)
+
+
+def check_target(target: Path, endings: Sequence[str]) -> None:
+    """Refuses a place that cannot be written, before anything is computed for it.
+
+    Args:
+        target: where something is to be written.
+        endings: that a file may have; none where it is a folder. An empty one among them makes a name without ending a folder's.
+
+    Raises:
+        ValueError: another ending.
+        OSError: a folder in place of a file, a file in place of a folder, or no permission to write there.
+    """
+    ending = target.suffix.lower()
+    if endings and ending not in endings:
+        known = ", ".join(repr(e) if e else "none (a folder)" for e in endings)
+        raise ValueError(f"{target} is no name for what is written: its ending may be {known}.")
+    folder = not endings or not ending
+    if target.exists() and target.is_dir() != folder:
+        is_, should = ("a folder", "a file") if target.is_dir() else ("a file", "a folder")
+        raise OSError(f"{target} is {is_}, where {should} is to be written. Name another place.")
+    there = next(p for p in (target.absolute(), *target.absolute().parents) if p.exists())
+    if not there.is_dir() and there != target.absolute():
+        raise OSError(f"{target} cannot be written: {there} is a file. Name another place.")
+    if not os.access(there, os.W_OK) or (there.is_file() and not os.access(there.parent, os.W_OK)):
+        raise OSError(f"{target} cannot be written: there is no permission to write to {there}. Name another place.")
 
 
 class InUse(ValueError):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -75,16 +76,23 @@ def save_animation(frames: Sequence[Image.Image], file: Path, *, seconds: float 
     return file
 
 
-def _write_mp4(frames: Sequence[Image.Image], file: Path, rate: float) -> None:
+def ffmpeg() -> ModuleType:
+    """What writes .mp4.
+
+    Raises:
+        ImportError: it is not installed.
+    """
     try:
         import imageio_ffmpeg
     except ImportError:
         raise ImportError("Writing .mp4 needs imageio-ffmpeg: pip install 'diffae[studio]', or write a .gif or .webp.") from None
+    return imageio_ffmpeg
+
+
+def _write_mp4(frames: Sequence[Image.Image], file: Path, rate: float) -> None:
     # The codec wants even sides; the name of a file being written does not tell it what to write.
     width, height = (side + side % 2 for side in frames[0].size)
-    writer = imageio_ffmpeg.write_frames(
-        str(file), (width, height), fps=rate, macro_block_size=2, quality=8, output_params=["-f", "mp4"]
-    )
+    writer = ffmpeg().write_frames(str(file), (width, height), fps=rate, macro_block_size=2, quality=8, output_params=["-f", "mp4"])
     try:
         writer.send(None)
         for frame in frames:

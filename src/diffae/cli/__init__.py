@@ -10,6 +10,7 @@ import tyro
 from rich.markup import escape
 
 from diffae import memory, processes
+from diffae.cli import inputs
 from diffae.cli.bars import console
 from diffae.cli.bench import Bench
 from diffae.cli.codes import Encode, FitAttributes, Neighbours
@@ -59,8 +60,17 @@ def _command(argv: list[str]) -> Any:
 def _what_helps(command: Any, error: BaseException) -> RuntimeError:
     """What to say where memory does not suffice, of the process or of a card."""
     size = getattr(command, "batch_size", None)
-    way = "Give it fewer images at a time" if size is None else f"Give a smaller --batch-size than {size}"
-    return RuntimeError(f"There is not enough memory ({str(error).strip().splitlines()[0]}). {way}.")
+    ways = ["fewer images at a time"] if size is None else [f"a smaller --batch-size than {size}"]
+    if hasattr(command, "training"):
+        ways = [
+            "--training.accumulation auto",
+            "--training.recompute",
+            "a smaller --training.batch-size (which is another training)",
+        ]
+    elif getattr(command, "precision", None) == "float32":
+        ways.append("--precision bfloat16")
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return RuntimeError(f"There is not enough memory ({reason}). What helps: {'; '.join(ways)}.")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -75,10 +85,11 @@ def main(argv: list[str] | None = None) -> None:
             description="Diffusion autoencoders: an image becomes a meaningful vector and a noise map, and both become it again.",
             args=argv,
         )
+        inputs.check(command)
         command.run()
         processes.leave()
     except (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError) as error:
-        if memory.is_out(error):
+        if memory.is_out(error) and "What helps" not in str(error):
             error = _what_helps(command, error)
         console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(1)

@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 
 import tyro
 
+from diffae.cli import inputs
 from diffae.cli.bars import console, say, work_bar
-from diffae.config import Compile, Precision
+from diffae.config import Compile, Count, Counts, Precision, Range
 from diffae.presets import preset
 
 
@@ -22,7 +23,7 @@ class BenchNetwork:
 
     preset: str = "avatars64"
     """Whose network, untrained."""
-    batches: tuple[int, ...] = (1, 16)
+    batches: Counts = (1, 16)
     """Images at a time."""
     what: tuple[Literal["encoding", "decoder call", "training step"], ...] = ("encoding", "decoder call", "training step")
     """Of these."""
@@ -30,7 +31,7 @@ class BenchNetwork:
     """Arithmetic of the networks; `auto` as a training run would choose."""
     compile: Compile | None = None
     """Compile the networks first, with this mode of torch.compile."""
-    seconds: float = 2.0
+    seconds: Annotated[float, Range(0, 3600)] = 2.0
     """That each measurement takes at least."""
 
     def run(self) -> None:
@@ -77,11 +78,11 @@ class BenchData:
     """The size of the images, and the network, with random weights."""
     run_folder: Annotated[Path | None, tyro.conf.arg(name="run")] = None
     """A run, in place of the preset."""
-    num: int = 2000
+    num: Count = 2000
     """Images that are decoded."""
-    threads: tuple[int, ...] = ()
+    threads: Annotated[tuple[int, ...] | None, Range(1)] = None
     """Numbers of threads to decode on; by default 1 and all."""
-    out: Path | None = None
+    out: Annotated[Path | None, inputs.Writes((".json",))] = None
     """Where to write the figures as JSON too."""
 
     def run(self) -> None:
@@ -130,4 +131,5 @@ class Bench:
     ] = field(default_factory=BenchNetwork)
 
     def run(self) -> None:
+        inputs.check(self.what)
         self.what.run()

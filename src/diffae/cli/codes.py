@@ -10,6 +10,7 @@ import tyro
 from diffae import processes
 from diffae.cli import inputs
 from diffae.cli.bars import console, say, warn, work_bar
+from diffae.config import Count, Range
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,13 +31,13 @@ class Encode(inputs.Cropping, inputs.Labelling):
     """A run directory, a saved model, or the hub's name of one."""
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
     """A folder, zip or tar of images, Parquet or Arrow files, an LMDB, or the name `avatars`."""
-    out: Path = Path("codes.parquet")
+    out: Annotated[Path, inputs.Writes((".parquet",))] = Path("codes.parquet")
     """The file."""
     labels: Path | None = None
     """A label table; by default `labels.csv` beside the images, or the labels that the data brings along."""
-    x_T_steps: Annotated[int | None, tyro.conf.arg(name="x-T-steps")] = None
+    x_T_steps: Annotated[int | None, Range(1, 1000), tyro.conf.arg(name="x-T-steps")] = None
     """Infer x_T too, with this many network calls; it is as large as the image."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Images at a time."""
 
     def run(self) -> None:
@@ -76,9 +77,9 @@ class Neighbours(inputs.Cropping):
     """The images to look for; a row each."""
     data: str | None = None
     """Where to look; by default the images that the run was trained on."""
-    num: int = 8
+    num: Count = 8
     """Neighbours of each."""
-    out: Path = Path("neighbours.png")
+    out: inputs.Picture = Path("neighbours.png")
     """The contact sheet."""
 
     def run(self) -> None:
@@ -120,6 +121,7 @@ class FitAttributes(inputs.Labelling):
     """Drop the attributes that were fitted before."""
 
     def run(self) -> None:
+        inputs.check_beside(self.source)
         ae = inputs.autoencoder(self.source)
         data = inputs.images(ae, self.source, self.data, self.labels, labels_kind=self.labels_kind)
         if not data.labels and self.labels is not None:

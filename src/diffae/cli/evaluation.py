@@ -6,13 +6,13 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from diffae.cli import inputs
 from diffae.cli.bars import work_bar
-from diffae.config import Protocol, to_dict
+from diffae.config import Count, Protocol, Range, Seed, to_dict
 from diffae.presets import protocol
 
 Suite = Literal[
@@ -32,7 +32,7 @@ class Evaluate(inputs.Labelling):
 
     source: inputs.Source
     """A run directory or a saved model."""
-    out: Path
+    out: inputs.Folder
     """Folder of the results."""
     protocol: str = "small"
     """How much is measured, where the options below do not say: `small`, or the paper's `celebahq128` (tables 1 and 2), `celeba64`
@@ -53,15 +53,15 @@ class Evaluate(inputs.Labelling):
     """Runs of `diffae train-comparator` on the same images."""
     unseen: bool | None = None
     """The model was trained on none of these images: test on all, not only on those held out."""
-    num: int | None = None
+    num: Annotated[int | None, Range(1)] = None
     """Images of everything but FID and KID; small: 500."""
-    num_inception: int | None = None
+    num_inception: Annotated[int | None, Range(1)] = None
     """Images of FID and KID; small: 200."""
-    num_real: int | None = None
+    num_real: Annotated[int | None, Range(1)] = None
     """Real images of a class that few-shot samples are compared with, at most; small: 400."""
-    steps: tuple[int, ...] | None = None
+    steps: Annotated[tuple[int, ...] | None, Range(1, 1000)] = None
     """Network calls of the decoder, T; small: 10 20 50 100."""
-    generation_steps: tuple[int, ...] | None = None
+    generation_steps: Annotated[tuple[int, ...] | None, Range(1, 1000)] = None
     """The same for samples; small: 10 100."""
     attributes: tuple[str, ...] | None = None
     """Attributes that are sampled (`not NAME`: their absence) and edited; small: the two that are known best."""
@@ -71,9 +71,9 @@ class Evaluate(inputs.Labelling):
     """Whose features LPIPS compares; the paper's are AlexNet's."""
     weights: Path | None = None
     """File or folder of the metric networks' weights, where they are in none of the usual places."""
-    batch_size: int = 50
+    batch_size: Count = 50
     """Images at a time."""
-    seed: int = 0
+    seed: Seed = 0
     """Of everything that is drawn."""
 
     def run(self) -> None:
@@ -152,7 +152,7 @@ class Compare:
 
     folders: tyro.conf.Positional[tuple[Path, ...]]
     """What `diffae evaluate --out` wrote; differences are from the first."""
-    out: Path
+    out: inputs.Folder
     """Folder of the page."""
 
     def run(self) -> None:

@@ -5,13 +5,14 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple, get_type_hints
 
 import tyro
 
 from diffae import processes
 from diffae.cli.bars import say, warn, work_bar
-from diffae.config import Crop, DataConfig, Precision, RunConfig, read_json
+from diffae.config import Crop, DataConfig, Precision, Range, RunConfig, check_ranges, read_json
+from diffae.files import check_target
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +25,37 @@ Source = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
 """A model, as the first argument of a command."""
 Files = Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="IMAGE")]
 """Images, as its further arguments."""
+
+
+class Writes(NamedTuple):
+    """What a command writes there: endings of files, or none for a folder; see `check_target`."""
+
+    endings: tuple[str, ...] = ()
+
+
+Folder = Annotated[Path, Writes()]
+Picture = Annotated[Path, Writes((".png",))]
+Moving = Annotated[Path, Writes((".png", ".gif", ".webp", ".mp4"))]
+Steps = Annotated[int | None, Range(1, 1000)]
+
+
+def check(command: object) -> None:
+    """Looks at what can be known to be wrong with a command before it computes anything: its numbers, and where it writes.
+
+    Raises:
+        ValueError: a number out of its range, or an ending that is none of the kind.
+        OSError: a place that cannot be written.
+        ImportError: a kind of file whose writer is not installed.
+    """
+    check_ranges(command, lambda name: f"--{name.replace('_', '-')}")
+    for name, kind in get_type_hints(type(command), include_extras=True).items():
+        value = getattr(command, name)
+        for writes in (m for m in getattr(kind, "__metadata__", ()) if isinstance(m, Writes) and value is not None):
+            check_target(value, writes.endings)
+            if value.suffix.lower() == ".mp4":
+                from diffae.pictures import ffmpeg
+
+                ffmpeg()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -125,15 +157,28 @@ def images(ae: "DiffusionAutoencoder", source: str, data: str | None, labels: Pa
     return found
 
 
+def check_beside(source: str) -> None:
+    """Refuses a model beside which nothing can be kept.
+
+    Raises:
+        ValueError: it is on the hub.
+        OSError: there is no permission.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        raise ValueError(
+            f"{source} is on the hub, or nowhere: codes, priors, attributes and calibrations are kept beside a model. Save it to a "
+            "folder first."
+        )
+    check_target(folder, ())
+
+
 def codes_file(ae: "DiffusionAutoencoder", source: str, data: "ImageSet") -> Path:
     """The file of codes of these images beside the model; it is made if it is not there or of another encoder."""
     from diffae.data.codes import identity_of, write_codes
     from diffae.interop.weights import fingerprint
 
-    if not Path(source).is_dir():
-        raise ValueError(
-            f"{source} is on the hub: codes, priors and attributes are kept beside a model. Save it to a folder first."
-        )
+    check_beside(source)
     identity = f"{fingerprint(ae)}-{data.key}"
     file = Path(source) / "codes" / f"{data.key}.parquet"
     if identity_of(file) != identity:

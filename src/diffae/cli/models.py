@@ -8,7 +8,7 @@ import tyro
 
 from diffae.cli import inputs
 from diffae.cli.bars import say, warn, work_bar
-from diffae.config import RunConfig, read_json
+from diffae.config import Range, RunConfig, read_json
 
 if TYPE_CHECKING:
     from diffae.autoencoder import DiffusionAutoencoder
@@ -25,7 +25,7 @@ class Import:
 
     checkpoint: tyro.conf.Positional[Path]
     """The authors' `last.ckpt`."""
-    out: Path
+    out: inputs.Folder
     """Folder for `model.safetensors` and `config.json`."""
     classifier: Path | None = None
     """The authors' classifier of the same model (its own `last.ckpt`): its attributes become editing directions."""
@@ -58,9 +58,9 @@ class Average:
 
     run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """The run directory."""
-    out: Path
+    out: inputs.Folder
     """Folder for the model of the best length."""
-    lengths: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2)
+    lengths: Annotated[tuple[float, ...], Range(0.001, 0.28)] = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2)
     """Standard deviation of the average over time, as a share of the whole run: small is short."""
 
     def run(self) -> None:
@@ -100,15 +100,14 @@ class Calibrate:
     """A run directory or a saved model."""
     data: str | None = None
     """The images; by default those that the run was trained on, of which the held-out ones are taken."""
-    num: int = 200
+    num: Annotated[int, Range(2)] = 200
     """How many of them."""
 
     def run(self) -> None:
         from diffae.evaluation.calibration import calibrate
         from diffae.interop.weights import save_calibration
 
-        if not Path(self.source).is_dir():
-            raise ValueError(f"{self.source} is on the hub: a calibration is kept beside a model. Save it to a folder first.")
+        inputs.check_beside(self.source)
         ae = inputs.autoencoder(self.source)
         data = inputs.images(ae, self.source, self.data)
         if len(data.validation) < 2:
@@ -195,7 +194,7 @@ class Export(Published):
     Example: diffae export runs/quickstart models/faces --licence mit --dtype bfloat16
     """
 
-    out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")]
+    out: Annotated[tyro.conf.Positional[Path], inputs.Writes(), tyro.conf.arg(metavar="FOLDER")]
     """Where to."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the networks' weights in the file; `bfloat16` halves it, and rounds them to three digits."""

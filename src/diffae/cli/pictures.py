@@ -9,6 +9,7 @@ import tyro
 from diffae import processes
 from diffae.cli import inputs
 from diffae.cli.bars import say, work_bar
+from diffae.config import Count, Range, Seed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,9 +38,9 @@ class Reconstruct(inputs.Decoding, inputs.Cropping):
     inversion: Inversion = "anchored"
     """How x_T is found: `anchored` returns the image exactly and keeps its detail in edits, `fast` needs nothing but x_T,
     `official` is the authors' scheme."""
-    steps: int | None = None
+    steps: inputs.Steps = None
     """Solver steps in either direction; by default 20, or what was calibrated."""
-    out: Path = Path("reconstruct.png")
+    out: inputs.Moving = Path("reconstruct.png")
     """The picture."""
 
     def run(self) -> None:
@@ -66,13 +67,13 @@ class Vary(inputs.Decoding, inputs.Cropping):
     """A run directory, a saved model, or the hub's name of one."""
     files: inputs.Files
     """The images; a row each, the image first."""
-    num: int = 8
+    num: Count = 8
     """Variations of each."""
-    steps: int | None = None
+    steps: inputs.Steps = None
     """Solver steps; by default 10, or what was calibrated."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the noise."""
-    out: Path = Path("vary.png")
+    out: inputs.Moving = Path("vary.png")
     """The picture; a .gif, .webp or .mp4 shows the variations one after another."""
 
     def run(self) -> None:
@@ -95,14 +96,14 @@ class Interpolate(inputs.Decoding, inputs.Cropping):
     """A run directory, a saved model, or the hub's name of one."""
     files: inputs.Files
     """The images, two or more."""
-    frames: int = 8
+    frames: Count = 8
     """Steps from one image to the next."""
     inversion: Inversion = "anchored"
     """How x_T is found: `anchored` returns the image exactly and keeps its detail in edits, `fast` needs nothing but x_T,
     `official` is the authors' scheme."""
-    steps: int | None = None
+    steps: inputs.Steps = None
     """Solver steps in either direction; by default 20, or what was calibrated."""
-    out: Path = Path("interpolate.png")
+    out: inputs.Moving = Path("interpolate.png")
     """A .png shows the frames as a strip, a row for each pair; .gif, .webp and .mp4 move."""
 
     def run(self) -> None:
@@ -129,18 +130,18 @@ class Manipulate(inputs.Decoding, inputs.Cropping):
     """Fitted attributes, or principal directions (pc1, pc2, ...); several are moved at once."""
     edit: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """In place of images and attributes, an edit that the studio saved (JSON): the picture is the edited image, pixel by pixel."""
-    strengths: tuple[float, ...] = (-0.5, -0.25, 0.0, 0.25, 0.5)
+    strengths: Annotated[tuple[float, ...], Range(-100, 100)] = (-0.5, -0.25, 0.0, 0.25, 0.5)
     """Lengths of the move, a column each; useful are -0.5..0.5."""
-    target_probability: float | None = None
+    target_probability: Annotated[float | None, Range(0.001, 0.999)] = None
     """In place of strengths: move as far as this probability needs, and no further."""
     keep: tuple[str, ...] = ()
     """Attributes that must stay as they are."""
     inversion: Inversion = "anchored"
     """How x_T is found: `anchored` returns the image exactly and keeps its detail in edits, `fast` needs nothing but x_T,
     `official` is the authors' scheme."""
-    steps: int | None = None
+    steps: inputs.Steps = None
     """Solver steps in either direction; by default 20, or what was calibrated."""
-    out: Path = Path("manipulate.png")
+    out: inputs.Moving = Path("manipulate.png")
     """The picture; a .gif, .webp or .mp4 shows the strengths one after another."""
 
     def run(self) -> None:
@@ -193,7 +194,7 @@ class Sample(inputs.Decoding, inputs.Labelling):
 
     source: inputs.Source
     """A run directory, a saved model, or the hub's name of one."""
-    num: int = 16
+    num: Count = 16
     """Number of images."""
     attribute: str | None = None
     """What the images should show."""
@@ -205,17 +206,17 @@ class Sample(inputs.Decoding, inputs.Labelling):
     """The images of that table; by default those that the run was trained on."""
     prior: str | None = None
     """Which of the priors beside the model."""
-    steps: int | None = None
+    steps: inputs.Steps = None
     """Solver steps of the decoder; by default 10, or what was calibrated."""
-    prior_steps: int = 20
+    prior_steps: Annotated[int, Range(1, 1000)] = 20
     """Network calls of the prior."""
-    max_proposals: int | None = None
+    max_proposals: Annotated[int | None, Range(1)] = None
     """Bound on the codes drawn to find those of the class; by default 500 for each image."""
-    seed: int = 0
+    seed: Seed = 0
     """Image number i depends on the seed and i alone."""
-    batch_size: int = BATCH
+    batch_size: Count = BATCH
     """Images that are decoded at a time."""
-    out: Path = Path("samples.png")
+    out: Annotated[Path, inputs.Writes((".png", ".gif", ".webp", ".mp4", ""))] = Path("samples.png")
     """The contact sheet; with a folder's name, every image as a PNG."""
 
     def run(self) -> None:

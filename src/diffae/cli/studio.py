@@ -9,6 +9,7 @@ import tyro
 
 from diffae.cli import inputs
 from diffae.cli.bars import say, warn
+from diffae.config import Range
 
 FACES, FEW = Path("models/avatars64"), 600
 """The model of drawn faces that lies in the project, and how many of them the page shows with it."""
@@ -30,7 +31,7 @@ class Studio:
     """Their labels, if they bring none."""
     host: str = "127.0.0.1"
     """Address to listen on. Others than this machine reach the page with 0.0.0.0, which asks for --password."""
-    port: int = 7860
+    port: Annotated[int, Range(1, 65535)] = 7860
     """Of the page."""
     password: str | None = None
     """Asked for when the page is opened, with the name diffae."""
@@ -39,7 +40,7 @@ class Studio:
 
     def run(self) -> None:
         try:
-            from diffae.studio.app import LOCAL, serve
+            from diffae.studio.app import LOCAL, reserve, serve
         except ImportError as error:
             raise ImportError(f"The studio needs gradio ({error}): pip install 'diffae[studio]'.") from None
         from diffae.studio.workshop import Workshop
@@ -48,20 +49,26 @@ class Studio:
             raise ValueError(
                 f"With --host {self.host} others can reach the page: give a --password. The name to log in with is diffae."
             )
-        source = self.source or _newest() or (str(FACES) if FACES.is_dir() else _trained())
-        ae = inputs.autoencoder(source, prior=self.prior)
-        trained = (Path(source) / "config.json").is_file() and (Path(source) / "model").is_dir()
-        data = z_sem = None
-        if trained or self.data is not None:
-            data = inputs.images(ae, source, self.data, self.labels)
-        elif Path(source) == FACES:
-            data = inputs.images(ae, source, "avatars", self.labels, avatars=FEW)
-        if data is not None:
-            z_sem = inputs.codes(ae, source, data)
-        else:
-            warn("Without images there is nothing to explore or to label: name some with --data.")
-        say(f"Open http://{self.host}:{self.port} (Ctrl-C ends it)")
-        serve(Workshop(ae, data, z_sem, name=Path(source).name), host=self.host, port=self.port, password=self.password)
+        with reserve(self.host, self.port) as reserved:
+            source = self.source or _newest() or (str(FACES) if FACES.is_dir() else _trained())
+            ae = inputs.autoencoder(source, prior=self.prior)
+            trained = (Path(source) / "config.json").is_file() and (Path(source) / "model").is_dir()
+            data = z_sem = None
+            if trained or self.data is not None:
+                data = inputs.images(ae, source, self.data, self.labels)
+            elif Path(source) == FACES:
+                data = inputs.images(ae, source, "avatars", self.labels, avatars=FEW)
+            if data is not None:
+                z_sem = inputs.codes(ae, source, data)
+            else:
+                warn("Without images there is nothing to explore or to label: name some with --data.")
+            serve(
+                Workshop(ae, data, z_sem, name=Path(source).name),
+                reserved,
+                host=self.host,
+                password=self.password,
+                opened=lambda: say(f"Open http://{self.host}:{self.port} (Ctrl-C ends it)"),
+            )
 
 
 def _newest() -> str | None:

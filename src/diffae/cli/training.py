@@ -13,7 +13,17 @@ from diffae import processes
 from diffae.cli import inputs
 from diffae.cli.bars import say, training_bar, warn, work_bar
 from diffae.cli.codes import fit
-from diffae.config import AutoencoderConfig, ComparatorRunConfig, DataConfig, PriorConfig, RunConfig, TrainingConfig, read_json
+from diffae.config import (
+    AutoencoderConfig,
+    ComparatorRunConfig,
+    Count,
+    DataConfig,
+    PriorConfig,
+    Range,
+    RunConfig,
+    TrainingConfig,
+    read_json,
+)
 from diffae.presets import comparator, preset, prior_preset
 
 if TYPE_CHECKING:
@@ -39,13 +49,13 @@ class Train:
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
     """A folder, zip or tar of images (any size, nested, any format that Pillow reads), a folder of tars (WebDataset), Parquet or
     Arrow files (Hugging Face `datasets`), an LMDB, or the name `avatars`."""
-    out: Path
+    out: inputs.Folder
     """The run directory: config, metrics, checkpoints, pictures and the model."""
     preset: str = DEFAULT_PRESET
     """Where the settings below start from; their defaults, as shown, are this preset's."""
-    minutes: float | None = None
+    minutes: Annotated[float | None, Range(0)] = None
     """Budget in minutes, turned into images from the rate of the first minute."""
-    images: int | None = None
+    images: Annotated[int | None, Range(1)] = None
     """Budget in images seen, total over resumes."""
     model: AutoencoderConfig
     data: DataConfig
@@ -71,11 +81,11 @@ class Quickstart:
     Example: diffae quickstart --minutes 8 --out runs/quickstart
     """
 
-    out: Path = Path("runs/quickstart")
+    out: inputs.Folder = Path("runs/quickstart")
     """The run directory, and the report in it."""
-    minutes: float | None = None
+    minutes: Annotated[float | None, Range(0)] = None
     """Minutes of training; by default 4, and on a GPU half of one, in which it sees more."""
-    images: int | None = None
+    images: Annotated[int | None, Range(1)] = None
     """Budget in images, in place of minutes."""
     preset: str = "avatars32"
     """What to train."""
@@ -124,9 +134,9 @@ class TrainPrior:
     """Where the settings below start from: `latent-small`, the paper's `latent10` and `latent20`, or `gaussian`."""
     name: str | None = None
     """Name of the prior; by default `ddim`, or `gaussian`. The folder is RUN/priors/NAME."""
-    minutes: float | None = None
+    minutes: Annotated[float | None, Range(0)] = None
     """Budget in minutes, turned into codes from the rate of the first minute."""
-    images: int | None = None
+    images: Annotated[int | None, Range(1)] = None
     """Budget in codes seen, total over resumes."""
     model: PriorConfig
     training: TrainingConfig
@@ -136,6 +146,7 @@ class TrainPrior:
             from accelerate import PartialState
 
             PartialState()  # Here several processes meet, so that they share the images to encode.
+        inputs.check_beside(self.source)
         ae = inputs.autoencoder(self.source)
         data = inputs.images(ae, self.source, self.data)
         z_sem = inputs.codes(ae, self.source, data)
@@ -159,21 +170,21 @@ class TrainComparator:
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
     """The images: a folder, zip or tar, Parquet or Arrow files, an LMDB, or the name `avatars`."""
-    out: Path
+    out: inputs.Folder
     """The run directory."""
     beside: str = DEFAULT_PRESET
     """The preset whose image size and training it takes over."""
     kind: Literal["vae", "vq"] = "vae"
     """The VAE of latent diffusion (diffusers' AutoencoderKL), or a VQ-VAE (its VQModel)."""
-    latent_channels: int = 8
+    latent_channels: Count = 8
     """Channels of the latent grid, whose sides are those of the image divided by 2 ** halvings."""
-    halvings: int = 2
+    halvings: Annotated[int, Range(0)] = 2
     """How often the grid is halved."""
-    images: int | None = None
+    images: Annotated[int | None, Range(1)] = None
     """Budget in images seen; those of the autoencoder, to compare with."""
-    minutes: float | None = None
+    minutes: Annotated[float | None, Range(0)] = None
     """Budget in minutes, in place of images."""
-    avatars: int = 6000
+    avatars: Count = 6000
     """Number of avatars, where the source is `avatars`."""
 
     def run(self) -> None:

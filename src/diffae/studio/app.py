@@ -2,7 +2,11 @@
 
 import asyncio
 import functools
+import os
 import shutil
+import signal
+import socket
+import sys
 import tempfile
 import weakref
 from collections.abc import Callable
@@ -82,19 +86,64 @@ def build(shop: Workshop) -> gr.Blocks:
     return blocks
 
 
-def serve(shop: Workshop, *, host: str = "127.0.0.1", port: int = 7860, password: str | None = None) -> None:
-    """Serves the page until it is interrupted.
+def reserve(host: str, port: int) -> socket.socket:
+    """The port, taken before anything is loaded for it; nobody is answered on it before the page is served.
+
+    Raises:
+        OSError: another program has it, or there is no such address here.
+    """
+    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+        # Two can be bound to a port; it is taken by who listens.
+        found.listen()
+    except OSError as error:
+        found.close()
+        reason = (error.strerror or str(error)).rstrip(".")
+        raise OSError(error.errno, f"{host}:{port} cannot be listened on ({reason}). Give another --port.") from None
+    return found
+
+
+def serve(
+    shop: Workshop,
+    reserved: socket.socket,
+    *,
+    host: str = "127.0.0.1",
+    password: str | None = None,
+    opened: Callable[[], object] = lambda: None,
+) -> None:
+    """Serves the page until it is interrupted, or told to end by SIGTERM; files of visitors are then gone.
 
     Args:
         shop: model and images.
-        host: address to listen on.
-        port: of the page.
+        reserved: the port; see `reserve`.
+        host: address that it is of.
         password: asked for with the name `diffae`; must be given where others than this machine can reach the page.
+        opened: called when the page can be opened.
 
     Raises:
         ValueError: no password, and a host that others can reach.
     """
-    uvicorn.run(application(shop, host=host, password=password), host=host, port=port, log_level="warning")
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            opened()
+
+    def end(number: int, frame: object) -> None:
+        # An exit, unlike a signal's end, removes what is temporary.
+        sys.exit(128 + number)
+
+    previous = signal.signal(signal.SIGTERM, end)
+    try:
+        with tempfile.TemporaryDirectory(prefix="diffae-uploads-") as uploads:
+            os.environ["GRADIO_TEMP_DIR"] = uploads
+            server = Server(uvicorn.Config(application(shop, host=host, password=password), log_level="warning"))
+            server.run([reserved])
+    finally:
+        os.environ.pop("GRADIO_TEMP_DIR", None)
+        signal.signal(signal.SIGTERM, previous)
 
 
 def application(shop: Workshop, *, host: str = "127.0.0.1", password: str | None = None) -> FastAPI:
