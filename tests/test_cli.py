@@ -229,7 +229,10 @@ def test_a_few_labels_choose_samples_with_and_without_negatives(trained, tmp_pat
     ("args", "message"),
     [
         (["manipulate", "{run}", "{image}", "--attribute", "Smiling"], "There is no attribute 'Smiling'. Fitted are: Red, Size"),
-        (["manipulate", "{run}", "{image}", "--attribute", "Red", "--strengths", "nan"], "must be a finite number, got nan"),
+        (
+            ["manipulate", "{run}", "{image}", "--attribute", "Red", "--strengths", "nan"],
+            "--strengths must be at least -100 and at most 100",
+        ),
         (["manipulate", "{run}", "missing.png", "--attribute", "Red"], "There is no image missing.png"),
         (["reconstruct", "{run}", "{labels}"], "labels.csv is not an image in any format"),
         (["sample", "{run}", "--prior", "other"], "There is no prior 'other' beside"),
@@ -243,7 +246,7 @@ def test_a_few_labels_choose_samples_with_and_without_negatives(trained, tmp_pat
         (["interpolate", "{run}", "{image}"], "A path needs at least two images, got 1"),
         (
             ["interpolate", "{run}", "{image}", "{image}", "--steps", "2", "--out", "a.avi"],
-            "is no kind of file for moving pictures",
+            "its ending may be '.png', '.gif', '.webp', '.mp4'",
         ),
         (["encode", "nowhere", "{images}"], "nowhere is no folder"),
         (["export", "{run}", "{run}"], "is a training run, whose config.json would be lost. Name another folder"),
