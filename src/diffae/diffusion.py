@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from diffae.card import model_card
 from diffae.checks import check_images, check_x_T
 from diffae.config import AutoencoderConfig, Precision, Preparation, to_dict
-from diffae.files import replacing, write_text
+from diffae.files import digest_file, replacing, write_text
 from diffae.latents import slerp
 from diffae.nn import UNet
 from diffae.nn.vae import frozen_autoencoder
@@ -41,6 +41,8 @@ from diffae.schedule import Path as Levels
 from diffae.seeding import Draws, drawn
 from diffae.solvers import EpsModel, solve, to_target
 
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+"""The files of a saved model."""
 ImageSolver = Literal["dpmpp2m", "unipc", "heun", "ddim"]
 """What images are decoded and inverted with. `ddim` is the authors' scheme, with their spacing, index shift and clamping; the
 others go evenly in log-SNR and do not clamp. UniPC is for decoding."""
@@ -362,11 +364,27 @@ class DDIM(ImageDiffusion):
 
 
 def write_weights(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """The two files of a saved model, or of a part of one, each atomically."""
+    """The two files of a saved model, or of a part of one, together: whoever dies in between leaves the old pair or the new one.
+
+    The new `config.json` is put beside the old under a name that tells the weights that it is of, and takes its place after them.
+    """
+    for left in folder.glob(f".{CONFIG}-*"):
+        left.unlink()
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
-    with replacing(folder / "model.safetensors") as part:
+    with replacing(folder / WEIGHTS) as part:
         safetensors.torch.save_file(tensors, part, metadata={"format": "pt"})
+        coming = folder / f".{CONFIG}-{digest_file(part)}"
+        write_text(coming, json.dumps(config, indent=2) + "\n")
+    coming.replace(folder / CONFIG)
+
+
+def files_of_weights(folder: Path) -> tuple[Path, Path]:
+    """What `write_weights` wrote: the configuration, and the weights that it is of."""
+    weights = folder / WEIGHTS
+    for coming in folder.glob(f".{CONFIG}-*"):  # There is one only where a process died, or is writing at this moment.
+        if weights.is_file() and coming.name == f".{CONFIG}-{digest_file(weights)}":
+            return coming, weights
+    return folder / CONFIG, weights
 
 
 def _check_solver(solver: str) -> None:

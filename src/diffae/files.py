@@ -13,38 +13,88 @@ LOCK = ".lock"
 """The file that tells who writes to a folder."""
 
 
+ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REFUSED = (errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS, errno.ESTALE)
+"""What the system says of a write: there is no room, or it cannot be made."""
+
+
+class Unwritten(OSError):
+    """What was to be written could not be."""
+
+
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """A path to write to, beside `target`; when the block ends well, it takes the place of `target` in one step.
 
-    When it does not, `target` is as it was, and what had been written is removed.
+    When it does not, `target` is as it was, and what had been written is removed. What a process that died had written is
+    overwritten by the next that writes the same target.
 
     Raises:
-        OSError: the disk is full, or another failure of the file system; the message names the target.
+        Unwritten: the disk is full, or another failure of the file system; the message names the target.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    with naming(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, part = _begin(target)
+        try:
+            yield part
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+            # The file is as readable as any other new file, also where it was made privately.
+            umask = os.umask(0)
+            os.umask(umask)
+            part.chmod(0o666 & ~umask)
+            part.replace(target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(handle)
+
+
+def _begin(target: Path) -> tuple[int, Path]:
+    """An empty file beside the target, opened and locked. It has always the same name, so that a dead process's is taken over;
+    where a living one writes the same target, or nothing can be locked, it has a name of its own."""
+    part = target.with_name(f".{target.name}.part")
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        handle = os.open(part, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Another process may have moved it into its place since it was opened.
+            if os.path.samestat(os.fstat(handle), os.stat(part)):
+                os.ftruncate(handle, 0)
+                return handle, part
+        except OSError:
+            pass
+        os.close(handle)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-    os.close(handle)
-    part = Path(name)
+    return handle, Path(name)
+
+
+@contextlib.contextmanager
+def naming(target: Path) -> Iterator[None]:
+    """Within it, a failure to write says what could not be written.
+
+    Raises:
+        Unwritten: there is no room, or another failure of the file system; the message names the target.
+    """
     try:
-        yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        # mkstemp makes files private; the target is as readable as any other new file.
-        umask = os.umask(0)
-        os.umask(umask)
-        part.chmod(0o666 & ~umask)
-        part.replace(target)
+        yield
+    except Unwritten:
+        raise
     except Exception as error:
-        # safetensors reports a full disk as an error of its own, with the system's words in it.
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        if full or any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)):
-            raise OSError(
+        # safetensors and pyarrow report these as errors of their own, with the system's words in them.
+        code = error.errno if isinstance(error, OSError) else None
+        code = code or next((code for code in (*ROOM, *REFUSED) if os.strerror(code) in str(error)), None)
+        if code in ROOM:
+            raise Unwritten(
                 errno.ENOSPC, f"No room to write {target}: {error}. What was there before is kept; free some space and run again."
             ) from None
+        if code in REFUSED and not getattr(error, "filename", None):
+            raise Unwritten(code, f"{target} cannot be written: {error}. What was there before is kept.") from None
         raise
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def check_target(target: Path, endings: Sequence[str]) -> None:
@@ -127,6 +177,15 @@ def write_text(target: Path, text: str) -> None:
     """Writes a text file atomically."""
     with replacing(target) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def digest_file(file: Path) -> str:
+    """Identifies what a file holds."""
+    found = hashlib.blake2b(digest_size=16)
+    with file.open("rb", buffering=0) as opened:
+        while piece := opened.read(2**20):
+            found.update(piece)
+    return found.hexdigest()
 
 
 def digest_lines(lines: Iterable[str]) -> str:

@@ -191,8 +191,9 @@ def avatars_folder(cache: Path, *, num: int, size: int, progress: Callable[[str,
         write_labels(part / "labels.csv", ({"file": f"{i:06d}.png", **draw(seed, i, choices)[1]} for i in range(num)))
         part.chmod(0o755)
         part.rename(folder)
-    except FileExistsError:
-        pass  # Another process was quicker; its folder is the same.
+    except OSError:
+        if not folder.is_dir():  # Else another process was quicker; its folder is the same.
+            raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return folder

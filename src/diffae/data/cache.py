@@ -3,6 +3,7 @@
 Written a part at a time, so that neither memory nor an interruption is a limit, and put together at the end.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -82,6 +83,9 @@ def cached(
         except InUse:
             progress("Another process reads these images", 0, len(names))
             time.sleep(0.2)
+    if (folder / "parts").is_dir():  # Of a process that died when all was done but this.
+        with contextlib.suppress(InUse), locked(folder, "tidying"):
+            shutil.rmtree(folder / "parts", ignore_errors=True)
     index = json.loads(index_file.read_text(encoding="utf-8"))
     arrays = np.load(array_file, mmap_mode="r") if index["names"] else np.zeros((0, decode.channels, *decode.size), np.uint8)
     remarks = [

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import time
@@ -11,14 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from diffae import seeding
-from diffae.files import shown, write_text
+from diffae.files import digest_file, shown, write_text
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, number done, number in all)."""
 
 SETTLED = 2.0
 """Seconds after which a file is no longer changing: clocks of file systems are too coarse to tell a second change at once."""
-PIECE = 2**20
 
 
 def cache_folder() -> Path:
@@ -88,11 +86,7 @@ def _key(file: Path) -> str:
 
 def _digest(file: Path) -> str:
     try:
-        found = hashlib.blake2b(digest_size=16)
-        with file.open("rb", buffering=0) as opened:
-            while piece := opened.read(PIECE):
-                found.update(piece)
-        return found.hexdigest()
+        return digest_file(file)
     except OSError as error:
         return f"unreadable: {error.strerror}"
 

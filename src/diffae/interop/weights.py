@@ -27,7 +27,7 @@ from diffae.attributes import Attributes
 from diffae.autoencoder import DiffusionAutoencoder, build
 from diffae.checks import check_finite
 from diffae.config import AutoencoderConfig, Precision, Preparation, PriorConfig, RunConfig, from_dict, read_json, to_dict
-from diffae.diffusion import DDIM, ImageDiffusion, write_weights
+from diffae.diffusion import DDIM, ImageDiffusion, files_of_weights, write_weights
 from diffae.files import POINTER, is_pointer, write_text
 from diffae.latents import Standardizer
 from diffae.prior import GaussianPrior, LatentPrior
@@ -66,7 +66,7 @@ def load(
     if priors:
         name = prior or next((n for n in ("ddim", "gaussian") if n in priors), priors[0])
         load_part(model, prior_folder(folder, name) / "model", required=prior is not None)
-    if (folder / "attributes").is_dir():
+    if (folder / "attributes" / "config.json").is_file():
         load_part(model, folder / "attributes")
     model.precision = precision
     return model.to(device)
@@ -210,7 +210,7 @@ def read_weights(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, Ten
         FileNotFoundError: one of them is not there.
         ValueError: one of them is damaged, or of another format, or weights that are no numbers.
     """
-    config_file, weights_file = folder / "config.json", folder / "model.safetensors"
+    config_file, weights_file = files_of_weights(folder)
     for file in (config_file, weights_file):
         if not file.is_file():
             raise FileNotFoundError(f"{folder} holds no {file.name}: a run has its model after its first checkpoint.")

@@ -5,7 +5,7 @@ import json
 import time
 from pathlib import Path
 
-from diffae.files import write_text
+from diffae.files import naming, write_text
 
 
 class Log:
@@ -21,7 +21,7 @@ class Log:
 
     def write(self, images: int, values: dict[str, float]) -> None:
         line = {"images": images, "time": round(time.time(), 1)} | {k: float(f"{v:.6g}") for k, v in values.items()}
-        with self._file.open("a", encoding="utf-8") as file:
+        with naming(self._file), self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         for name, value in values.items():
             self._board.add_scalar(name, value, images)

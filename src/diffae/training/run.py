@@ -46,6 +46,8 @@ PLACES = ("data.source", "data.labels")
 """Those that may too, where the images are the same: `DATA` tells."""
 BUDGET = ("training.images", "training.minutes")
 """Settings that may change when a run goes on."""
+UNFINISHED = ".config.json.part"
+"""All that there is of a run that died as it began."""
 DATA = "data.txt"
 """The file of a run that tells which images it began with."""
 MEANS = ("training.accumulation", "training.recompute", "training.graphs")
@@ -125,7 +127,7 @@ def resolve(asked: R, out: Path, *, say: Callable[[str], None] = lambda _: None)
         raise ValueError("A run needs a budget: give training.images, or training.minutes.")
     file = out / "config.json"
     if not file.is_file():
-        if out.is_dir() and any(there.name != LOCK for there in out.iterdir()):
+        if out.is_dir() and any(there.name not in (LOCK, UNFINISHED) for there in out.iterdir()):
             raise ValueError(f"{out} is not empty and holds no run (no config.json). Give another folder.")
         training = dataclasses.replace(asked.training, precision=resolve_precision(asked.training.precision))
         return dataclasses.replace(asked, training=training)
@@ -211,17 +213,20 @@ def _train(subject: Subject, out: Path, accelerator: Accelerator) -> Iterator[Ev
                 ema.load_state_dict(weights)
 
     def save(images: int) -> None:
-        """Writes a checkpoint and the model, and keeps the newest two checkpoints. All processes have to."""
-        folder = out / "checkpoints"
-        if main or state.sharded:
-            state.save(checkpoint_file(folder, images, sharded=state.sharded))
+        """Writes the model and a checkpoint, and keeps the newest two checkpoints. All processes have to.
+
+        The checkpoint comes last of all that is made of its step: who dies before it is whole makes all of that again.
+        """
         gather()
         if main:
             subject.save(ema, out / "model", images)
-            for old in sorted(folder.glob("images-*"))[:-2]:
-                shutil.rmtree(old) if old.is_dir() else old.unlink()
+        if main or state.sharded:
+            state.save(checkpoint_file(out / "checkpoints", images, sharded=state.sharded))
+        if main:
+            _tidy(out / "checkpoints")
 
     if main:
+        _tidy(out / "checkpoints")
         _write_config(out, config)
         write_text(out / DATA, subject.identity + "\n")
     budget = Budget(training, started_at=state.step * training.batch_size)
@@ -236,25 +241,24 @@ def _train(subject: Subject, out: Path, accelerator: Accelerator) -> Iterator[Ev
         while not interrupted and (budget.total is None or images < budget.total):
             step = next(steps)
             images, interrupted = step.images, step.stop
-            if budget.calibrate(images, accelerator, wait=step.look):
+            found = budget.calibrate(images, accelerator, wait=step.look)
+            if found:
                 config = dataclasses.replace(config, training=dataclasses.replace(training, images=budget.total))
                 if main:
                     _write_config(out, config)
-                save(images)
             yield Stepped(step, budget.total)
             if main and step.note and not noted:
                 noted = True
                 yield Noted(step.note)
             done = interrupted or (budget.total is not None and images >= budget.total)
             logs, saves, averages = (due(what, images) or done for what in ("log", "checkpoint", "average"))
+            saves |= found
             validates, draws = (due(what, images) or (done and not interrupted) for what in ("validate", "sample"))
             if logs or saves or averages or validates or draws:
                 loss_now, norm = step.look()  # Nothing is made of weights that are no numbers.
             if logs and log:
                 log.write(images, {"loss": loss_now, "learning_rate": step.learning_rate, "gradient_norm": norm})
                 yield Logged(images, loss_now)
-            if saves:
-                save(images)
             if state.averages and averages:
                 save_averages(state, out / "averages", images, main=main)
             if validates or draws:
@@ -266,6 +270,8 @@ def _train(subject: Subject, out: Path, accelerator: Accelerator) -> Iterator[Ev
                     yield Validated(images, health)
             if main and draws:
                 yield Pictured(subject.draw(ema, out / "pictures" / f"images-{images:012d}.png"))
+            if saves:
+                save(images)
     if log:
         log.close()
     yield Finished(images, interrupted)
@@ -364,6 +370,12 @@ def stop_requested() -> Iterator[Callable[[], bool]]:
     finally:
         for s, old in previous.items():
             signal.signal(s, old)
+
+
+def _tidy(folder: Path) -> None:
+    """Keeps the newest two checkpoints, and nothing that a process which died has left."""
+    for old in (*sorted(folder.glob("images-*"))[:-2], *folder.glob(".images-*.part")):
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
 
 
 def _check_data(subject: Subject, out: Path) -> None:
