@@ -5,6 +5,7 @@ import errno
 import hashlib
 import os
 import platform
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -34,8 +35,10 @@ def replacing(target: Path) -> Iterator[Path]:
     """
     with naming(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = _begin(target)
+        handle, folder = _begin(target)
+        part = folder / f"{target.name}.part"
         try:
+            part.touch()
             yield part
             with part.open("rb+") as file:
                 os.fsync(file.fileno())
@@ -44,33 +47,31 @@ def replacing(target: Path) -> Iterator[Path]:
             os.umask(umask)
             part.chmod(0o666 & ~umask)
             part.replace(target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
-            raise
         finally:
-            os.close(handle)
+            shutil.rmtree(folder, ignore_errors=True)
+            if handle is not None:
+                os.close(handle)
 
 
-def _begin(target: Path) -> tuple[int, Path]:
-    """An empty file beside the target, opened and locked. It has always the same name, so that a dead process's is taken over;
-    where a living one writes the same target, or nothing can be locked, it has a name of its own."""
-    part = target.with_name(f".{target.name}.part")
+def _begin(target: Path) -> tuple[int | None, Path]:
+    """An empty hidden folder beside the target, locked. In it there is room for what a writer puts beside its file, as safetensors
+    does. It has always the same name, so that a dead process's is taken over; where a living one writes the same target, or nothing
+    can be locked, it has a name of its own."""
+    folder = target.with_name(f".{target.name}.part")
     with contextlib.suppress(ImportError, OSError):
         import fcntl
 
-        handle = os.open(part, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
-        try:
+        folder.mkdir(exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+        with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Another process may have moved it into its place since it was opened.
-            if os.path.samestat(os.fstat(handle), os.stat(part)):
-                os.ftruncate(handle, 0)
-                return handle, part
-        except OSError:
-            pass
+            # Another process may have done with it, and removed it, since it was opened.
+            if os.path.samestat(os.fstat(handle), os.stat(folder)):
+                for left in folder.iterdir():
+                    left.unlink()
+                return handle, folder
         os.close(handle)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-    return handle, Path(name)
+    return None, Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
 
 
 @contextlib.contextmanager
