@@ -1,7 +1,7 @@
 """Processes that fail or die at a chosen moment, and the work that they do.
 
-Run as a script it is a process that has everything imported and forks others, one for each request (a line of JSON) that it reads:
-so a death costs no start. An audit hook sees whatever changes the disk; the system's limit on file sizes stops a write in its middle.
+Run as a script it is a process that has everything imported and forks others, one for each request that it reads, a line of JSON:
+so a death costs no start. An audit hook sees whatever changes the disk; the system's limit on file sizes stops a write within it.
 """
 
 import contextlib
@@ -134,7 +134,7 @@ def _config(inputs, **training):
 
 
 def make_inputs(folder, inputs):
-    """Images, labels, an autoencoder with its codes, prior and attributes, and what is there before others are saved in its place."""
+    """Images, labels, an autoencoder with its codes, prior and attributes, and what is there before others are saved over it."""
     import numpy as np
     from PIL import Image
 

@@ -63,7 +63,7 @@ def test_an_interrupted_file_goes_on_where_it_was(encoded, monkeypatch):
 def test_parts_of_another_encoder_are_not_taken_over(encoded, monkeypatch):
     ae, data, file = encoded
     with monkeypatch.context() as patch:
-        patch.setattr(module.shutil, "rmtree", lambda *a: None)
+        patch.setattr(module.shutil, "rmtree", lambda *a, **k: None)
         write_codes(ae, data, file, identity="another")
     write_codes(ae, data, file, identity="me")
     assert identity_of(file) == "me"
