@@ -231,6 +231,80 @@ def test_keeping_an_attributes_own_twin_leaves_nothing():
         twins.direction("a", keep=["b"])
 
 
+def by_hand():
+    """Three attributes of codes of four numbers; every weight is its own, and a 1 in the pattern."""
+    scores = {"a": Score("binary", 1, 0.5), "b": Score("binary", 1, 0.5), "age": Score("continuous", 1, 0.5)}
+    attributes = Attributes(scores, 4, components=3)
+    attributes.weight.copy_(torch.tensor([[2.0, 0, 0, 0], [0, -3.0, 0, 0], [0, 0, 5.0, 0]]))
+    attributes.pattern.copy_(torch.eye(3, 4))
+    attributes.bias.copy_(torch.tensor([0.5, 0.0, 40.0]))
+    attributes.components.copy_(torch.eye(4)[1:])
+    return attributes
+
+
+def test_probabilities_are_the_sigmoid_of_the_logit_until_they_are_calibrated():
+    attributes, z = by_hand(), torch.tensor([[1.0, 2.0, 3.0, 4.0], [-0.5, 0.1, 0.0, 0.0]])
+    logits = torch.tensor([[2.5, -6.0, 55.0], [-0.5, -0.3, 40.0]])
+    torch.testing.assert_close(attributes.logits(z), logits)
+    p = torch.cat([logits[:, :2].sigmoid(), logits[:, 2:]], dim=1)
+    torch.testing.assert_close(attributes.probabilities(z), p)
+    attributes.calibration.copy_(torch.tensor([[2.0, -1.0], [1.0, 0.5], [1.0, 0.0]]))
+    attributes.ceiling.copy_(torch.tensor([0.8, 1.0, 1.0]))
+    p[:, 0] = torch.tensor([1.0, (torch.tensor(-2.0).sigmoid() / 0.8).item()])
+    p[:, 1] = (logits[:, 1] + 0.5).sigmoid()
+    torch.testing.assert_close(attributes.probabilities(z), p)
+    torch.testing.assert_close(attributes.probability("a", value=False)(z), 1 - p[:, 0])
+
+
+@pytest.mark.parametrize("target", [0.2, 0.5, 0.9])
+def test_a_target_is_met_exactly_whatever_the_calibration_and_the_sign_of_its_scale(target):
+    """Half is a target from below: what is likelier already stays."""
+    attributes, z = by_hand(), torch.zeros(1, 4)
+    for scale, shift, ceiling in ((1.0, 0.0, 1.0), (2.0, -1.0, 0.95), (-0.5, 0.3, 1.0)):
+        attributes.calibration[0] = torch.tensor([scale, shift])
+        attributes.ceiling[0] = ceiling
+        for start in (-4.0, 4.0):
+            z[0, 0] = start
+            before, after = (float(attributes.probabilities(v)[0, 0]) for v in (z, attributes.reach(z, {"a": target})))
+            met = before >= target if target >= 0.5 else before <= target
+            assert after == pytest.approx(before if met else target, abs=1e-4)
+
+
+def test_directions_found_without_labels_are_numbered_from_one():
+    attributes = by_hand()
+    for i in (1, 2, 3):
+        assert torch.equal(attributes.direction(f"pc{i}"), torch.eye(4)[i])
+    for name in ("pc0", "pc4", "pc-1", "pc", "3", "pcpc1"):
+        with pytest.raises(ValueError, match=f"There is no attribute '{name}'. Fitted are: a, b, age. Fit others with"):
+            attributes.direction(name)
+    named = Attributes({"pc2": Score("binary", 1, 0.5)}, 4, components=3)
+    named.pattern.copy_(torch.eye(4)[:1])
+    assert torch.equal(named.direction("pc2"), torch.eye(4)[0]), "what was fitted under that name goes first"
+    with pytest.raises(ValueError, match="Fitted are: none"):
+        Attributes({}, 4).direction("a")
+
+
+def test_what_is_written_of_attributes_makes_the_same_anew():
+    attributes = by_hand()
+    again = Attributes.from_config(attributes.to_config(), 4)
+    assert again.scores == attributes.scores
+    assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in attributes.state_dict().items()}
+    again.load_state_dict(attributes.state_dict())
+    assert torch.equal(again.logits(torch.ones(1, 4)), attributes.logits(torch.ones(1, 4)))
+
+
+def test_a_kept_attribute_that_drifted_is_brought_back_by_exactly_as_much():
+    """Weights along other axes than the patterns, so that moving one logit moves the others."""
+    attributes, z = by_hand(), torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    attributes.weight.copy_(torch.tensor([[2.0, 1.0, 0, 0], [0.5, -3.0, 0, 1.0], [0, 1.0, 5.0, 0]]))
+    change, back = torch.full((5, 1), 1.5, dtype=torch.float64), torch.linspace(-1, 1, 5, dtype=torch.float64)[:, None]
+    moved = attributes._shift(z, ["a"], change, ["b"], back)
+    torch.testing.assert_close((attributes.logits(moved) - attributes.logits(z))[:, 0], torch.full((5,), 1.5))
+    torch.testing.assert_close((attributes.logits(moved) - attributes.logits(z))[:, 1], back[:, 0].float())
+    still = attributes._shift(z, ["a"], change, ["b"])
+    torch.testing.assert_close((attributes.logits(still) - attributes.logits(z))[:, :2], torch.tensor([[1.5, 0.0]]).repeat(5, 1))
+
+
 # Few labels ----------------------------------------------------------------------------------------------------------
 
 
@@ -280,3 +354,23 @@ def test_rejection_sampling_gives_the_class_and_does_not_depend_on_the_batch():
 def test_an_empty_acceptance_ends_with_its_rate():
     with pytest.raises(ValueError, match=r"Only 0 of 50 proposals were accepted \(0.00%\), and 3 were asked for"):
         rejection_sample(lambda s, n: torch.zeros(n, 2), lambda z: torch.zeros(len(z)), 3, seed=0, max_proposals=50)
+
+
+def always(z):
+    return torch.ones(len(z))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 4, 100])
+def test_proposals_are_counted_up_to_the_last_that_was_needed(batch):
+    asked = []
+
+    def propose(start, count):
+        asked.append((start, count))
+        return torch.arange(start, start + count, dtype=torch.float32)[:, None]
+
+    found = rejection_sample(propose, always, 3, seed=0, max_proposals=3, batch=batch)
+    assert found.z_sem[:, 0].tolist() == [0, 1, 2], "in the order in which they were proposed"
+    assert found.proposals == 3
+    assert sum(count for _, count in asked) <= 3, "the bound holds for what is drawn too"
+    with pytest.raises(ValueError, match=r"Only 3 of 3 proposals were accepted \(100.00%\), and 4 were asked for"):
+        rejection_sample(propose, always, 4, seed=0, max_proposals=3, batch=batch)

@@ -4,13 +4,28 @@ What the authors' scheme reaches on it stands beside, in the same run.
 """
 
 from pathlib import Path as File
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from diffae.config import ScheduleConfig
-from diffae.inversion import RECURSIONS, Code, anchor, between, joined, refine, release, reversible_decode, reversible_encode
+from diffae.inversion import (
+    RECURSIONS,
+    Code,
+    anchor,
+    back,
+    bdia,
+    between,
+    check_inversion,
+    joined,
+    refine,
+    release,
+    reversible_decode,
+    reversible_encode,
+    there,
+)
 from diffae.schedule import Schedule, decoding_path, encoding_path, spaced_path
 from diffae.solvers import solve
 
@@ -238,3 +253,158 @@ def test_refining_one_round_costs_three_ways():
     calls.clear()
     reversible_encode(counted, torch.randn(2, 3), spaced_path(SCHEDULE, 5))
     assert len(calls) == 5
+
+
+def linear_eps(factors):
+    """A network whose decoding after encoding in one step is `u -> k u`, with a k of its own for each image."""
+
+    def eps(x, t):
+        return torch.where(t > 500, factors, 0.0)[:, None] * x
+
+    return eps
+
+
+def refined(k, rounds):
+    """What x is decoded to after so many rounds, where decode(encode(u)) = k u: each takes 1 - k of what was missing."""
+    return 1 - (1 - k) ** (rounds + 1)
+
+
+def there_and_back(eps, x, path):
+    x_T = solve(eps, x, path.backwards(), solver="dpmpp2m")
+    return x_T, solve(eps, x_T, path, solver="dpmpp2m")
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 4])
+def test_each_round_of_refining_takes_its_share_of_what_is_missing(rounds):
+    path, eps = spaced_path(SCHEDULE, 1, t_max=700.0), linear_eps(torch.tensor([-0.3, 0.2], dtype=torch.float64))
+    x = torch.tensor([[1.0, -2.0], [0.5, 3.0]], dtype=torch.float64)
+    k = (there_and_back(eps, x, path)[1] / x)[:, :1]
+    assert ((k - 1).abs() > 0.1).all()
+    assert ((k - 1).abs() < 0.5).all()
+    decoded = solve(eps, refine(eps, x, path, rounds=rounds), path, solver="dpmpp2m")
+    torch.testing.assert_close(decoded, refined(k, rounds) * x, rtol=1e-9, atol=0)
+
+
+def test_refining_keeps_the_best_it_has_seen_of_each_image():
+    """Of a calm one the last; of one whose error falls, but not by half, the second, and no third; of one whose error grows the
+    first, which is `fast`."""
+    path, x = spaced_path(SCHEDULE, 1, t_max=700.0), torch.ones(3, 2, dtype=torch.float64)
+    one = there_and_back(linear_eps(torch.ones(3, dtype=torch.float64)), x, path)[1][0, 0] - 1
+    wanted = torch.tensor([0.8, 1.8, 2.5], dtype=torch.float64)
+    eps = linear_eps((wanted - 1) / one)
+    x_T, decoded = there_and_back(eps, x, path)
+    torch.testing.assert_close(decoded[:, 0], wanted)
+    found = refine(eps, x, path)
+    kept = [refined(0.8, 2), refined(1.8, 1), 2.5]
+    torch.testing.assert_close(solve(eps, found, path, solver="dpmpp2m")[:, 0], torch.tensor(kept, dtype=torch.float64))
+    assert torch.equal(found[2], x_T[2])
+    assert torch.equal(refine(linear_eps(((wanted - 1) / one)[2:]), x[2:], path), x_T[2:]), "alone likewise"
+
+
+def test_refining_takes_two_rounds_unless_told_otherwise():
+    calls = []
+
+    def counted(x, t):
+        calls.append(float(t[0]))
+        return identity_eps(x, t)
+
+    refine(counted, torch.randn(2, 3), spaced_path(SCHEDULE, 5))
+    assert len(calls) == 5 * 5
+
+
+@pytest.mark.parametrize("said", [1e200, float("nan")])
+def test_an_image_that_no_round_brings_back_has_no_code_and_is_not_asked_again(said):
+    """Not its own pixels for noise: it overflows on the way back, or the network is broken."""
+    calls = []
+
+    def broken(x, t):
+        calls.append(float(t[0]))
+        return torch.full_like(x, said if t[0] > 500 else 0.0)
+
+    x = torch.ones(1, 3, dtype=torch.float64)
+    assert refine(broken, x, spaced_path(SCHEDULE, 1)).isnan().all()
+    assert len(calls) == 2
+
+
+def network(*, training=False, on_gpu=False):
+    """A stand-in that says where it is."""
+    return SimpleNamespace(training=training, parameters=lambda: [SimpleNamespace(is_cuda=False), SimpleNamespace(is_cuda=on_gpu)])
+
+
+@pytest.mark.parametrize("inversion", list(RECURSIONS))
+def test_steps_are_taken_back_where_the_network_gives_the_same_twice(inversion, monkeypatch):
+    """Which it may not while it trains, and not on a GPU while cuDNN tries what is quickest."""
+    for benchmark, on_gpu, training in [(a, b, c) for a in (False, True) for b in (False, True) for c in (False, True)]:
+        monkeypatch.setattr(torch.backends.cudnn, "benchmark", benchmark)
+        check_inversion("anchored", network(training=training, on_gpu=on_gpu))
+        if training or (benchmark and on_gpu):
+            with pytest.raises(ValueError, match=f"The inversion '{inversion}' needs a network that gives the same twice"):
+                check_inversion(inversion, network(training=training, on_gpu=on_gpu))
+        else:
+            check_inversion(inversion, network(training=training, on_gpu=on_gpu))
+    with pytest.raises(ValueError, match="Unknown inversion 'quick'; there are 'fast', 'anchored'"):
+        check_inversion("quick", network())
+
+
+@pytest.mark.parametrize("inversion", ["fast", "anchored", "refine", "reversible", "bdia"])
+def test_the_way_back_takes_all_that_was_kept_unless_it_is_told_a_share(inversion):
+    x, path = torch.randn(2, 1, 4, 4, dtype=torch.float64), spaced_path(SCHEDULE, 6)
+    x_T, kept = there(inversion, identity_eps, x, path)
+    code = Code(torch.zeros(2, 3), x_T, inversion, 6, kept)
+
+    def other(x, t):
+        return 0.9 * identity_eps(x, t)
+
+    assert (kept is None) == (inversion in ("fast", "refine"))
+    if inversion != "anchored":
+        torch.testing.assert_close(back(identity_eps, code, path), x, rtol=1e-9 if kept is not None else 0.2, atol=1e-9)
+        return
+    assert torch.equal(back(identity_eps, code, path), x)
+    assert torch.equal(back(other, code, path), release(other, x_T, path, kept, share=1.0))
+    torch.testing.assert_close(back(other, code, path, share=0.0), solve(other, x_T, path, solver="dpmpp2m"))
+
+
+def test_half_way_to_a_code_without_defects_nothing_is_kept():
+    x, path = torch.randn(1, 1, 4, 4), spaced_path(SCHEDULE, 4)
+    x_T, kept = there("anchored", identity_eps, x, path)
+    anchored, plain = (Code(torch.zeros(1, 3), x_T, "anchored", 4, k) for k in (kept, None))
+    for a, b in ((anchored, plain), (plain, anchored)):
+        assert between(a, b, 0.5).kept is None
+    assert between(anchored, anchored, 0.5).kept is not None
+    state, before = reversible_encode(identity_eps, x, path)
+    two = Code(torch.zeros(1, 3), state, "reversible", 4, before[:, None])
+    with pytest.raises(ValueError, match="Between two codes of `reversible` there is nothing"):
+        between(two, two, 0.5)
+
+
+def test_a_code_on_its_device_is_the_same_code():
+    x_T, kept = there("anchored", identity_eps, torch.randn(2, 1, 4, 4), spaced_path(SCHEDULE, 3))
+    for k in (kept, None):
+        code = Code(torch.randn(2, 3), x_T, "anchored", 3, k)
+        moved = code.to(code.device)
+        assert (moved.inversion, moved.steps, moved.device) == ("anchored", 3, torch.device("cpu"))
+        assert torch.equal(moved.z_sem, code.z_sem)
+        assert torch.equal(moved.x_T, code.x_T)
+        assert moved.kept is None if k is None else torch.equal(moved.kept, k)
+
+
+def test_two_steps_are_enough_for_a_recursion_and_one_is_not():
+    x = torch.randn(2, 3, dtype=torch.float64)
+    for recursion in RECURSIONS.values():
+        path = spaced_path(SCHEDULE, 2)
+        states = reversible_encode(identity_eps, x, path, recursion)
+        torch.testing.assert_close(reversible_decode(identity_eps, *states, path, recursion), x, rtol=1e-9, atol=1e-9)
+        with pytest.raises(ValueError, match="needs at least two steps"):
+            reversible_encode(identity_eps, x, spaced_path(SCHEDULE, 1), recursion)
+
+
+def test_bdia_is_what_two_ddim_steps_from_the_middle_say():
+    path = spaced_path(SCHEDULE, 5).backwards()
+    alpha, sigma = path.alpha_bar.sqrt(), (1 - path.alpha_bar).sqrt()
+    x, eps = torch.tensor(0.7, dtype=torch.float64), torch.tensor(-0.4, dtype=torch.float64)
+    for i in range(1, 5):
+        x_0 = (x - sigma[i] * eps) / alpha[i]
+        to_image, to_noise = (alpha[j] * x_0 + sigma[j] * eps for j in (i - 1, i + 1))
+        a, b, c = bdia(path, i)
+        assert a == 1
+        assert float(b * x + c * eps) == pytest.approx(float(to_image - to_noise), abs=1e-12)

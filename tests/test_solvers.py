@@ -1,6 +1,7 @@
 """The solvers against problems whose exact solution is known, and against another library."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from diffae.schedule import (
     spaced_path,
     uniform_timesteps,
 )
-from diffae.solvers import solve, to_eps, to_target, trajectory
+from diffae.solvers import correct, heun_step, predict, solve, to_eps, to_target, trajectory
 
 SCHEDULE = Schedule(ScheduleConfig())
 MEAN, STD = 0.3, 0.5
@@ -276,3 +277,106 @@ def test_multistep_solvers_are_diffusers(solver):
     t = torch.cat([theirs.timesteps.double(), torch.zeros(1, dtype=torch.float64)])
     path = Path(1 / (1 + sigmas**2), t)
     assert (solve(gaussian_eps, ours, path, solver=solver) - x).abs().max() < 1e-4 * x.abs().max()
+
+
+# One step, in closed form ------------------------------------------------------------------------------------------
+
+
+def levels(*half_log_snr):
+    """A path over these lambdas, its timesteps numbered down to 0, with alpha and sigma of each level."""
+    alpha_bar = torch.tensor(half_log_snr, dtype=torch.float64).mul(2).sigmoid()
+    path = Path(alpha_bar, torch.arange(len(half_log_snr) - 1, -1, -1, dtype=torch.float64))
+    return path, alpha_bar.sqrt().tolist(), (1 - alpha_bar).sqrt().tolist()
+
+
+def three(x, t):
+    """The noise in whatever is 3, which makes x_0 lie far outside [-1, 1]."""
+    return torch.full_like(x, 3.0) * (1 + t[:, None])
+
+
+def test_a_ddim_step_is_song_et_al_and_nothing_is_clamped_unless_it_is_asked_for():
+    x = torch.tensor([[5.0, -7.0]], dtype=torch.float64)
+    path, alpha, sigma = levels(-1.0, 0.5)
+    eps = 3 * 2
+    x_0 = (x - sigma[0] * eps) / alpha[0]
+    expected = alpha[1] * x_0 + sigma[1] * eps
+    assert x_0.abs().max() > 1
+    torch.testing.assert_close(predict(three, x, path, 0), x_0)
+    torch.testing.assert_close(solve(three, x, path), expected)
+    ((state, predicted),) = trajectory(three, x, path)
+    torch.testing.assert_close(state, expected)
+    torch.testing.assert_close(predicted, x_0)
+    clamped = x_0.clamp(-1, 1)
+    state = alpha[1] * clamped + sigma[1] * (x - alpha[0] * clamped) / sigma[0]
+    torch.testing.assert_close(solve(three, x, path, clamp=True), state)
+
+
+def test_a_path_of_no_steps_leaves_everything_where_it_is():
+    x = torch.randn(2, 3)
+    path = spaced_path(SCHEDULE, 5).last(0)
+    assert torch.equal(solve(three, x, path), x)
+    assert list(trajectory(three, x, path)) == []
+
+
+def test_a_step_of_heun_has_the_mean_of_the_slopes_at_both_ends():
+    x = torch.tensor([[5.0, -7.0]], dtype=torch.float64)
+    path, alpha, sigma = levels(-1.0, 0.5)
+    tau = [s / a for s, a in zip(sigma, alpha, strict=True)]
+    slope = (3 * 2 + 3 * 1) / 2  # of x / alpha against tau: what the network says at either end
+    expected = alpha[1] * (x / alpha[0] + (tau[1] - tau[0]) * slope)
+    x_0 = predict(three, x, path, 0)
+    torch.testing.assert_close(heun_step(three, x, path, 0, [x_0]), expected)
+    torch.testing.assert_close(solve(three, x, path, solver="heun"), expected)
+    assert not torch.allclose(heun_step(three, x, path, 0, [x_0], clamp=True), expected)
+
+
+def test_a_step_of_heun_that_ends_at_the_image_is_eulers():
+    x = torch.tensor([[5.0, -7.0]], dtype=torch.float64)
+    path = levels(-1.0, 0.5)[0].to_the_image()
+    x_0s = [x_0 for _, x_0 in trajectory(three, x, path, solver="heun")]
+    assert torch.equal(solve(three, x, path, solver="heun"), x_0s[-1])
+
+
+def test_a_step_of_dpmpp2m_goes_towards_x_0_half_way_ahead():
+    """x_0 linear in lambda: what it will be in the middle of the step is what is stepped towards, whatever the steps' ratio."""
+    lambdas = (-1.2, -0.5, 0.8)
+    path, alpha, sigma = levels(*lambdas)
+
+    def eps(x, t):
+        i = 2 - int(t[0])
+        return (x - alpha[i] * (2 + 3 * lambdas[i])) / sigma[i]
+
+    x = torch.tensor([[1.0]], dtype=torch.float64)
+    (first, _), (second, _) = trajectory(eps, x, path, solver="dpmpp2m")
+    towards = 2 + 3 * lambdas[0], 2 + 3 * (lambdas[1] + lambdas[2]) / 2
+    torch.testing.assert_close(first, alpha[1] * towards[0] + sigma[1] * (x - alpha[0] * towards[0]) / sigma[0])
+    torch.testing.assert_close(second, alpha[2] * towards[1] + sigma[2] * (first - alpha[1] * towards[1]) / sigma[1])
+
+
+def test_unipcs_corrector_is_exact_where_x_0_is_quadratic_in_lambda():
+    """x / sigma grows by the integral of exp(lambda) x_0, which for such x_0 is in closed form."""
+    lambdas = (-1.2, -0.5, 0.8)
+    path, alpha, sigma = levels(*lambdas)
+
+    def x_0(at):
+        return 2 - 3 * at + 0.7 * at**2
+
+    def integral(at):
+        return math.exp(at) * (x_0(at) - (-3 + 1.4 * at) + 1.4)
+
+    before = torch.tensor([[0.3]], dtype=torch.float64)
+    x_0s = [torch.full_like(before, x_0(at)) for at in lambdas]
+    exact = sigma[2] / sigma[1] * before + sigma[2] * (integral(lambdas[2]) - integral(lambdas[1]))
+    torch.testing.assert_close(correct(before, path, 2, x_0s), exact, rtol=1e-12, atol=0)
+    mean, h = (x_0s[0] + x_0s[1]) / 2, lambdas[1] - lambdas[0]
+    first = sigma[1] / sigma[0] * before + alpha[1] * (1 - math.exp(-h)) * mean
+    torch.testing.assert_close(correct(before, path, 1, x_0s[:2]), first, rtol=1e-12, atol=0)
+
+
+def test_v_is_the_slope_of_the_way_from_x_0_to_noise():
+    """`alpha = cos phi, sigma = sin phi`: v is the derivative of x_t by phi."""
+    phi, x_0, eps = (torch.tensor(v, dtype=torch.float64) for v in (0.3, 2.0, -5.0))
+    v = to_target("v", x_0, eps, phi.cos(), phi.sin())
+    assert float(v) == pytest.approx(math.cos(0.3) * -5 - math.sin(0.3) * 2)
+    assert float(to_target("eps", x_0, eps, phi.cos(), phi.sin())) == -5
+    assert float(to_eps("eps", v, x_0, phi.cos(), phi.sin())) == float(v)

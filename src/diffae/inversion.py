@@ -166,8 +166,8 @@ def refine(eps_model: EpsModel, x: Float[Tensor, "n *s"], path: Path, *, rounds:
     """One x_T that decodes nearer to the image: encode, decode, add what is missing to what is encoded, and again.
 
     `u <- u + (x_0 - decode(encode(u)))`, defect correction (Stetter 1978). It stops for each image where a round does not halve the
-    error, as where the ODE is chaotic, and keeps the best x_T seen. The x_T after the last round is not decoded once more: where
-    the rounds before it halved the error, it is trusted.
+    error, as where the ODE is chaotic, and keeps the best x_T seen; NaN where none decodes to anything finite. The x_T after the
+    last round is not decoded once more: where the rounds before it halved the error, it is trusted.
 
     Args:
         eps_model: conditioned on the images' z_sem.
@@ -176,7 +176,7 @@ def refine(eps_model: EpsModel, x: Float[Tensor, "n *s"], path: Path, *, rounds:
         rounds: K, at least 1; N (2K + 1) network calls.
     """
     there, u = path.backwards(), x
-    best_x_T, best = x, torch.full((len(x),), torch.inf, dtype=torch.float64, device=x.device)
+    best_x_T, best = torch.full_like(x, torch.nan), torch.full((len(x),), torch.inf, dtype=torch.float64, device=x.device)
     halved = torch.ones(len(x), dtype=torch.bool, device=x.device)
     for _ in range(rounds):
         x_T = solve(eps_model, u, there, solver="dpmpp2m")
