@@ -294,21 +294,25 @@ def three(x, t):
     return torch.full_like(x, 3.0) * (1 + t[:, None])
 
 
-def test_a_ddim_step_is_song_et_al_and_nothing_is_clamped_unless_it_is_asked_for():
-    x = torch.tensor([[5.0, -7.0]], dtype=torch.float64)
-    path, alpha, sigma = levels(-1.0, 0.5)
-    eps = 3 * 2
-    x_0 = (x - sigma[0] * eps) / alpha[0]
-    expected = alpha[1] * x_0 + sigma[1] * eps
-    assert x_0.abs().max() > 1
-    torch.testing.assert_close(predict(three, x, path, 0), x_0)
-    torch.testing.assert_close(solve(three, x, path), expected)
-    ((state, predicted),) = trajectory(three, x, path)
-    torch.testing.assert_close(state, expected)
-    torch.testing.assert_close(predicted, x_0)
-    clamped = x_0.clamp(-1, 1)
-    state = alpha[1] * clamped + sigma[1] * (x - alpha[0] * clamped) / sigma[0]
-    torch.testing.assert_close(solve(three, x, path, clamp=True), state)
+def test_ddims_steps_are_song_et_al_and_nothing_is_clamped_unless_it_is_asked_for():
+    start = torch.tensor([[5.0, -7.0]], dtype=torch.float64)
+    path, alpha, sigma = levels(-1.0, 0.5, 0.9)
+    for clamp in (False, True):
+        x, states = start, []
+        for i in (0, 1):
+            x_0 = (x - sigma[i] * 3 * (3 - i)) / alpha[i]
+            assert x_0.abs().max() > 1
+            x_0 = x_0.clamp(-1, 1) if clamp else x_0
+            x = alpha[i + 1] * x_0 + sigma[i + 1] * (x - alpha[i] * x_0) / sigma[i]
+            states.append((x, x_0))
+        torch.testing.assert_close(list(trajectory(three, start, path, clamp=clamp)), states)
+        torch.testing.assert_close(solve(three, start, path, clamp=clamp), x)
+        torch.testing.assert_close(predict(three, start, path, 0, clamp=clamp), states[0][1])
+    for (state, x_0), (also, too) in zip(trajectory(three, start, path), trajectory(three, start, path, clamp=False), strict=True):
+        assert torch.equal(state, also)
+        assert torch.equal(x_0, too)
+    assert torch.equal(solve(three, start, path), solve(three, start, path, solver="ddim", clamp=False))
+    assert torch.equal(predict(three, start, path, 0), predict(three, start, path, 0, clamp=False))
 
 
 def test_a_path_of_no_steps_leaves_everything_where_it_is():
