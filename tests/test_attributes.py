@@ -284,6 +284,18 @@ def test_directions_found_without_labels_are_numbered_from_one():
         Attributes({}, 4).direction("a")
 
 
+@pytest.mark.parametrize("keep", [[], ["b"]])
+def test_an_attribute_that_says_the_same_of_every_image_cannot_be_edited(keep):
+    """It would have been a direction of NaN."""
+    attributes, z = by_hand(), torch.ones(1, 4)
+    attributes.pattern[0] = attributes.weight[0] = attributes.components[1] = 0
+    for edit in (lambda: attributes.move(z, {"a": 0.3}, keep), lambda: attributes.reach(z, {"a": 0.9}, keep)):
+        with pytest.raises(ValueError, match="'a' has no direction: what was fitted says the same of every image"):
+            edit()
+    with pytest.raises(ValueError, match="'pc2' has no direction"):
+        attributes.direction("pc2", keep)
+
+
 def test_what_is_written_of_attributes_makes_the_same_anew():
     attributes = by_hand()
     again = Attributes.from_config(attributes.to_config(), 4)

@@ -247,6 +247,11 @@ class Attributes(nn.Module):
         both = set(names) & set(keep)
         if both:
             raise ValueError(f"{', '.join(sorted(both))} cannot be both changed and kept.")
+        for name, row in zip(names, rows, strict=True):
+            if not row.any():
+                raise ValueError(
+                    f"{name!r} has no direction: what was fitted says the same of every image. Fit it to other labels."
+                )
         if not keep:
             return rows
         kept = [self._row(k) for k in keep]
