@@ -1,0 +1,144 @@
+"""Tables of images at their limits: which column holds them, which axis the channels, which rows are kept decoded."""
+
+import io
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from diffae.data.tables import MOST_CLASSES, OPEN_BLOCKS, Table, table_files
+
+
+def written(file, columns, **kwargs):
+    pq.write_table(columns if isinstance(columns, pa.Table) else pa.table(columns), file, **kwargs)
+    return Table([file], file)
+
+
+@pytest.mark.parametrize("name", ["image", "img", "images", "Image", "IMG"])
+def test_of_several_columns_that_could_hold_the_images_the_one_of_that_name_does(tmp_path, name):
+    table = written(tmp_path / "a.parquet", {"mask": [b"m"], name: [b"i"], "depth": [b"d"]})
+    assert table.column == name
+    assert table.read("a/00000000") == b"i"
+    assert table.left_out == ["mask", "depth"]
+    with pytest.raises(ValueError, match="several columns that could hold the images: image, img"):
+        written(tmp_path / "b.parquet", {"image": [b"i"], "img": [b"j"]})
+
+
+def test_the_only_column_that_could_hold_the_images_does_whatever_its_name(tmp_path):
+    table = written(tmp_path / "a.parquet", {"x": [1.0], "scan": [b"i"]})
+    assert table.column == "scan"
+
+
+def test_what_datasets_notes_as_an_image_goes_before_what_looks_like_one(tmp_path):
+    features = {"scan": {"_type": "Image"}, "raw": {"dtype": "binary", "_type": "Value"}}
+    schema = pa.schema(
+        [("raw", pa.binary()), ("scan", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))],
+        metadata={"huggingface": json.dumps({"info": {"features": features}})},
+    )
+    rows = pa.table([pa.array([b"r"]), pa.array([{"bytes": b"i", "path": None}], schema.field("scan").type)], schema=schema)
+    table = written(tmp_path / "a.parquet", rows)
+    assert (table.column, table.read("a/00000000")) == ("scan", b"i")
+
+
+@pytest.mark.parametrize(
+    ("shape", "place"),
+    [
+        ((5, 6), None),
+        ((5, 6, 1), (2, 0, 1)),
+        ((5, 6, 3), (2, 0, 1)),
+        ((5, 6, 4), (2, 0, 1)),
+        ((1, 6, 3), (0, 1, 2)),
+        ((3, 6, 4), (0, 1, 2)),
+        ((4, 6, 1), (0, 1, 2)),
+        ((3, 4, 5), (0, 1, 2)),
+        ((2, 5, 6), (0, 1, 2)),
+        ((5, 3, 6), (0, 1, 2)),
+    ],
+)
+def test_channels_are_the_last_axis_only_where_the_first_could_not_be(tmp_path, shape, place):
+    array = np.arange(np.prod(shape), dtype=np.int32).reshape(shape)
+    kind = pa.from_numpy_dtype(array.dtype)
+    for _ in shape:
+        kind = pa.list_(kind)
+    table = written(tmp_path / "a.parquet", pa.table({"image": pa.array([array.tolist()], kind)}))
+    read = np.load(io.BytesIO(table.read("a/00000000.npy")))
+    assert np.array_equal(read, array[None] if place is None else array.transpose(place))
+    assert read.dtype == array.dtype
+
+
+def test_lists_that_are_no_picture_are_no_images(tmp_path):
+    one, four = pa.list_(pa.uint8()), pa.list_(pa.list_(pa.list_(pa.list_(pa.uint8()))))
+    words = pa.list_(pa.list_(pa.string()))
+    columns = {"a": pa.array([[1]], one), "b": pa.array([[[[[1]]]]], four), "c": pa.array([[["x"]]], words)}
+    with pytest.raises(ValueError, match=r"has no column of images \(its columns: a, b, c\)"):
+        written(tmp_path / "a.parquet", columns)
+
+
+def test_row_groups_are_decoded_once_while_no_more_than_four_are_read_in_turn(tmp_path, monkeypatch):
+    table = written(tmp_path / "a.parquet", {"image": [b"%d" % i for i in range(12)]}, row_group_size=2)
+    (file,) = table.files.values()
+    decoded, read = [], type(file.file).read_row_group
+
+    def counting(self, group, **kwargs):
+        decoded.append(group)
+        return read(self, group, **kwargs)
+
+    monkeypatch.setattr(type(file.file), "read_row_group", counting)
+
+    def content(*rows):
+        return [table.read(f"a/{row:08d}") for row in rows]
+
+    assert OPEN_BLOCKS == 4
+    assert content(0, 2, 4, 6, 1, 3, 5, 7) == [b"0", b"2", b"4", b"6", b"1", b"3", b"5", b"7"]
+    assert decoded == [0, 1, 2, 3]
+    content(0, 8, 1)
+    assert decoded == [0, 1, 2, 3, 4], "the one that was not asked for longest has gone"
+    content(2)
+    assert decoded == [0, 1, 2, 3, 4, 1]
+
+
+def test_rows_of_every_group_and_file_are_their_own(tmp_path):
+    """Groups of 3, 3 and 1, in two files."""
+    for part in (0, 1):
+        pq.write_table(
+            pa.table({"image": [b"%d" % (10 * part + i) for i in range(7)]}), tmp_path / f"{part}.parquet", row_group_size=3
+        )
+    table = Table(table_files(tmp_path), tmp_path)
+    assert [int(table.read(name)) for name in table.names] == [*range(7), *range(10, 17)]
+    assert (table.names[0], table.names[-1]) == ("0/00000000", "1/00000006")
+
+
+def labelled(tmp_path, classes, values, name="kind"):
+    features = {name: {"names": classes, "_type": "ClassLabel"}}
+    schema = pa.schema(
+        [("image", pa.binary()), (name, pa.int64())], metadata={"huggingface": json.dumps({"info": {"features": features}})}
+    )
+    return written(tmp_path / "a.parquet", pa.table([[b"i"] * len(values), values], schema=schema))
+
+
+def test_a_class_label_is_an_attribute_a_class_and_unknown_where_it_is_below_zero_or_empty(tmp_path):
+    rows = labelled(tmp_path, ["cat", "dog"], [0, 1, -1, None]).label_rows()
+    assert [row["file"] for row in rows] == [f"a/{i:08d}" for i in range(4)]
+    assert [row["kind_cat"] for row in rows] == [True, False, None, None]
+    assert [row["kind_dog"] for row in rows] == [False, True, None, None]
+    assert set(rows[0]) == {"file", "kind_cat", "kind_dog"}
+
+
+def test_a_class_label_of_a_hundred_classes_is_still_taken_apart(tmp_path):
+    classes = [f"c{i}" for i in range(MOST_CLASSES)]
+    assert MOST_CLASSES == 100
+    assert len(labelled(tmp_path, classes, [0, 99]).label_rows()[0]) == 101
+    assert not any("c0" in column for column in labelled(tmp_path, [*classes, "one more"], [0, 99]).label_rows()[0])
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "PARQUET", "arrow"])
+def test_a_table_is_one_file_or_all_of_one_kind_in_order(tmp_path, suffix):
+    for name in ("b", "a", ".hidden", "cache-1", "tmp2"):
+        (tmp_path / f"{name}.{suffix}").write_bytes(b"")
+    assert table_files(tmp_path / f"a.{suffix}") == [tmp_path / f"a.{suffix}"]
+    if suffix != "PARQUET":
+        assert table_files(tmp_path) == [tmp_path / f"{name}.{suffix}" for name in ("a", "b")]
+    (tmp_path / "a.txt").write_bytes(b"")
+    assert table_files(tmp_path / "a.txt") == []
