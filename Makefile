@@ -4,13 +4,16 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: quickstart test lint types triton clean
+.PHONY: quickstart test soak lint types triton clean
 
 quickstart: $(VENV)/.quickstart  ## Train on drawn faces and open a page of pictures: runs/quickstart/report.html
 	$(VENV)/bin/diffae quickstart
 
 test: $(VENV)/.dev  ## The tests
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal $(TESTS)
+
+soak: $(VENV)/.dev  ## What takes long, for a night: every fault at every write, kills at random moments, the whole hostile corpus, the studio
+	$(VENV)/bin/python -m pytest -m soak -n 2 --dist worksteal $(TESTS)
 
 triton: $(VENV)/triton  ## What the tests of kernels interpret and compile them by: 1 GB, where nothing else sees it
 
