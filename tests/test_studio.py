@@ -220,3 +220,10 @@ def test_without_a_run_the_studio_shows_the_projects_own_model_and_its_faces(sho
 
 def test_an_edit_names_its_model(shop):
     assert shop.model == fingerprint(shop.ae)
+
+
+@pytest.mark.soak
+def test_two_thousand_requests_leave_memory_flat_and_visitors_apart(tmp_path):
+    script = Path(__file__).parents[1] / "benchmarks" / "studio.py"
+    out = subprocess.run([sys.executable, script, "--out", tmp_path / "studio.md"], capture_output=True, text=True)
+    assert out.returncode == 0, out.stdout + out.stderr

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import logging
 import os
 import shutil
 import signal
@@ -25,6 +26,8 @@ R = TypeVar("R")
 LOCAL = ("127.0.0.1", "localhost", "::1")
 MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
 """What asks the network takes turns at it."""
+GRACE = 5
+"""Seconds that visitors have, when the studio is to end, to be answered."""
 PROGRESS = gr.Progress()
 """Where a panel says how far it is; Gradio gives each call its own."""
 THEME = gr.themes.Default(
@@ -131,6 +134,11 @@ def serve(
             await super().startup(sockets)
             opened()
 
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            # That it ends visitors' connections is no error.
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+            await super().shutdown(sockets)
+
     def end(number: int, frame: object) -> None:
         # An exit, unlike a signal's end, removes what is temporary.
         sys.exit(128 + number)
@@ -139,8 +147,10 @@ def serve(
     try:
         with tempfile.TemporaryDirectory(prefix="diffae-uploads-") as uploads:
             os.environ["GRADIO_TEMP_DIR"] = uploads
-            server = Server(uvicorn.Config(application(shop, host=host, password=password), log_level="warning"))
-            server.run([reserved])
+            config = uvicorn.Config(
+                application(shop, host=host, password=password), log_level="warning", timeout_graceful_shutdown=GRACE
+            )
+            Server(config).run([reserved])
     finally:
         os.environ.pop("GRADIO_TEMP_DIR", None)
         signal.signal(signal.SIGTERM, previous)
