@@ -269,7 +269,10 @@ def _fail(folder, seen, at, code):
             if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) or (mode and set(mode) & set("wax+")):
                 operation("open", path)
         elif event in OPERATIONS:
-            operation(event, arguments[0])
+            path = arguments[0]
+            if event in ("os.remove", "os.rmdir") and arguments[-1] != -1:  # `rmtree` goes by handles of folders.
+                path = Path(os.readlink(f"/proc/self/fd/{arguments[-1]}")) / path
+            operation(event, path)
 
     sync = os.fsync
 
@@ -352,10 +355,11 @@ def _serve():
         print(json.dumps(found), flush=True)
 
 
-def draw_moments(seed, num):
-    """Shares of a work's time, to kill it at."""
+def draw_moments(seed):
+    """Shares of a work's time, to kill it at; without end."""
     generator = random.Random(seed)
-    return [generator.random() for _ in range(num)]
+    while True:
+        yield generator.random()
 
 
 CODES = {"ENOSPC": errno.ENOSPC, "EACCES": errno.EACCES, "EIO": errno.EIO, "death": None}

@@ -154,9 +154,9 @@ def locked(folder: Path, what: str) -> Iterator[None]:
             ) from None
         except (ImportError, OSError):
             pass
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}")
-        file.flush()
+        with naming(folder / LOCK):
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), f"process {os.getpid()} on {platform.node()}".encode())
         yield
 
 
