@@ -13,7 +13,7 @@ test: $(VENV)/.dev  ## The tests
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal $(TESTS)
 
 soak: $(VENV)/.dev  ## What takes long, for a night: every fault at every write, kills at random moments, the whole hostile corpus, the studio
-	$(VENV)/bin/python -m pytest -m soak -n 2 --dist worksteal $(TESTS)
+	$(VENV)/bin/python -m pytest -m soak -rP -n 2 --dist worksteal $(TESTS)
 
 triton: $(VENV)/triton  ## What the tests of kernels interpret and compile them by: 1 GB, where nothing else sees it
 
