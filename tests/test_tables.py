@@ -1,4 +1,4 @@
-"""Tables of images at their limits: which column holds them, which axis the channels, which rows are kept decoded."""
+"""Tables at their limits: which column holds images, which axis the channels, which rows are kept decoded; and those of labels."""
 
 import io
 import json
@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from diffae.data.labels import align, load_labels
 from diffae.data.tables import MOST_CLASSES, OPEN_BLOCKS, Table, table_files
 
 
@@ -21,9 +22,24 @@ def test_of_several_columns_that_could_hold_the_images_the_one_of_that_name_does
     table = written(tmp_path / "a.parquet", {"mask": [b"m"], name: [b"i"], "depth": [b"d"]})
     assert table.column == name
     assert table.read("a/00000000") == b"i"
-    assert table.left_out == ["mask", "depth"]
+    assert table.notes == [f"Columns of {tmp_path / 'a.parquet'} that are no numbers were left out: mask, depth."]
     with pytest.raises(ValueError, match="several columns that could hold the images: image, img"):
         written(tmp_path / "b.parquet", {"image": [b"i"], "img": [b"j"]})
+
+
+@pytest.mark.parametrize("more", [[], ["width"]])
+def test_bytes_with_their_path_are_an_image_whatever_else_is_noted_beside_them(tmp_path, more):
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string()), *((name, pa.int64()) for name in more)])
+    row = {"bytes": b"i", "path": None} | dict.fromkeys(more, 8)
+    assert written(tmp_path / "a.parquet", pa.table({"scan": pa.array([row], kind)})).read("a/00000000") == b"i"
+    with pytest.raises(ValueError, match="no column of images"):
+        written(tmp_path / "b.parquet", {"scan": pa.array([{"path": "far.png"}], pa.struct([("path", pa.string())]))})
+
+
+def test_a_doubled_column_of_a_table_of_images_is_refused_by_name(tmp_path):
+    columns = pa.table([[b"i"], [1], [2]], names=["image", "A", "A"])
+    with pytest.raises(ValueError, match=r"a\.parquet: the columns 2 and 3 are both called 'A'"):
+        written(tmp_path / "a.parquet", columns)
 
 
 def test_the_only_column_that_could_hold_the_images_does_whatever_its_name(tmp_path):
@@ -142,3 +158,28 @@ def test_a_table_is_one_file_or_all_of_one_kind_in_order(tmp_path, suffix):
         assert table_files(tmp_path) == [tmp_path / f"{name}.{suffix}" for name in ("a", "b")]
     (tmp_path / "a.txt").write_bytes(b"")
     assert table_files(tmp_path / "a.txt") == []
+
+
+# Of labels -----------------------------------------------------------------------------------------------------------
+
+
+def test_semicolons_without_a_comma_among_the_numbers_are_nothing_to_speak_of(tmp_path):
+    (tmp_path / "labels.csv").write_text("file;A;B\na.png;1;0.5\nb.png;0;1.5\n")
+    found = load_labels(tmp_path / "labels.csv", ["a.png", "b.png"])
+    assert (found.values["A"].tolist(), found.values["B"].tolist(), found.notes) == ([1, 0], [0.5, 1.5], [])
+
+
+@pytest.mark.parametrize("name", ["nan", "NA", "None"])
+def test_an_image_may_have_the_name_that_means_unknown_elsewhere(tmp_path, name):
+    found = align([{"file": name, "A": "1"}, {"file": "b", "A": "0"}], [name, "b"], tmp_path / "labels.csv")
+    assert found.values["A"].tolist() == [1, 0]
+    for empty in ("", " ", None, float("nan")):
+        with pytest.raises(ValueError, match="row 1: the column 'file' is empty. Name the image"):
+            align([{"file": empty, "A": "1"}, {"file": "b", "A": "0"}], [name, "b"], tmp_path / "labels.csv")
+
+
+@pytest.mark.parametrize(("num", "said"), [(1, "(i0)"), (3, "(i0, i1, i2)"), (4, "(i0, i1, i2, ...)")])
+def test_up_to_three_images_without_a_row_are_named(tmp_path, num, said):
+    names = ["a", *(f"i{i}" for i in range(num))]
+    found = align([{"file": "a", "A": 1}], names, tmp_path / "labels.csv")
+    assert any(f"{num} of {num + 1} images have no row {said}." in note for note in found.notes)
