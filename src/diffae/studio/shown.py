@@ -1,5 +1,6 @@
 """How images and numbers look on the page."""
 
+import uuid
 from collections.abc import Mapping
 from html import escape
 
@@ -18,7 +19,10 @@ def enlarged(ae: DiffusionAutoencoder, x: Float[Tensor, "c h w"], width: int = W
     """An image as the page shows it: every pixel a square, so that nothing is invented."""
     seen = ae.to_pixels(x[None])[0]
     picture, scale = to_pil(seen), scale_for(seen, width)
-    return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+    picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+    # Gradio names a picture by its bytes and writes it where it lies, also while another visitor is sent the same one.
+    picture.info["shown"] = uuid.uuid4().hex
+    return picture
 
 
 def difference(a: Float[Tensor, "c h w"], b: Float[Tensor, "c h w"]) -> Float[Tensor, "c h w"]:
