@@ -1,7 +1,13 @@
 """Shapes and types are enforced while testing; tests never touch the user's cache, and use one thread a worker."""
 
+import atexit
+import contextlib
+import gc
 import os
+import shutil
 import tempfile
+import threading
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -13,6 +19,7 @@ hypothesis.settings.register_profile("shared", deadline=None)
 hypothesis.settings.load_profile("shared")
 # Each test has a cache of its own (below); this one is for what modules share.
 os.environ["DIFFAE_CACHE"] = tempfile.mkdtemp(prefix="diffae-tests-")
+atexit.register(shutil.rmtree, os.environ["DIFFAE_CACHE"], ignore_errors=True)
 
 # Not the autoencoder, whose own checks tell users what is wrong in words of their own, and are tested.
 CHECKED = [
@@ -42,6 +49,42 @@ from diffae.config import (  # noqa: E402
     TrainingConfig,
     UNetConfig,
 )
+
+
+def is_tracker(process):
+    with contextlib.suppress(OSError):
+        return b"resource_tracker" in Path(f"/proc/{process}/cmdline").read_bytes()
+    return True
+
+
+def held():
+    """What this process has open that a test must not leave: sockets, files, threads that keep it alive, processes that it began.
+
+    Python's own tracker of what processes share lives as long as the process.
+    """
+    found = {f"thread {t.name}" for t in threading.enumerate() if not t.daemon and t is not threading.main_thread()}
+    with contextlib.suppress(OSError):
+        for task in os.listdir("/proc/self/task"):
+            children = Path(f"/proc/self/task/{task}/children")
+            with contextlib.suppress(OSError):
+                found |= {f"process {child}" for child in children.read_text().split() if not is_tracker(child)}
+        for descriptor in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                link = os.readlink(f"/proc/self/fd/{descriptor}")
+                if link.startswith(("socket:", "/")) and not link.startswith(("/dev/", "/proc/")):
+                    found.add(link)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left():
+    """A test that leaves a socket, a file, a thread or a process fails itself, in place of the one during which it is collected."""
+    before = held()
+    yield
+    if held() - before:
+        gc.collect()  # What waits in a circle of references to be closed.
+        left = held() - before
+        assert not left, f"left behind: {', '.join(sorted(left))}"
 
 
 @pytest.fixture(autouse=True)

@@ -257,10 +257,13 @@ def test_commands_say_what_helps(capsys, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\nMore words.")
 
     for kind, words, way in (
-        (codes.Encode, ["encode", "run", "images", "--out", "a"], "Give a smaller --batch-size than 64."),
-        (pictures.Vary, ["vary", "run", "a.png"], "Give it fewer images at a time."),
+        (codes.Encode, ["encode", "run", "images", "--out", "a.parquet"], "a smaller --batch-size than 64."),
+        (pictures.Vary, ["vary", "run", "a.png"], "fewer images at a time; --precision bfloat16."),
     ):
         monkeypatch.setattr(kind, "run", out)
         with pytest.raises(SystemExit):
             cli.main(words)
-        assert f"There is not enough memory (CUDA out of memory. Tried to allocate 9 GiB.). {way}" in capsys.readouterr().err
+        assert (
+            f"There is not enough memory (CUDA out of memory. Tried to allocate 9 GiB.). What helps: {way}"
+            in capsys.readouterr().err
+        )

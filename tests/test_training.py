@@ -170,7 +170,6 @@ torch.set_num_threads(1)
 from accelerate import Accelerator
 from pathlib import Path
 import safetensors.torch
-from diffae import processes
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import PriorConfig, PriorRunConfig, RunConfig, read_json
 from diffae.data import prepare
@@ -202,7 +201,6 @@ step = next(steps)
 if accelerator.is_main_process:
     gradients = {n: p.grad.contiguous() for n, p in model.named_parameters()}
     safetensors.torch.save_file(gradients, sys.argv[2], metadata={"processes": str(accelerator.num_processes)})
-processes.leave()
 """
 
 
@@ -236,7 +234,6 @@ def test_two_processes_reach_the_gradients_of_one(tiny_run, tiny, tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from diffae import processes
 from diffae.config import RunConfig, read_json
 from diffae.data import prepare
 from diffae.training.run import Stepped, train
@@ -248,7 +245,6 @@ victim = sys.argv[3] == "killed" and os.environ["RANK"] == "1" and os.environ["T
 for event in train(ImageSubject(config, data), Path(sys.argv[2])):
     if victim and isinstance(event, Stepped) and event.step.images == 40:
         os.kill(os.getpid(), signal.SIGKILL)
-processes.leave()
 """
 
 

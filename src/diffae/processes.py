@@ -4,8 +4,10 @@ What is passed is small (codes, features, results), so it goes over the CPU, by 
 its own way, `accelerate`.
 """
 
+import atexit
 import contextlib
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -20,13 +22,6 @@ def join() -> None:
 
     if not dist.is_initialized():
         dist.init_process_group("gloo")
-
-
-def leave() -> None:
-    """Parts from the others. A process that ends without it can be torn down amid their talk, and is then said to have failed."""
-    if count() > 1:
-        wait()
-        _group().destroy_process_group()
 
 
 def count() -> int:
@@ -87,3 +82,10 @@ def _group() -> Any:
     import torch.distributed as dist
 
     return dist if dist.is_available() and dist.is_initialized() else None
+
+
+@atexit.register
+def _part() -> None:
+    """Parts from the others. A process that ends without it can be torn down amid their talk, and is then said to have failed."""
+    if "torch.distributed" in sys.modules and _group():
+        _group().destroy_process_group()

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 from rich.markup import escape
 
-from diffae import memory, processes
+from diffae import memory
 from diffae.cli import inputs
 from diffae.cli.bars import console
 from diffae.cli.bench import Bench
@@ -87,7 +87,6 @@ def main(argv: list[str] | None = None) -> None:
         )
         inputs.check(command)
         command.run()
-        processes.leave()
     except (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError) as error:
         if memory.is_out(error) and "What helps" not in str(error):
             error = _what_helps(command, error)
