@@ -4,6 +4,8 @@ import base64
 import dataclasses
 import io
 import json
+import math
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +19,7 @@ from diffae.autoencoder import DiffusionAutoencoder
 from diffae.inversion import Inversion
 
 FORMAT = "diffae-edit-1"
+MOST_STEPS = 10_000
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,17 @@ class Edit:
             model: its fingerprint.
 
         Raises:
-            ValueError: it is another model than the edit is of.
+            ValueError: it is another model than the edit is of, or an edit that is damaged.
         """
         if model != self.model:
             raise ValueError(
                 f"This edit was made with another model (its encoder's fingerprint is {self.model[:12]}, this one's {model[:12]}), "
                 "in which its z_sem means something else. Name the model that it was made with."
+            )
+        if self.image.shape != ae.image_shape or len(self.z_sem) != ae.z_dim:
+            raise ValueError(
+                f"This is no edit that the studio saved: its image is {tuple(self.image.shape)} and its z_sem {len(self.z_sem)} "
+                f"long, where those of its model are {ae.image_shape} and {ae.z_dim}."
             )
         return ae.render(ae.infer(self.image[None], inversion=self.inversion, steps=self.steps), z_sem=self.z_sem[None])[0]
 
@@ -71,12 +79,21 @@ class Edit:
         """
         try:
             values = json.loads(text)
-            if values.pop("format") != FORMAT:
-                raise KeyError("format")
+            if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
+                raise ValueError(f"its format is not {FORMAT!r}")
+            for name, kind in {"model": str, "image": str, "z_sem": list, "steps": int, "asked": dict}.items():
+                if not isinstance(values.get(name), kind) or isinstance(values[name], bool):
+                    raise ValueError(f"{name!r} is missing, or of another type")
+            if values.get("inversion") not in typing.get_args(Inversion):
+                raise ValueError(f"{values.get('inversion')!r:.60} is no inversion")
+            if not 0 < values["steps"] <= MOST_STEPS:
+                raise ValueError(f"'steps' must be within 1..{MOST_STEPS}")
             values |= {"image": _unpacked(values["image"]), "z_sem": torch.tensor(values["z_sem"], dtype=torch.float32)}
+            if values["z_sem"].dim() != 1 or not values["z_sem"].isfinite().all():
+                raise ValueError("'z_sem' is no list of finite numbers")
             return cls(**values)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise ValueError(f"This is no edit that the studio saved ({type(error).__name__}: {error}).") from None
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise ValueError(f"This is no edit that the studio saved ({error}).") from None
 
 
 def _packed(x: Tensor) -> str:
@@ -86,4 +103,13 @@ def _packed(x: Tensor) -> str:
 
 
 def _unpacked(text: str) -> Tensor:
-    return torch.from_numpy(np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False))
+    content = io.BytesIO(base64.b64decode(text))
+    version = np.lib.format.read_magic(content)
+    if version != (1, 0):
+        raise ValueError("'image' is no array")
+    shape, _, kind = np.lib.format.read_array_header_1_0(content)
+    # Before there is room for it: a header may say anything.
+    if kind != np.float32 or len(shape) != 3 or math.prod(shape) * kind.itemsize != len(content.getvalue()) - content.tell():
+        raise ValueError(f"'image' is no image, but an array of {kind}, {shape}")
+    content.seek(0)
+    return torch.from_numpy(np.load(content, allow_pickle=False))

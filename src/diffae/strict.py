@@ -47,7 +47,7 @@ def read_json(cls: type[C], file: Path) -> C:
     """Reads a configuration from a JSON file; see `from_dict` for what is refused."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not valid JSON ({error}). Restore it, or start a new run in another folder.") from None
     try:
         return from_dict(cls, values)
@@ -55,6 +55,8 @@ def read_json(cls: type[C], file: Path) -> C:
         raise type(error)(f"{file}: {error}") from None
 
 
+MOST_SHOWN = 200
+"""Characters of a value that a message shows."""
 UNIONS = (types.UnionType, typing.Union)
 """Of classes; of others, such as a Literal and None."""
 
@@ -67,12 +69,15 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
     """`value` as the annotated type `kind`, or an error that names `path`."""
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         if not isinstance(value, dict):
-            raise TypeError(f"{path or 'The configuration'} must be an object of settings, got {value!r}.")
+            raise TypeError(f"{path or 'The configuration'} must be an object of settings, got {_shown(value)}.")
         hints = typing.get_type_hints(kind)
         for key in value:
             if key not in hints:
                 known = ", ".join(sorted(hints))
                 raise ValueError(f"Unknown setting {_join(path, key)!r}. Known here: {known}.")
+        lacking = [f.name for f in dataclasses.fields(kind) if f.name not in value and _is_needed(f)]
+        if lacking:
+            raise ValueError(f"{_join(path, lacking[0])} is missing.")
         settings = {key: _convert(hints[key], v, _join(path, key)) for key, v in value.items()}
         try:
             return kind(**settings)
@@ -81,7 +86,7 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
         if value not in args:
-            raise TypeError(f"{path} must be one of {', '.join(map(repr, args))}, got {value!r}.")
+            raise TypeError(f"{path} must be one of {', '.join(map(repr, args))}, got {_shown(value)}.")
         return value
     if origin in UNIONS:
         for option in args:
@@ -94,10 +99,23 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
         if len(kinds) == len(value):
             return tuple(_convert(k, v, f"{path}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
     elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError(f"{path} is too large a number: {_shown(value)}.") from None
     elif isinstance(kind, type) and isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
         return value
-    raise TypeError(f"{path} must be {_describe(kind)}, got {value!r}.")
+    raise TypeError(f"{path} must be {_describe(kind)}, got {_shown(value)}.")
+
+
+def _is_needed(field: dataclasses.Field) -> bool:
+    return field.init and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _shown(value: Any) -> str:
+    """A value as messages have it: not a thousand digits of it."""
+    text = repr(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 
 
 def _describe(kind: Any) -> str:

@@ -14,8 +14,18 @@ from torch import Tensor, nn
 from diffae.attributes import Attributes, Score
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.checks import check_finite
-from diffae.config import AutoencoderConfig, EncoderConfig, Preparation, PriorConfig, ScheduleConfig, UNetConfig
+from diffae.config import (
+    AutoencoderConfig,
+    EncoderConfig,
+    Preparation,
+    PriorConfig,
+    ScheduleConfig,
+    UNetConfig,
+    from_dict,
+    to_dict,
+)
 from diffae.interop import unpickling
+from diffae.interop.weights import check_depth, naming
 from diffae.latents import Standardizer
 from diffae.nn import SemanticEncoder, SkipMLP, UNet
 from diffae.nn.layers import ResBlock, Stage
@@ -57,17 +67,17 @@ def load(path: str | Path, *, ema: bool = True) -> DiffusionAutoencoder:
     content = unpickling.load(path)
     if not isinstance(content, dict) or not {"state_dict", "hyper_parameters"} <= content.keys():
         raise ValueError(f"{path} is no checkpoint of the authors' code: it lacks `state_dict` or `hyper_parameters`.")
-    hyper, tensors = content["hyper_parameters"], dict(content["state_dict"])
-    model = DiffusionAutoencoder(autoencoder_config(hyper))
-    model.preparation = preparation(hyper)
-    names = list(_autoencoder_names(model))
-    latent = hyper["model_conf"].get("latent_net_conf")
-    if latent is not None:
-        model.prior = LatentPrior(prior_config(hyper))
-        names += list(_prior_names(model.prior.net))
-        d = model.z_dim
-        model.standardizer = Standardizer(torch.zeros(d), torch.ones(d))
-        names += [("standardizer.mean", "conds_mean"), ("standardizer.std", "conds_std")]
+    hyper, tensors = content["hyper_parameters"], _tensors(content["state_dict"], path)
+    settings, latent = _described(hyper, path)
+    with naming(Path(path)):
+        check_depth(settings, len(tensors))
+        if latent is not None and latent.layers > len(tensors):
+            raise ValueError(
+                f"a latent network of {latent.layers:,} layers is described, but there are only {len(tensors):,} weights."
+            )
+        with torch.device("meta"):
+            # Before there is room for it: a checkpoint may say anything.
+            names, shapes = _places(_whole(settings, latent))
     prefix, other = ("ema_model.", "model.") if ema else ("model.", "ema_model.")
     state: dict[str, Tensor] = {}
     missing = []
@@ -87,15 +97,61 @@ def load(path: str | Path, *, ema: bool = True) -> DiffusionAutoencoder:
             f"{len(missing)} weights are missing ({', '.join(missing[:3])} ...) and {len(left)} have no place "
             f"({', '.join(left[:3])} ...)."
         )
-    own = model.state_dict()
     for name, tensor in state.items():
         # Their 1x1 convolutions in one dimension, and a 1x1 convolution of a pooled pixel, are our 1x1 convolutions and Linear.
-        if tensor.squeeze().shape != own[name].squeeze().shape:
-            raise ValueError(f"{path}: {name} has shape {tuple(tensor.shape)} where the network has {tuple(own[name].shape)}.")
-        state[name] = tensor.reshape(own[name].shape).float()
+        if tensor.squeeze().shape != torch.empty(shapes[name], device="meta").squeeze().shape:
+            raise ValueError(f"{path}: {name} has shape {tuple(tensor.shape)} where the network has {tuple(shapes[name])}.")
+        if not tensor.is_floating_point():
+            raise ValueError(f"{path}: {name} has values of type {tensor.dtype}, which are no weights.")
+        state[name] = tensor.reshape(shapes[name]).float()
     check_finite(state, path)
+    with naming(Path(path)):
+        model = _whole(settings, latent)
+    model.preparation = preparation(hyper)
     model.load_state_dict(state, strict=True)
     return model.eval()
+
+
+def _tensors(found: Any, path: str | Path) -> dict[str, Tensor]:
+    """The weights of a `state_dict`, if it is one."""
+    odd = [k for k, v in found.items() if not (isinstance(k, str) and isinstance(v, Tensor))] if isinstance(found, dict) else [None]
+    if odd:
+        raise ValueError(f"{path} is no checkpoint of the authors' code: its `state_dict` is no table of weights ({odd[0]!r:.60}).")
+    return dict(found)
+
+
+def _described(hyper: Any, path: str | Path) -> tuple[AutoencoderConfig, PriorConfig | None]:
+    """Our configurations of their `hyper_parameters`, of the autoencoder and of the latent network if there is one."""
+    try:
+        settings = from_dict(AutoencoderConfig, to_dict(autoencoder_config(hyper)))
+        latent = None
+        if hyper["model_conf"].get("latent_net_conf") is not None:
+            latent = from_dict(PriorConfig, to_dict(prior_config(hyper)))
+        preparation(hyper)
+    except KeyError as error:
+        raise ValueError(
+            f"{path}: its `hyper_parameters` lack {error}, so they describe no network of the authors' code."
+        ) from None
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(f"{path}: its `hyper_parameters` describe no network that is known: {error}") from None
+    return settings, latent
+
+
+def _whole(settings: AutoencoderConfig, latent: PriorConfig | None) -> DiffusionAutoencoder:
+    """The network, with its latent network if it has one; its numbers are loaded after."""
+    model = DiffusionAutoencoder(settings)
+    if latent is not None:
+        model.prior = LatentPrior(latent)
+        model.standardizer = Standardizer(torch.zeros(model.z_dim), torch.ones(model.z_dim))
+    return model
+
+
+def _places(model: DiffusionAutoencoder) -> tuple[list[tuple[str, str]], dict[str, torch.Size]]:
+    """Pairs of our name and theirs, and the shapes by our names."""
+    names = list(_autoencoder_names(model))
+    if isinstance(model.prior, LatentPrior):
+        names += [*_prior_names(model.prior.net), ("standardizer.mean", "conds_mean"), ("standardizer.std", "conds_std")]
+    return names, {name: tensor.shape for name, tensor in model.state_dict().items()}
 
 
 def load_classifier(path: str | Path, *, z_dim: int, ema: bool = True) -> Attributes:
@@ -115,7 +171,7 @@ def load_classifier(path: str | Path, *, z_dim: int, ema: bool = True) -> Attrib
         ValueError: not such a checkpoint, cut short, unsafe, or of another dimension.
     """
     content = unpickling.load(path)
-    tensors = content.get("state_dict", {}) if isinstance(content, dict) else {}
+    tensors = _tensors(content.get("state_dict", {}) if isinstance(content, dict) else {}, path)
     prefix = "ema_classifier." if ema else "classifier."
     needed = [f"{prefix}weight", f"{prefix}bias", "conds_mean", "conds_std"]
     missing = [key for key in needed if key not in tensors]
@@ -123,6 +179,9 @@ def load_classifier(path: str | Path, *, z_dim: int, ema: bool = True) -> Attrib
         raise ValueError(f"{path} is no classifier of the authors' code: it lacks {', '.join(missing)}.")
     check_finite({key: tensors[key] for key in needed}, path)
     weight, bias, mean, std = (tensors[key].float() for key in needed)
+    if weight.dim() != 2 or bias.shape != weight.shape[:1] or mean.numel() != z_dim or std.numel() != z_dim:
+        shapes = ", ".join(f"{key} {tuple(tensors[key].shape)}" for key in needed)
+        raise ValueError(f"{path} holds no linear classifier of z_sem of {z_dim} dimensions: {shapes}.")
     if weight.shape[1] != z_dim:
         raise ValueError(f"{path} classifies z_sem of {weight.shape[1]} dimensions, but that of the autoencoder has {z_dim}.")
     names = CELEBA_ATTRIBUTES if len(weight) == len(CELEBA_ATTRIBUTES) else [f"class_{i}" for i in range(len(weight))]

@@ -8,12 +8,13 @@ A run directory has the first two files in `model/`. What was fitted to z_sem be
 its fingerprint is stored, and after more training of the autoencoder it no longer fits and is not used.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from diffae.attributes import Attributes
+from diffae.attributes import Attributes, Score
 from diffae.autoencoder import DiffusionAutoencoder, build
 from diffae.checks import check_finite
 from diffae.config import AutoencoderConfig, Precision, Preparation, PriorConfig, RunConfig, from_dict, read_json, to_dict
@@ -35,6 +36,12 @@ from diffae.schedule import Calibration
 
 FORMAT, PART_FORMAT = "diffae-1", "diffae-part-1"
 CALIBRATION = "calibration.json"
+PARTS = ("prior", "standardizer", "attributes")
+"""What is fitted to an autoencoder."""
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Types that weights are saved in."""
+MOST_COMPONENTS = 100_000
+"""Principal directions, of which there are at most as many as z_sem has dimensions."""
 
 
 def load(
@@ -80,19 +87,61 @@ def load_diffusion(source: str | Path) -> DiffusionAutoencoder | DDIM:
     if (folder / "model").is_dir():
         folder = folder / "model"
     config, tensors = read_weights(folder, FORMAT)
-    settings = from_dict(AutoencoderConfig, config.get("model"), path="model")
-    model = build(settings)
-    if isinstance(model, DiffusionAutoencoder):
-        _add_parts(model, config)
-    model.about = config.get("about", {})
-    model.preparation = _preparation(config, beside)
-    _check_fit(model.state_dict(), tensors, folder)
+    with naming(folder / "config.json"):
+        settings = from_dict(AutoencoderConfig, config.get("model"), path="model")
+        check_depth(settings, len(tensors))
+        with torch.device("meta"):
+            # Before there is room for it: a config may say anything.
+            sketch = _whole(settings, config)
+    _check_fit(sketch.state_dict(), tensors, folder)
+    with naming(folder / "config.json"):
+        model = _whole(settings, config)
+        model.about = from_dict(dict, config.get("about", {}), path="about")
+        model.preparation = _preparation(config, beside)
+        if config.get("calibration") is not None:
+            model.calibration = _calibration(config["calibration"], model)
     model.load_state_dict(tensors)
-    if config.get("calibration") is not None:
-        model.calibration = from_dict(Calibration, config["calibration"], path="calibration")
     if (beside / CALIBRATION).is_file():
         _load_calibration(model, beside / CALIBRATION)
     return model.eval()
+
+
+def _whole(settings: AutoencoderConfig, config: dict[str, Any]) -> ImageDiffusion:
+    """The model that a `config.json` describes, with all that was saved in it; its numbers are loaded after."""
+    model = build(settings)
+    if isinstance(model, DiffusionAutoencoder):
+        _add_parts(model, config)
+    return model
+
+
+@contextlib.contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Within it, errors about what a file describes name the file."""
+    try:
+        yield
+    except TypeError as error:
+        raise TypeError(f"{file}: {error}") from None
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{file}: {error}") from None
+    except (RuntimeError, MemoryError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"{file} describes a model that cannot be built ({reason}). It is damaged, or memory does not suffice."
+        ) from None
+
+
+def check_depth(settings: AutoencoderConfig, num: int) -> None:
+    """Refuses networks of more blocks than there are tensors, before they are built.
+
+    Raises:
+        ValueError: it is so.
+    """
+    for net in (settings.unet, settings.encoder):
+        blocks = len(net.channel_mult) * net.blocks_per_level
+        if blocks > num:
+            raise ValueError(
+                f"a network of {blocks:,} blocks is described, but there are only {num:,} tensors. One of them is damaged."
+            )
 
 
 def _preparation(config: dict[str, Any], run: Path) -> Preparation:
@@ -113,13 +162,23 @@ def save_calibration(model: ImageDiffusion, source: Path) -> Path:
 def _load_calibration(model: ImageDiffusion, file: Path) -> None:
     try:
         written = json.loads(file.read_text(encoding="utf-8"))
-        of, calibration = written["model"], from_dict(Calibration, written["calibration"], path="calibration")
-    except (ValueError, KeyError, TypeError) as error:
+        of, calibration = written["model"], _calibration(written["calibration"], model)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{file} is damaged ({error}). Calibrate again, or delete it.") from None
     if of == digest_model(model):
         model.calibration = calibration
     else:
         warnings.warn(f"{file} is of an earlier state of this model. Calibrate it again; it is left out.", stacklevel=4)
+
+
+def _calibration(values: Any, model: ImageDiffusion) -> Calibration:
+    """A calibration, if it can be one of this model."""
+    found, T = from_dict(Calibration, values, path="calibration"), model.schedule.T
+    limits = {"t_max": (0, T - 1), "mean_t": (0, T - 1), "steps": (1, T), "sample_steps": (1, T)}
+    for name, (least, most) in limits.items():
+        if not least <= getattr(found, name) <= most or (name, getattr(found, name)) == ("t_max", 0):
+            raise ValueError(f"calibration.{name} must be within {least}..{most}, got {getattr(found, name)!r}.")
+    return found
 
 
 def prior_folder(source: Path, name: str) -> Path:
@@ -145,14 +204,15 @@ def load_part(model: DiffusionAutoencoder, folder: Path, *, required: bool = Fal
     If the encoder has changed since, a warning says so and nothing is read; where it is required, that is an error.
     """
     config, tensors = read_weights(folder, PART_FORMAT)
-    if config["encoder"] != fingerprint(model):
+    if config.get("encoder") != fingerprint(model):
         message = f"{folder} was fitted to z_sem of another encoder (an earlier state of this one, perhaps). Fit it again."
         if required:
             raise ValueError(message)
         warnings.warn(f"{message} It is left out.", stacklevel=3)
         return
-    _add_parts(model, config)
-    expected = {k: v for k, v in model.state_dict().items() if k.split(".")[0] in {name.split(".")[0] for name in tensors}}
+    with naming(folder / "config.json"):
+        _add_parts(model, config)
+    expected = {k: v for k, v in model.state_dict().items() if k.split(".")[0] in PARTS and config.get(k.split(".")[0])}
     _check_fit(expected, tensors, folder)
     model.load_state_dict(tensors, strict=False)
     model.eval()
@@ -160,7 +220,7 @@ def load_part(model: DiffusionAutoencoder, folder: Path, *, required: bool = Fal
 
 def is_stale(model: DiffusionAutoencoder, folder: Path) -> bool:
     """Whether a folder holds something that was fitted to z_sem of another encoder."""
-    return (folder / "config.json").is_file() and read_weights(folder, PART_FORMAT)[0]["encoder"] != fingerprint(model)
+    return (folder / "config.json").is_file() and read_weights(folder, PART_FORMAT)[0].get("encoder") != fingerprint(model)
 
 
 def fingerprint(model: DiffusionAutoencoder) -> str:
@@ -200,7 +260,21 @@ def _add_parts(model: DiffusionAutoencoder, config: dict[str, Any]) -> None:
     if config.get("standardizer"):
         model.standardizer = Standardizer(torch.zeros(d), torch.ones(d))
     if config.get("attributes") is not None:
-        model.attributes = Attributes.from_config(config["attributes"], d)
+        told = from_dict(_Told, config["attributes"], path="attributes")
+        scores = {name: from_dict(Score, score, path=f"attributes.scores.{name}") for name, score in told.scores.items()}
+        model.attributes = Attributes(scores, d, components=told.components)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Told:
+    """What `config.json` says of attributes; see `Attributes.to_config`."""
+
+    scores: dict
+    components: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.components <= MOST_COMPONENTS:
+            raise ValueError(f"components must be within 0..{MOST_COMPONENTS}, got {self.components}.")
 
 
 def read_weights(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -226,15 +300,24 @@ def read_weights(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, Ten
         with weights_file.open("rb") as opened:
             what = POINTER if is_pointer(opened.read(64)) else f"is damaged or cut short ({error}). Copy or save it again"
         raise ValueError(f"{weights_file} {what}.") from None
-    check_finite(tensors, weights_file)
+    odd = [f"{k} is {t.dtype}" for k, t in tensors.items() if (t.is_floating_point() and t.dtype not in FLOATS) or t.is_complex()]
+    if odd:
+        raise ValueError(f"{weights_file}: {odd[0]}, which is no type of weights here. Save them as float32.")
+    # Networks compute in float32, in which a large number of float64 is none.
+    check_finite({k: t.float() if t.is_floating_point() else t for k, t in tensors.items()}, weights_file)
     return config, tensors
 
 
 def _check_fit(expected: dict[str, Tensor], tensors: dict[str, Tensor], folder: Path) -> None:
     names = expected.keys() | tensors.keys()
-    wrong = sorted(k for k in names if k not in expected or k not in tensors or expected[k].shape != tensors[k].shape)
+    wrong = sorted(k for k in names if k not in expected or k not in tensors or not _alike(expected[k], tensors[k]))
     if wrong:
         raise ValueError(f"{folder / 'model.safetensors'} does not fit config.json: {len(wrong)} tensors differ, {wrong[0]} first.")
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    """Whether tensors are of one shape, and both of floating-point numbers or neither."""
+    return a.shape == b.shape and a.is_floating_point() == b.is_floating_point()
 
 
 def _from_hub(name: str) -> Path:
