@@ -119,7 +119,7 @@ def formats():
                     seen[0, 1] = 255  # or is one of two values.
             # Raw YCbCr that Pillow writes lacks the tag that says how it is sampled.
             unread = kind in UNREAD or (mode == "F" and kind == "TIFF") or (mode == "YCbCr" and kind == "TIFF")
-            yield File(name, content, None if unread else seen, near=30.0 if kind in LOSSY else 3.0)
+            yield File(name, content, None if unread else seen, near=30.0 if kind in LOSSY else 4.0)
 
 
 def tiffs():

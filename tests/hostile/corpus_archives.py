@@ -326,13 +326,13 @@ def columns():
     for name, content in {
         "cut": whole[: len(whole) // 2],
         "last": whole[:-1],
-        "magic": b"RAP1" + whole[4:],
         "empty": b"",
         "footer-long": whole[:-8] + b"\xff\xff\xff\x7fPAR1",
-        "footer-noise": whole[:-300] + bytes(292) + whole[-8:],
         "text": b"no table",
     }.items():
         yield Archive(f"damaged-{name}.parquet", content, REFUSED, f"damaged-{name}.parquet")
+    yield Archive("damaged-magic.parquet", b"RAP1" + whole[4:], EITHER, "damaged-magic")
+    yield Archive("damaged-footer-noise.parquet", whole[:-300] + bytes(292) + whole[-8:], EITHER, "damaged-footer-noise")
     yield Archive("damaged-pages.parquet", whole[:4] + bytes(100) + whole[104:], EITHER, "damaged-pages")
     yield Archive("plain.arrow", stream)
     yield Archive("file.arrow", arrow(table, stream=False))
