@@ -106,7 +106,7 @@ def load_diffusion(source: str | Path) -> DiffusionAutoencoder | DDIM:
     return model.eval()
 
 
-def _whole(settings: AutoencoderConfig, config: dict[str, Any]) -> ImageDiffusion:
+def _whole(settings: AutoencoderConfig, config: dict[str, Any]) -> DiffusionAutoencoder | DDIM:
     """The model that a `config.json` describes, with all that was saved in it; its numbers are loaded after."""
     model = build(settings)
     if isinstance(model, DiffusionAutoencoder):
