@@ -254,7 +254,8 @@ def _fail(folder, seen, at, code):
     """From here on the `at`-th operation below the folder raises this error, or ends the process where there is none."""
 
     def operation(what, path):
-        if isinstance(path, int) or not str(path).startswith(str(folder)):
+        path = path if isinstance(path, int) else os.fsdecode(path)
+        if not str(path).startswith(str(folder)):
             return
         seen.append(f"{what} {path}")
         if len(seen) - 1 == at:

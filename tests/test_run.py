@@ -93,11 +93,10 @@ def test_metrics_beyond_the_checkpoint_are_dropped_and_a_cut_line_is_left_out(tm
     log = Log(tmp_path, images=0)
     for images in (8, 16, 24):
         log.write(images, {"loss": images / 100})
-    log.close()
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"images": 32, "lo')
     assert [line["images"] for line in read_metrics(tmp_path)] == [8, 16, 24]
-    Log(tmp_path, images=16).close()
+    Log(tmp_path, images=16)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(line["images"], line["loss"]) for line in lines] == [(8, 0.08), (16, 0.16)]
 
@@ -191,3 +190,16 @@ def test_the_newest_checkpoint_is_the_one_of_the_most_images_and_never_a_part(tm
         checkpoint_file(tmp_path, images).touch()
     (tmp_path / ".images-000000009999.safetensors.abc.part").touch()
     assert newest_checkpoint(tmp_path) == checkpoint_file(tmp_path, 1000)
+
+
+def test_tensorboard_shows_what_was_logged_and_a_run_that_goes_on_drops_what_lies_beyond(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = Log(tmp_path, images=0)
+    for images in (8, 16, 24):
+        log.write(images, {"loss": 1 / images, "learning_rate": 0.5})
+    Log(tmp_path, images=16).write(24, {"loss": 0.25})
+    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert board.Tags()["scalars"] == ["loss", "learning_rate"]
+    assert [(e.step, round(e.value, 4)) for e in board.Scalars("loss")] == [(8, 0.125), (16, 0.0625), (24, 0.25)]
+    assert [line["images"] for line in read_metrics(tmp_path)] == [8, 16, 24]

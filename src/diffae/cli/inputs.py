@@ -175,7 +175,7 @@ def check_beside(source: str) -> None:
 
 def codes_file(ae: "DiffusionAutoencoder", source: str, data: "ImageSet") -> Path:
     """The file of codes of these images beside the model; it is made if it is not there or of another encoder."""
-    from diffae.data.codes import identity_of, write_codes
+    from diffae.data.codes import forget_parts, identity_of, write_codes
     from diffae.interop.weights import fingerprint
 
     check_beside(source)
@@ -186,6 +186,8 @@ def codes_file(ae: "DiffusionAutoencoder", source: str, data: "ImageSet") -> Pat
             write_codes(ae, data, file, identity=identity, progress=update)
         if processes.is_first():
             say(f"Codes: {file}")
+    elif processes.is_first():
+        forget_parts(file, identity)
     return file
 
 

@@ -91,7 +91,7 @@ def write_codes(
     if taken:
         raise ValueError(f"The label table has a column {taken[0]!r}, which a file of codes needs for itself: rename it.")
     parquet, spent = _parquet(f"writing {file}"), Spent()
-    parts = file.with_name(f".{file.name}.parts")
+    parts = _parts_of(file)
     # An x_T is decoded along the path that it came by.
     path = None if x_T_steps is None else ["dpmpp2m", ae.calibration.spacing, ae.calibration.t_max]
     metadata = {"identity": identity, "x_T_steps": x_T_steps, "path": path, "names": len(data.names)}
@@ -170,6 +170,19 @@ def nearest_codes(file: Path, queries: Tensor, *, num: int) -> tuple[list[list[s
 def identity_of(file: Path) -> str | None:
     """Which encoder and images a file of codes is of; None if there is no whole file."""
     return (_metadata(file) or {}).get("identity")
+
+
+def forget_parts(file: Path, identity: str) -> None:
+    """Removes what a process that died has left of the parts of a file that is whole."""
+    for part in _parts_of(file).glob("*.parquet"):
+        if (_metadata(part) or {}).get("identity") == identity:
+            part.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        _parts_of(file).rmdir()
+
+
+def _parts_of(file: Path) -> Path:
+    return file.with_name(f".{file.name}.parts")
 
 
 def _encode(

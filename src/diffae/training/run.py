@@ -272,8 +272,6 @@ def _train(subject: Subject, out: Path, accelerator: Accelerator) -> Iterator[Ev
                 yield Pictured(subject.draw(ema, out / "pictures" / f"images-{images:012d}.png"))
             if saves:
                 save(images)
-    if log:
-        log.close()
     yield Finished(images, interrupted)
 
 
