@@ -39,7 +39,8 @@ from diffae.config import Precision
 from diffae.evaluation.page import table_markdown
 from diffae.evaluation.report import commit
 from diffae.files import write_text
-from diffae.training.run import create_accelerator, read_metrics
+from diffae.training.log import read_metrics
+from diffae.training.run import create_accelerator
 
 HEADER = ["", "way", "figure", "goal"]
 Row = list[str]

@@ -49,6 +49,11 @@ PATIENCE = 60_000
 """Milliseconds; machines are shared."""
 
 
+@pytest.fixture
+def nothing_is_left():
+    """The server is in this process, and keeps its visitors' connections until they or the module end."""
+
+
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
     """A Workshop of the avatars64 network, untrained: what a page does, and how quickly, does not depend on that."""

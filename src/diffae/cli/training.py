@@ -143,9 +143,9 @@ class TrainPrior:
 
     def run(self) -> None:
         if self.preset != "gaussian":
-            from accelerate import PartialState
+            from diffae.training.run import create_accelerator
 
-            PartialState()  # Here several processes meet, so that they share the images to encode.
+            create_accelerator()  # Here several processes meet, so that they share the images to encode.
         inputs.check_beside(self.source)
         ae = inputs.autoencoder(self.source)
         data = inputs.images(ae, self.source, self.data)

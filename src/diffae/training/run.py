@@ -278,7 +278,9 @@ def _train(subject: Subject, out: Path, accelerator: Accelerator) -> Iterator[Ev
 def create_accelerator() -> Accelerator:
     """Devices and processes as `accelerate` finds them. Of precision it knows nothing, as it knows but one a process."""
     # Gradients lie where they are passed from, which saves copies of them.
-    return Accelerator(mixed_precision="no", kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)])
+    handlers = [DistributedDataParallelKwargs(gradient_as_bucket_view=True)]
+    # Unless it is told that there are processors alone, each of several processes would train as if it were the only one.
+    return Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision="no", kwargs_handlers=handlers)
 
 
 @contextlib.contextmanager
