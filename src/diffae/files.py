@@ -7,8 +7,12 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
 
 LOCK = ".lock"
 """The file that tells who writes to a folder."""
@@ -174,6 +178,12 @@ POINTER = "is a git-lfs pointer, not the file itself: fetch it with `git lfs pul
 """What to say of such."""
 
 
+def pointer_or(file: Path, reason: str) -> str:
+    """Why a file cannot be read, in words that follow its name: it is such a pointer, or else this reason."""
+    with file.open("rb") as opened:
+        return POINTER if is_pointer(opened.read(64)) else reason
+
+
 def write_text(target: Path, text: str) -> None:
     """Writes a text file atomically."""
     with replacing(target) as part:
@@ -186,6 +196,15 @@ def digest_file(file: Path) -> str:
     with file.open("rb", buffering=0) as opened:
         while piece := opened.read(2**20):
             found.update(piece)
+    return found.hexdigest()
+
+
+def digest_arrays(arrays: "Mapping[str, np.ndarray]") -> str:
+    """Identifies named arrays."""
+    found = hashlib.blake2b(digest_size=16)
+    for name, array in sorted(arrays.items()):
+        found.update(name.encode())
+        found.update(array.tobytes())
     return found.hexdigest()
 
 

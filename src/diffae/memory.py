@@ -25,8 +25,14 @@ def keep_freed() -> bool:
     return False
 
 
+class OutOfMemory(RuntimeError):
+    """There is not enough memory, and the message says what helps."""
+
+
 def is_out(error: BaseException) -> bool:
-    """Whether an error says that there is not enough memory, of the process or of a device."""
+    """Whether an error says that there is not enough memory, of the process or of a device, and not yet what helps."""
+    if isinstance(error, OutOfMemory):
+        return False
     return type(error).__name__ in ("OutOfMemoryError", "MemoryError") or "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 

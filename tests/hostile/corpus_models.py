@@ -175,18 +175,19 @@ def _doubled(header):
     return "{" + first + "," + header[1:]
 
 
+def _spoiled(what, file, shares, contents):
+    """A file cut to these shares of it, and others in its place: these, and such as no reader takes."""
+    for share in shares:
+        yield Damage(f"{what}-cut-{share:g}", file, _cut(share))
+    never = {"pointer": WHOLE_JSON["pointer"], "noise": bytes(range(256)) * 40, "zip": b"PK\x03\x04" + bytes(200)}
+    for name, content in (contents | never).items():
+        yield Damage(f"{what}-{name}", file, _put(content))
+
+
 def weights():
     """Damage to model.safetensors."""
     file = "model.safetensors"
-    for share in (0.0, 0.001, 0.1, 0.5, 0.9, 0.999):
-        yield Damage(f"weights-cut-{share:g}", file, _cut(share))
-    for name, content in {
-        "text": "no weights",
-        "pointer": WHOLE_JSON["pointer"],
-        "noise": bytes(range(256)) * 40,
-        "zip": b"PK\x03\x04" + bytes(200),
-    }.items():
-        yield Damage(f"weights-{name}", file, _put(content))
+    yield from _spoiled("weights", file, (0.0, 0.001, 0.1, 0.5, 0.9, 0.999), {"text": "no weights"})
     for name, value in {"none": 0, "one": 1, "huge": 2**63, "most": 2**64 - 1, "beyond": 10**6, "hundred": 100}.items():
         yield Damage(f"weights-length-{name}", file, _length(value))
     yield Damage(
@@ -358,23 +359,18 @@ MISSING = object()
 def checkpoints():
     """Damage to the authors' `last.ckpt`."""
     file = "last.ckpt"
-    for share in (0.0, 0.001, 0.1, 0.5, 0.9, 0.9999):
-        yield Damage(f"checkpoint-cut-{share:g}", file, _cut(share))
-    for name, content in {
+    contents = {
         "text": "no checkpoint",
-        "pointer": WHOLE_JSON["pointer"],
         "pickle": pickle.dumps({"state_dict": {}, "hyper_parameters": {}}),
         "attack": pickle.dumps(Attack()),
-        "noise": bytes(range(256)) * 40,
-        "zip": b"PK\x03\x04" + bytes(200),
         "number": pickle.dumps(7),
         "stop": b".",
         "memo": b"\x80\x02h\xff.",
         "long": b"\x80\x02\x8b\xff\xff\xff\x7f.",
         "frames": b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f.",
         "text-long": b"\x80\x02X\xff\xff\xff\x7f.",
-    }.items():
-        yield Damage(f"checkpoint-{name}", file, _put(content))
+    }
+    yield from _spoiled("checkpoint", file, (0.0, 0.001, 0.1, 0.5, 0.9, 0.9999), contents)
     for name, program in {
         "attack": pickle.dumps(Attack()),
         "deep": b"(" * 200_000 + b"l" * 200_000 + b".",

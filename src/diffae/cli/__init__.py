@@ -57,7 +57,7 @@ def _command(argv: list[str]) -> Any:
     return functools.reduce(operator.or_, kinds)
 
 
-def _what_helps(command: Any, error: BaseException) -> RuntimeError:
+def _what_helps(command: Any, error: BaseException) -> memory.OutOfMemory:
     """What to say where memory does not suffice, of the process or of a card."""
     size = getattr(command, "batch_size", None)
     ways = ["fewer images at a time"] if size is None else [f"a smaller --batch-size than {size}"]
@@ -70,7 +70,7 @@ def _what_helps(command: Any, error: BaseException) -> RuntimeError:
     elif getattr(command, "precision", None) == "float32":
         ways.append("--precision bfloat16")
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return RuntimeError(f"There is not enough memory ({reason}). What helps: {'; '.join(ways)}.")
+    return memory.OutOfMemory(f"There is not enough memory ({reason}). What helps: {'; '.join(ways)}.")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> None:
         inputs.check(command)
         command.run()
     except (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError) as error:
-        if memory.is_out(error) and "What helps" not in str(error):
+        if memory.is_out(error):
             error = _what_helps(command, error)
         console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(1)

@@ -82,8 +82,9 @@ class Evaluate(inputs.Labelling):
         from diffae.evaluation.evaluate import evaluate
         from diffae.evaluation.report import commit
         from diffae.evaluation.results import Store
+        from diffae.files import digest_arrays
         from diffae.interop import comparators
-        from diffae.interop.weights import available_priors, digest, digest_arrays, digest_model
+        from diffae.interop.weights import available_priors, digest, digest_model
 
         processes.join()
         ae = inputs.autoencoder(self.source)

@@ -35,7 +35,8 @@ class Writes(NamedTuple):
 
 Folder = Annotated[Path, Writes()]
 Picture = Annotated[Path, Writes((".png",))]
-Moving = Annotated[Path, Writes((".png", ".gif", ".webp", ".mp4"))]
+MOVING = (".png", ".gif", ".webp", ".mp4")
+Moving = Annotated[Path, Writes(MOVING)]
 Steps = Annotated[int | None, Range(1, 1000)]
 
 

@@ -216,7 +216,7 @@ class Sample(inputs.Decoding, inputs.Labelling):
     """Image number i depends on the seed and i alone."""
     batch_size: Count = BATCH
     """Images that are decoded at a time."""
-    out: Annotated[Path, inputs.Writes((".png", ".gif", ".webp", ".mp4", ""))] = Path("samples.png")
+    out: Annotated[Path, inputs.Writes((*inputs.MOVING, ""))] = Path("samples.png")
     """The contact sheet; with a folder's name, every image as a PNG."""
 
     def run(self) -> None:

@@ -20,7 +20,7 @@ from diffae import processes
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.data.cache import Progress
 from diffae.data.dataset import ImageSet
-from diffae.files import digest_lines, replacing
+from diffae.files import digest_arrays, replacing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -95,7 +95,7 @@ def write_codes(
     # An x_T is decoded along the path that it came by.
     path = None if x_T_steps is None else ["dpmpp2m", ae.calibration.spacing, ae.calibration.t_max]
     metadata = {"identity": identity, "x_T_steps": x_T_steps, "path": path, "names": len(data.names)}
-    metadata["labels"] = digest_lines([f"{name} {values.tobytes().hex()}" for name, values in data.labels.items()])
+    metadata["labels"] = digest_arrays(data.labels)
     whole = {start: parts / f"{start:012d}.parquet" for start in range(0, len(data.names), PART)}
     for start in processes.own(list(whole)):
         if _metadata(whole[start]) != metadata:

@@ -56,17 +56,18 @@ def digests(files: Sequence[Path], progress: Progress) -> list[str]:
     memory = cache_folder() / "contents" / f"{seeding.mix('contents', *map(str, files[:1])):016x}.json"
     known = _remembered(memory)
     keys = [_key(file) for file in files]
-    unread = [i for i, key in enumerate(keys) if key not in known]
-    now, found = time.time(), dict(known)
+    found = [known.get(key, "") for key in keys]
+    unread, now = [i for i, digest in enumerate(found) if not digest], time.time()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for done, (i, digest) in enumerate(zip(unread, pool.map(lambda i: _digest(files[i]), unread), strict=True), start=1):
-            found[keys[i]] = digest
+            found[i] = digest
             progress("Looking at files", done, len(unread))
-    settled = {key: found[key] for key in keys if key and float(key.rsplit(" ", 1)[1]) / 1e9 < now - SETTLED}
+    dated = {key: digest for key, digest in zip(keys, found, strict=True) if key}
+    settled = {key: digest for key, digest in dated.items() if float(key.rsplit(" ", 1)[1]) / 1e9 < now - SETTLED}
     if settled != known:
         with caching():
             write_text(memory, json.dumps(settled))
-    return [found[key] if key else _digest(file) for key, file in zip(keys, files, strict=True)]
+    return found
 
 
 def _remembered(memory: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from diffae.data.contents import texts
 from diffae.data.images import EXTENSIONS
-from diffae.files import POINTER, is_pointer
+from diffae.files import pointer_or
 
 
 class Shards:
@@ -72,7 +72,7 @@ class Shards:
                         stem, _, extension = place.name.partition(".")
                         samples.setdefault(str(place.with_name(stem)), {})[extension] = member
         except (tarfile.TarError, ValueError, OSError) as error:
-            what = POINTER if is_pointer(os.pread(self.descriptors[i], 64, 0)) else f"is no readable tar ({error})"
+            what = pointer_or(file, f"is no readable tar ({error})")
             raise ValueError(f"{file} {what}. It may be cut short, or compressed: copy it again, or unpack it.") from None
         for key, members in samples.items():
             images = {e: m for e, m in members.items() if f".{e.rpartition('.')[2].lower()}" in EXTENSIONS}

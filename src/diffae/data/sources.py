@@ -10,7 +10,7 @@ from diffae.data.contents import texts
 from diffae.data.images import BOMB_RATIO, EXTENSIONS
 from diffae.data.shards import Shards
 from diffae.data.tables import Table, table_files
-from diffae.files import POINTER, is_pointer, shown
+from diffae.files import pointer_or, shown
 
 
 class Folder:
@@ -47,8 +47,7 @@ class Zip:
         try:
             self.archive = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, NotImplementedError, ValueError, UnicodeDecodeError) as error:
-            with path.open("rb") as file:
-                what = POINTER if is_pointer(file.read(64)) else f"is no readable zip archive ({error})"
+            what = pointer_or(path, f"is no readable zip archive ({error})")
             raise ValueError(f"{path} {what}. It may be cut short: copy it again.") from None
         infos = {i.filename: i for i in self.archive.infolist() if not i.is_dir() and not _hidden(i.filename)}
         images = sorted(name for name in infos if PurePosixPath(name).suffix.lower() in EXTENSIONS)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffae.data.labels import refuse_doubled
-from diffae.files import POINTER, is_pointer
+from diffae.files import pointer_or
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -176,8 +176,7 @@ def _open(path: Path) -> _ParquetFile | _ArrowFile:
     try:
         return _ParquetFile(path) if path.suffix.lower() == ".parquet" else _ArrowFile(path)
     except (pa.ArrowException, OSError) as error:
-        with path.open("rb") as file:
-            what = POINTER if is_pointer(file.read(64)) else f"is damaged or cut short ({_first_line(error)}). Copy it again"
+        what = pointer_or(path, f"is damaged or cut short ({_first_line(error)}). Copy it again")
         raise ValueError(f"{path} {what}.") from None
 
 

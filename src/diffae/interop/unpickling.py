@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from diffae.files import POINTER, is_pointer
+from diffae.files import pointer_or
 
 STORAGES = (
     "FloatStorage DoubleStorage HalfStorage BFloat16Storage LongStorage IntStorage ShortStorage CharStorage ByteStorage BoolStorage"
@@ -120,11 +120,10 @@ def load(path: str | Path) -> Any:
     except MemoryError:
         raise
     except Exception as error:  # Of damaged files, whatever the reader stumbles over.
-        with path.open("rb") as file:
-            if is_pointer(file.read(64)):
-                raise ValueError(f"{path} {POINTER}.") from None
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"{path} ({path.stat().st_size:,} bytes) cannot be read as a checkpoint: {reason}. It may be cut short: "
-            "compare its size with the original's and copy it again."
-        ) from None
+        what = pointer_or(
+            path,
+            f"({path.stat().st_size:,} bytes) cannot be read as a checkpoint: {reason}. It may be cut short: compare its size with "
+            "the original's and copy it again",
+        )
+        raise ValueError(f"{path} {what}.") from None

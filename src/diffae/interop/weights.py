@@ -14,11 +14,10 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -29,7 +28,7 @@ from diffae.autoencoder import DiffusionAutoencoder, build
 from diffae.checks import check_finite
 from diffae.config import AutoencoderConfig, Precision, Preparation, PriorConfig, RunConfig, from_dict, read_json, to_dict
 from diffae.diffusion import DDIM, ImageDiffusion, files_of_weights, write_weights
-from diffae.files import POINTER, is_pointer, write_text
+from diffae.files import digest_arrays, pointer_or, write_text
 from diffae.latents import Standardizer
 from diffae.prior import GaussianPrior, LatentPrior
 from diffae.schedule import Calibration
@@ -239,15 +238,6 @@ def digest_model(model: ImageDiffusion) -> str:
     return hashlib.blake2b(json.dumps([to_dict(model.config), *parts]).encode(), digest_size=16).hexdigest()
 
 
-def digest_arrays(arrays: Mapping[str, np.ndarray]) -> str:
-    """Identifies named arrays."""
-    found = hashlib.blake2b(digest_size=16)
-    for name, array in sorted(arrays.items()):
-        found.update(name.encode())
-        found.update(array.tobytes())
-    return found.hexdigest()
-
-
 def _add_parts(model: DiffusionAutoencoder, config: dict[str, Any]) -> None:
     """Makes room for the prior, standardiser and attributes that a `config.json` tells of; their numbers are loaded after."""
     d = model.z_dim
@@ -297,14 +287,12 @@ def read_weights(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, Ten
     try:
         tensors = safetensors.torch.load_file(weights_file)
     except SafetensorError as error:
-        with weights_file.open("rb") as opened:
-            what = POINTER if is_pointer(opened.read(64)) else f"is damaged or cut short ({error}). Copy or save it again"
+        what = pointer_or(weights_file, f"is damaged or cut short ({error}). Copy or save it again")
         raise ValueError(f"{weights_file} {what}.") from None
     odd = [f"{k} is {t.dtype}" for k, t in tensors.items() if (t.is_floating_point() and t.dtype not in FLOATS) or t.is_complex()]
     if odd:
         raise ValueError(f"{weights_file}: {odd[0]}, which is no type of weights here. Save them as float32.")
-    # Networks compute in float32, in which a large number of float64 is none.
-    check_finite({k: t.float() if t.is_floating_point() else t for k, t in tensors.items()}, weights_file)
+    check_finite(tensors, weights_file)
     return config, tensors
 
 

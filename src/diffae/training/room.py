@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from diffae.config import TrainingConfig
-from diffae.memory import is_out
+from diffae.memory import OutOfMemory, is_out
 from diffae.training.state import TrainingState
 from diffae.training.step import DeviceStep
 
@@ -17,7 +17,7 @@ FULL = 0.95
 """Share of a card's memory that a trial may have taken."""
 
 
-class OutOfMemory(RuntimeError):
+class NoRoom(OutOfMemory):
     """A training that its device has no room for; the message says which setting helps."""
 
     def __init__(self, config: TrainingConfig, processes: int, error: BaseException) -> None:
@@ -36,9 +36,9 @@ def saying_what_helps(config: TrainingConfig, processes: int) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, OutOfMemory) or not is_out(error):
+        if not is_out(error):
             raise
-        raise OutOfMemory(config, processes, error) from None
+        raise NoRoom(config, processes, error) from None
 
 
 def find_accumulation(
@@ -54,7 +54,7 @@ def find_accumulation(
         accelerator: device and processes, which all take the largest number that any of them needs.
 
     Raises:
-        OutOfMemory: there is none even for one image at a time.
+        NoRoom: there is none even for one image at a time.
     """
     device, own = accelerator.device, config.batch_size // accelerator.num_processes
     with saying_what_helps(replace(config, accumulation=own), accelerator.num_processes):
@@ -64,7 +64,7 @@ def find_accumulation(
         fits = torch.tensor(float(_fits(state, module, batch(range(own // parts)), trial, accelerator)), device=device)
         if float(accelerator.reduce(fits, "mean")) == 1:
             return parts
-    raise OutOfMemory(replace(config, accumulation=own), accelerator.num_processes, RuntimeError("tried with one"))
+    raise NoRoom(replace(config, accumulation=own), accelerator.num_processes, RuntimeError("tried with one"))
 
 
 def _fits(state: TrainingState, module: nn.Module, rows: Tensor, config: TrainingConfig, accelerator: Accelerator) -> bool:

@@ -380,11 +380,11 @@ def _tidy(folder: Path) -> None:
 
 def _check_data(subject: Subject, out: Path) -> None:
     """Refuses to go on with other data than a run began with: it would be no run of either."""
-    file = out / DATA
-    began = file.read_text(encoding="utf-8").strip() if file.is_file() else subject.identity
-    if began != subject.identity:
+    file, now = out / DATA, subject.identity
+    began = file.read_text(encoding="utf-8").strip() if file.is_file() else now
+    if began != now:
         raise ValueError(
-            f"The images are not those that {out} began with. There it was {began}; now it is {subject.identity}. Bring them back, "
+            f"The images are not those that {out} began with. There it was {began}; now it is {now}. Bring them back, "
             f"or train in another folder. To go on with these all the same, delete {file}."
         )
 
