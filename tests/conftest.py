@@ -5,6 +5,7 @@ import contextlib
 import gc
 import os
 import shutil
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -57,9 +58,11 @@ def is_tracker(process):
     return True
 
 
-def is_mapped(file):
-    """A mapped array keeps its file for as long as it lives itself, and nobody is warned of it."""
-    return file in Path("/proc/self/maps").read_text()
+def is_of_a_test(file):
+    """Whether an open file is one that a test made. What libraries keep open of their own, such as fonts, lies with them, which may
+    be below the temporary folder too; a mapped array keeps its file for as long as it lives itself, and nobody is warned of it."""
+    ours = file.startswith(tempfile.gettempdir()) and not file.startswith(sys.prefix)
+    return ours and file not in Path("/proc/self/maps").read_text()
 
 
 def held():
@@ -76,7 +79,7 @@ def held():
         for descriptor in os.listdir("/proc/self/fd"):
             with contextlib.suppress(OSError):
                 link = os.readlink(f"/proc/self/fd/{descriptor}")
-                if link.startswith("socket:") or (link.startswith(tempfile.gettempdir()) and not is_mapped(link)):
+                if link.startswith("socket:") or is_of_a_test(link):
                     found.add(link)
     return found
 
