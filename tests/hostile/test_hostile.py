@@ -27,13 +27,6 @@ from diffae.config import DataConfig
 from diffae.data import prepare
 from diffae.interop.weights import save_calibration
 
-KNOWN = set(
-    "taller.png palette-none.png npy-big-endian.npy celeba-huge-count.txt traversal.zip traversal.tar symlink.tar hardlink.tar "
-    "device.tar fifo.tar twice.tar json-deep.tar cls-deep.tar cut-1.tar noted-noise.parquet noted-list.parquet noted-empty.parquet "
-    "noted-wrong.parquet noted-number.parquet noted-deep.parquet names lmdb-odd-numbers state-cut state-list state-number "
-    "state-deep state-no-name state-null edit-noise edit-utf-16 bomb-lie.zip".split()
-)
-"""Cases that are known to go wrong. Each that is mended has to leave this list."""
 CHECKPOINT = Path(__file__).parent.parent / "fixtures" / "official" / "last.ckpt"
 
 
@@ -122,16 +115,13 @@ class Found:
         self.unclear += 1
         self.faults[name] = f"unclear: {what}"
 
-    def end(self, *, whole=False):
-        """Shows what was found, and fails where anything is wrong that is not known, or known and right, where all was tried."""
+    def end(self):
+        """Shows what was found, and fails where anything is wrong."""
         print(
             f"{self.command}: {len(self.names)} tried, {self.tracebacks} tracebacks, {self.silent} silent, {self.unclear} that do "
             "not name the file"
         )
-        unknown = {name: what for name, what in self.faults.items() if name not in KNOWN}
-        assert not unknown, "\n".join(f"{name}: {what[:300]}" for name, what in unknown.items())
-        mended = [name for name in self.names if name in KNOWN and name not in self.faults]
-        assert not (whole and mended), f"no longer wrong: {mended}"
+        assert not self.faults, "\n".join(f"{name}: {what[:300]}" for name, what in self.faults.items())
 
 
 def seen(array):
@@ -184,7 +174,7 @@ def test_every_image_file_that_is_uploaded_is_right_or_refused_by_name(place, fi
             found.traceback(file.name, error)
             continue
         judge(found, file, pixels, told, lambda file: opened(f"whole-{file.name}", file.like, []))
-    found.end(whole=True)
+    found.end()
 
 
 def test_a_folder_of_all_image_files_is_encoded_but_for_those_that_are_named(place, files, tmp_path):
@@ -222,7 +212,7 @@ def test_a_folder_of_all_image_files_is_encoded_but_for_those_that_are_named(pla
         pixels = data.images([rows[file.name]])[0].numpy() if file.name in rows else None
         words = [skipped[file.name]] if file.name in skipped else [name for name in told if name == file.name]
         judge(found, file, pixels, words, whole)
-    found.end(whole=True)
+    found.end()
 
 
 @some(40)
@@ -271,7 +261,7 @@ def test_every_table_is_read_right_or_refused_by_name(place, tmp_path):
                 found.wrong(table.name, f"was read as {str(data.labels)[:200]}")
             elif (table.outcome == corpus_tables.SAID) != bool(notes):
                 found.wrong(table.name, f"was read with the notes {data.notes}")
-    found.end(whole=True)
+    found.end()
 
 
 @some(12)
@@ -291,7 +281,7 @@ def test_a_command_on_a_table_is_right_or_one_error_that_names_it(place, tmp_pat
             found.wrong(table.name, f"ended with {code}: {said[-200:]}")
         elif code == 1 and table.outcome == corpus_tables.REFUSED and table.name not in said:
             found.unsaid(table.name, said[-200:])
-    found.end(whole=True)
+    found.end()
 
 
 HEAVY = ("bomb.zip", "bomb-lie.zip", "bomb-npy.zip")
@@ -341,7 +331,7 @@ def test_every_source_of_images_is_read_right_or_refused_by_name(tmp_path):
             found.wrong(archive.name, f"was read as {data.names}, with the notes {data.notes}")
         elif archive.outcome == EITHER and len(data.names) != archive.num and archive.said not in said:
             found.wrong(archive.name, f"{archive.num - len(data.names)} of its images are gone without a word: {data.notes}")
-    found.end(whole=True)
+    found.end()
 
 
 @some(16)
@@ -448,7 +438,7 @@ def test_a_hostile_checkpoint_is_imported_right_or_one_error_that_names_it(place
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs pipes with names")
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.skip(reason="known to go wrong")) for name in APART])
+@pytest.mark.parametrize("name", APART)
 def test_no_source_is_read_for_ever_or_ends_the_process(place, tmp_path, name):
     (archive,) = (a for a in corpus_archives.archives() if a.name == name)
     words = ["encode", place / "model", make(archive, tmp_path), "--out", tmp_path / "codes.parquet"]
@@ -483,11 +473,10 @@ def test_no_bomb_takes_more_than_a_gibibyte(place, tmp_path):
             (bombs / file.name).write_bytes(file.content)
     shutil.copy(place / "images" / "0.png", bombs / "good.png")
     archives = [a for a in corpus_archives.archives() if "bomb" in a.name or "-lie" in a.name]
-    # The peak only grows: what is known to go wrong comes last.
-    sources = [bombs] + [make(a, tmp_path) for a in sorted(archives, key=lambda a: a.name in KNOWN)]
+    sources = [bombs] + [make(a, tmp_path) for a in archives]
     words = [sys.executable, "-c", PEAK, place / "model", place / "images", "", tmp_path / "codes.parquet", *sources]
     ended = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=600)
     peaks = {Path(line.split()[1]).name: float(line.split()[2]) for line in ended.stdout.splitlines() if line.startswith("peak")}
     print("\n".join(f"{name}: {peak:.2f} GiB more at the most" for name, peak in peaks.items()))
     assert len(peaks) == len(sources), ended.stderr
-    assert max(peak for name, peak in peaks.items() if name not in KNOWN) < 1, peaks
+    assert max(peaks.values()) < 1, peaks

@@ -177,7 +177,11 @@ def _replay(ae: "DiffusionAutoencoder", file: Path, out: Path) -> None:
     from diffae.interop.weights import fingerprint
     from diffae.pictures import save_png, to_pil
 
-    edited = Edit.from_json(file.read_text(encoding="utf-8")).render(ae, model=fingerprint(ae))
+    try:
+        edit = Edit.from_json(file.read_text(encoding="utf-8"))
+    except ValueError as error:  # Text in another encoding, or none, among them.
+        raise ValueError(f"{file}: {error}") from None
+    edited = edit.render(ae, model=fingerprint(ae))
     print(f"Picture: {save_png(to_pil(ae.to_pixels(edited[None])[0]), out)}")
 
 

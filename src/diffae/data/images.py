@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from diffae.config import Preparation
+from diffae.data import png
 from diffae.files import POINTER, is_pointer
 
 Box = tuple[float, float, float, float]
@@ -159,6 +160,7 @@ def read_image(
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
             tell(STACK)
             image.seek(0)
+        _check_whole(image, content)
         image = ImageOps.exif_transpose(image)
         deep = image.mode.startswith(("I", "F"))
         image = _windowed(image, preparation) if deep else _with_channels(image, channels, background)
@@ -194,6 +196,28 @@ def _open(content: bytes) -> Image.Image:
             f"out of {len(content):,} bytes"
         )
     return image
+
+
+def _check_whole(image: Image.Image, content: bytes) -> None:
+    """Decodes, and refuses what Pillow leaves black without a word: rows that are not there, colours of no palette.
+
+    Raises:
+        UnusableImage: there is such.
+    """
+    colours = None
+    if image.mode == "P":
+        kind, palette = image.palette.getdata() if image.palette else ("RGB", b"")
+        colours = len(palette) // len(kind.partition(";")[0]) if kind in PALETTES else None
+    image.load()
+    most = int(np.asarray(image).max()) if colours is not None else 0
+    if colours is not None and most >= colours:
+        raise UnusableImage(f"is damaged: it has pixels of colour {most}, and a palette of {colours}")
+    if image.format == "PNG" and (missing := png.missing(image, content)):
+        raise UnusableImage(f"is damaged or cut short: {missing:,} bytes of its pixels are not there")
+
+
+PALETTES = ("RGB", "RGBX", "RGBA", "BGR", "BGRX", "RGB;L", "RGBA;L")
+"""How Pillow holds palettes of a byte for each value."""
 
 
 def _with_channels(image: Image.Image, channels: int, background: tuple[int, int, int]) -> Image.Image:
@@ -256,6 +280,7 @@ def _read_array(content: bytes, *, size: tuple[int, int], channels: int, prepara
     try:
         _check_length(content)
         array = np.load(io.BytesIO(content), allow_pickle=False)
+        array = array.astype(array.dtype.newbyteorder("="), copy=False)
     except MemoryError:
         raise
     except Exception as error:  # Of damaged files, whatever the reader stumbles over.

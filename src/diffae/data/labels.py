@@ -238,7 +238,7 @@ def _read_celeba(path: Path) -> Rows:
         ValueError: another format; the message names the line.
     """
     text = _text(path).splitlines()
-    if len(text) < 3 or not text[0].strip().isdecimal():
+    if len(text) < 3 or not re.fullmatch(r"\s*\d{1,12}\s*", text[0], re.ASCII):
         raise ValueError(f"{path} is no table of annotations in CelebA's format: its first line is not the number of images.")
     attributes, rows, lines = text[1].split(), [], []
     refuse_doubled(["file", *attributes], f"{path}, line 2")

@@ -9,7 +9,7 @@ from typing import Any
 
 from diffae.data.contents import texts
 from diffae.data.images import EXTENSIONS
-from diffae.files import pointer_or
+from diffae.files import is_hidden, pointer_or, shown
 
 
 class Shards:
@@ -30,13 +30,13 @@ class Shards:
 
     def __init__(self, files: Sequence[Path], root: Path) -> None:
         self.places: dict[str, tuple[int, int, int]] = {}
+        self.notes: list[str] = []
         self._rows: list[dict[str, Any]] = []
         self.others = 0
         # Read by position, so that threads share a file without moving each other's place in it.
         self.descriptors = [os.open(file, os.O_RDONLY) for file in files]
         for i, file in enumerate(files):
             self._list(i, file, "" if file == root else f"{file.relative_to(root).with_suffix('').as_posix()}/")
-        self.notes: list[str] = []
         self.names = texts(list(self.places), self.notes)
         self.holders = list(files)
         classes = sorted({row["cls"] for row in self._rows if "cls" in row})
@@ -64,16 +64,33 @@ class Shards:
 
     def _list(self, i: int, file: Path, prefix: str) -> None:
         samples: dict[str, dict[str, tarfile.TarInfo]] = {}
+        num, special = 0, list[str]()
         try:
             with tarfile.open(file, "r:") as archive:
                 for member in archive:
+                    if member.size < 0:
+                        raise tarfile.ReadError(f"{member.name!r} has {member.size} bytes")
                     place = PurePosixPath(member.name.removeprefix("./"))
-                    if member.isfile() and not any(part.startswith(".") for part in place.parts):
-                        stem, _, extension = place.name.partition(".")
-                        samples.setdefault(str(place.with_name(stem)), {})[extension] = member
+                    if member.isdir() or any(map(is_hidden, place.parts)):
+                        continue
+                    if not member.isfile():
+                        special.append(member.name)
+                        continue
+                    num += 1
+                    stem, _, extension = place.name.partition(".")
+                    samples.setdefault(str(place.with_name(stem)), {})[extension] = member
+                # It stops without a word where there is no header of a file.
+                if os.pread(self.descriptors[i], 512, archive.offset).strip(b"\0"):
+                    raise tarfile.ReadError(f"no header of a file, nor an end, at byte {archive.offset:,}")
         except (tarfile.TarError, ValueError, OSError) as error:
             what = pointer_or(file, f"is no readable tar ({error})")
             raise ValueError(f"{file} {what}. It may be cut short, or compressed: copy it again, or unpack it.") from None
+        if special:
+            self.notes.append(
+                f"{file}: {len(special)} links, pipes or devices were left alone ({shown(special[0])}, ...): only files are read."
+            )
+        if twice := num - sum(map(len, samples.values())):
+            self.notes.append(f"{file} holds {twice} files under names that others have too: of each name the last was taken.")
         for key, members in samples.items():
             images = {e: m for e, m in members.items() if f".{e.rpartition('.')[2].lower()}" in EXTENSIONS}
             # `a.jpg` is the image of `a.mask.png`; where no name is plain, dots are part of the name.
@@ -93,7 +110,7 @@ class Shards:
                 content = os.pread(self.descriptors[i], member.size, member.offset_data)
                 try:
                     value = json.loads(content)
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise ValueError(f"{file}: {member.name} is no JSON ({error}). Write the shard again.") from None
                 if kind == "cls" and not isinstance(value, int):
                     raise ValueError(

@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -10,7 +11,7 @@ from diffae.data.contents import texts
 from diffae.data.images import BOMB_RATIO, EXTENSIONS
 from diffae.data.shards import Shards
 from diffae.data.tables import Table, table_files
-from diffae.files import pointer_or, shown
+from diffae.files import is_hidden, pointer_or, shown
 
 
 class Folder:
@@ -71,7 +72,9 @@ class Zip:
         if info.file_size > MOST_UNPACKED and info.file_size > BOMB_RATIO * info.compress_size:
             raise OSError(f"looks like a decompression bomb: {info.file_size:,} bytes out of {info.compress_size:,}")
         try:
-            return self.archive.read(info)
+            # As many bytes as it says: of what says less than it holds, no more is unpacked.
+            with self.archive.open(info) as member:
+                return member.read(info.file_size)
         except Exception as error:  # Of damaged members, whatever the reader and its decompressors stumble over.
             raise OSError(f"is damaged in the archive: {error}") from None
 
@@ -93,14 +96,21 @@ class Lmdb:
             self.environment = lmdb.open(
                 str(path), subdir=path.is_dir(), readonly=True, lock=False, readahead=False, max_readers=32
             )
+            file = path / "data.mdb" if path.is_dir() else path
+            # Before a page is looked at: one beyond the end of a mapped file ends the process.
+            length, says = file.stat().st_size, (self.environment.info()["last_pgno"] + 1) * self.environment.stat()["psize"]
+            if length < says:
+                raise lmdb.CorruptedError(f"{length:,} bytes, where it says that it has {says:,}")
             with self.environment.begin() as transaction:
                 keys = [bytes(key) for key in transaction.cursor().iternext(values=False)]
         except lmdb.Error as error:
             raise ValueError(f"{path} is no readable LMDB ({error}). It may be cut short: copy it again.") from None
-        self.keys = _by_number(keys) if b"length" in keys else {key.decode("utf-8", "backslashreplace"): key for key in keys}
+        self.notes: list[str] = []
+        numbered = b"length" in keys
+        self.keys = _by_number(path, keys, self.notes) if numbered else {k.decode("utf-8", "backslashreplace"): k for k in keys}
         self.names = list(self.keys)
-        self.others, self.notes = 0, list[str]()
-        self.holders = [path / "data.mdb" if path.is_dir() else path]
+        self.others = 0
+        self.holders = [file]
 
     def read(self, name: str) -> bytes:
         """The image's bytes; may be called from several threads."""
@@ -116,12 +126,14 @@ class Lmdb:
         return bytes(image)
 
 
-def _by_number(keys: list[bytes]) -> dict[str, bytes]:
-    """The names of the authors' layout, in the order of their numbers."""
-    parts = [key.decode().partition("-") for key in keys if key != b"length"]
-    largest = max((int(resolution) for resolution, _, _ in parts), default=0)
-    numbers = sorted(((int(number), number) for resolution, _, number in parts if int(resolution) == largest))
-    return {f"{i}.jpg": f"{largest}-{number}".encode() for i, number in numbers}
+def _by_number(path: Path, keys: list[bytes], notes: list[str]) -> dict[str, bytes]:
+    """The names of the authors' layout, in the order of their numbers; of keys that are not of it a note."""
+    found = {key: re.fullmatch(rb"(\d{1,9})-(\d{1,18})", key) for key in keys if key != b"length"}
+    parts = [(int(m[1]), int(m[2]), key) for key, m in found.items() if m]
+    if odd := [shown(key.decode("utf-8", "surrogateescape")) for key, m in found.items() if not m]:
+        notes.append(f"{path}: {len(odd)} keys are no RESOLUTION-NUMBER and were left alone ({', '.join(odd[:3])}).")
+    largest = max((resolution for resolution, _, _ in parts), default=0)
+    return {f"{i}.jpg": key for resolution, i, key in sorted(parts) if resolution == largest}
 
 
 MOST_UNPACKED = 2**28
@@ -205,13 +217,17 @@ def _open(path: Path) -> Source:
     folder = Folder(path)
     if not folder.names and (files := table_files(path)):
         return Table(files, path)
-    if not folder.names and (tars := sorted(f for f in path.rglob("*.tar") if not _hidden(f.relative_to(path).as_posix()))):
+    if folder.names:
+        return folder
+    tars = sorted(f for f in path.rglob("*.tar") if f.is_file() and not _hidden(f.relative_to(path).as_posix()))
+    if tars:
         return Shards(tars, path)
     return folder
 
 
 def _walk(root: Path, notes: list[str]) -> Iterator[str]:
-    """Names of all files below a folder. Links are followed; one that leads back to where it lies is noted."""
+    """Names of all files below a folder. Links are followed; one that leads back to where it lies is noted, and so is what is
+    neither file nor folder: a pipe is read for ever."""
     pending: list[tuple[Path, str, tuple[Path, ...]]] = [(root, "", (root.resolve(),))]
     while pending:
         folder, prefix, above = pending.pop()
@@ -222,12 +238,23 @@ def _walk(root: Path, notes: list[str]) -> Iterator[str]:
             raise OSError(error.errno, what) from None
         for entry in entries:
             name = f"{prefix}{entry.name}"
-            if not entry.is_dir():
+            kind = _kind(entry)
+            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                notes.append(f"{shown(name)} is a pipe, a socket or a device, not a file, and was left alone.")
+            elif kind != stat.S_IFDIR:
                 yield name
             elif (place := Path(entry.path).resolve()) in above:
                 notes.append(f"The link {shown(name)} leads back to a folder that it lies in, and was left alone.")
             else:
                 pending.append((Path(entry.path), f"{name}/", (*above, place)))
+
+
+def _kind(entry: os.DirEntry[str]) -> int:
+    """Of a file, as `stat` has it; 0 where a link leads nowhere: that is named when it is read."""
+    try:
+        return stat.S_IFMT(entry.stat().st_mode)
+    except OSError:
+        return 0
 
 
 def divided(names: Sequence[str]) -> list[str]:
@@ -238,4 +265,4 @@ def divided(names: Sequence[str]) -> list[str]:
 
 
 def _hidden(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+    return any(is_hidden(part) or part == "__MACOSX" for part in PurePosixPath(name).parts)

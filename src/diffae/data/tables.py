@@ -51,7 +51,8 @@ class Table:
                     f"{other.path} has the columns {', '.join(other.schema.names)}, but {first.path} has "
                     f"{', '.join(first.schema.names)}: they are no parts of one data set. Name the files of one alone."
                 )
-        features = _features(first.schema)
+        self.notes: list[str] = []
+        features = _features(first.schema, first.path, self.notes)
         self.column = _image_column(first.schema, features, first.path)
         decoded = _is_nested(first.schema.field(self.column).type)
         suffix = ".npy" if decoded else ""
@@ -63,7 +64,8 @@ class Table:
         names = [f"{c}_{k}" for c, classes in self._labels.items() for k in classes]
         refuse_doubled(names + [c for c, classes in self._labels.items() if not classes], f"{first.path}, an attribute a class")
         left_out = [c for c in first.schema.names if c != self.column and c not in self._labels]
-        self.notes = [f"Columns of {root} that are no numbers were left out: {', '.join(left_out)}."] if left_out else []
+        if left_out:
+            self.notes.append(f"Columns of {root} that are no numbers were left out: {', '.join(left_out)}.")
 
     def read(self, name: str) -> bytes:
         """The image's bytes; may be called from several threads."""
@@ -154,18 +156,31 @@ def table_files(root: Path) -> list[Path]:
     """The Parquet or Arrow files of a data set, in order; empty if there are none.
 
     Of a folder that `datasets` saved, those that its `state.json` names; what it keeps for itself (`cache-*.arrow`) is left out.
+
+    Raises:
+        ValueError: that names none.
     """
     if root.is_file():
         return [root] if root.suffix.lower() in (".parquet", ".arrow") else []
     states = sorted(root.rglob("state.json"))
     if states:
-        named = [(s.parent, json.loads(s.read_text(encoding="utf-8")).get("_data_files", [])) for s in states]
-        return [folder / entry["filename"] for folder, entries in named for entry in entries]
+        return [file for state in states for file in _named(state)]
     for kind in ("parquet", "arrow"):
         files = sorted(f for f in root.rglob(f"*.{kind}") if f.is_file() and not f.name.startswith((".", "cache-", "tmp")))
         if files:
             return files
     return []
+
+
+def _named(state: Path) -> list[Path]:
+    """The files that a `state.json` names."""
+    try:
+        return [state.parent / entry["filename"] for entry in json.loads(state.read_text(encoding="utf-8")).get("_data_files", [])]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(
+            f"{state} is damaged, or nothing that `datasets` wrote ({type(error).__name__}: {_first_line(error)}). Copy it again, "
+            "or move it away, so that the tables beside it are taken as they are."
+        ) from None
 
 
 def _open(path: Path) -> _ParquetFile | _ArrowFile:
@@ -184,10 +199,23 @@ def _stem(file: Path, root: Path) -> str:
     return file.stem if file == root else file.relative_to(root).with_suffix("").as_posix()
 
 
-def _features(schema: "pa.Schema") -> dict[str, Any]:
-    """What `datasets` noted of the columns."""
+def _features(schema: "pa.Schema", path: Path, notes: list[str]) -> dict[str, Any]:
+    """What `datasets` noted of the columns; of what cannot be read of it, a note."""
     noted = (schema.metadata or {}).get(b"huggingface")
-    return json.loads(noted)["info"]["features"] if noted else {}
+    if not noted:
+        return {}
+    try:
+        features = dict(json.loads(noted)["info"]["features"])
+        for feature in features.values():
+            if not all(isinstance(name, str) for name in _classes(feature)):
+                raise TypeError("names of classes that are no text")
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        notes.append(
+            f"What `datasets` noted in {path} of its columns cannot be read ({type(error).__name__}: {_first_line(error)}) and was "
+            "left out, so classes are numbers there."
+        )
+        return {}
+    return features
 
 
 def _image_column(schema: "pa.Schema", features: dict[str, Any], path: Path) -> str:
