@@ -171,6 +171,21 @@ def test_recorded_calls_are_the_calls(ae, device, precision):
     assert torch.equal(*(model.reconstruct(x, inversion="fast", steps=6) for model in (plain, ae)))
 
 
+def test_a_recording_is_of_one_precision(ae, device):
+    ae = copy.deepcopy(ae).to(device)
+    plain = copy.deepcopy(ae)
+    plain.records = False
+    x, t, z = torch.randn(2, 3, 8, 8).to(device), torch.full((2,), 300.0, device=device), torch.randn(2, 6).to(device)
+    found = []
+    with torch.no_grad():
+        for precision in ("float32", "bfloat16", "float32"):
+            ae.precision = plain.precision = precision
+            for _ in range(graphs.WARM_UP + 2):
+                found.append(ae.eps_model(z)(x, t))
+                assert torch.equal(found[-1], plain.eps_model(z)(x, t))
+    assert not torch.equal(found[0], found[graphs.WARM_UP + 2])
+
+
 def test_calls_with_gradients_or_of_many_shapes_are_right_too(ae, device):
     ae = copy.deepcopy(ae).to(device)
     z = torch.randn(2, 6).to(device).requires_grad_()

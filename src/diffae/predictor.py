@@ -24,11 +24,11 @@ class Recordings:
         self._prepared: dict[torch.dtype | None, tuple[Hashable, Prepared]] = {}
 
     def prepared(self, unet: UNet, dtype: torch.dtype | None) -> tuple[Hashable, Prepared]:
-        """Weights in this precision, at addresses that stay while those of the network stay, and what stands for these."""
-        addresses = tuple(p.data_ptr() for p in unet.parameters())
+        """Weights in this precision, at addresses that stay while those of the network stay, and what stands for both."""
+        key = (dtype, *(p.data_ptr() for p in unet.parameters()))
         found = self._prepared.get(dtype)
-        if found is None or found[0] != addresses:
-            self._prepared[dtype] = found = (addresses, Prepared(unet, dtype))
+        if found is None or found[0] != key:
+            self._prepared[dtype] = found = (key, Prepared(unet, dtype))
         return found
 
     def __deepcopy__(self, memo: dict) -> "Recordings":
