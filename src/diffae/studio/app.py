@@ -19,6 +19,7 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 
+from diffae.memory import share_arenas
 from diffae.studio.shown import CSS, JS
 from diffae.studio.workshop import Visit, Workshop
 
@@ -26,6 +27,8 @@ R = TypeVar("R")
 LOCAL = ("127.0.0.1", "localhost", "::1")
 MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
 """What asks the network takes turns at it."""
+ARENAS = 2
+"""Of the allocator, for all threads of the server."""
 GRACE = 5
 """Seconds that visitors have, when the studio is to end, to be answered."""
 PROGRESS = gr.Progress()
@@ -144,6 +147,7 @@ def serve(
         sys.exit(128 + number)
 
     previous = signal.signal(signal.SIGTERM, end)
+    share_arenas(ARENAS)
     try:
         with tempfile.TemporaryDirectory(prefix="diffae-uploads-") as uploads:
             os.environ["GRADIO_TEMP_DIR"] = uploads
