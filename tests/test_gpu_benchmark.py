@@ -27,22 +27,35 @@ def table(file):
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in file.read_text().splitlines() if line.startswith("|")]
 
 
-@pytest.mark.slow
-def test_every_row_is_measured_at_a_small_size(gpu, tmp_path):
-    out, small = tmp_path / "gpu.md", (("avatars32", 2, "<= 1"),)
-    rows = ("decoder", "training", "command", "killed", "precisions")
+def measured(gpu, out, *rows):
+    small = (("avatars32", 2, "<= 1"),)
     gpu.main(None, out, rows, decoders=small, trainings=small, images=64, ablated="avatars32", seeds=1, seconds=0.0)
     rows = table(out)[2:]
     assert not [row for row in rows if "failed" in row[2]]
-    figures = {row[0]: row[2] for row in rows}
+    return rows, {row[0]: row[2] for row in rows}
+
+
+@pytest.mark.slow
+def test_calls_and_steps_are_measured_at_a_small_size(gpu, tmp_path):
+    rows, figures = measured(gpu, tmp_path / "gpu.md", "decoder", "training")
     assert re.fullmatch(r"\d+\.\d\d ms, \de[-+]\d\d from plain float32", figures["decoder call, avatars32, batch 2"])
     assert re.fullmatch(r"\d+ images/s, .*", figures["training step, avatars32, batch 2"])
-    assert re.fullmatch(r"\d+ images/s", figures["`diffae train --preset avatars32`, batch 16"])
-    assert re.fullmatch(r"0 of \d+ tensors differ", figures["kill -9, then the same command"])
-    assert [row[1] for row in rows if row[0].endswith("1 seeds")] == ["float32", "bfloat16"]
     assert {row[1] for row in rows if row[0].startswith("decoder")} == {
         f"{way}, {kind}" for way in ("plain", "kernels", "recorded") for kind in ("float32", "bfloat16")
     }
+
+
+@pytest.mark.slow
+def test_commands_are_measured_at_a_small_size(gpu, tmp_path):
+    _, figures = measured(gpu, tmp_path / "gpu.md", "command", "killed")
+    assert re.fullmatch(r"\d+ images/s", figures["`diffae train --preset avatars32`, batch 16"])
+    assert re.fullmatch(r"0 of \d+ tensors differ", figures["kill -9, then the same command"])
+
+
+@pytest.mark.slow
+def test_precisions_are_compared_at_a_small_size(gpu, tmp_path):
+    rows, _ = measured(gpu, tmp_path / "gpu.md", "precisions")
+    assert [row[1] for row in rows if row[0].endswith("1 seeds")] == ["float32", "bfloat16"]
 
 
 def test_the_row_of_the_quick_start_reads_its_report(gpu, tmp_path, monkeypatch):

@@ -82,8 +82,8 @@ def test_the_encoder_learns_at_its_own_rate(tiny_run, tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_process_goes_on_bitwise(tiny_run, tmp_path):
-    config = tiny_run(images=4000)
-    args = ["train", config.data.source, "--preset", "avatars32", "--images", "4000"]
+    config = tiny_run()
+    args = ["train", config.data.source, "--preset", "avatars32", "--images", "2000"]
     args += ["--model.image-size", "8", "8", "--model.z-dim", "6", "--data.validation", "0.25"]
     args += ["--model.unet.base-channels", "8", "--model.unet.channel-mult", "1", "2", "--model.unet.embed-channels", "16"]
     args += ["--model.encoder.base-channels", "8", "--model.encoder.channel-mult", "1", "2"]
