@@ -298,3 +298,15 @@ def test_a_hub_that_does_not_answer_and_an_address_that_is_none_are_said(monkeyp
         images_in("hf://datasets/someone/faces")
     with pytest.raises(ValueError, match="names no data set on the hub. Give hf://datasets/USER/NAME"):
         images_in("hf://datasets/someone")
+
+
+def test_more_classes_than_become_attributes_are_left_out_by_number(tmp_path):
+    with tarfile.open(tmp_path / "many.tar", "w") as archive:
+        for i in range(101):
+            for kind, content in (("png", png(i % 20)), ("cls", b"%d" % i)):
+                info = tarfile.TarInfo(f"{i:03d}.{kind}")
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    source = open_source(tmp_path / "many.tar")
+    assert source.notes == [f"The 101 classes of {tmp_path / 'many.tar'} were left out: at most 100 become attributes."]
+    assert {*source.label_rows()[0]} == {"file"}

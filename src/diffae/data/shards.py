@@ -9,6 +9,7 @@ from typing import Any
 
 from diffae.data.contents import texts
 from diffae.data.images import EXTENSIONS
+from diffae.data.tables import MOST_CLASSES
 from diffae.files import is_hidden, pointer_or, shown
 
 
@@ -17,8 +18,9 @@ class Shards:
 
     What stands in a tar before the first dot of a file's name is the key of a sample. `KEY.jpg` (or any image) is its image,
     what stands in `KEY.json` is its labels, as a row of a table, and the number in `KEY.cls` is its class, which becomes an
-    attribute `cls_NUMBER` of 0 and 1. Images are named by their tar and their name in it, `train-0000/00017.jpg`; in a tar of its
-    own, by their name in it. The tars are read where they are: their headers once, then only images.
+    attribute `cls_NUMBER` of 0 and 1, where there are no more than `tables.MOST_CLASSES` of them. Images are named by their tar
+    and their name in it, `train-0000/00017.jpg`; in a tar of its own, by their name in it. The tars are read where they are:
+    their headers once, then only images.
 
     Args:
         files: the tars.
@@ -40,6 +42,9 @@ class Shards:
         self.names = texts(list(self.places), self.notes)
         self.holders = list(files)
         classes = sorted({row["cls"] for row in self._rows if "cls" in row})
+        if len(classes) > MOST_CLASSES:
+            self.notes.append(f"The {len(classes):,} classes of {root} were left out: at most {MOST_CLASSES} become attributes.")
+            classes = []
         for row in self._rows:
             if "cls" in row:
                 own = row.pop("cls")
