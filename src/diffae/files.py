@@ -169,11 +169,6 @@ def shown(name: str) -> str:
     return name if name.isprintable() else name.encode("unicode_escape", "backslashreplace").decode()
 
 
-def is_hidden(part: str) -> bool:
-    """Whether a part of a path hides what is below it; `.` and `..` do not."""
-    return part.startswith(".") and part not in (".", "..")
-
-
 def is_pointer(content: bytes) -> bool:
     """Whether a file is what git-lfs leaves in the place of one that it has not fetched."""
     return content.startswith(b"version https://git-lfs")

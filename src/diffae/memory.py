@@ -17,12 +17,7 @@ def keep_freed() -> bool:
     Otherwise a tensor of more than 32 MiB is mapped anew each time that it is made, page after page by the kernel: a training step
     on 64 images of 64 px took 2.4 times as long. What the process has held at most stays with it until it ends.
     """
-    if sys.platform != "linux":
-        return False
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        return bool(mallopt(M_MMAP_THRESHOLD, KEPT) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
-    return False
+    return _mallopt((M_MMAP_THRESHOLD, KEPT), (M_TRIM_THRESHOLD, 2**31 - 1))
 
 
 def share_arenas(num: int) -> bool:
@@ -31,10 +26,16 @@ def share_arenas(num: int) -> bool:
     Otherwise each of up to eight threads a core gets one of its own, which keeps what was freed in it: a server whose requests
     go from thread to thread grows until all have seen the largest.
     """
+    return _mallopt((M_ARENA_MAX, num))
+
+
+def _mallopt(*settings: tuple[int, int]) -> bool:
+    """Sets parameters of glibc's allocator, and says whether all were taken."""
     if sys.platform != "linux":
         return False
     with contextlib.suppress(OSError, AttributeError):
-        return bool(ctypes.CDLL(None).mallopt(M_ARENA_MAX, num))
+        mallopt = ctypes.CDLL(None).mallopt
+        return all(mallopt(what, value) for what, value in settings)
     return False
 
 

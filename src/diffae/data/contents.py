@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from diffae import seeding
 from diffae.files import digest_file, shown, write_text
@@ -90,6 +90,17 @@ def _digest(file: Path) -> str:
         return digest_file(file)
     except OSError as error:
         return f"unreadable: {error.strerror}"
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a part of a path hides it; `.` and `..` do not."""
+    return any((part.startswith(".") and part not in (".", "..")) or part == "__MACOSX" for part in PurePosixPath(name).parts)
+
+
+def note_doubled(archive: Path, num: int, notes: list[str]) -> None:
+    """A note of so many files of an archive, or none, that others of the same name take the place of."""
+    if num:
+        notes.append(f"{archive} holds {num} files under names that others have too: of each name the last was taken.")
 
 
 def texts(names: Sequence[str], notes: list[str]) -> list[str]:

@@ -26,7 +26,8 @@ STACK = "of several pages or frames, of which the first was taken: save each pag
 ASK_RANGE = "Name the values that stand for black and white: --data.range LOW HIGH"
 BOMB_RATIO = 200
 """An image above Pillow's size limit (89 megapixels) whose file is this many times smaller is a bomb, not a picture."""
-
+PALETTES = ("RGB", "RGBX", "RGBA", "BGR", "BGRX", "RGB;L", "RGBA;L")
+"""How Pillow holds palettes of a byte for each value."""
 
 Told = Callable[[str], object]
 """Called with what was left of an image, in words that follow its name."""
@@ -204,20 +205,20 @@ def _check_whole(image: Image.Image, content: bytes) -> None:
     Raises:
         UnusableImage: there is such.
     """
-    colours = None
-    if image.mode == "P":
-        kind, palette = image.palette.getdata() if image.palette else ("RGB", b"")
-        colours = len(palette) // len(kind.partition(";")[0]) if kind in PALETTES else None
+    colours = _colours(image)  # Before it is decoded: Pillow makes 256 of them then.
     image.load()
-    most = int(np.asarray(image).max()) if colours is not None else 0
-    if colours is not None and most >= colours:
+    if colours is not None and (most := int(np.asarray(image).max())) >= colours:
         raise UnusableImage(f"is damaged: it has pixels of colour {most}, and a palette of {colours}")
     if image.format == "PNG" and (missing := png.missing(image, content)):
         raise UnusableImage(f"is damaged or cut short: {missing:,} bytes of its pixels are not there")
 
 
-PALETTES = ("RGB", "RGBX", "RGBA", "BGR", "BGRX", "RGB;L", "RGBA;L")
-"""How Pillow holds palettes of a byte for each value."""
+def _colours(image: Image.Image) -> int | None:
+    """How many there are in the palette; None where there is none, or of a kind that is not known."""
+    if image.mode != "P":
+        return None
+    kind, palette = image.palette.getdata() if image.palette else ("RGB", b"")
+    return len(palette) // len(kind.partition(";")[0]) if kind in PALETTES else None
 
 
 def _with_channels(image: Image.Image, channels: int, background: tuple[int, int, int]) -> Image.Image:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from diffae.data.contents import texts
+from diffae.data.contents import is_hidden, note_doubled, texts
 from diffae.data.images import EXTENSIONS
 from diffae.data.tables import MOST_CLASSES
-from diffae.files import is_hidden, pointer_or, shown
+from diffae.files import pointer_or, shown
 
 
 class Shards:
@@ -76,7 +76,7 @@ class Shards:
                     if member.size < 0:
                         raise tarfile.ReadError(f"{member.name!r} has {member.size} bytes")
                     place = PurePosixPath(member.name.removeprefix("./"))
-                    if member.isdir() or any(map(is_hidden, place.parts)):
+                    if member.isdir() or is_hidden(member.name):
                         continue
                     if not member.isfile():
                         special.append(member.name)
@@ -94,8 +94,7 @@ class Shards:
             self.notes.append(
                 f"{file}: {len(special)} links, pipes or devices were left alone ({shown(special[0])}, ...): only files are read."
             )
-        if twice := num - sum(map(len, samples.values())):
-            self.notes.append(f"{file} holds {twice} files under names that others have too: of each name the last was taken.")
+        note_doubled(file, num - sum(map(len, samples.values())), self.notes)
         for key, members in samples.items():
             images = {e: m for e, m in members.items() if f".{e.rpartition('.')[2].lower()}" in EXTENSIONS}
             # `a.jpg` is the image of `a.mask.png`; where no name is plain, dots are part of the name.

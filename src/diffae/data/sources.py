@@ -7,11 +7,11 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from diffae.data.contents import texts
+from diffae.data.contents import is_hidden, note_doubled, texts
 from diffae.data.images import BOMB_RATIO, EXTENSIONS
 from diffae.data.shards import Shards
 from diffae.data.tables import Table, table_files
-from diffae.files import is_hidden, pointer_or, shown
+from diffae.files import pointer_or, shown
 
 
 class Folder:
@@ -30,7 +30,7 @@ class Folder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.notes: list[str] = []
-        files = [name for name in _walk(root, self.notes) if not _hidden(name)]
+        files = [name for name in _walk(root, self.notes) if not is_hidden(name)]
         images = sorted(name for name in files if PurePosixPath(name).suffix.lower() in EXTENSIONS)
         self.names = texts(images, self.notes)
         self.others = len(files) - len(images)
@@ -50,14 +50,12 @@ class Zip:
         except (zipfile.BadZipFile, NotImplementedError, ValueError, UnicodeDecodeError) as error:
             what = pointer_or(path, f"is no readable zip archive ({error})")
             raise ValueError(f"{path} {what}. It may be cut short: copy it again.") from None
-        infos = {i.filename: i for i in self.archive.infolist() if not i.is_dir() and not _hidden(i.filename)}
+        infos = {i.filename: i for i in self.archive.infolist() if not i.is_dir() and not is_hidden(i.filename)}
         images = sorted(name for name in infos if PurePosixPath(name).suffix.lower() in EXTENSIONS)
         if any(infos[name].flag_bits & 1 for name in images):
             raise ValueError(f"{path} is locked with a password. Unpack it, and give the folder.")
         self.notes: list[str] = []
-        twice = len(self.archive.infolist()) - len(self.archive.NameToInfo)
-        if twice:
-            self.notes.append(f"{path} holds {twice} files under names that others have too: of each name the last was taken.")
+        note_doubled(path, len(self.archive.infolist()) - len(self.archive.NameToInfo), self.notes)
         self.names = texts(images, self.notes)
         self.others = len(infos) - len(images)
         self.holders = [path]
@@ -215,14 +213,12 @@ def _open(path: Path) -> Source:
     if path.is_file():
         raise ValueError(f"{path} is no source of images that is known. Give {KINDS}.")
     folder = Folder(path)
-    if not folder.names and (files := table_files(path)):
-        return Table(files, path)
     if folder.names:
         return folder
-    tars = sorted(f for f in path.rglob("*.tar") if f.is_file() and not _hidden(f.relative_to(path).as_posix()))
-    if tars:
-        return Shards(tars, path)
-    return folder
+    if files := table_files(path):
+        return Table(files, path)
+    tars = sorted(f for f in path.rglob("*.tar") if f.is_file() and not is_hidden(f.relative_to(path).as_posix()))
+    return Shards(tars, path) if tars else folder
 
 
 def _walk(root: Path, notes: list[str]) -> Iterator[str]:
@@ -262,7 +258,3 @@ def divided(names: Sequence[str]) -> list[str]:
     tops = {part for name in names for part in PurePosixPath(name).parts[:-1]}
     parts = {top: m[1].lower() for top in sorted(tops) if (m := SPLIT.fullmatch(top))}
     return list(parts) if len({KINDS_OF_SPLIT[part] for part in parts.values()}) > 1 else []
-
-
-def _hidden(name: str) -> bool:
-    return any(is_hidden(part) or part == "__MACOSX" for part in PurePosixPath(name).parts)
