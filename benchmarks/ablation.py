@@ -21,16 +21,16 @@ import tyro
 import diffae
 from diffae.cli.bars import say
 from diffae.config import RunConfig
+from diffae.config.presets import preset
 from diffae.data import prepare
 from diffae.data.dataset import ImageSet
-from diffae.evaluation.metrics import mse
-from diffae.evaluation.page import table_markdown
-from diffae.evaluation.probe import linear_probe
-from diffae.evaluation.report import commit, machine
-from diffae.evaluation.tables import number
-from diffae.files import write_text
-from diffae.presets import preset
-from diffae.seeding import Draws
+from diffae.evaluation.pages.page import table_markdown
+from diffae.evaluation.pages.report import commit, machine
+from diffae.evaluation.pages.tables import number
+from diffae.metrics.images import mse
+from diffae.metrics.probe import linear_probe
+from diffae.runtime.files import write_text
+from diffae.runtime.seeding import Draws
 from diffae.training.run import Finished, Validated, resolve, train
 from diffae.training.subjects import ImageSubject
 

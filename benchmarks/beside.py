@@ -10,7 +10,7 @@ from authors import WHERE, Authors
 from torch import Tensor, nn
 
 from diffae.autoencoder import DiffusionAutoencoder, build
-from diffae.presets import preset
+from diffae.config.presets import preset
 from diffae.training.loop import LossModule, compile_networks, training_steps
 from diffae.training.run import create_accelerator
 from diffae.training.state import TrainingState

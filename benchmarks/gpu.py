@@ -33,12 +33,12 @@ import tyro
 from beside import authors_of, like_theirs, our_step
 from torch import Tensor
 
-from diffae import kernels
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import Precision
-from diffae.evaluation.page import table_markdown
-from diffae.evaluation.report import commit
-from diffae.files import write_text
+from diffae.evaluation.pages.page import table_markdown
+from diffae.evaluation.pages.report import commit
+from diffae.runtime import kernels
+from diffae.runtime.files import write_text
 from diffae.training.log import read_metrics
 from diffae.training.run import create_accelerator
 

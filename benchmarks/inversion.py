@@ -25,17 +25,17 @@ from torch import Tensor
 import diffae
 from diffae.cli import inputs
 from diffae.cli.bars import work_bar
-from diffae.evaluation.bench import in_colour
-from diffae.evaluation.figures import plotted
-from diffae.evaluation.metrics import mse, psnr, ssim
-from diffae.evaluation.networks import load_network
-from diffae.evaluation.page import table_markdown
-from diffae.evaluation.perceptual import LEAST
-from diffae.evaluation.report import commit, machine
-from diffae.evaluation.tables import number
-from diffae.files import write_text
-from diffae.inversion import Code, refine
+from diffae.diffusion.inversion import Code, refine
+from diffae.evaluation.pages.figures import plotted
+from diffae.evaluation.pages.page import table_markdown
+from diffae.evaluation.pages.report import commit, machine
+from diffae.evaluation.pages.tables import number
+from diffae.evaluation.suites.bench import in_colour
+from diffae.metrics.images import mse, psnr, ssim
+from diffae.metrics.networks.perceptual import LEAST
+from diffae.metrics.networks.weights import load_network
 from diffae.pictures import save_png
+from diffae.runtime.files import write_text
 
 LIMIT, THEIR_LIMIT = 600, 1000
 """Steps that are taken for exact."""

@@ -19,8 +19,8 @@ from pathlib import Path
 import tyro
 from PIL import Image
 
-from diffae.evaluation.page import table_markdown
-from diffae.files import write_text
+from diffae.evaluation.pages.page import table_markdown
+from diffae.runtime.files import write_text
 
 FILES = 64
 """Different images among all."""

@@ -18,15 +18,15 @@ from pathlib import Path
 import torch
 import tyro
 
-from diffae import memory
 from diffae.autoencoder import build
 from diffae.config import Precision
-from diffae.evaluation.page import table_markdown
-from diffae.evaluation.report import commit, machine
-from diffae.files import write_text
-from diffae.presets import preset
-from diffae.processor import resolve_precision
-from diffae.seeding import Draws
+from diffae.config.presets import preset
+from diffae.evaluation.pages.page import table_markdown
+from diffae.evaluation.pages.report import commit, machine
+from diffae.runtime import memory
+from diffae.runtime.files import write_text
+from diffae.runtime.processor import resolve_precision
+from diffae.runtime.seeding import Draws
 from diffae.training.loop import LossModule, training_steps
 from diffae.training.run import create_accelerator
 from diffae.training.state import TrainingState

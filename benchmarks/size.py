@@ -15,14 +15,14 @@ import numpy as np
 import torch
 import tyro
 
-from diffae import memory
 from diffae.cli.bars import work_bar
-from diffae.evaluation.figures import plotted
-from diffae.evaluation.page import table_markdown
-from diffae.evaluation.report import commit, machine
-from diffae.files import write_text
+from diffae.config.presets import preset
+from diffae.evaluation.pages.figures import plotted
+from diffae.evaluation.pages.page import table_markdown
+from diffae.evaluation.pages.report import commit, machine
 from diffae.pictures import save_png
-from diffae.presets import preset
+from diffae.runtime import memory
+from diffae.runtime.files import write_text
 from diffae.training.run import create_accelerator
 from diffae.training.speed import Speed, measure
 

@@ -21,13 +21,13 @@ import tyro
 from beside import authors_of, like_theirs, our_step
 from torch import Tensor
 
-from diffae import memory
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import Precision
-from diffae.evaluation.page import table_markdown
-from diffae.evaluation.report import commit, machine
-from diffae.files import write_text
-from diffae.processor import resolve_precision
+from diffae.evaluation.pages.page import table_markdown
+from diffae.evaluation.pages.report import commit, machine
+from diffae.runtime import memory
+from diffae.runtime.files import write_text
+from diffae.runtime.processor import resolve_precision
 
 Timed = tuple[Callable[[], object], Callable[[], object]]
 """One call of ours, one of theirs."""

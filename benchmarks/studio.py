@@ -30,11 +30,11 @@ from PIL import Image
 
 from diffae.cli.bars import work_bar
 from diffae.config import AutoencoderConfig, EncoderConfig, UNetConfig
-from diffae.evaluation.figures import plotted
-from diffae.evaluation.page import table_markdown
-from diffae.evaluation.report import machine
-from diffae.files import write_text
+from diffae.evaluation.pages.figures import plotted
+from diffae.evaluation.pages.page import table_markdown
+from diffae.evaluation.pages.report import machine
 from diffae.pictures import save_png
+from diffae.runtime.files import write_text
 
 PASSWORD = "a password"
 SETTLED = 100

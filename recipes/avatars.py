@@ -28,20 +28,20 @@ import tyro
 from torch import Tensor
 
 import diffae
-from diffae import seeding
-from diffae.attributes import Attributes
 from diffae.cli.bars import say, work_bar
 from diffae.config import RunConfig, read_json
 from diffae.data import ImageSet, prepare
 from diffae.data.avatars import ATTRIBUTES
-from diffae.evaluation.codes import prior_table
-from diffae.evaluation.judge import Judge, train_judge
-from diffae.evaluation.metrics import mse
-from diffae.evaluation.report import machine
-from diffae.files import write_text
-from diffae.fitting import fit_few
+from diffae.evaluation.pages.report import machine
 from diffae.interop.weights import available_priors
+from diffae.metrics.codes import prior_table
+from diffae.metrics.images import mse
+from diffae.metrics.judge import Judge, train_judge
 from diffae.pictures import save_png, scale_for, sheet
+from diffae.runtime import seeding
+from diffae.runtime.files import write_text
+from diffae.semantics.attributes import Attributes
+from diffae.semantics.fitting import fit_few
 
 UNSEEN = 2_000
 """Avatars after those that the model was made with, whose codes the priors are compared with. Those after them train the judge,

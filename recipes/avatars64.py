@@ -21,9 +21,9 @@ import tyro
 import diffae
 from diffae import cli
 from diffae.config import RunConfig, read_json
-from diffae.evaluation.bench import OURS
-from diffae.evaluation.report import machine
-from diffae.files import write_text
+from diffae.evaluation.pages.report import machine
+from diffae.evaluation.suites.bench import OURS
+from diffae.runtime.files import write_text
 
 SUITES = ("reconstruction", "attributes", "generation", "manipulation")
 CARD = {

@@ -25,11 +25,11 @@ from diffae.cli.bars import work_bar
 from diffae.cli.training import show_training
 from diffae.config import DataConfig
 from diffae.data import ImageSet, prepare
-from diffae.evaluation.metrics import mse
-from diffae.evaluation.probe import principal_components
-from diffae.evaluation.report import machine
-from diffae.files import write_text
+from diffae.evaluation.pages.report import machine
+from diffae.metrics.images import mse
+from diffae.metrics.probe import principal_components
 from diffae.pictures import save_png, scale_for, sheet
+from diffae.runtime.files import write_text
 from diffae.training.run import create_accelerator, resolve
 from diffae.training.subjects import ImageSubject
 

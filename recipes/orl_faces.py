@@ -37,17 +37,17 @@ from PIL import Image
 from torch import Tensor
 
 import diffae
-from diffae.attributes import Attributes
 from diffae.cli.bars import say
 from diffae.cli.training import show_training
 from diffae.config import DataConfig, RunConfig
 from diffae.data import ImageSet, prepare
-from diffae.data.labels import write_labels
-from diffae.evaluation.probe import small_pixels
-from diffae.evaluation.report import machine
-from diffae.files import write_text
-from diffae.fitting import fit_attributes
+from diffae.data.labels.labels import write_labels
+from diffae.evaluation.pages.report import machine
+from diffae.metrics.probe import small_pixels
 from diffae.pictures import save_png, scale_for, sheet
+from diffae.runtime.files import write_text
+from diffae.semantics.attributes import Attributes
+from diffae.semantics.fitting import fit_attributes
 from diffae.training.run import create_accelerator, resolve
 from diffae.training.subjects import ImageSubject
 

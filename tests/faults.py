@@ -83,7 +83,7 @@ def contents(folder):
 
 def pairs(folder):
     """Of each saved model what its two files hold."""
-    from diffae.diffusion import files_of_weights
+    from diffae.diffusion.model import files_of_weights
 
     found = {}
     for weights in folder.rglob("model.safetensors"):
@@ -227,7 +227,7 @@ def sample(folder, inputs):
 
 def pictures(folder, inputs):
     from diffae.cli import main
-    from diffae.files import write_text
+    from diffae.runtime.files import write_text
 
     write_text(folder / "edit.json", (inputs / "edit.json").read_text())
     model, image = str(inputs / "model"), str(inputs / "images" / "000.png")
@@ -321,8 +321,8 @@ def _serve():
     import torch.utils.tensorboard
 
     import diffae.cli
-    import diffae.evaluation.metrics
-    import diffae.fitting
+    import diffae.metrics.images
+    import diffae.semantics.fitting
     import diffae.training.run
     import diffae.training.subjects  # noqa: F401
 

@@ -18,7 +18,8 @@ import torch
 import triton
 import triton.language as tl
 
-from diffae.kernels import normalisation, philox, triton_normalisation, triton_philox
+from diffae.nn.kernels import normalisation, triton_normalisation
+from diffae.runtime import philox, triton_philox
 
 SETTINGS = {
     "plain": dict(adaptive=0, silu=True),

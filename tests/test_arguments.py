@@ -15,13 +15,13 @@ import torch
 
 from diffae import cli
 from diffae.autoencoder import DiffusionAutoencoder
-from diffae.checks import check_images
 from diffae.cli import inputs
 from diffae.cli.bench import BenchData, BenchNetwork
 from diffae.config import Range
-from diffae.files import check_target
-from diffae.latents import Standardizer
-from diffae.prior import GaussianPrior
+from diffae.diffusion.checks import check_images
+from diffae.runtime.files import check_target
+from diffae.semantics.prior import GaussianPrior
+from diffae.semantics.standardizer import Standardizer
 
 COMMANDS = [*cli.COMMANDS.values(), BenchNetwork, BenchData]
 

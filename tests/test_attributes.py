@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from diffae.attributes import LOOKS, Attributes, Score, rejection_sample
-from diffae.fitting import fit_attributes, fit_few
-from diffae.latents import Standardizer
+from diffae.semantics.attributes import LOOKS, Attributes, Score, rejection_sample
+from diffae.semantics.fitting import fit_attributes, fit_few
+from diffae.semantics.standardizer import Standardizer
 
 D = 8
 

@@ -9,9 +9,10 @@ from test_nn import perturb
 import diffae
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import PriorConfig
-from diffae.latents import Standardizer, lerp, slerp
-from diffae.prior import LatentPrior
-from diffae.seeding import Draws
+from diffae.diffusion.interpolation import lerp, slerp
+from diffae.runtime.seeding import Draws
+from diffae.semantics.prior import LatentPrior
+from diffae.semantics.standardizer import Standardizer
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def test_bfloat16_is_the_decoders_alone_and_errs_by_a_hundredth(ae, x, tmp_path)
 @pytest.mark.parametrize("quick", [True, False])
 def test_auto_decodes_in_bfloat16_where_it_is_quick(ae, quick, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # Its networks are on the processor all the same.
-    monkeypatch.setattr("diffae.processor.quick_bfloat16", lambda: quick)
+    monkeypatch.setattr("diffae.runtime.processor.quick_bfloat16", lambda: quick)
     z_sem = torch.ones(2, ae.z_dim)
     found = []
     for precision in ("auto", "bfloat16" if quick else "float32"):

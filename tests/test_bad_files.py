@@ -14,8 +14,8 @@ import torch
 
 import diffae
 from diffae.autoencoder import DiffusionAutoencoder
-from diffae.files import replacing, write_text
 from diffae.interop import official, unpickling
+from diffae.runtime.files import replacing, write_text
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ import diffae
 from diffae import cli
 from diffae.autoencoder import build
 from diffae.config import to_dict
+from diffae.diffusion.schedule import Calibration, uncalibrated
 from diffae.evaluation import calibration
 from diffae.evaluation.calibration import calibrate
-from diffae.evaluation.metrics import mse
-from diffae.files import write_text
 from diffae.interop.weights import save_calibration
-from diffae.schedule import Calibration, uncalibrated
+from diffae.metrics.images import mse
+from diffae.runtime.files import write_text
 
 FEW = (2, 4, 8)
 

@@ -5,9 +5,9 @@ import json
 import pytest
 import yaml
 
-from diffae.attributes import Attributes, Score
-from diffae.card import model_card
 from diffae.config import PriorConfig, to_dict
+from diffae.diffusion.card import model_card
+from diffae.semantics.attributes import Attributes, Score
 
 PARTS = {"prior": None, "standardizer": False, "attributes": None}
 

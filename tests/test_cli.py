@@ -12,7 +12,7 @@ from PIL import Image
 
 import diffae
 from diffae import cli
-from diffae.presets import PRESETS
+from diffae.config.presets import PRESETS
 
 FIXTURES = Path(__file__).parent / "fixtures" / "official"
 
@@ -109,8 +109,8 @@ def test_the_quick_start_ends_with_a_page(tmp_path, capsys, monkeypatch):
     networks = replace(small.model.unet, base_channels=8), replace(small.model.encoder, base_channels=8)
     small = replace(small, model=replace(small.model, unet=networks[0], encoder=networks[1]))
     monkeypatch.setitem(PRESETS, "avatars32", small)
-    monkeypatch.setattr("diffae.evaluation.report.STEPS", 2)
-    monkeypatch.setattr("diffae.evaluation.figures.STEPS", 2)
+    monkeypatch.setattr("diffae.evaluation.pages.report.STEPS", 2)
+    monkeypatch.setattr("diffae.evaluation.pages.figures.STEPS", 2)
     cli.main(["quickstart", "--images", "8", "--out", str(tmp_path / "quick")])
     out, err = capsys.readouterr()
     assert f"Open {tmp_path / 'quick' / 'report.html'}" in out
@@ -264,8 +264,8 @@ def test_bad_input_to_what_is_fitted_is_one_clear_line(args, message, trained, t
 
 def test_weights_that_are_there_are_only_checked(capsys, monkeypatch, tmp_path):
     fetched = []
-    monkeypatch.setattr("diffae.evaluation.networks.find_weights", lambda name: (Path(f"/there/{name}"), None))
-    monkeypatch.setattr("diffae.evaluation.networks.fetch_weights", fetched.append)
+    monkeypatch.setattr("diffae.metrics.networks.weights.find_weights", lambda name: (Path(f"/there/{name}"), None))
+    monkeypatch.setattr("diffae.metrics.networks.weights.fetch_weights", fetched.append)
     cli.main(["weights", "--networks", "alexnet", "inception"])
     assert capsys.readouterr().out == "alexnet: /there/alexnet\ninception: /there/inception\n"
     assert not fetched

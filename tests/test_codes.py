@@ -10,8 +10,8 @@ from diffae.config import DataConfig
 from diffae.data import codes as module
 from diffae.data import prepare
 from diffae.data.codes import identity_of, nearest_codes, read_codes, write_codes
-from diffae.evaluation.codes import compare_codes, prior_table
-from diffae.evaluation.statistics import Moments, frechet_distance
+from diffae.metrics.codes import compare_codes, prior_table
+from diffae.metrics.statistics import Moments, frechet_distance
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from accelerate.state import AcceleratorState
 
 from diffae import cli
 from diffae.config import ComparatorConfig, ComparatorRunConfig, DataConfig, TrainingConfig
+from diffae.config.presets import comparator
 from diffae.data import prepare
 from diffae.interop import comparators
 from diffae.interop.comparators import Comparator
-from diffae.presets import comparator
-from diffae.seeding import Draws
+from diffae.runtime.seeding import Draws
 from diffae.training.comparators import ComparatorSubject
 from diffae.training.run import train
 

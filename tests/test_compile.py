@@ -8,9 +8,8 @@ import sys
 import pytest
 
 import diffae
-from diffae import presets
 from diffae.autoencoder import build
-from diffae.config import TrainingConfig, from_dict
+from diffae.config import TrainingConfig, from_dict, presets
 from diffae.training.loop import compile_networks
 
 # In a process of its own: shapes are not enforced there, and what enforces them cannot be traced. Networks and their gradients are
@@ -23,7 +22,7 @@ from torch import nn
 from diffae.autoencoder import build
 from diffae.config import RunConfig, TrainingConfig, read_json
 from diffae.data import prepare
-from diffae.seeding import Draws
+from diffae.runtime.seeding import Draws
 from diffae.training.loop import compile_networks
 from diffae.training.log import read_metrics
 from diffae.training.run import create_accelerator, resolve, train

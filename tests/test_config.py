@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from diffae import config as config_module
 from diffae.config import AutoencoderConfig, DataConfig, RunConfig, TrainingConfig, differences, from_dict, read_json, to_dict
-from diffae.presets import PRESETS, preset
+from diffae.config.presets import PRESETS, preset
 
 
 @pytest.mark.parametrize("name", PRESETS)

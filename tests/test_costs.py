@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from pretended_device import DEVICE, counting, pretended
 
 from diffae.autoencoder import build
-from diffae.presets import preset
+from diffae.config.presets import preset
 from diffae.training.loop import LossModule, training_steps
 from diffae.training.state import TrainingState
 

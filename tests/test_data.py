@@ -19,7 +19,7 @@ from diffae.data import avatars, prepare
 from diffae.data.dataset import Order, split, training_view
 from diffae.data.feed import Rows
 from diffae.data.images import UnusableImage, in_range, read_image, scaled
-from diffae.seeding import Draws
+from diffae.runtime.seeding import Draws
 
 
 def encoded(image, form="PNG", **kwargs):

@@ -20,12 +20,12 @@ from diffae.autoencoder import DiffusionAutoencoder
 from diffae.cli import inputs
 from diffae.config import PriorConfig, RunConfig, read_json
 from diffae.data import prepare
-from diffae.diffusion import DDIM
-from diffae.evaluation import bench
-from diffae.evaluation.report import write_report
-from diffae.fitting import fit_attributes
-from diffae.latents import Standardizer
-from diffae.prior import GaussianPrior, LatentPrior
+from diffae.diffusion.model import DDIM
+from diffae.evaluation.pages.report import write_report
+from diffae.evaluation.suites import bench
+from diffae.semantics.fitting import fit_attributes
+from diffae.semantics.prior import GaussianPrior, LatentPrior
+from diffae.semantics.standardizer import Standardizer
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,14 @@ import torch
 from test_nn import perturb
 
 import diffae
-from diffae.attributes import Attributes, Score
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import PriorConfig
-from diffae.diffusion import DDIM
+from diffae.diffusion.interpolation import slerp
+from diffae.diffusion.model import DDIM
 from diffae.interop.weights import available_priors, fingerprint, prior_folder, save_part
-from diffae.latents import Standardizer, slerp
-from diffae.prior import GaussianPrior, LatentPrior
+from diffae.semantics.attributes import Attributes, Score
+from diffae.semantics.prior import GaussianPrior, LatentPrior
+from diffae.semantics.standardizer import Standardizer
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffae.evaluation.disentanglement import dci, factors, importance_scores, tad
+from diffae.metrics.disentanglement import dci, factors, importance_scores, tad
 
 
 def codes(rng, n, mixing=None):

@@ -12,23 +12,24 @@ from torch import nn
 from diffae import cli
 from diffae.autoencoder import build
 from diffae.config import DataConfig, Protocol, to_dict
+from diffae.config.protocols import PROTOCOLS
 from diffae.data import prepare
-from diffae.evaluation import attributes, denoising, generation, interpolation, manipulation, reconstruction, variation
-from diffae.evaluation import bench as bench_module
-from diffae.evaluation.bench import Bench, in_colour
+from diffae.diffusion.interpolation import lerp
+from diffae.diffusion.schedule import uniform_timesteps
 from diffae.evaluation.evaluate import SUITES, evaluate
-from diffae.evaluation.figures import Figure
-from diffae.evaluation.metrics import each_mse, each_ssim, mse
-from diffae.evaluation.page import figure_html, html, table_html, table_markdown
+from diffae.evaluation.pages.figures import Figure
+from diffae.evaluation.pages.page import figure_html, html, table_html, table_markdown
+from diffae.evaluation.pages.tables import by_model, number
 from diffae.evaluation.paper import PUBLISHED
 from diffae.evaluation.results import Result, Store
-from diffae.evaluation.tables import by_model, number
-from diffae.files import write_text
-from diffae.fitting import fit_attributes
-from diffae.latents import Standardizer, lerp
-from diffae.presets import PROTOCOLS
-from diffae.prior import GaussianPrior
-from diffae.schedule import uniform_timesteps
+from diffae.evaluation.suites import attributes, denoising, generation, interpolation, manipulation, reconstruction, variation
+from diffae.evaluation.suites import bench as bench_module
+from diffae.evaluation.suites.bench import Bench, in_colour
+from diffae.metrics.images import each_mse, each_ssim, mse
+from diffae.runtime.files import write_text
+from diffae.semantics.fitting import fit_attributes
+from diffae.semantics.prior import GaussianPrior
+from diffae.semantics.standardizer import Standardizer
 
 pytestmark = pytest.mark.filterwarnings("ignore:x_T has a standard deviation")  # These networks were never trained.
 

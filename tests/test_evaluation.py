@@ -14,9 +14,9 @@ from PIL import Image
 import diffae
 from diffae.config import DataConfig
 from diffae.data import prepare
-from diffae.evaluation.metrics import each_ms_ssim, mse, psnr, ssim
-from diffae.evaluation.probe import linear_probe, principal_components, small_pixels
-from diffae.evaluation.report import commit, machine, write_report
+from diffae.evaluation.pages.report import commit, machine, write_report
+from diffae.metrics.images import each_ms_ssim, mse, psnr, ssim
+from diffae.metrics.probe import linear_probe, principal_components, small_pixels
 from diffae.pictures import save_png, scale_for, sheet, to_pil
 from diffae.training.run import resolve, train
 from diffae.training.subjects import ImageSubject
@@ -185,8 +185,8 @@ class Page(HTMLParser):
 @pytest.fixture
 def finished(tiny_run, make_images, tmp_path, monkeypatch):
     """A small finished run with labels, and its images."""
-    monkeypatch.setattr("diffae.evaluation.report.STEPS", 10)
-    monkeypatch.setattr("diffae.evaluation.figures.STEPS", 2)
+    monkeypatch.setattr("diffae.evaluation.pages.report.STEPS", 10)
+    monkeypatch.setattr("diffae.evaluation.pages.figures.STEPS", 2)
     AcceleratorState._reset_state(reset_partial_state=True)
     root = make_images(60, size=(16, 16))
     (root / "labels.csv").write_text("file,Bright\n" + "".join(f"{i:03d}.png,{i % 2}\n" for i in range(60)))
@@ -220,7 +220,7 @@ def test_the_report_shows_everything_it_promises(finished):
 
 
 def test_the_floors_are_the_mean_and_the_nearest_training_image(finished):
-    from diffae.evaluation.report import _pixel_floors
+    from diffae.evaluation.pages.report import _pixel_floors
 
     _, data = finished
     x = data.images(data.train[:5])
@@ -242,10 +242,10 @@ def test_a_report_of_unlabelled_images_has_no_probe(finished, make_images):
 
 
 def test_a_report_with_prior_and_attributes_shows_samples_classes_and_edits(finished):
-    from diffae.evaluation import figures
-    from diffae.fitting import fit_attributes
-    from diffae.latents import Standardizer
-    from diffae.prior import GaussianPrior
+    from diffae.evaluation.pages import figures
+    from diffae.semantics.fitting import fit_attributes
+    from diffae.semantics.prior import GaussianPrior
+    from diffae.semantics.standardizer import Standardizer
 
     run, data = finished
     ae = diffae.load(run)

@@ -12,11 +12,12 @@ from pretended_device import DEVICE, Recorder, counting, pretended, small_memory
 from runs import checkpoint, run
 from test_nn import perturb
 
-from diffae import cli, graphs
+from diffae import cli
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.cli import codes, pictures
 from diffae.config import RunConfig, read_json
 from diffae.data import prepare
+from diffae.runtime import graphs
 from diffae.training.loop import NonFiniteLoss
 from diffae.training.room import NoRoom
 from diffae.training.run import Logged, Noted, Stepped, resolve, train

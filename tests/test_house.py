@@ -11,21 +11,18 @@ import diffae
 
 ROOT = Path(diffae.__file__).parent
 FLOORS = {
-    "strict": 0, "config": 0, "files": 0, "memory": 0, "processes": 0, "processor": 0, "seeding": 0,
-    "kernels": 0, "placement": 0, "checks": 0, "graphs": 0,
-    "schedule": 1, "solvers": 1, "latents": 1, "nn": 1,
-    "card": 1, "inversion": 1, "predictor": 1, "attributes": 2, "fitting": 2, "prior": 2, "diffusion": 2, "autoencoder": 2,
-    "presets": 3, "interop": 3, "data": 3, "pictures": 3, "edits": 3,
-    "training": 4, "evaluation": 4,
-    "studio": 5, "cli": 5, "__main__": 6,
+    "config": 0, "runtime": 0, "_moved": 0,
+    "nn": 1, "pictures": 1,
+    "diffusion": 2, "semantics": 2,
+    "autoencoder": 3,
+    "edits": 4, "interop": 4, "data": 4,
+    "training": 5, "metrics": 5,
+    "evaluation": 6,
+    "studio": 7, "cli": 7, "__main__": 8,
 }  # fmt: skip
-WITHIN = {
-    ("config", "strict"), ("seeding", "kernels"), ("processor", "config"), ("cli", "studio"),
-    ("solvers", "schedule"), ("fitting", "attributes"), ("autoencoder", "attributes"), ("autoencoder", "prior"),
-    ("autoencoder", "diffusion"), ("predictor", "schedule"), ("predictor", "solvers"), ("predictor", "nn"),
-    ("inversion", "schedule"), ("inversion", "solvers"), ("inversion", "latents"),
-}  # fmt: skip
+WITHIN = {("runtime", "config"), ("semantics", "diffusion"), ("cli", "studio")}
 """Imports inside a floor: (who, whom)."""
+MOST_ROOMS = 20
 EXTRAS = {
     "accelerate",
     "tensorboard",
@@ -50,13 +47,51 @@ def room(path):
 
 
 def imports(path):
-    """Every diffae module that a file imports, wherever in the file, as dotted names below diffae."""
+    """Every diffae module, or name in one, that a file imports, wherever in the file: dotted names below diffae, as lists."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "diffae":
-            below = node.module.split(".")[1:]
-            yield from [[*below, a.name] for a in node.names] if not below else [below]
+            yield from [[*node.module.split(".")[1:], a.name] for a in node.names]
         elif isinstance(node, ast.Import):
             yield from [a.name.split(".")[1:] for a in node.names if a.name.startswith("diffae.")]
+
+
+def file_of(dotted):
+    """The file of a module, or of the one that has the name; None where there is none."""
+    for depth in range(len(dotted), 0, -1):
+        place = ROOT.joinpath(*dotted[:depth])
+        found = next((p for p in (place.with_suffix(".py"), place / "__init__.py") if p.is_file()), None)
+        if found:
+            return found
+    return None
+
+
+def arrows():
+    """Every file -> the files that it imports, wherever in it."""
+    found = {path: {file_of(below) for below in imports(path)} - {None, path} for path in modules()}
+    return {path: below - {ROOT / "__init__.py"} for path, below in found.items()}
+
+
+def circles(graph):
+    """Sets of files that import one another, by Tarjan's strongly connected components."""
+    numbers, low, stack, found = {}, {}, [], []
+
+    def visit(node):
+        numbers[node] = low[node] = len(numbers)
+        stack.append(node)
+        for below in graph.get(node, ()):
+            if below not in numbers:
+                visit(below)
+            if below in stack:
+                low[node] = min(low[node], low[below])
+        if low[node] == numbers[node]:
+            part = stack[stack.index(node) :]
+            del stack[stack.index(node) :]
+            found.append(part)
+
+    for node in graph:
+        if node not in numbers:
+            visit(node)
+    return [part for part in found if len(part) > 1]
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
@@ -66,6 +101,16 @@ def test_imports_go_down(path):
         there = below[0]
         allowed = here == there or FLOORS[there] < FLOORS[here] or (here, there) in WITHIN
         assert allowed, f"{here} (floor {FLOORS[here]}) imports {there} (floor {FLOORS[there]})"
+
+
+def test_no_file_imports_itself_by_way_of_others():
+    graph = arrows()
+    rooms = {room(path) for path in graph}
+    between = {(room(a), room(b)) for a, below in graph.items() for b in below if room(a) != room(b)}
+    print(f"{len(rooms)} rooms, {len(between)} arrows between them, {sum(map(len, graph.values()))} between files")
+    assert [[str(p.relative_to(ROOT)) for p in part] for part in circles(graph)] == []
+    assert circles({1: {2}, 2: {3}, 3: {1}, 4: {1}}) == [[1, 2, 3]]
+    assert len(rooms) <= MOST_ROOMS
 
 
 @pytest.mark.parametrize("path", [ROOT / "__init__.py", *modules()], ids=lambda p: str(p.relative_to(ROOT)))

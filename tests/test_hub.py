@@ -18,13 +18,13 @@ from test_nn import perturb
 
 import diffae
 from diffae import cli
-from diffae.attributes import Attributes, Score
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import PriorConfig
-from diffae.diffusion import DDIM
+from diffae.diffusion.model import DDIM
 from diffae.interop.weights import prior_folder, save_part
-from diffae.latents import Standardizer
-from diffae.prior import GaussianPrior, LatentPrior
+from diffae.semantics.attributes import Attributes, Score
+from diffae.semantics.prior import GaussianPrior, LatentPrior
+from diffae.semantics.standardizer import Standardizer
 
 TOKEN = "hf_token_of_the_stand_in"
 HANG_UP = 0

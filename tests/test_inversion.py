@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from diffae.config import ScheduleConfig
-from diffae.inversion import (
+from diffae.diffusion.inversion import (
     RECURSIONS,
     Code,
     anchor,
@@ -26,8 +26,8 @@ from diffae.inversion import (
     reversible_encode,
     there,
 )
-from diffae.schedule import Schedule, decoding_path, encoding_path, spaced_path
-from diffae.solvers import solve
+from diffae.diffusion.schedule import Schedule, decoding_path, encoding_path, spaced_path
+from diffae.diffusion.solvers import solve
 
 SCHEDULE = Schedule(ScheduleConfig())
 MIXTURE = File(__file__).parents[2] / "shared" / "reference" / "gmm" / "gmm.npz"

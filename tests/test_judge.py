@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diffae.evaluation.judge import Judge, train_judge
+from diffae.metrics.judge import Judge, train_judge
 
 
 def scenes(n, seed):

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffae import kernels
-from diffae.kernels import normalisation, philox
+from diffae.nn.kernels import operators
+from diffae.runtime import kernels, philox
 
 HERE = Path(__file__).parent
 TRITON = Path(os.environ.get("DIFFAE_TRITON_PATH", HERE.parent / ".venv" / "triton"))
@@ -94,6 +94,6 @@ def test_memory_that_is_out_is_no_reason_to_give_kernels_up(monkeypatch):
 
 
 def test_a_card_has_a_kernel_of_each_operator():
-    for operator in (philox.uniform, philox.normal, normalisation.normalise, normalisation.normalise_backward):
+    for operator in (philox.uniform, philox.normal, operators.normalise, operators.normalise_backward):
         name = operator._qualname
         assert torch._C._dispatch_has_kernel_for_dispatch_key(name, "CUDA"), name

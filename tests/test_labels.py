@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 
 import diffae
 from diffae import cli
-from diffae.attributes import Attributes, Score
 from diffae.config import DataConfig
 from diffae.data import prepare
 from diffae.data.codes import read_codes, write_codes
-from diffae.data.columns import described, parse_kinds, read_kinds
 from diffae.data.dataset import split as split_images
-from diffae.data.labels import align, load_labels, write_labels
-from diffae.data.tables import Table
-from diffae.fitting import fit_attributes, joined
-from diffae.latents import Standardizer
+from diffae.data.labels.columns import described, parse_kinds, read_kinds
+from diffae.data.labels.labels import align, load_labels, write_labels
+from diffae.data.sources.parquet import Table
+from diffae.semantics.attributes import Attributes, Score
+from diffae.semantics.fitting import fit_attributes, joined
+from diffae.semantics.standardizer import Standardizer
 
 NAN = float("nan")
 

@@ -5,12 +5,12 @@ import sys
 
 import pytest
 
-from diffae import memory
+from diffae.runtime import memory
 
 FAULTS = """
 import resource, sys
 import torch
-from diffae import memory
+from diffae.runtime import memory
 torch.set_num_threads(1)
 if sys.argv[1] == "kept":
     assert memory.keep_freed()

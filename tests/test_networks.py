@@ -15,11 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
-from diffae.evaluation import networks
-from diffae.evaluation.identity import FaceDescriptor, read_face_descriptor
-from diffae.evaluation.inception import Inception
-from diffae.evaluation.networks import SOURCES, fetch_weights, find_weights, load_network
-from diffae.evaluation.perceptual import LPIPS
+from diffae.metrics.networks.identity import FaceDescriptor, read_face_descriptor
+from diffae.metrics.networks.inception import Inception
+from diffae.metrics.networks.perceptual import LPIPS
+from diffae.metrics.networks.weights import SOURCES, fetch_weights, find_weights, load_network
 
 
 def waves(shift=0.0, w=0.07):

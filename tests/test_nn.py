@@ -6,18 +6,19 @@ from dataclasses import replace
 import pytest
 import torch
 
-from diffae import processor
 from diffae.autoencoder import DiffusionAutoencoder, build
 from diffae.config import EncoderConfig, PriorConfig, UNetConfig
-from diffae.kernels import normalisation as kernels
+from diffae.config.presets import PRESETS, preset
 from diffae.nn import SkipMLP, UNet
+from diffae.nn.kernels import normalisation as kernels
+from diffae.nn.kernels import operators
 from diffae.nn.layers import SelfAttention
 from diffae.nn.normalisation import AdaGNSiLU, Dropout, GroupNorm, Maps, NormSiLU, maps_of
 from diffae.nn.normalisation import normalise as normalised_by
 from diffae.nn.resampling import pooled
 from diffae.nn.winograd import Conv3x3
-from diffae.presets import PRESETS, preset
-from diffae.seeding import Draws
+from diffae.runtime import processor
+from diffae.runtime.seeding import Draws
 
 
 def perturb(module):
@@ -271,9 +272,9 @@ def test_the_operator_of_normalisation_is_one_that_torch_can_rely_on():
     x, dy = (v.to(memory_format=torch.channels_last) for v in (x, dy))
     numbers, settings = torch.arange(3), (True, 0.25, 7)
     checks = ("test_schema", "test_faketensor")
-    torch.library.opcheck(kernels.normalise, (x, *others, numbers, 4, 1e-5, *settings), test_utils=checks)
+    torch.library.opcheck(operators.normalise, (x, *others, numbers, 4, 1e-5, *settings), test_utils=checks)
     _, mean, inverse = kernels.forward(x, *others, numbers, 4, 1e-5, *settings)
-    torch.library.opcheck(kernels.normalise_backward, (dy, x, mean, inverse, *others, numbers, *settings), test_utils=checks)
+    torch.library.opcheck(operators.normalise_backward, (dy, x, mean, inverse, *others, numbers, *settings), test_utils=checks)
 
 
 def test_dropout_is_a_share_of_an_image_whatever_batch_it_is_in():

@@ -7,7 +7,7 @@ from PIL import Image
 from runs import run
 
 from diffae.data import prepare
-from diffae.files import InUse
+from diffae.runtime.files import InUse
 from diffae.training.run import Logged, resolve, train
 from diffae.training.subjects import ImageSubject
 

@@ -8,8 +8,8 @@ import safetensors.torch
 import torch
 
 import diffae
-from diffae.schedule import decoding_path
-from diffae.solvers import solve
+from diffae.diffusion.schedule import decoding_path
+from diffae.diffusion.solvers import solve
 
 FIXTURES = Path(__file__).parent / "fixtures" / "official"
 LIGHTNING = Path(__file__).parents[2] / "shared" / "reference" / "official" / "last_as_lightning_writes_it.ckpt"

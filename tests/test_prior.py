@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from diffae.config import PriorConfig, ScheduleConfig
-from diffae.latents import Standardizer
-from diffae.prior import GaussianPrior, LatentPrior
-from diffae.seeding import Draws
+from diffae.runtime.seeding import Draws
+from diffae.semantics.prior import GaussianPrior, LatentPrior
+from diffae.semantics.standardizer import Standardizer
 
 SMALL = PriorConfig(z_dim=2, width=32, layers=3, time_channels=16)
 

@@ -13,15 +13,17 @@ import torch
 from accelerate.state import AcceleratorState
 from test_cli import SMALL
 
-from diffae import cli, processes
+from diffae import cli
+from diffae.runtime import processes
 
 SCRIPT = """
 import sys, torch
 torch.set_num_threads(1)
 from torch import nn
-from diffae import cli, processes
+from diffae import cli
+from diffae.runtime import processes
 from diffae.data import codes
-from diffae.evaluation import bench
+from diffae.evaluation.suites import bench
 
 class Means(nn.Module):
     def forward(self, x):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from diffae.config import DataConfig
 from diffae.data import prepare
-from diffae.data.labels import load_labels
+from diffae.data.labels.labels import load_labels
 from diffae.data.preparation import fingerprint
 from diffae.data.sources import open_source
 

@@ -90,7 +90,7 @@ def test_the_papers_protocol_runs_from_the_data_to_its_tables(tmp_path, tiny, mo
     from test_published_sets import annotations, authors
 
     from diffae import cli, presets
-    from diffae.evaluation import bench
+    from diffae.evaluation.suites import bench
 
     small = replace(tiny, image_size=(16, 16))
     training = replace(presets.preset("ffhq128").training, images=16, batch_size=8, precision="float32")

@@ -13,7 +13,7 @@ from test_averages import follow
 
 import diffae
 from diffae.config import TrainingConfig
-from diffae.seeding import Draws
+from diffae.runtime.seeding import Draws
 from diffae.training import run as run_module
 from diffae.training.log import Log, read_metrics
 from diffae.training.loop import HOLD

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffae.config import ScheduleConfig
-from diffae.schedule import (
+from diffae.diffusion.schedule import (
     Calibration,
     Path,
     Schedule,

@@ -5,9 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffae import seeding
-from diffae.kernels import philox
-from diffae.seeding import Draws
+from diffae.runtime import philox, seeding
+from diffae.runtime.seeding import Draws
 
 
 def test_a_seed_is_the_same_on_every_machine_and_in_every_version():

@@ -13,7 +13,7 @@ import torch
 import diffae
 from diffae.config import TrainingConfig
 from diffae.data import prepare
-from diffae.seeding import Draws
+from diffae.runtime.seeding import Draws
 from diffae.training.averages import average
 from diffae.training.log import read_metrics
 from diffae.training.run import Finished, resolve, train

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diffae.config import ScheduleConfig
-from diffae.schedule import (
+from diffae.diffusion.schedule import (
     Path,
     Schedule,
     decoding_path,
@@ -18,7 +18,7 @@ from diffae.schedule import (
     spaced_path,
     uniform_timesteps,
 )
-from diffae.solvers import correct, heun_step, predict, solve, to_eps, to_target, trajectory
+from diffae.diffusion.solvers import correct, heun_step, predict, solve, to_eps, to_target, trajectory
 
 SCHEDULE = Schedule(ScheduleConfig())
 MEAN, STD = 0.3, 0.5

@@ -22,7 +22,7 @@ from diffae.config import DataConfig, Preparation
 from diffae.data import contents, prepare
 from diffae.data.images import UnusableImage, load_images, read_image
 from diffae.data.sources import open_source
-from diffae.files import InUse, locked
+from diffae.runtime.files import InUse, locked
 
 
 def prepared(root, *, size=(8, 8), channels=3, **settings):

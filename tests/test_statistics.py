@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffae.evaluation.statistics import Moments, frechet_distance, kernel_distance, precision_recall
+from diffae.metrics.statistics import Moments, frechet_distance, kernel_distance, precision_recall
 
 
 def features(n, d=12, seed=0, shift=0.0):

@@ -20,11 +20,11 @@ from diffae.autoencoder import build
 from diffae.config import DataConfig
 from diffae.data import prepare
 from diffae.edits import Edit
-from diffae.fitting import fit_attributes
 from diffae.interop.weights import fingerprint
-from diffae.latents import Standardizer
 from diffae.pictures import save_png, to_pil
-from diffae.prior import GaussianPrior
+from diffae.semantics.fitting import fit_attributes
+from diffae.semantics.prior import GaussianPrior
+from diffae.semantics.standardizer import Standardizer
 from diffae.studio.app import application
 from diffae.studio.shown import bars, difference, enlarged
 from diffae.studio.workshop import Opened, Visit, Workshop
@@ -59,7 +59,7 @@ def test_nothing_is_left_when_the_studio_ends(tmp_path):
     script = f"""
 from pathlib import Path
 from diffae.autoencoder import build
-from diffae.presets import preset
+from diffae.config.presets import preset
 from diffae.studio.app import build as page
 from diffae.studio.workshop import Workshop
 blocks = page(Workshop(build(preset("avatars32").model), None, None, name="a"))

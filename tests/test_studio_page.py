@@ -24,13 +24,13 @@ import uvicorn
 
 from diffae.autoencoder import build
 from diffae.config import DataConfig
+from diffae.config.presets import preset
 from diffae.data import prepare
 from diffae.edits import Edit
-from diffae.fitting import fit_attributes
-from diffae.latents import Standardizer
 from diffae.pictures import save_png, to_pil
-from diffae.presets import preset
-from diffae.prior import GaussianPrior
+from diffae.semantics.fitting import fit_attributes
+from diffae.semantics.prior import GaussianPrior
+from diffae.semantics.standardizer import Standardizer
 from diffae.studio.app import application
 from diffae.studio.workshop import Workshop
 

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from diffae.data.labels import align, load_labels
-from diffae.data.tables import MOST_CLASSES, OPEN_BLOCKS, Table, table_files
+from diffae.data.labels.labels import align, load_labels
+from diffae.data.sources.parquet import MOST_CLASSES, OPEN_BLOCKS, Table, table_files
 
 
 def written(file, columns, **kwargs):

@@ -15,13 +15,13 @@ import torch
 from runs import checkpoint, run
 
 import diffae
-from diffae import seeding
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import PriorConfig, PriorRunConfig, RunConfig, read_json
 from diffae.data import prepare
-from diffae.latents import Standardizer
 from diffae.nn.layers import Conditions, ResBlock, Stage
-from diffae.prior import LatentPrior
+from diffae.runtime import seeding
+from diffae.semantics.prior import LatentPrior
+from diffae.semantics.standardizer import Standardizer
 from diffae.training.health import CodeHealth, PriorHealth, check_codes, check_prior
 from diffae.training.log import read_metrics
 from diffae.training.loop import HOLD, NonFiniteLoss, learning_rate
@@ -175,7 +175,7 @@ from diffae.config import PriorConfig, PriorRunConfig, RunConfig, read_json
 from diffae.data import prepare
 from diffae.data.dataset import Order, training_view
 from diffae.data.feed import Rows
-from diffae.seeding import Draws
+from diffae.runtime.seeding import Draws
 from diffae.training.loop import LossModule, training_steps
 from diffae.training.state import TrainingState
 

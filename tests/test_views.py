@@ -7,9 +7,9 @@ import torch
 
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import AutoencoderConfig, ScheduleConfig
-from diffae.schedule import Schedule, min_snr_weights, spaced_path, uncalibrated
-from diffae.seeding import Draws
-from diffae.solvers import solve, to_eps, to_target
+from diffae.diffusion.schedule import Schedule, min_snr_weights, spaced_path, uncalibrated
+from diffae.diffusion.solvers import solve, to_eps, to_target
+from diffae.runtime.seeding import Draws
 from diffae.training.views import dropped, shifted
 
 

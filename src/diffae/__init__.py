@@ -3,27 +3,32 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from diffae import _moved
+
 if TYPE_CHECKING:
     from diffae import interop
     from diffae.autoencoder import DiffusionAutoencoder
     from diffae.config import AutoencoderConfig
-    from diffae.diffusion import DDIM
+    from diffae.config.presets import preset
+    from diffae.diffusion.inversion import Code
+    from diffae.diffusion.model import DDIM
     from diffae.interop.weights import load, load_diffusion
-    from diffae.inversion import Code
-    from diffae.presets import preset
 
 __all__ = ["DDIM", "AutoencoderConfig", "Code", "DiffusionAutoencoder", "interop", "load", "load_diffusion", "preset"]
 __version__ = "0.1.0"
 
 _HOMES = {
-    "DDIM": "diffae.diffusion",
+    "DDIM": "diffae.diffusion.model",
     "AutoencoderConfig": "diffae.config",
-    "Code": "diffae.inversion",
+    "Code": "diffae.diffusion.inversion",
     "DiffusionAutoencoder": "diffae.autoencoder",
     "load": "diffae.interop.weights",
     "load_diffusion": "diffae.interop.weights",
-    "preset": "diffae.presets",
+    "preset": "diffae.config.presets",
 }
+
+
+_moved.forward()
 
 
 def __getattr__(name: str) -> Any:

@@ -11,16 +11,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffae.attributes import Accepted, Attributes, rejection_sample
-from diffae.checks import NO_ATTRIBUTES, NO_PRIOR, check_codes, check_counts, check_timestep, check_weights
 from diffae.config import AutoencoderConfig, to_dict
-from diffae.diffusion import DDIM, ImageDiffusion, ImageSolver
-from diffae.inversion import Code, Inversion, back, between, check_inversion, joined, there
-from diffae.latents import Standardizer
+from diffae.diffusion.checks import NO_ATTRIBUTES, NO_PRIOR, check_codes, check_counts, check_timestep, check_weights
+from diffae.diffusion.inversion import Code, Inversion, back, between, check_inversion, joined, there
+from diffae.diffusion.model import DDIM, ImageDiffusion, ImageSolver
+from diffae.diffusion.placement import at_home
 from diffae.nn import SemanticEncoder
-from diffae.placement import at_home
-from diffae.prior import LatentPrior, Prior
-from diffae.seeding import Draws, drawn
+from diffae.runtime.seeding import Draws, drawn
+from diffae.semantics.attributes import Accepted, Attributes, rejection_sample
+from diffae.semantics.prior import LatentPrior, Prior
+from diffae.semantics.standardizer import Standardizer
 
 
 class DiffusionAutoencoder(ImageDiffusion):

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffae.autoencoder import DiffusionAutoencoder
-from diffae.inversion import Inversion
+from diffae.diffusion.inversion import Inversion
 
 FORMAT = "diffae-edit-1"
 MOST_STEPS = 10_000

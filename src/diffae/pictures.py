@@ -10,7 +10,7 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from diffae.files import replacing
+from diffae.runtime.files import replacing
 
 
 def to_pil(x: Float[Tensor, "c h w"]) -> Image.Image:

@@ -451,7 +451,8 @@ def test_no_source_is_read_for_ever_or_ends_the_process(place, tmp_path, name):
 PEAK = """
 import sys, warnings
 warnings.simplefilter("ignore")
-from diffae import cli, memory
+from diffae import cli
+from diffae.runtime import memory
 cli.main(["encode", sys.argv[1], sys.argv[2], "--out", sys.argv[4]])
 before = memory.peak()
 for source in sys.argv[5:]:

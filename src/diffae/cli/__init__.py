@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import tyro
 from rich.markup import escape
 
-from diffae import memory
 from diffae.cli import inputs
 from diffae.cli.bars import console
 from diffae.cli.bench import Bench
@@ -19,6 +18,7 @@ from diffae.cli.models import Average, Calibrate, Export, Import, Push, Weights
 from diffae.cli.pictures import Interpolate, Manipulate, Reconstruct, Sample, Vary
 from diffae.cli.studio import Studio
 from diffae.cli.training import Quickstart, Train, TrainComparator, TrainPrior, defaults
+from diffae.runtime import memory
 
 COMMANDS = {
     "quickstart": Quickstart,

@@ -11,7 +11,7 @@ import tyro
 from diffae.cli import inputs
 from diffae.cli.bars import console, say, work_bar
 from diffae.config import Compile, Count, Counts, Precision, Range
-from diffae.presets import preset
+from diffae.config.presets import preset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +37,8 @@ class BenchNetwork:
     def run(self) -> None:
         from rich.table import Table
 
-        from diffae.evaluation.report import machine
-        from diffae.processor import resolve_precision
+        from diffae.evaluation.pages.report import machine
+        from diffae.runtime.processor import resolve_precision
         from diffae.training.run import create_accelerator
         from diffae.training.speed import measure, most_rate
 
@@ -93,7 +93,7 @@ class BenchData:
         from diffae.config import RunConfig, read_json
         from diffae.data.preparation import source_of
         from diffae.evaluation.throughput import input_rates, network_rates
-        from diffae.files import write_text
+        from diffae.runtime.files import write_text
 
         config = preset(self.preset) if self.run_folder is None else read_json(RunConfig, self.run_folder / "config.json")
         if config.model.latents is not None:

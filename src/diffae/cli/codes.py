@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from diffae import processes
 from diffae.cli import inputs
 from diffae.cli.bars import console, say, warn, work_bar
 from diffae.config import Count, Range
+from diffae.runtime import processes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -143,9 +143,9 @@ def fit(source: str, z_sem: "Tensor", data: "ImageSet", *, replace: bool = False
     from rich.table import Table
 
     import diffae
-    from diffae.data.columns import described
-    from diffae.fitting import fit_attributes, joined
+    from diffae.data.labels.columns import described
     from diffae.interop.weights import is_stale, load_part, save_part
+    from diffae.semantics.fitting import fit_attributes, joined
 
     ae = diffae.load_diffusion(source)
     assert isinstance(ae, diffae.DiffusionAutoencoder)

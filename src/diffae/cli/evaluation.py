@@ -13,7 +13,7 @@ import tyro
 from diffae.cli import inputs
 from diffae.cli.bars import work_bar
 from diffae.config import Count, Protocol, Range, Seed, to_dict
-from diffae.presets import protocol
+from diffae.config.protocols import protocol
 
 Suite = Literal[
     "all", "reconstruction", "denoising", "generation", "attributes", "fewshot", "interpolation", "variation", "manipulation"
@@ -77,14 +77,14 @@ class Evaluate(inputs.Labelling):
     """Of everything that is drawn."""
 
     def run(self) -> None:
-        from diffae import processes, seeding
-        from diffae.evaluation.bench import Bench
         from diffae.evaluation.evaluate import evaluate
-        from diffae.evaluation.report import commit
+        from diffae.evaluation.pages.report import commit
         from diffae.evaluation.results import Store
-        from diffae.files import digest_arrays
+        from diffae.evaluation.suites.bench import Bench
         from diffae.interop import comparators
         from diffae.interop.weights import available_priors, digest, digest_model
+        from diffae.runtime import processes, seeding
+        from diffae.runtime.files import digest_arrays
 
         processes.join()
         ae = inputs.autoencoder(self.source)

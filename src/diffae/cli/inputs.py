@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, get_type_hints
 
 import tyro
 
-from diffae import processes
 from diffae.cli.bars import say, warn, work_bar
 from diffae.config import Crop, DataConfig, Precision, Range, RunConfig, check_ranges, read_json
-from diffae.files import check_target
+from diffae.runtime import processes
+from diffae.runtime.files import check_target
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from diffae.autoencoder import DiffusionAutoencoder
     from diffae.data import ImageSet
-    from diffae.diffusion import DDIM
+    from diffae.diffusion.model import DDIM
 
 Source = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
 """A model, as the first argument of a command."""
@@ -111,7 +111,7 @@ def ddim(source: str, ae: "DiffusionAutoencoder") -> "DDIM":
         ValueError: it is an autoencoder, or one of images of another shape.
     """
     import diffae
-    from diffae.diffusion import DDIM
+    from diffae.diffusion.model import DDIM
 
     loaded = diffae.load_diffusion(source)
     if not isinstance(loaded, DDIM):

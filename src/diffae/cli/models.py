@@ -136,7 +136,7 @@ class Weights:
     """Which of them."""
 
     def run(self) -> None:
-        from diffae.evaluation.networks import fetch_weights, find_weights
+        from diffae.metrics.networks.weights import fetch_weights, find_weights
 
         for name in self.networks:
             try:
@@ -202,7 +202,7 @@ class Export(Published):
     def run(self) -> None:
         import torch
 
-        from diffae.files import write_text
+        from diffae.runtime.files import write_text
 
         if (self.out / "model").is_dir():
             raise ValueError(f"{self.out} is a training run, whose config.json would be lost. Name another folder.")

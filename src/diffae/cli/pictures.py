@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from diffae import processes
 from diffae.cli import inputs
 from diffae.cli.bars import say, work_bar
 from diffae.config import Count, Range, Seed
+from diffae.runtime import processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +44,7 @@ class Reconstruct(inputs.Decoding, inputs.Cropping):
     """The picture."""
 
     def run(self) -> None:
-        from diffae.evaluation.metrics import mse
+        from diffae.metrics.images import mse
 
         ae = inputs.autoencoder(self.source, precision=self.precision)
         original = inputs.pixels(ae, self.files, self.crop)
@@ -260,9 +260,9 @@ class Sample(inputs.Decoding, inputs.Labelling):
         """The probability with which a code is of the class."""
         import numpy as np
 
-        from diffae.data.columns import described, is_binary
-        from diffae.fitting import fit_few
-        from diffae.latents import Standardizer
+        from diffae.data.labels.columns import described, is_binary
+        from diffae.semantics.fitting import fit_few
+        from diffae.semantics.standardizer import Standardizer
 
         assert self.attribute is not None
         if self.labels is None:

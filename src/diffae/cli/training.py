@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from diffae import processes
 from diffae.cli import inputs
 from diffae.cli.bars import say, training_bar, warn, work_bar
 from diffae.cli.codes import fit
@@ -24,7 +23,8 @@ from diffae.config import (
     TrainingConfig,
     read_json,
 )
-from diffae.presets import comparator, preset, prior_preset
+from diffae.config.presets import comparator, preset, prior_preset
+from diffae.runtime import processes
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -109,7 +109,7 @@ class Quickstart:
         if not train_prior(run, z_sem, data, dataclasses.replace(prior, training=budget), name="ddim"):
             return
         fit(run, z_sem, data)
-        from diffae.evaluation.report import write_report
+        from diffae.evaluation.pages.report import write_report
 
         with work_bar("Report") as update:
             page = write_report(self.out, data, device=inputs.device(), progress=update)
@@ -238,7 +238,7 @@ def train_prior(source: str, z_sem: Any, data: "ImageSet", asked: Any, *, name: 
     """Trains or goes on with a prior beside an autoencoder. None if it was interrupted."""
     import diffae
     from diffae.interop.weights import is_stale, prior_folder
-    from diffae.latents import Standardizer
+    from diffae.semantics.standardizer import Standardizer
     from diffae.training.run import create_accelerator, resolve
     from diffae.training.subjects import PriorSubject
 
@@ -275,8 +275,8 @@ def fit_gaussian(source: str, z_sem: Any, data: "ImageSet", *, name: str = "gaus
     """Fits the Gaussian prior beside an autoencoder."""
     import diffae
     from diffae.interop.weights import prior_folder, save_part
-    from diffae.latents import Standardizer
-    from diffae.prior import GaussianPrior
+    from diffae.semantics.prior import GaussianPrior
+    from diffae.semantics.standardizer import Standardizer
 
     ae = diffae.load_diffusion(source)
     assert isinstance(ae, diffae.DiffusionAutoencoder)

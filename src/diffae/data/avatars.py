@@ -14,7 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from diffae.data.labels import write_labels
+from diffae.data.labels.labels import write_labels
 
 VERSION = 1
 """Changes when the pictures of a seed change."""

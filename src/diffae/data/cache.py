@@ -20,7 +20,7 @@ from diffae.config import DataConfig
 from diffae.data.contents import Progress
 from diffae.data.images import Told, UnusableImage, read_image, too_dark
 from diffae.data.sources import Source
-from diffae.files import InUse, locked, replacing, shown, write_text
+from diffae.runtime.files import InUse, locked, replacing, shown, write_text
 
 Convert = Callable[[np.ndarray], np.ndarray]
 """From images (n, c, h, w) to what is kept of them (n, ...)."""

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffae import processes
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.data.cache import Progress
 from diffae.data.dataset import ImageSet
-from diffae.files import digest_arrays, replacing
+from diffae.runtime import processes
+from diffae.runtime.files import digest_arrays, replacing
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
-from diffae import seeding
-from diffae.files import digest_file, shown, write_text
+from diffae.runtime import seeding
+from diffae.runtime.files import digest_file, shown, write_text
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, number done, number in all)."""

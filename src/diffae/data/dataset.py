@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffae import seeding
 from diffae.config import DataConfig
 from diffae.data.images import in_range, scaled
-from diffae.files import digest_lines
-from diffae.seeding import Draws
+from diffae.runtime import seeding
+from diffae.runtime.files import digest_lines
+from diffae.runtime.seeding import Draws
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffae.config import Preparation
 from diffae.data import png
-from diffae.files import POINTER, is_pointer
+from diffae.runtime.files import POINTER, is_pointer
 
 Box = tuple[float, float, float, float]
 """Left, upper, right, lower, in pixels."""

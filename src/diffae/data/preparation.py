@@ -8,19 +8,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from diffae import seeding
 from diffae.config import DataConfig
 from diffae.data.avatars import SCALES, SETS, avatars_folder
 from diffae.data.cache import Decoder, cached
 from diffae.data.contents import Progress, cache_folder, caching, digests
 from diffae.data.dataset import ImageSet, split
 from diffae.data.images import in_range
-from diffae.data.labels import Labels, align, load_labels
-from diffae.data.shards import Shards
+from diffae.data.labels.labels import Labels, align, load_labels
 from diffae.data.sources import HUB, Source, divided, from_hub, open_source
-from diffae.data.tables import Table
-from diffae.files import digest_lines, shown
+from diffae.data.sources.parquet import Table
+from diffae.data.sources.shards import Shards
 from diffae.nn.vae import FrozenAutoencoder, frozen_autoencoder
+from diffae.runtime import seeding
+from diffae.runtime.files import digest_lines, shown
 
 
 def prepare(config: DataConfig, *, size: tuple[int, int], channels: int, progress: Progress | None = None) -> ImageSet:

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffae.autoencoder import DiffusionAutoencoder
-from diffae.evaluation.figures import Progress
-from diffae.evaluation.metrics import mse
-from diffae.schedule import Calibration, Spacing
+from diffae.diffusion.schedule import Calibration, Spacing
+from diffae.evaluation.pages.figures import Progress
+from diffae.metrics.images import mse
 
 ROUNDING = (1 / 255) ** 2 / 12
 """Mean squared error of writing an image in 256 steps, on the [0, 1] scale: a reconstruction that errs less is exact in a file."""

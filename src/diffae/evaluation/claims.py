@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffae.evaluation.bench import OURS
 from diffae.evaluation.compare import interval
+from diffae.evaluation.pages.tables import Table, number
 from diffae.evaluation.results import Result
-from diffae.evaluation.tables import Table, number
+from diffae.evaluation.suites.bench import OURS
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from diffae.evaluation.page import html, table_html, table_markdown
+from diffae.evaluation.pages.page import html, table_html, table_markdown
+from diffae.evaluation.pages.tables import number
 from diffae.evaluation.results import Result
-from diffae.evaluation.tables import number
-from diffae.files import write_text
+from diffae.runtime.files import write_text
 
 RESAMPLES = 10_000
 """Of the images, for an interval."""

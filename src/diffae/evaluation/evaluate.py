@@ -8,20 +8,20 @@ from html import escape
 from pathlib import Path
 
 import diffae
-from diffae import processes
-from diffae.evaluation.attributes import attributes
-from diffae.evaluation.bench import Bench, NotMeasurable, Section
 from diffae.evaluation.claims import Claim, claims, claims_table
-from diffae.evaluation.denoising import denoising
-from diffae.evaluation.generation import fewshot, generation
-from diffae.evaluation.interpolation import interpolation
-from diffae.evaluation.manipulation import manipulation
-from diffae.evaluation.page import figure_html, html, table_html, table_markdown
-from diffae.evaluation.reconstruction import reconstruction
-from diffae.evaluation.report import machine
-from diffae.evaluation.variation import variation
-from diffae.files import write_text
+from diffae.evaluation.pages.page import figure_html, html, table_html, table_markdown
+from diffae.evaluation.pages.report import machine
+from diffae.evaluation.suites.attributes import attributes
+from diffae.evaluation.suites.bench import Bench, NotMeasurable, Section
+from diffae.evaluation.suites.denoising import denoising
+from diffae.evaluation.suites.generation import fewshot, generation
+from diffae.evaluation.suites.interpolation import interpolation
+from diffae.evaluation.suites.manipulation import manipulation
+from diffae.evaluation.suites.reconstruction import reconstruction
+from diffae.evaluation.suites.variation import variation
 from diffae.pictures import save_png
+from diffae.runtime import processes
+from diffae.runtime.files import write_text
 
 SUITES: dict[str, Callable[[Bench], Section]] = {
     "reconstruction": reconstruction,

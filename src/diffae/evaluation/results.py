@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from diffae import processes
-from diffae.files import write_text
+from diffae.runtime import processes
+from diffae.runtime.files import write_text
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from diffae import seeding
 from diffae.autoencoder import DiffusionAutoencoder, build
 from diffae.config import DataConfig, RunConfig
 from diffae.data.cache import Decoder, cached
 from diffae.data.dataset import ImageSet, Order, training_view
 from diffae.data.feed import Rows
 from diffae.data.sources import Source
-from diffae.seeding import Draws
+from diffae.runtime import seeding
+from diffae.runtime.seeding import Draws
 
 READ_SECONDS, NETWORK_SECONDS = 1.0, 3.0
 """How long reading, and each use of the network, is watched."""

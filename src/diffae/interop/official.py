@@ -11,9 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffae.attributes import Attributes, Score
 from diffae.autoencoder import DiffusionAutoencoder
-from diffae.checks import check_finite
 from diffae.config import (
     AutoencoderConfig,
     EncoderConfig,
@@ -24,12 +22,14 @@ from diffae.config import (
     from_dict,
     to_dict,
 )
+from diffae.diffusion.checks import check_finite
 from diffae.interop import unpickling
 from diffae.interop.weights import check_depth, naming
-from diffae.latents import Standardizer
 from diffae.nn import SemanticEncoder, SkipMLP, UNet
 from diffae.nn.layers import ResBlock, Stage
-from diffae.prior import LatentPrior
+from diffae.semantics.attributes import Attributes, Score
+from diffae.semantics.prior import LatentPrior
+from diffae.semantics.standardizer import Standardizer
 
 Names = Iterator[tuple[str, str]]
 """Pairs (our module's name, theirs)."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from diffae.files import pointer_or
+from diffae.runtime.files import pointer_or
 
 STORAGES = (
     "FloatStorage DoubleStorage HalfStorage BFloat16Storage LongStorage IntStorage ShortStorage CharStorage ByteStorage BoolStorage"

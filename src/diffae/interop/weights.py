@@ -23,15 +23,15 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from diffae.attributes import Attributes, Score
 from diffae.autoencoder import DiffusionAutoencoder, build
-from diffae.checks import check_finite
 from diffae.config import AutoencoderConfig, Precision, Preparation, PriorConfig, RunConfig, from_dict, read_json, to_dict
-from diffae.diffusion import DDIM, ImageDiffusion, files_of_weights, write_weights
-from diffae.files import digest_arrays, pointer_or, write_text
-from diffae.latents import Standardizer
-from diffae.prior import GaussianPrior, LatentPrior
-from diffae.schedule import Calibration
+from diffae.diffusion.checks import check_finite
+from diffae.diffusion.model import DDIM, ImageDiffusion, files_of_weights, write_weights
+from diffae.diffusion.schedule import Calibration
+from diffae.runtime.files import digest_arrays, pointer_or, write_text
+from diffae.semantics.attributes import Attributes, Score
+from diffae.semantics.prior import GaussianPrior, LatentPrior
+from diffae.semantics.standardizer import Standardizer
 
 FORMAT, PART_FORMAT = "diffae-1", "diffae-part-1"
 CALIBRATION = "calibration.json"

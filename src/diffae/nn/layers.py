@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from diffae.nn.normalisation import AdaGNSiLU, Dropout, GroupNorm, Maps, NormSiLU, maps_of
 from diffae.nn.resampling import doubled, halved, plus_doubled
 from diffae.nn.winograd import Conv3x3
-from diffae.seeding import Draws
+from diffae.runtime.seeding import Draws
 
 Resample = Literal["none", "up", "down"]
 C = TypeVar("C", bound=nn.Conv2d)

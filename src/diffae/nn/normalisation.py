@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from diffae.kernels import normalisation as kernels
-from diffae.seeding import Draws, mix
+from diffae.nn.kernels import normalisation as kernels
+from diffae.nn.kernels import operators
+from diffae.runtime.seeding import Draws, mix
 
 
 class Maps(NamedTuple):
@@ -135,7 +136,7 @@ def normalise(
 
 def _operator(x: Tensor) -> tuple[Any, Any]:
     """The operator and its gradient; on a processor the functions themselves, which are called sooner."""
-    return (kernels.forward, kernels.backward) if x.is_cpu else (kernels.normalise, kernels.normalise_backward)
+    return (kernels.forward, kernels.backward) if x.is_cpu else (operators.normalise, operators.normalise_backward)
 
 
 class _Normalise(torch.autograd.Function):

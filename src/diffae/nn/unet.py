@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from diffae.config import UNetConfig
 from diffae.nn.layers import Conditions, ResBlock, SelfAttention, Stage, channels_last, check_network, sinusoid, zero
 from diffae.nn.normalisation import Joined, Maps, NormSiLU, join, maps_of
-from diffae.seeding import Draws
+from diffae.runtime.seeding import Draws
 
 
 class UNet(nn.Module):

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffae.processor import quick_products
+from diffae.runtime.processor import quick_products
 
 TILE = 4
 """Side of an output tile; an input tile is two larger."""

@@ -1,7 +1,6 @@
 """The page: its panels, and how it is served."""
 
 import asyncio
-import functools
 import logging
 import os
 import shutil
@@ -11,28 +10,25 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 
-from diffae.memory import share_arenas
+from diffae.runtime.memory import share_arenas
+from diffae.studio.page import Page
+from diffae.studio.panels import edit, explore, morph, sample, teach, variations
 from diffae.studio.shown import CSS, JS
 from diffae.studio.workshop import Visit, Workshop
 
 R = TypeVar("R")
 LOCAL = ("127.0.0.1", "localhost", "::1")
-MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
-"""What asks the network takes turns at it."""
 ARENAS = 2
 """Of the allocator, for all threads of the server."""
 GRACE = 5
 """Seconds that visitors have, when the studio is to end, to be answered."""
-PROGRESS = gr.Progress()
-"""Where a panel says how far it is; Gradio gives each call its own."""
 THEME = gr.themes.Default(
     primary_hue="blue",
     neutral_hue="slate",
@@ -41,40 +37,8 @@ THEME = gr.themes.Default(
 )
 
 
-@dataclass
-class Page:
-    """What the panels share.
-
-    Attributes:
-        shop: model and images.
-        visit: the visitor's state.
-        tabs: the panels.
-        folder: where files to download are written, one of each kind a visitor.
-    """
-
-    shop: Workshop
-    visit: gr.State
-    tabs: gr.Tabs
-    folder: Path
-
-
-def told(work: Callable[..., R]) -> Callable[..., R]:
-    """The work; what goes wrong in it is a sentence on the page."""
-
-    @functools.wraps(work)
-    def wrapped(*args: Any, **kwargs: Any) -> R:
-        try:
-            return work(*args, **kwargs)
-        except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
-            raise gr.Error(str(error), print_exception=False) from None
-
-    return wrapped
-
-
 def build(shop: Workshop) -> gr.Blocks:
     """The page with all panels."""
-    from diffae.studio import edit, explore, morph, sample, teach, variations
-
     folder = Path(tempfile.mkdtemp(prefix="diffae-studio-"))
     with gr.Blocks(title=f"diffae studio: {shop.name}", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
         gr.Markdown(f"# diffae studio: {shop.name}\n{_said(shop)}")

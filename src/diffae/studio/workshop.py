@@ -11,16 +11,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffae import seeding
-from diffae.attributes import Attributes
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.data import ImageSet
 from diffae.data.images import load_images
+from diffae.diffusion.inversion import Code
 from diffae.edits import Edit
-from diffae.fitting import fit_few
 from diffae.interop.weights import fingerprint
-from diffae.inversion import Code
-from diffae.latents import Standardizer
+from diffae.runtime import seeding
+from diffae.semantics.attributes import Attributes
+from diffae.semantics.fitting import fit_few
+from diffae.semantics.standardizer import Standardizer
 
 PREVIEW_STEPS = 4
 """Solver steps in either direction while a slider moves."""

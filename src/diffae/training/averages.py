@@ -17,7 +17,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from diffae.files import replacing
+from diffae.runtime.files import replacing
 from diffae.training.sharding import whole_weights
 from diffae.training.state import AVERAGES, TrainingState, exponent
 

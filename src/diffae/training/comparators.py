@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from diffae import seeding
 from diffae.config import ComparatorRunConfig
 from diffae.data.dataset import ImageSet, Order
 from diffae.interop.comparators import Comparator
 from diffae.pictures import save_png, scale_for, sheet
-from diffae.seeding import Draws
+from diffae.runtime import seeding
+from diffae.runtime.seeding import Draws
 from diffae.training.health import Health, ImageHealth
 from diffae.training.subjects import ImageSubject
 

@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffae.autoencoder import DiffusionAutoencoder
-from diffae.diffusion import DDIM
-from diffae.prior import GaussianPrior, LatentPrior
-from diffae.seeding import Draws
+from diffae.diffusion.model import DDIM
+from diffae.runtime.seeding import Draws
+from diffae.semantics.prior import GaussianPrior, LatentPrior
 
 
 class Health(Protocol):

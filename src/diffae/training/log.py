@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from diffae.files import naming, write_text
+from diffae.runtime.files import naming, write_text
 
 
 class Log:

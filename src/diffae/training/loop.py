@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from diffae.config import TrainingConfig
-from diffae.seeding import Draws
+from diffae.runtime.seeding import Draws
 from diffae.training.sharding import is_sharded
 from diffae.training.state import TrainingState
 from diffae.training.step import DeviceStep

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from diffae.config import TrainingConfig
-from diffae.memory import OutOfMemory, is_out
+from diffae.runtime.memory import OutOfMemory, is_out
 from diffae.training.state import TrainingState
 from diffae.training.step import DeviceStep
 

@@ -26,10 +26,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
 
-from diffae import seeding
 from diffae.config import ComparatorRunConfig, PriorRunConfig, RunConfig, TrainingConfig, differences, read_json, to_dict
-from diffae.files import LOCK, locked, write_text
-from diffae.processor import resolve_precision
+from diffae.runtime import seeding
+from diffae.runtime.files import LOCK, locked, write_text
+from diffae.runtime.processor import resolve_precision
 from diffae.training.averages import save_averages
 from diffae.training.exactness import exactly
 from diffae.training.health import Health

@@ -23,9 +23,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from diffae import processes
 from diffae.nn import UNet
 from diffae.nn.layers import Stage
+from diffae.runtime import processes
 
 
 def shard(model: nn.Module) -> None:

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch.utils.flop_counter import FlopCounterMode
 
-from diffae import memory
 from diffae.autoencoder import DiffusionAutoencoder, build
 from diffae.config import Precision, RunConfig
-from diffae.processor import autocast
-from diffae.seeding import Draws
+from diffae.runtime import memory
+from diffae.runtime.processor import autocast
+from diffae.runtime.seeding import Draws
 from diffae.training.loop import LossModule, compile_networks, training_steps
 from diffae.training.state import TrainingState
 

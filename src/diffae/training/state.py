@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from diffae.config import TrainingConfig
-from diffae.files import replacing
+from diffae.runtime.files import replacing
 from diffae.training.muon import Muon, is_hidden_matrix
 from diffae.training.sharding import load_parts, names_of_parts, save_parts, shard
 

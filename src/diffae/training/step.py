@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from diffae.config import TrainingConfig
-from diffae.graphs import Repeated
 from diffae.nn.prepared import Prepared
-from diffae.processor import autocast, resolve_precision
-from diffae.seeding import Draws
+from diffae.runtime.graphs import Repeated
+from diffae.runtime.processor import autocast, resolve_precision
+from diffae.runtime.seeding import Draws
 from diffae.training.sharding import is_sharded, whole
 from diffae.training.state import TrainingState
 from diffae.training.updates import move_towards

@@ -8,17 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diffae import seeding
 from diffae.autoencoder import DiffusionAutoencoder, build
 from diffae.config import PriorRunConfig, RunConfig
 from diffae.data.dataset import ImageSet, Order, training_view
 from diffae.data.feed import Rows
-from diffae.diffusion import DDIM, ImageDiffusion
+from diffae.diffusion.model import DDIM, ImageDiffusion
 from diffae.interop.weights import save_part
 from diffae.nn.layers import Stage
 from diffae.pictures import save_png, scale_for, sheet
-from diffae.prior import LatentPrior
-from diffae.seeding import Draws
+from diffae.runtime import seeding
+from diffae.runtime.seeding import Draws
+from diffae.semantics.prior import LatentPrior
 from diffae.training.health import Health, check_codes, check_images, check_prior
 from diffae.training.views import dropped, shifted
 

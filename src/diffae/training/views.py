@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from diffae.seeding import Draws
+from diffae.runtime.seeding import Draws
 
 
 def shifted(x: Float[Tensor, "n c h w"], draws: Draws, share: float) -> Float[Tensor, "n c h w"]:

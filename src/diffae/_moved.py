@@ -1,0 +1,89 @@
+"""Where modules are that had another place in version 0.1: their old names answer until 0.2, and say the new ones."""
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+import warnings
+from collections.abc import Sequence
+from types import ModuleType
+
+MOVED: dict[str, tuple[str, ...]] = {
+    "attributes": ("semantics.attributes",),
+    "card": ("diffusion.card",),
+    "checks": ("diffusion.checks",),
+    "data.columns": ("data.labels.columns",),
+    "data.shards": ("data.sources.shards",),
+    "data.tables": ("data.sources.parquet",),
+    "evaluation.attributes": ("evaluation.suites.attributes",),
+    "evaluation.bench": ("evaluation.suites.bench",),
+    "evaluation.codes": ("metrics.codes",),
+    "evaluation.denoising": ("evaluation.suites.denoising",),
+    "evaluation.disentanglement": ("metrics.disentanglement",),
+    "evaluation.figures": ("evaluation.pages.figures",),
+    "evaluation.generation": ("evaluation.suites.generation",),
+    "evaluation.identity": ("metrics.networks.identity",),
+    "evaluation.inception": ("metrics.networks.inception",),
+    "evaluation.interpolation": ("evaluation.suites.interpolation",),
+    "evaluation.judge": ("metrics.judge",),
+    "evaluation.manipulation": ("evaluation.suites.manipulation",),
+    "evaluation.metrics": ("metrics.images",),
+    "evaluation.networks": ("metrics.networks.weights",),
+    "evaluation.page": ("evaluation.pages.page",),
+    "evaluation.perceptual": ("metrics.networks.perceptual",),
+    "evaluation.probe": ("metrics.probe",),
+    "evaluation.reconstruction": ("evaluation.suites.reconstruction",),
+    "evaluation.report": ("evaluation.pages.report",),
+    "evaluation.statistics": ("metrics.statistics",),
+    "evaluation.tables": ("evaluation.pages.tables",),
+    "evaluation.variation": ("evaluation.suites.variation",),
+    "files": ("runtime.files",),
+    "fitting": ("semantics.fitting",),
+    "graphs": ("runtime.graphs",),
+    "inversion": ("diffusion.inversion",),
+    "kernels": ("runtime.kernels",),
+    "latents": ("semantics.standardizer", "diffusion.interpolation"),
+    "memory": ("runtime.memory",),
+    "placement": ("diffusion.placement",),
+    "predictor": ("diffusion.predictor",),
+    "presets": ("config.presets", "config.protocols"),
+    "prior": ("semantics.prior",),
+    "processes": ("runtime.processes",),
+    "processor": ("runtime.processor",),
+    "schedule": ("diffusion.schedule",),
+    "seeding": ("runtime.seeding",),
+    "solvers": ("diffusion.solvers",),
+    "strict": ("config.strict",),
+}
+"""Old name -> where its contents are now, both below `diffae`."""
+
+
+class Forwarding(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds the old names, after everybody else, and hands on what is asked of them."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        package, _, name = fullname.partition(".")
+        return importlib.util.spec_from_loader(fullname, self) if package == "diffae" and name in MOVED else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        homes = [f"diffae.{name}" for name in MOVED[module.__name__.removeprefix("diffae.")]]
+        warnings.warn(
+            f"{module.__name__} is {' and '.join(homes)} now; the old name goes in 0.2.", DeprecationWarning, stacklevel=2
+        )
+
+        def found(name: str) -> object:
+            for home in map(importlib.import_module, homes):
+                if hasattr(home, name):
+                    return getattr(home, name)
+            raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+
+        module.__getattr__ = found  # type: ignore[method-assign]
+
+
+def forward() -> None:
+    """Lets the old names answer."""
+    if not any(isinstance(finder, Forwarding) for finder in sys.meta_path):
+        sys.meta_path.append(Forwarding())

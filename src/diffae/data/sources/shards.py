@@ -1,0 +1,127 @@
+"""Images in tar files, as WebDataset shards them: files whose names begin alike belong together, labels beside images."""
+
+import json
+import os
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from diffae.data.contents import is_hidden, note_doubled, texts
+from diffae.data.images import EXTENSIONS
+from diffae.data.sources.parquet import MOST_CLASSES
+from diffae.runtime.files import pointer_or, shown
+
+
+class Shards:
+    """All images in tar files; the attributes are those of `sources.Folder`.
+
+    What stands in a tar before the first dot of a file's name is the key of a sample. `KEY.jpg` (or any image) is its image,
+    what stands in `KEY.json` is its labels, as a row of a table, and the number in `KEY.cls` is its class, which becomes an
+    attribute `cls_NUMBER` of 0 and 1, where there are no more than `tables.MOST_CLASSES` of them. Images are named by their tar
+    and their name in it, `train-0000/00017.jpg`; in a tar of its own, by their name in it. The tars are read where they are:
+    their headers once, then only images.
+
+    Args:
+        files: the tars.
+        root: what the names are relative to; one of the files if it is the only one.
+
+    Raises:
+        ValueError: a file that is no tar, or a compressed one.
+    """
+
+    def __init__(self, files: Sequence[Path], root: Path) -> None:
+        self.places: dict[str, tuple[int, int, int]] = {}
+        self.notes: list[str] = []
+        self._rows: list[dict[str, Any]] = []
+        self.others = 0
+        # Read by position, so that threads share a file without moving each other's place in it.
+        self.descriptors = [os.open(file, os.O_RDONLY) for file in files]
+        for i, file in enumerate(files):
+            self._list(i, file, "" if file == root else f"{file.relative_to(root).with_suffix('').as_posix()}/")
+        self.names = texts(list(self.places), self.notes)
+        self.holders = list(files)
+        classes = sorted({row["cls"] for row in self._rows if "cls" in row})
+        if len(classes) > MOST_CLASSES:
+            self.notes.append(f"The {len(classes):,} classes of {root} were left out: at most {MOST_CLASSES} become attributes.")
+            classes = []
+        for row in self._rows:
+            if "cls" in row:
+                own = row.pop("cls")
+                row |= {f"cls_{c}": c == own for c in classes}
+
+    def __del__(self) -> None:
+        for descriptor in getattr(self, "descriptors", ()):
+            os.close(descriptor)
+
+    def read(self, name: str) -> bytes:
+        """The image's bytes; may be called from several threads."""
+        i, start, size = self.places[name]
+        content = os.pread(self.descriptors[i], size, start)
+        if len(content) < size:
+            raise OSError("the tar is cut short")
+        return content
+
+    def label_rows(self) -> list[dict[str, Any]]:
+        """A label table, as `labels.align` takes it."""
+        attributes = dict.fromkeys(key for row in self._rows for key in row)
+        return [dict.fromkeys(attributes) | row for row in self._rows]
+
+    def _list(self, i: int, file: Path, prefix: str) -> None:
+        samples: dict[str, dict[str, tarfile.TarInfo]] = {}
+        num, special = 0, list[str]()
+        try:
+            with tarfile.open(file, "r:") as archive:
+                for member in archive:
+                    if member.size < 0:
+                        raise tarfile.ReadError(f"{member.name!r} has {member.size} bytes")
+                    place = PurePosixPath(member.name.removeprefix("./"))
+                    if member.isdir() or is_hidden(member.name):
+                        continue
+                    if not member.isfile():
+                        special.append(member.name)
+                        continue
+                    num += 1
+                    stem, _, extension = place.name.partition(".")
+                    samples.setdefault(str(place.with_name(stem)), {})[extension] = member
+                # It stops without a word where there is no header of a file.
+                if os.pread(self.descriptors[i], 512, archive.offset).strip(b"\0"):
+                    raise tarfile.ReadError(f"no header of a file, nor an end, at byte {archive.offset:,}")
+        except (tarfile.TarError, ValueError, OSError) as error:
+            what = pointer_or(file, f"is no readable tar ({error})")
+            raise ValueError(f"{file} {what}. It may be cut short, or compressed: copy it again, or unpack it.") from None
+        if special:
+            self.notes.append(
+                f"{file}: {len(special)} links, pipes or devices were left alone ({shown(special[0])}, ...): only files are read."
+            )
+        note_doubled(file, num - sum(map(len, samples.values())), self.notes)
+        for key, members in samples.items():
+            images = {e: m for e, m in members.items() if f".{e.rpartition('.')[2].lower()}" in EXTENSIONS}
+            # `a.jpg` is the image of `a.mask.png`; where no name is plain, dots are part of the name.
+            images = {e: m for e, m in images.items() if "." not in e} or images
+            labels = self._labels(i, file, members) if images else {}
+            self.others += len(members) - len(images) - sum(e in ("json", "cls") for e in members)
+            for extension, member in images.items():
+                name = f"{prefix}{key}.{extension}"
+                self.places[name] = (i, member.offset_data, member.size)
+                self._rows.append({"file": name} | labels)
+
+    def _labels(self, i: int, file: Path, members: dict[str, tarfile.TarInfo]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for kind in ("json", "cls"):
+            if kind in members:
+                member = members[kind]
+                content = os.pread(self.descriptors[i], member.size, member.offset_data)
+                try:
+                    value = json.loads(content)
+                except (ValueError, RecursionError) as error:
+                    raise ValueError(f"{file}: {member.name} is no JSON ({error}). Write the shard again.") from None
+                if kind == "cls" and not isinstance(value, int):
+                    raise ValueError(
+                        f"{file}: {member.name} is not the number of a class, but {str(value)[:60]!r}. Write it again."
+                    )
+                if kind == "cls":
+                    found["cls"] = value
+                elif isinstance(value, dict):
+                    found |= {k: v for k, v in value.items() if k not in ("file", "cls")}
+        return found

@@ -1,0 +1,5 @@
+"""Diffusion of images: schedule, solvers, inversions, and the plain DDIM that has all of them."""
+
+from diffae.diffusion.model import DDIM, ImageDiffusion, ImageSolver
+
+__all__ = ["DDIM", "ImageDiffusion", "ImageSolver"]

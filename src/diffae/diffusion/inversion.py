@@ -1,0 +1,263 @@
+"""The ways from an image to its x_T and back: what each keeps, and what each costs.
+
+| inversion | calls there + back | x_T | reconstructs |
+|---|---|---|---|
+| `fast` | N + N | one noise map | as well as the solver |
+| `anchored` | N + 1 + N | and each step's defect | to the bit; an edit keeps the source's detail |
+| `refine` | N (2K + 1) + N | one noise map | nearer, where the ODE is tame |
+| `reversible` | N + N - 1 | two states | exactly, by algebra (O-BELM) |
+| `bdia` | N + N - 1 | two states, near the ODE's x_T | likewise, but round-off grows; its edits are far worse |
+| `official` | N + N | one noise map | as the authors' code does |
+
+All but the last go over `schedule.spaced_path`, the same levels in both directions.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from diffae.diffusion.interpolation import Weight, lerp, slerp
+from diffae.diffusion.schedule import Path
+from diffae.diffusion.solvers import EpsModel, ask, ddim_step, dpmpp2m_step, predict, solve
+
+Inversion = Literal["fast", "anchored", "refine", "reversible", "bdia", "official"]
+ROUNDS = 2
+"""Of defect correction in `refine`, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """What `DiffusionAutoencoder.infer` found of images, and how: all that `render` needs.
+
+    Attributes:
+        z_sem: (n, d), the semantic codes.
+        x_T: (n, c, h, w), the stochastic codes.
+        inversion: how x_T was found.
+        steps: number of solver steps, the same in both directions.
+        kept: what the inversion keeps beside x_T: each state and what a step would make of the one before (n, steps, 2, c, h, w)
+            of `anchored`, the state before the last (n, 1, c, h, w) of `reversible` and `bdia`; else None.
+    """
+
+    z_sem: Tensor
+    x_T: Tensor
+    inversion: Inversion
+    steps: int
+    kept: Tensor | None = None
+
+    def __getitem__(self, index: slice | Tensor) -> "Code":
+        """The codes of some of the images."""
+        kept = None if self.kept is None else self.kept[index]
+        return Code(self.z_sem[index], self.x_T[index], self.inversion, self.steps, kept)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.z_sem.device
+
+    def to(self, device: torch.device) -> "Code":
+        """The same on a device."""
+        kept = None if self.kept is None else self.kept.to(device)
+        return Code(self.z_sem.to(device), self.x_T.to(device), self.inversion, self.steps, kept)
+
+
+def check_inversion(inversion: str, network: nn.Module) -> None:
+    """Refuses the name of an inversion that there is not, and one that takes back its steps where the network may not give the same
+    twice."""
+    if inversion not in get_args(Inversion):
+        raise ValueError(f"Unknown inversion {inversion!r}; there are {', '.join(map(repr, get_args(Inversion)))}.")
+    on_gpu = any(p.is_cuda for p in network.parameters())
+    if inversion in RECURSIONS and (network.training or (on_gpu and torch.backends.cudnn.benchmark)):
+        raise ValueError(
+            f"The inversion {inversion!r} needs a network that gives the same twice: call eval(), and set "
+            "torch.backends.cudnn.benchmark to False."
+        )
+
+
+def there(inversion: Inversion, eps_model: EpsModel, x: Float[Tensor, "n *s"], path: Path) -> tuple[Tensor, Tensor | None]:
+    """x_T of images, and what the inversion keeps beside it; of any but `official`."""
+    match inversion:
+        case "anchored":
+            return anchor(eps_model, x, path)
+        case "refine":
+            return refine(eps_model, x, path), None
+        case "reversible" | "bdia":
+            x_T, before = reversible_encode(eps_model, x, path, RECURSIONS[inversion])
+            return x_T, before[:, None]
+        case _:
+            return solve(eps_model, x, path.backwards(), solver="dpmpp2m"), None
+
+
+def back(eps_model: EpsModel, code: Code, path: Path, *, share: float = 1.0) -> Tensor:
+    """The images of what `there` found; of an anchored code with a share of its defects."""
+    if code.kept is None:
+        return solve(eps_model, code.x_T, path, solver="dpmpp2m")
+    if code.inversion == "anchored":
+        return release(eps_model, code.x_T, path, code.kept, share=share)
+    return reversible_decode(eps_model, code.x_T, code.kept[:, 0], path, RECURSIONS[code.inversion])
+
+
+def between(a: Code, b: Code, weight: Weight) -> Code:
+    """The code part of the way from one to another: lerp of z_sem, slerp of x_T (Preechakul et al. 2022, section 5.2), lerp of what
+    an inversion keeps, so that both ends are what they were."""
+    if a.inversion in RECURSIONS:
+        raise ValueError(
+            f"Between two codes of `{a.inversion}` there is nothing: its two states belong to one image. Use `anchored`."
+        )
+    kept = None if a.kept is None or b.kept is None else lerp(a.kept, b.kept, weight)
+    return Code(lerp(a.z_sem, b.z_sem, weight), slerp(a.x_T, b.x_T, weight), a.inversion, a.steps, kept)
+
+
+def joined(codes: Sequence[Code]) -> Code:
+    """Codes of one kind, one after the other."""
+    kept = [code.kept for code in codes if code.kept is not None]
+    z_sem, x_T = torch.cat([code.z_sem for code in codes]), torch.cat([code.x_T for code in codes])
+    return Code(z_sem, x_T, codes[0].inversion, codes[0].steps, torch.cat(kept) if kept else None)
+
+
+def anchor(eps_model: EpsModel, x: Float[Tensor, "n *s"], path: Path) -> tuple[Tensor, Tensor]:
+    """x_T, and beside each state that encoding has seen where a decoding step from the state before it leads: the step's defect.
+
+    One network call more than the steps there; the defects themselves need none.
+
+    Args:
+        eps_model: conditioned on the image's own z_sem.
+        x: images.
+        path: from noise to image.
+
+    Returns:
+        x_T (n, ...), and of each step, in the order of decoding, the state that encoding has seen and the one that a decoding step
+        with the image's own z_sem leads to (n, steps, 2, ...).
+    """
+    there, n = path.backwards(), len(path)
+    states, x_0s = [x], []
+    for i in range(n):
+        x_0s.append(predict(eps_model, states[-1], there, i))
+        states.append(dpmpp2m_step(states[-1], there, i, x_0s[-2:]))
+    x_0s.append(predict(eps_model, states[-1], path, 0))
+    states.reverse()
+    x_0s.reverse()
+    steps = [dpmpp2m_step(states[i], path, i, x_0s[max(i - 1, 0) : i + 1]) for i in range(n)]
+    return states[0], torch.stack([torch.stack(pair, dim=1) for pair in zip(states[1:], steps, strict=True)], dim=1)
+
+
+def release(
+    eps_model: EpsModel, x_T: Float[Tensor, "n *s"], path: Path, anchors: Float[Tensor, "n steps 2 *s"], *, share: float = 1.0
+) -> Float[Tensor, "n *s"]:
+    """Decodes x_T, adding a share of each step's defect; with the image's own z_sem and all of them, the image itself.
+
+    To the bit, whatever the network, if it gives the same bits for the same input: its steps are then those that `anchor` kept,
+    their difference is zero, and each state is the one that encoding has seen. A sum of step and defect would lose its last bits,
+    which a network that is not calm enlarges.
+    """
+    x = x_T
+    x_0s: list[Tensor] = []
+    for i in range(len(path)):
+        x_0s = [*x_0s[-1:], predict(eps_model, x, path, i)]
+        seen, own = anchors[:, i].unbind(1)
+        x = torch.lerp(own, seen, share) + (dpmpp2m_step(x, path, i, x_0s) - own)
+    return x
+
+
+def refine(eps_model: EpsModel, x: Float[Tensor, "n *s"], path: Path, *, rounds: int = ROUNDS) -> Float[Tensor, "n *s"]:
+    """One x_T that decodes nearer to the image: encode, decode, add what is missing to what is encoded, and again.
+
+    `u <- u + (x_0 - decode(encode(u)))`, defect correction (Stetter 1978). It stops for each image where a round does not halve the
+    error, as where the ODE is chaotic, and keeps the best x_T seen; NaN where none decodes to anything finite. The x_T after the
+    last round is not decoded once more: where the rounds before it halved the error, it is trusted.
+
+    Args:
+        eps_model: conditioned on the images' z_sem.
+        x: images.
+        path: from noise to image.
+        rounds: K, at least 1; N (2K + 1) network calls.
+    """
+    there, u = path.backwards(), x
+    best_x_T, best = torch.full_like(x, torch.nan), torch.full((len(x),), torch.inf, dtype=torch.float64, device=x.device)
+    halved = torch.ones(len(x), dtype=torch.bool, device=x.device)
+    for _ in range(rounds):
+        x_T = solve(eps_model, u, there, solver="dpmpp2m")
+        missing = x - solve(eps_model, x_T, path, solver="dpmpp2m")
+        error = missing.double().square().flatten(1).mean(1)
+        better = halved & (error < best)
+        halved &= error < best / 2
+        best, best_x_T = torch.where(better, error, best), _where(better, x_T, best_x_T)
+        if not halved.any():
+            return best_x_T
+        u = _where(halved, u + missing, u)
+    return _where(halved, solve(eps_model, u, there, solver="dpmpp2m"), best_x_T)
+
+
+def o_belm(there: Path, i: int) -> tuple[float, float, float]:
+    """a, b, c of `x_{i-1} = a x_{i+1} + b x_i + c eps(x_i)`, levels counted from the image: the recursion of that form whose local
+    error is least, of second order. Errors shrink on the way back and so grow on the way there: its x_T is no normal noise.
+
+    References: Wang et al. 2024, *Belm: Bidirectional explicit linear multi-step sampler for exact inversion in diffusion models*,
+    eq. 18.
+    """
+    alpha = there.alpha_bar[i - 1 : i + 2].sqrt()
+    tau = (1 - there.alpha_bar[i - 1 : i + 2]).sqrt() / alpha
+    h, h_next = tau[1] - tau[0], tau[2] - tau[1]
+    a = h**2 / h_next**2 * alpha[0] / alpha[2]
+    b = (h_next**2 - h**2) / h_next**2 * alpha[0] / alpha[1]
+    c = -h * (h + h_next) / h_next * alpha[0]
+    return float(a), float(b), float(c)
+
+
+def bdia(there: Path, i: int) -> tuple[float, float, float]:
+    """The same of BDIA with gamma = 1: what two DDIM steps from x_i, one to either side, say of x_{i-1} - x_{i+1}. Of first order;
+    its x_T is near the ODE's own.
+
+    References: Zhang et al. 2023, *Exact diffusion inversion via bi-directional integration approximation*, eq. 18.
+    """
+    alpha, sigma = there.alpha_bar[i - 1 : i + 2].sqrt(), (1 - there.alpha_bar[i - 1 : i + 2]).sqrt()
+    to_image, to_noise = alpha[0] / alpha[1], alpha[2] / alpha[1]
+    return 1.0, float(to_image - to_noise), float(sigma[0] - sigma[1] * to_image - (sigma[2] - sigma[1] * to_noise))
+
+
+Recursion = Callable[[Path, int], tuple[float, float, float]]
+RECURSIONS: dict[str, Recursion] = {"reversible": o_belm, "bdia": bdia}
+
+
+def reversible_encode(
+    eps_model: EpsModel, x: Float[Tensor, "n *s"], path: Path, recursion: Recursion = o_belm
+) -> tuple[Tensor, Tensor]:
+    """The last two states of a two-step recursion, which `reversible_decode` takes back step by step, exactly.
+
+    Exactly, if the network gives the same bits for the same input: the same batch, the same kernels.
+
+    Args:
+        eps_model: conditioned on the images' z_sem.
+        x: images.
+        path: from noise to image.
+        recursion: its coefficients.
+
+    Raises:
+        ValueError: fewer than two steps.
+    """
+    if len(path) < 2:
+        raise ValueError("The reversible inversion needs at least two steps.")
+    there = path.backwards()
+    before, state = x, ddim_step(x, there, 0, [predict(eps_model, x, there, 0)])
+    for i in range(1, len(there)):
+        a, b, c = recursion(there, i)
+        before, state = state, (before - b * state - c * ask(eps_model, state, there, i)) / a
+    return state, before
+
+
+def reversible_decode(
+    eps_model: EpsModel, state: Float[Tensor, "n *s"], before: Float[Tensor, "n *s"], path: Path, recursion: Recursion = o_belm
+) -> Float[Tensor, "n *s"]:
+    """The images of the two states that `reversible_encode` ends in."""
+    there = path.backwards()
+    for i in range(len(there) - 1, 0, -1):
+        a, b, c = recursion(there, i)
+        state, before = before, a * state + b * before + c * ask(eps_model, before, there, i)
+    return before
+
+
+def _where(chosen: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    return torch.where(chosen.reshape(-1, *[1] * (a.dim() - 1)), a, b)

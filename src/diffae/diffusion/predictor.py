@@ -1,0 +1,98 @@
+"""The network as solvers ask it: `(x_t, t) -> eps`, whatever it was trained to predict, and as quickly as its device can."""
+
+from collections.abc import Hashable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffae.config import Precision, Prediction
+from diffae.diffusion.schedule import Schedule
+from diffae.diffusion.solvers import to_eps
+from diffae.nn import UNet
+from diffae.nn.prepared import Prepared
+from diffae.runtime.graphs import Calls, recorder_of
+from diffae.runtime.processor import autocast, resolve_precision
+
+
+class Recordings:
+    """What is kept of a network from one solver to the next, on devices that record: its calls, and the weights that they read."""
+
+    def __init__(self) -> None:
+        self.calls = Calls()
+        self._prepared: dict[torch.dtype | None, tuple[Hashable, Prepared]] = {}
+
+    def prepared(self, unet: UNet, dtype: torch.dtype | None) -> tuple[Hashable, Prepared]:
+        """Weights in this precision, at addresses that stay while those of the network stay, and what stands for both."""
+        key = (dtype, *(p.data_ptr() for p in unet.parameters()))
+        found = self._prepared.get(dtype)
+        if found is None or found[0] != key:
+            self._prepared[dtype] = found = (key, Prepared(unet, dtype))
+        return found
+
+    def __deepcopy__(self, memo: dict) -> "Recordings":
+        return Recordings()
+
+    def __reduce__(self) -> Any:
+        return Recordings, ()
+
+
+class Predictor:
+    """A network with its z_sem bound. Without gradients its weights are made ready at the first call, and taken to stay after that.
+
+    Args:
+        unet: the network.
+        z_sem: (n, d), or None for one without.
+        schedule: of its noise.
+        prediction: what it says.
+        precision: of its calls; `auto` is what is quick where it is.
+        recordings: of earlier calls, or None to record nothing.
+    """
+
+    def __init__(
+        self, unet: UNet, z_sem: Tensor | None, *, schedule: Schedule, prediction: Prediction, precision: Precision,
+        recordings: Recordings | None,
+    ) -> None:  # fmt: skip
+        device = unet.conv_in.weight.device
+        self._unet, self._schedule, self._prediction = unet, schedule, prediction
+        self._z_sem = None if z_sem is None else z_sem.to(device)
+        self._precision = resolve_precision(precision, device)
+        self._dtype = torch.bfloat16 if self._precision == "bfloat16" else None
+        self._recordings = recordings if recorder_of(device) is not None else None
+        self._prepared: Prepared | None = None
+        self._key: Hashable = None
+
+    def __call__(self, x_t: Float[Tensor, "n *s"], t: Float[Tensor, " n"]) -> Float[Tensor, "n *s"]:
+        """The noise in x_t at timesteps t (0..T-1)."""
+        like = self._unet.conv_in.weight
+        given = x_t.to(like), t.to(like), self._z_sem
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            output = self._ask(*given)
+        else:
+            self._make_ready()
+            if self._recordings is None or self._unet.training:
+                output = self._ask_ready(*given)
+            else:
+                output = self._recordings.calls(self._ask_ready, given, self._key)
+        output = output.to(x_t)
+        if self._prediction == "eps":
+            return output
+        return to_eps("v", output, x_t, *self._schedule.alpha_sigma(t, like=x_t))
+
+    def _make_ready(self) -> None:
+        if self._prepared is None:
+            if self._recordings is None:
+                self._prepared = Prepared(self._unet, self._dtype)
+            else:
+                self._key, self._prepared = self._recordings.prepared(self._unet, self._dtype)
+            self._prepared.refresh()
+
+    def _ask_ready(self, x_t: Tensor, t: Tensor, z_sem: Tensor | None) -> Tensor:
+        assert self._prepared is not None
+        with self._prepared:
+            return self._ask(x_t, t, z_sem)
+
+    def _ask(self, x_t: Tensor, t: Tensor, z_sem: Tensor | None) -> Tensor:
+        with autocast(self._precision, x_t.device):
+            return self._unet(x_t, t, z_sem=z_sem)

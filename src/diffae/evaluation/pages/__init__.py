@@ -1,0 +1,1 @@
+"""Pages, tables and figures that show what was measured."""

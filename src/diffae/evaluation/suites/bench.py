@@ -1,0 +1,243 @@
+"""What the suites of an evaluation share: the models, the images, the metric networks, and what was measured before."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffae.autoencoder import DiffusionAutoencoder
+from diffae.config import Protocol
+from diffae.data.dataset import ImageSet
+from diffae.data.labels.columns import described, is_binary
+from diffae.diffusion.model import DDIM
+from diffae.evaluation.pages.figures import Figure, Progress
+from diffae.evaluation.pages.tables import Table
+from diffae.evaluation.results import Result, Store
+from diffae.interop.comparators import Autoencoder
+from diffae.metrics.images import LEAST_MS_SSIM, each_ms_ssim, each_mse, each_psnr, each_ssim
+from diffae.metrics.networks.perceptual import LEAST, Backbone
+from diffae.metrics.networks.weights import load_network
+from diffae.runtime import processes
+from diffae.semantics.prior import Prior
+
+OURS = "DPM-Solver++"
+"""The solver of rows that are not the paper's."""
+NOT = "not "
+"""Before an attribute's name: the class of the images that lack it."""
+CONVENTION = "bilinear without antialiasing, x / 127.5 - 1, as pytorch-fid"
+
+
+class NotMeasurable(ValueError):
+    """A suite needs what these images or this model do not have. Of all suites it is left out, with the reason on the page."""
+
+
+@dataclass(slots=True)
+class Section:
+    """One table or figure of the paper, measured.
+
+    Attributes:
+        suite: its name.
+        title: heading.
+        text: what was done, and what the paper reports.
+        results: the rows.
+        tables: the same to read.
+        figures: pictures and plots.
+    """
+
+    suite: str
+    title: str
+    text: str
+    results: list[Result]
+    tables: list[Table]
+    figures: list[Figure] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Bench:
+    """What is evaluated, and how.
+
+    Attributes:
+        ae: the autoencoder, with its default prior.
+        data: images. Those held out are tested on.
+        elsewhere: images of another set, with labels of the same names, which nothing was trained on.
+        store: earlier results.
+        progress: told how far it is.
+        ddim: the plain DDIM to compare with, if there is one.
+        against: autoencoders of other families to compare with.
+        priors: of the autoencoder, by name.
+        protocol: how many images, steps and what classes.
+        seed: of everything that is drawn.
+        batch_size: images at a time.
+        lpips: whose features LPIPS compares, in addition where there are several.
+        weights: where the metric networks' weights are, if not in the usual places.
+    """
+
+    ae: DiffusionAutoencoder
+    data: ImageSet
+    store: Store
+    progress: Progress
+    elsewhere: ImageSet | None = None
+    ddim: DDIM | None = None
+    against: Sequence[Autoencoder] = ()
+    priors: dict[str, Prior] = field(default_factory=dict)
+    protocol: Protocol = field(default_factory=Protocol)
+    seed: int = 0
+    batch_size: int = 50
+    lpips: tuple[Backbone, ...] = ("alexnet",)
+    weights: Path | None = None
+    _networks: dict[str, tuple[Callable[..., Tensor], str]] = field(default_factory=dict)
+
+    @property
+    def tested(self) -> np.ndarray:
+        """Indices of the images that may be tested on: those held out, and after them all others if the model saw none."""
+        held = self.data.validation
+        return np.concatenate([held, self.data.train]) if self.protocol.unseen else held
+
+    def test(self, num: int) -> Float[Tensor, "n c h w"]:
+        """The first `num` images to test on.
+
+        Raises:
+            ValueError: there are fewer.
+        """
+        if len(self.tested) < num:
+            raise ValueError(
+                f"{num} test images were asked for and {len(self.tested)} are held out. Ask for fewer, or name other images, "
+                "--data."
+            )
+        return self.data.images(self.tested[:num])
+
+    def network(self, name: Any) -> tuple[Callable[..., Tensor], str]:
+        """A metric network, which computes where the autoencoder does, and the file that its weights are from."""
+        if name not in self._networks:
+            network, file = load_network(name, self.weights)
+            device = self.ae.device
+            network.to(device)
+
+            def measure(*images: Tensor) -> Tensor:
+                return network(*(x.to(device) for x in images)).to(images[0].device)
+
+            self._networks[name] = (measure, file)
+        return self._networks[name]
+
+    def over(self, num: int, what: str, make: Callable[[range], Tensor]) -> Tensor:
+        """What `make` gives for the numbers 0..num - 1, a batch at a time, one after the other; with progress.
+
+        Of n processes each makes every n-th batch, and all have what all made.
+        """
+        starts = range(0, num, self.batch_size)
+        own = {}
+        for start in processes.own(starts):
+            self.progress(what, start, num)
+            own[start] = make(range(start, min(start + self.batch_size, num)))
+        found = {start: made for some in processes.from_all(own) for start, made in some.items()}
+        return torch.cat([found[start] for start in starts])
+
+    def latents(self, encode: Callable[[Tensor], Tensor], data: ImageSet, indices: np.ndarray) -> Tensor:
+        """What `encode` makes of these images of a set, a batch at a time."""
+        return self.over(len(indices), "Encoding images", lambda part: encode(data.images(indices[part.start : part.stop])))
+
+    def classes(self) -> list[str]:
+        """The attributes that are sampled and edited: those named, or the two best known that are frequent enough.
+
+        Raises:
+            NotMeasurable: there is none.
+        """
+        if self.protocol.attributes:
+            return list(self.protocol.attributes)
+        fitted, data = self.ae.attributes, self.data
+        scores = {} if fitted is None else {name: s.auroc for name, s in fitted.scores.items() if s.auroc is not None}
+        least = max(self.protocol.num_inception, 100)
+        enough = [n for n in scores if n in data.labels and (data.labels[n][data.train] == 1).sum() >= least]
+        if not enough:
+            raise NotMeasurable(
+                "No attribute is fitted that enough training images show, so there is no class to sample or to edit. Fit "
+                "attributes, ask for fewer images, or leave the suite out."
+            )
+        return sorted(enough, key=lambda name: -scores[name])[:2]
+
+    def members(self, name: str, indices: np.ndarray | None = None) -> np.ndarray:
+        """Of these images, by default those trained on, whether each is of a class: 1, 0, or NaN for unknown; `not NAME` is the
+        absence of NAME.
+
+        Raises:
+            ValueError: there is no such label, or it is one of numbers.
+        """
+        label = name.removeprefix(NOT)
+        if label not in self.data.labels:
+            raise ValueError(f"There is no label {label!r}. There are: {', '.join(self.data.labels) or 'none'}.")
+        if not is_binary(self.data.labels[label]):
+            raise ValueError(f"{label!r} is no label of yes and no, so it has no members: {described(self.data.labels[label])}.")
+        y = self.data.labels[label][self.data.train if indices is None else indices]
+        return 1 - y if name.startswith(NOT) else y
+
+    def distances(
+        self, suite: str, model: str, x: Tensor, make: Callable[[range], Tensor], *, on: Sequence[str], steps: int | None = None
+    ) -> list[Result]:
+        """MSE, PSNR, SSIM, MS-SSIM and LPIPS between images and what is made of them, each image's own kept.
+
+        MS-SSIM and LPIPS are left out where the images are too small for them.
+
+        Args:
+            suite: which table.
+            model: what makes them.
+            x: the images.
+            make: numbers of images -> what is made of them.
+            on: what it depends on, see `Store.get`.
+            steps: network calls, for the record.
+        """
+        nets = {f"lpips {name}" if i else "lpips": name for i, name in enumerate(self.lpips) if min(x.shape[-2:]) >= LEAST[name]}
+
+        measures: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mse": each_mse, "psnr": each_psnr, "ssim": each_ssim}
+        if min(x.shape[-2:]) >= LEAST_MS_SSIM:
+            measures["ms_ssim"] = each_ms_ssim
+        for name, net in nets.items():
+            measures[name] = partial(self._perceptual, net)
+
+        def measure() -> list[Result]:
+            def of(part: range) -> Tensor:
+                made, real = make(part), x[part.start : part.stop]
+                return torch.stack([measured(made, real).double() for measured in measures.values()], dim=1)
+
+            found = self.over(len(x), f"{suite}: {model}" + (f", T = {steps}" if steps else ""), of)
+            results = []
+            for name, each in zip(measures, found.unbind(1), strict=True):
+                detail = f"{nets[name]}: {self.network(nets[name])[1]}" if name in nets else None
+                results.append(
+                    Result(suite, model, name, float(each.mean()), len(x), steps, float(each.std()), self.seed,
+                           detail=detail, each=each.tolist())
+                )  # fmt: skip
+            return results
+
+        key = {"suite": suite, "model": model, "n": len(x), "steps": steps, "seed": self.seed, "lpips": list(nets.values())}
+        return self.store.get(key, measure, on=on)
+
+    def features(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        """Inception's features of images as files would hold them, in 256 steps."""
+        inception = self.network("inception")[0]
+        stored = ((images.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+        return torch.cat([inception(in_colour(part)) for part in stored.split(10)]).cpu()
+
+    def real_features(self, indices: np.ndarray) -> Float[Tensor, "n d"]:
+        """The same of real images, a batch at a time."""
+        images = self.data.images
+        return self.over(len(indices), "Real images", lambda part: self.features(images(indices[part.start : part.stop])))
+
+    def _perceptual(self, net: str, made: Tensor, real: Tensor) -> Tensor:
+        return self.network(net)[0](in_colour(made.clamp(-1, 1)), in_colour(real))
+
+
+def in_colour(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 h w"]:
+    """Images as the metric networks want them: grey ones with three equal channels.
+
+    Raises:
+        ValueError: neither grey nor colour.
+    """
+    if x.shape[1] not in (1, 3):
+        raise ValueError(f"LPIPS, FID and KID are defined for grey and colour images, and these have {x.shape[1]} channels.")
+    return x.expand(-1, 3, -1, -1)

@@ -1,0 +1,72 @@
+"""Figure 4: from image to image, and how even the way is, of the autoencoder and of the plain DDIM."""
+
+from collections.abc import Callable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from diffae.autoencoder import DiffusionAutoencoder
+from diffae.diffusion.interpolation import slerp
+from diffae.diffusion.inversion import between
+from diffae.diffusion.model import DDIM
+from diffae.evaluation.pages.figures import interpolation_figure
+from diffae.evaluation.pages.tables import by_metric
+from diffae.evaluation.results import Result
+from diffae.evaluation.suites.bench import Bench, Section, in_colour
+from diffae.metrics.networks.perceptual import LEAST
+from diffae.runtime.seeding import Draws
+
+SUITE = "interpolation"
+EPSILON = 1e-2
+"""Length of the step that path lengths are measured with. StyleGAN's 1e-4 leaves float32 images too little difference."""
+
+
+def interpolation(bench: Bench) -> Section:
+    """The perceptual path length of interpolations between pairs of held-out images, and pictures of some."""
+    x = bench.test(min(bench.protocol.num, 100) // 2 * 2)
+    steps, pairs = max(bench.protocol.steps), len(x) // 2
+    models: dict[str, DiffusionAutoencoder | DDIM] = {"diffae": bench.ae} | ({"ddim": bench.ddim} if bench.ddim else {})
+    results: list[Result] = []
+    for model, network in models.items():
+
+        def measure(model: str = model, network: DiffusionAutoencoder | DDIM = network) -> list[Result]:
+            def lengths(part: range) -> Tensor:
+                a, b = x[part.start : part.stop], x[pairs + part.start : pairs + part.stop]
+                weight = Draws.of(len(part), bench.seed, start=part.start).uniform("path") * (1 - EPSILON)
+                return path_length(frames_between(network, a, b, steps=steps), weight, bench.network("vgg16")[0])
+
+            each = bench.over(pairs, f"{SUITE}: {model}", lengths)
+            detail = f"{bench.network('vgg16')[1]}; step {EPSILON}"
+            return [
+                Result(SUITE, model, "path_length", float(each.mean()), pairs, steps, float(each.std()), bench.seed,
+                       detail=detail, each=each.tolist())
+            ]  # fmt: skip
+
+        if min(x.shape[-2:]) >= LEAST["vgg16"]:
+            key = {"suite": SUITE, "model": model, "n": pairs, "steps": steps, "seed": bench.seed, "epsilon": EPSILON}
+            results += bench.store.get(key, measure, on=["model" if network is bench.ae else "ddim"])
+    text = (
+        f"{pairs} pairs of held-out images, T = {steps}. Path length: LPIPS (VGG) between two neighbouring images of the way, over "
+        "the square of the step (Karras et al. 2019). A cross-fade is short too: look at the pictures as well."
+    )
+    figures = [interpolation_figure(network, x[:12]) for network in models.values()]
+    return Section(SUITE, "From image to image (figure 4)", text, results, [by_metric(results)] if results else [], figures)
+
+
+def frames_between(
+    model: DiffusionAutoencoder | DDIM, x_a: Float[Tensor, "n c h w"], x_b: Float[Tensor, "n c h w"], *, steps: int
+) -> Callable[[Float[Tensor, " n"]], Float[Tensor, "n c h w"]]:
+    """The way from each image to another: weights in 0..1, one a pair -> the images there."""
+    if isinstance(model, DDIM):
+        start, end = (model.invert(x, steps=steps, solver="ddim") for x in (x_a, x_b))
+        return lambda weight: model.decode(slerp(start, end, weight), steps=steps, solver="ddim")
+    a, b = (model.infer(x, inversion="official", steps=steps) for x in (x_a, x_b))
+    return lambda weight: model.render(between(a, b, weight))
+
+
+def path_length(
+    frame: Callable[[Tensor], Tensor], weight: Float[Tensor, " n"], lpips: Callable[[Tensor, Tensor], Tensor]
+) -> Float[Tensor, " n"]:
+    """`d(x(w), x(w + step)) / step^2` of each way x at w (Karras et al. 2019, StyleGAN, eq. 2)."""
+    here, there = (in_colour(frame(w).clamp(-1, 1)) for w in (weight, weight + EPSILON))
+    return lpips(here, there) / EPSILON**2

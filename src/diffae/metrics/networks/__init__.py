@@ -1,0 +1,1 @@
+"""Networks that measures stand on, and their genuine weights."""

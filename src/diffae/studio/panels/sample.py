@@ -1,0 +1,63 @@
+"""Sample: new images, of a class where one is asked for; a click opens one in Edit."""
+
+from typing import Any
+
+import gradio as gr
+from torch import Tensor
+
+from diffae.studio.page import ANY, MODEL, PROGRESS, EditPanel, Page, shows_errors
+from diffae.studio.shown import enlarged, worded
+from diffae.studio.workshop import Visit
+
+
+def panel(page: Page, opens: EditPanel) -> None:
+    """The panel."""
+    shop, ae = page.shop, page.shop.ae
+
+    @shows_errors
+    def sample(
+        visit: Visit, num: int, seed: int, steps: int, truncation: float, what: str, present: str,
+        progress: gr.Progress = PROGRESS,
+    ) -> list[Any]:  # fmt: skip
+        progress(0.05, desc="Drawing z_sem")
+        accept = None if what in (None, ANY) else shop.accept(visit, what, present == "shows it")
+        z, proposals = ae.sample_codes(int(num), seed=int(seed), accept=accept)
+        if truncation < 1:
+            assert ae.standardizer is not None
+            z = ae.standardizer.inverse(ae.standardizer(z) * truncation)
+        progress(0.3, desc="Decoding")
+        x = ae.in_range(ae.decode_samples(z, steps=int(steps), seed=int(seed)))
+        said = f"{int(num)} of {proposals} proposals were taken." if accept else ""
+        return [x, [enlarged(ae, one, 160) for one in x], said]
+
+    @shows_errors
+    def edit(visit: Visit, x: Tensor | None, event: gr.SelectData) -> list[Any]:
+        assert x is not None
+        return [*opens.open(visit, x[event.index : event.index + 1]), gr.Tabs(selected="edit")]
+
+    with gr.Tab("Sample", id="sample"), gr.Row():
+        kept = gr.State(None, time_to_live=3600)
+        with gr.Column(scale=2, min_width=240):
+            num = gr.Slider(1, 32, 12, step=1, label="How many")
+            seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="sample-seed")
+            steps = gr.Slider(2, 50, ae.calibration.sample_steps, step=1, label="Steps of the decoder")
+            truncation = gr.Slider(0.2, 1, 1, step=0.05, label="Truncation: below 1 more alike, and more usual")
+            what = gr.Dropdown(
+                [ANY, *((worded(n), n) for n in shop.attributes(Visit()))], value=ANY, label="Of", elem_id="sample-what"
+            )
+            present = gr.Radio(["shows it", "lacks it"], value="shows it", label="That")
+            go = gr.Button("Sample", variant="primary", elem_id="sample-go")
+            said = gr.Markdown()
+        with gr.Column(scale=5):
+            gallery = gr.Gallery(
+                label="Click one to edit it",
+                columns=6,
+                height=520,
+                allow_preview=False,
+                buttons=[],
+                elem_id="sample-shown",
+                format="png",
+            )
+    go.click(sample, [page.visit, num, seed, steps, truncation, what, present], [kept, gallery, said], api_name="sample", **MODEL)
+    gallery.select(edit, [page.visit, kept], [*opens.outputs, page.tabs], api_visibility="private", **MODEL)
+    opens.sliders.append(what)

@@ -1,0 +1,86 @@
+"""Teach: label images by clicking, the most uncertain next, until the classifier knows enough; export the labels."""
+
+import csv
+import io
+from typing import Any
+
+import gradio as gr
+
+from diffae.runtime.files import write_text
+from diffae.studio.page import EditPanel, Page, shows_errors
+from diffae.studio.shown import enlarged
+from diffae.studio.workshop import Visit
+
+ENOUGH = 0.9
+"""AUROC that makes a useful slider."""
+SKIPPED = -1
+
+
+def panel(page: Page, opens: EditPanel) -> None:
+    """The panel."""
+    shop, ae = page.shop, page.shop.ae
+    if shop.data is None or shop.z_sem is None:
+        with gr.Tab("Teach", id="teach"):
+            gr.Markdown("There are no images to label: start with `diffae studio RUN --data IMAGES`.")
+        return
+    data = shop.data
+
+    def shown(labels: dict[int, int], at: int) -> list[Any]:
+        counts = [sum(y == value for y in labels.values()) for value in (1, 0)]
+        auroc = shop.taught_auroc(labels)
+        said = f"{counts[0]} have it, {counts[1]} lack it."
+        if auroc is None:
+            said += " At least four of both are needed to say how well it is known."
+        else:
+            said += f" AUROC on images that it was not fitted on: **{auroc:.2f}**."
+            said += " That is enough; more labels make it surer." if auroc >= ENOUGH else " Go on."
+        return [labels, at, enlarged(ae, data.images([at])[0]), said]
+
+    @shows_errors
+    def answer(labels: dict[int, int], at: int | None, value: int | None) -> list[Any]:
+        labels = dict(labels) if at is None or value is None else {**labels, at: value}
+        if at is not None and value is None:
+            labels.setdefault(at, SKIPPED)
+        return shown(labels, shop.most_uncertain(labels))
+
+    @shows_errors
+    def define(visit: Visit, labels: dict[int, int], name: str) -> list[Any]:
+        sides = [[i for i, y in labels.items() if y == value] for value in (1, 0)]
+        return opens.define(visit, name, *sides)
+
+    @shows_errors
+    def export(labels: dict[int, int], name: str, request: gr.Request) -> str:
+        known = {i: y for i, y in labels.items() if y >= 0}
+        if not name.strip() or not known:
+            raise ValueError("Name the attribute and label an image first.")
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(["file", name.strip()])
+        writer.writerows([data.names[i], y] for i, y in sorted(known.items()))
+        file = page.folder / f"{request.session_hash}-labels.csv"
+        write_text(file, buffer.getvalue())
+        return str(file)
+
+    with gr.Tab("Teach", id="teach"), gr.Row():
+        labels, at = gr.State({}), gr.State(None)
+        with gr.Column(scale=3):
+            picture = gr.Image(
+                label="Does it have it?", interactive=False, buttons=[], height=360, elem_id="teach-image", format="png"
+            )
+            with gr.Row():
+                yes = gr.Button("Yes", variant="primary", elem_id="teach-yes")
+                no = gr.Button("No", variant="primary", elem_id="teach-no")
+                skip = gr.Button("Skip", elem_id="teach-skip")
+        with gr.Column(scale=3, min_width=260):
+            name = gr.Textbox(label="What is taught", placeholder="the attribute's name", elem_id="teach-name")
+            begin = gr.Button("Begin", elem_id="teach-begin")
+            said = gr.Markdown("Name the attribute, begin, and answer for one image after another.", elem_id="teach-said")
+            go = gr.Button("Make it a slider in Edit", elem_id="teach-define")
+            made = gr.Button("Write the labels", elem_id="teach-export")
+            file = gr.File(label="The labels (CSV), for diffae fit-attributes", interactive=False, height=90, elem_id="teach-file")
+    outputs = [labels, at, picture, said]
+    begin.click(lambda a: answer(a, None, None), [labels], outputs, api_visibility="private")
+    for button, value in ((yes, 1), (no, 0), (skip, None)):
+        button.click(lambda a, b, v=value: answer(a, b, v), [labels, at], outputs, api_visibility="private")
+    go.click(define, [page.visit, labels, name], opens.sliders, api_visibility="private")
+    made.click(export, [labels, name], file, api_visibility="private")

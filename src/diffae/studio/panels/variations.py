@@ -1,0 +1,51 @@
+"""Variations: one z_sem, many x_T; from what all of them have in common to the detail of each."""
+
+from typing import Any
+
+import gradio as gr
+import torch
+
+from diffae.studio.page import MODEL, PROGRESS, Page, shows_errors
+from diffae.studio.shown import enlarged
+from diffae.studio.workshop import Visit
+
+DIAL = ["the mean image, in one call", "the average of 8", "the average of 4", "the average of 2", "fresh detail"]
+AVERAGED = [0, 8, 4, 2, 1]
+
+
+def panel(page: Page) -> None:
+    """The panel."""
+    shop, ae = page.shop, page.shop.ae
+
+    @shows_errors
+    def vary(visit: Visit, path: str | None, num: int, dial: str, seed: int, progress: gr.Progress = PROGRESS) -> list[Any]:
+        if path is not None:
+            x = shop.open_files([path], gr.Warning)
+        elif visit.opened is not None:
+            x = visit.opened.x
+        else:
+            raise ValueError("Drop an image, or open one in Edit.")
+        z, count = ae.encode(x), AVERAGED[DIAL.index(dial)]
+        made = []
+        for i in range(1 if count == 0 else int(num)):
+            progress(i / num, desc=f"Variation {i + 1} of {int(num)}")
+            one = (
+                ae.decode_mean(z, seed=int(seed))
+                if count == 0
+                else ae.decode(z.expand(count, -1), seed=1000 * int(seed) + i).mean(0)
+            )
+            made.append(one.reshape(x.shape[1:]))
+        return [enlarged(ae, torch.as_tensor(m), 160) for m in (x[0], *made)]
+
+    with gr.Tab("Variations", id="variations"), gr.Row():
+        with gr.Column(scale=2, min_width=240):
+            file = gr.File(label="Drop an image, or leave Edit's", file_count="single", type="filepath", height=110)
+            num = gr.Slider(1, 16, 8, step=1, label="How many")
+            dial = gr.Radio(
+                DIAL, value=DIAL[-1], label="From what z_sem says (left out: all else) to one of the images that it allows"
+            )
+            seed = gr.Number(0, label="Seed", precision=0, minimum=0)
+            go = gr.Button("Vary", variant="primary", elem_id="vary-go")
+        with gr.Column(scale=5):
+            gallery = gr.Gallery(label="The image, and its variations", columns=5, height=520, elem_id="vary-shown", format="png")
+    go.click(vary, [page.visit, file, num, dial, seed], gallery, api_name="vary", **MODEL)
