@@ -138,7 +138,7 @@ def edits(ae: diffae.DiffusionAutoencoder, judge: Judge, x: Tensor, *, steps: in
                 for p in (0.1, 0.9):
                     here = (target == torch.tensor(p)).nonzero()[:, 0]
                     if len(here):
-                        images[here] = ae.reach(code[here], [name], p, keep=kept)
+                        images[here] = ae.manipulate(code[here], name, target_probability=p, keep=kept)
                 after = judge.decide(images)
                 found[name][way] = {
                     "flipped": float((after[:, row] != before[:, row]).float().mean()),
@@ -169,14 +169,14 @@ def few_shot(
             pu = fit_few(name, z[positive[:100]], z[unlabelled], ae.standardizer, unlabelled=True)
             drawn = seeding.mix(seed, "few", draw)
             codes = {
-                "binary": ae.sample_codes(samples, seed=drawn, accept=few.probability(name)).z_sem,
-                "positive-unlabelled": ae.sample_codes(samples, seed=drawn, accept=pu.probability(name)).z_sem,
-                "base rate of the prior": ae.sample_codes(samples, seed=drawn).z_sem,
+                "binary": ae.sample_z_sem(samples, seed=drawn, accept=few.probability(name)).z_sem,
+                "positive-unlabelled": ae.sample_z_sem(samples, seed=drawn, accept=pu.probability(name)).z_sem,
+                "base rate of the prior": ae.sample_z_sem(samples, seed=drawn).z_sem,
                 "baseline: all real images": z[rng.permutation(len(z))[:samples]],
                 "baseline: the positives again": z[np.resize(positive[:50], samples)],
             }
             for way, z_sem in codes.items():
-                images = ae.decode_samples(z_sem, steps=steps, seed=drawn)
+                images = ae.decode(z_sem, steps=steps, seed=drawn)
                 shares.setdefault(way, []).append(float(judge.decide(images)[:, row].float().mean()))
         found[name] = {way: float(np.mean(values)) for way, values in shares.items()}
         found[name] |= {f"{way}, spread": float(np.std(values, ddof=1)) for way, values in shares.items() if draws > 1}

@@ -83,7 +83,7 @@ def contents(folder):
 
 def pairs(folder):
     """Of each saved model what its two files hold."""
-    from diffae.diffusion.model import files_of_weights
+    from diffae.runtime.weights import files_of_weights
 
     found = {}
     for weights in folder.rglob("model.safetensors"):

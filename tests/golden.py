@@ -83,7 +83,7 @@ RUNS: dict[str, list[list[str]]] = {
         ["sample", "whole", "--num", "8", "--attribute", "Smiling", "--out", "whole/samples.png"],
         ["neighbours", "whole", "A", "--num", "4", "--out", "whole/neighbours.png"],
         ["export", "whole", "whole/exported", "--dtype", "bfloat16"],
-        ["evaluate", "whole", "--suite", "reconstruction", "attributes", "--num", "8", "--steps", "4", "--out", "whole/evaluation"],
+        ["evaluate", "whole", "--suite", "reconstruction", "attributes", "--num", "6", "--steps", "4", "--out", "whole/evaluation"],
     ],
 }
 TOLD = ("metrics.jsonl", "report.html", "results.json", "tables.md", ".lock")
@@ -100,8 +100,8 @@ def main() -> int:
     for name in options.only:
         with tempfile.TemporaryDirectory() as folder:
             found["runs"][name] = digests(name, Path(folder))
+        options.out.write_text(json.dumps(found, indent=1) + "\n")
         print(f"{name}: {len(found['runs'][name])} files", flush=True)
-    options.out.write_text(json.dumps(found, indent=1) + "\n")
     return 0 if options.against is None else compared(json.loads(options.against.read_text()), found)
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from diffae.semantics.attributes import LOOKS, Attributes, Score, rejection_sample
+from diffae.semantics.attributes import LOOKS, Attributes, Score
 from diffae.semantics.fitting import fit_attributes, fit_few
+from diffae.semantics.rejection import rejection_sample
 from diffae.semantics.standardizer import Standardizer
 
 D = 8

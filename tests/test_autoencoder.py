@@ -82,7 +82,7 @@ def test_auto_decodes_in_bfloat16_where_it_is_quick(ae, quick, monkeypatch):
 def test_an_anchored_code_without_its_defects_is_a_fast_one(ae, x):
     anchored, fast = (ae.infer(x, inversion=inversion, steps=6) for inversion in ("anchored", "fast"))
     torch.testing.assert_close(anchored.x_T, fast.x_T)
-    torch.testing.assert_close(ae.render(anchored, share=0.0), ae.render(fast), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(ae.render(anchored, detail=0.0), ae.render(fast), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -54,11 +54,11 @@ def test_it_interpolates_from_reconstruction_to_reconstruction(ddim, x):
 
 
 def test_sdedit_goes_from_the_image_to_a_fresh_sample(ddim, x):
-    assert torch.equal(ddim.sdedit(x, share=0, steps=10), x)
-    distances = [(ddim.sdedit(x, share=s, steps=20) - x).square().mean().item() for s in (0.1, 0.5, 1.0)]
+    assert torch.equal(ddim.sdedit(x, t_0=0, steps=10), x)
+    distances = [(ddim.sdedit(x, t_0=s, steps=20) - x).square().mean().item() for s in (0.1, 0.5, 1.0)]
     assert distances[0] < distances[1] < distances[2]
     with pytest.raises(ValueError, match=r"within 0..1, got 1.5"):
-        ddim.sdedit(x, share=1.5)
+        ddim.sdedit(x, t_0=1.5)
 
 
 def test_each_kind_refuses_the_others_configuration(tiny):
@@ -217,13 +217,13 @@ def test_what_shows_an_attribute_already_is_not_touched(ae, x):
     if low < 0.5:
         ae.attributes.bias += 20
     code = ae.infer(x, steps=2)
-    assert torch.equal(ae.reach(code, ["Round"], 0.5), ae.render(code))
+    assert torch.equal(ae.manipulate(code, "Round", target_probability=0.5), ae.render(code))
 
 
 def test_samples_of_a_class_are_chosen_among_the_same_proposals(ae):
     ae.prior, ae.attributes = GaussianPrior(6), some_attributes()
     ae.attributes.standardizer.load_state_dict(ae.standardizer.state_dict())
-    free, chosen = ae.sample_codes(200), ae.sample_codes(30, accept=ae.attributes.probability("Round"))
+    free, chosen = ae.sample_z_sem(200), ae.sample_z_sem(30, accept=ae.attributes.probability("Round"))
     assert chosen.proposals > 30
     assert all((free.z_sem[: chosen.proposals] == z).all(1).any() for z in chosen.z_sem)
     assert ae.attributes.logits(chosen.z_sem).mean() > ae.attributes.logits(free.z_sem).mean() + 0.5

@@ -14,17 +14,17 @@ from diffae.config import ScheduleConfig
 from diffae.diffusion.inversion import (
     RECURSIONS,
     Code,
-    anchor,
-    back,
+    anchored_decode,
+    anchored_encode,
     bdia,
-    between,
     check_inversion,
-    joined,
+    concatenate,
+    decode_along_path,
+    encode_along_path,
+    interpolate_codes,
     refine,
-    release,
     reversible_decode,
     reversible_encode,
-    there,
 )
 from diffae.diffusion.schedule import Schedule, decoding_path, encoding_path, spaced_path
 from diffae.diffusion.solvers import solve
@@ -110,10 +110,10 @@ def test_twenty_fast_steps_beat_250_of_the_authors(patches):
 def test_an_anchored_code_is_the_image_and_edits_better_than_the_authors(patches):
     x, own, other, edited = patches
     path = spaced_path(SCHEDULE, 20)
-    x_T, anchors = anchor(own, x, path)
+    x_T, anchors = anchored_encode(own, x, path)
     assert anchors.shape == (len(x), 20, 2, 192)
-    assert torch.equal(release(own, x_T, path, anchors), x)
-    assert mse(release(other, x_T, path, anchors), edited) <= authors(patches, 250)[1]
+    assert torch.equal(anchored_decode(own, x_T, path, anchors), x)
+    assert mse(anchored_decode(other, x_T, path, anchors), edited) <= authors(patches, 250)[1]
 
 
 @pytest.mark.parametrize("recursion", RECURSIONS.values())
@@ -227,15 +227,15 @@ def identity_eps(x, t):
 def test_codes_are_taken_apart_joined_and_mixed():
     x = torch.randn(3, 1, 2, 2)
     path = spaced_path(SCHEDULE, 4)
-    x_T, kept = anchor(identity_eps, x, path)
+    x_T, kept = anchored_encode(identity_eps, x, path)
     code = Code(torch.arange(6.0).reshape(3, 2), x_T, "anchored", 4, kept)
-    again = joined([code[:1], code[1:]])
-    for a, b in ((code.z_sem, again.z_sem), (code.x_T, again.x_T), (code.kept, again.kept)):
+    again = concatenate([code[:1], code[1:]])
+    for a, b in ((code.z_sem, again.z_sem), (code.x_T, again.x_T), (code.states, again.states)):
         assert torch.equal(a, b)
-    ends = [between(code[:1], code[1:2], w) for w in (0.0, 1.0)]
+    ends = [interpolate_codes(code[:1], code[1:2], w) for w in (0.0, 1.0)]
     for end, image in zip(ends, x, strict=False):
-        assert torch.equal(release(identity_eps, end.x_T, path, end.kept), image[None])
-    assert between(code[:1], code[1:2], 0.5).z_sem.tolist() == [[1.0, 2.0]]
+        assert torch.equal(anchored_decode(identity_eps, end.x_T, path, end.states), image[None])
+    assert interpolate_codes(code[:1], code[1:2], 0.5).z_sem.tolist() == [[1.0, 2.0]]
 
 
 def test_refining_one_round_costs_three_ways():
@@ -248,7 +248,7 @@ def test_refining_one_round_costs_three_ways():
     refine(counted, torch.randn(2, 3), spaced_path(SCHEDULE, 5), rounds=1)
     assert len(calls) == 15
     calls.clear()
-    anchor(counted, torch.randn(2, 3), spaced_path(SCHEDULE, 5))
+    anchored_encode(counted, torch.randn(2, 3), spaced_path(SCHEDULE, 5))
     assert len(calls) == 6
     calls.clear()
     reversible_encode(counted, torch.randn(2, 3), spaced_path(SCHEDULE, 5))
@@ -349,7 +349,7 @@ def test_steps_are_taken_back_where_the_network_gives_the_same_twice(inversion, 
 @pytest.mark.parametrize("inversion", ["fast", "anchored", "refine", "reversible", "bdia"])
 def test_the_way_back_takes_all_that_was_kept_unless_it_is_told_a_share(inversion):
     x, path = torch.randn(2, 1, 4, 4, dtype=torch.float64), spaced_path(SCHEDULE, 6)
-    x_T, kept = there(inversion, identity_eps, x, path)
+    x_T, kept = encode_along_path(inversion, identity_eps, x, path)
     code = Code(torch.zeros(2, 3), x_T, inversion, 6, kept)
 
     def other(x, t):
@@ -357,35 +357,37 @@ def test_the_way_back_takes_all_that_was_kept_unless_it_is_told_a_share(inversio
 
     assert (kept is None) == (inversion in ("fast", "refine"))
     if inversion != "anchored":
-        torch.testing.assert_close(back(identity_eps, code, path), x, rtol=1e-9 if kept is not None else 0.2, atol=1e-9)
+        torch.testing.assert_close(
+            decode_along_path(identity_eps, code, path), x, rtol=1e-9 if kept is not None else 0.2, atol=1e-9
+        )
         return
-    assert torch.equal(back(identity_eps, code, path), x)
-    assert torch.equal(back(other, code, path), release(other, x_T, path, kept, share=1.0))
-    torch.testing.assert_close(back(other, code, path, share=0.0), solve(other, x_T, path, solver="dpmpp2m"))
+    assert torch.equal(decode_along_path(identity_eps, code, path), x)
+    assert torch.equal(decode_along_path(other, code, path), anchored_decode(other, x_T, path, kept, detail=1.0))
+    torch.testing.assert_close(decode_along_path(other, code, path, detail=0.0), solve(other, x_T, path, solver="dpmpp2m"))
 
 
 def test_half_way_to_a_code_without_defects_nothing_is_kept():
     x, path = torch.randn(1, 1, 4, 4), spaced_path(SCHEDULE, 4)
-    x_T, kept = there("anchored", identity_eps, x, path)
+    x_T, kept = encode_along_path("anchored", identity_eps, x, path)
     anchored, plain = (Code(torch.zeros(1, 3), x_T, "anchored", 4, k) for k in (kept, None))
     for a, b in ((anchored, plain), (plain, anchored)):
-        assert between(a, b, 0.5).kept is None
-    assert between(anchored, anchored, 0.5).kept is not None
+        assert interpolate_codes(a, b, 0.5).states is None
+    assert interpolate_codes(anchored, anchored, 0.5).states is not None
     state, before = reversible_encode(identity_eps, x, path)
     two = Code(torch.zeros(1, 3), state, "reversible", 4, before[:, None])
     with pytest.raises(ValueError, match="Between two codes of `reversible` there is nothing"):
-        between(two, two, 0.5)
+        interpolate_codes(two, two, 0.5)
 
 
 def test_a_code_on_its_device_is_the_same_code():
-    x_T, kept = there("anchored", identity_eps, torch.randn(2, 1, 4, 4), spaced_path(SCHEDULE, 3))
+    x_T, kept = encode_along_path("anchored", identity_eps, torch.randn(2, 1, 4, 4), spaced_path(SCHEDULE, 3))
     for k in (kept, None):
         code = Code(torch.randn(2, 3), x_T, "anchored", 3, k)
         moved = code.to(code.device)
         assert (moved.inversion, moved.steps, moved.device) == ("anchored", 3, torch.device("cpu"))
         assert torch.equal(moved.z_sem, code.z_sem)
         assert torch.equal(moved.x_T, code.x_T)
-        assert moved.kept is None if k is None else torch.equal(moved.kept, k)
+        assert moved.states is None if k is None else torch.equal(moved.states, k)
 
 
 def test_two_steps_are_enough_for_a_recursion_and_one_is_not():

@@ -45,7 +45,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "kernels": ("runtime.kernels",),
     "latents": ("semantics.standardizer", "diffusion.interpolation"),
     "memory": ("runtime.memory",),
-    "placement": ("diffusion.placement",),
+    "placement": ("diffusion.border",),
     "predictor": ("diffusion.predictor",),
     "presets": ("config.presets", "config.protocols"),
     "prior": ("semantics.prior",),

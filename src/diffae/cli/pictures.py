@@ -156,7 +156,7 @@ class Manipulate(inputs.Decoding, inputs.Cropping):
         x = inputs.pictures(ae, self.files, self.crop)
         code = ae.infer(x, inversion=self.inversion, steps=self.steps)
         if self.target_probability is not None:
-            columns = [ae.reach(code, self.attribute, self.target_probability, keep=self.keep)]
+            columns = [ae.manipulate(code, self.attribute, target_probability=self.target_probability, keep=self.keep)]
         else:
             moved = [ae.edit(code.z_sem, self.attribute, strength=s, keep=self.keep) for s in self.strengths]
             columns = [ae.render(code, z_sem=z) for z in moved]
@@ -229,7 +229,7 @@ class Sample(inputs.Decoding, inputs.Labelling):
         processes.join()
         ae = inputs.autoencoder(self.source, prior=self.prior, precision=self.precision)
         accept = self._accept(ae) if self.attribute else None
-        drawn = ae.sample_codes(
+        drawn = ae.sample_z_sem(
             self.num, prior_steps=self.prior_steps, seed=self.seed, accept=accept, max_proposals=self.max_proposals
         )
         if accept and processes.is_first():
@@ -237,7 +237,7 @@ class Sample(inputs.Decoding, inputs.Labelling):
         if not self.out.suffix:
             self._fill(ae, drawn.z_sem)
         elif processes.is_first():
-            x = ae.decode_samples(drawn.z_sem, steps=self.steps, seed=self.seed, batch_size=self.batch_size)
+            x = ae.decode(drawn.z_sem, steps=self.steps, seed=self.seed, batch_size=self.batch_size)
             columns = min(8, self.num)
             _show(ae, [x[i : i + columns] for i in range(0, len(x), columns)], self.out)
 
@@ -249,7 +249,7 @@ class Sample(inputs.Decoding, inputs.Labelling):
         with work_bar("Sampling") as update:
             for start in processes.own(starts):
                 update("Sampling", start, self.num)
-                x = ae.decode_samples(z_sem[start : start + self.batch_size], steps=self.steps, seed=self.seed, start=start)
+                x = ae.decode(z_sem[start : start + self.batch_size], steps=self.steps, seed=self.seed, start=start)
                 for i, image in enumerate(ae.to_pixels(x), start=start):
                     save_png(to_pil(image), self.out / f"{i:05d}.png")
         processes.wait()

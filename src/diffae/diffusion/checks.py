@@ -72,8 +72,23 @@ def check_weights(weights: Sequence[float]) -> None:
         raise ValueError(f"Expected weights that are numbers, from 0 for the first image to 1 for the second, got {list(weights)}.")
 
 
-def check_codes(z_sem: Tensor) -> Tensor:
-    """The codes, if they are numbers.
+def check_z_sem(z_sem: Tensor, z_dim: int, num: int | None) -> None:
+    """Refuses what has not the shape of semantic codes.
+
+    Args:
+        z_sem: what should be codes (num, d).
+        z_dim: d.
+        num: how many there have to be, or None.
+
+    Raises:
+        ValueError: another shape.
+    """
+    if z_sem.dim() != 2 or z_sem.shape[1] != z_dim or num not in (None, len(z_sem)):
+        raise ValueError(f"Expected z_sem of shape ({'n' if num is None else num}, {z_dim}), got {tuple(z_sem.shape)}.")
+
+
+def check_encoded(z_sem: Tensor) -> Tensor:
+    """What an encoder gave, if it is numbers.
 
     Raises:
         ValueError: a NaN or an infinity; the message counts the codes that have one.

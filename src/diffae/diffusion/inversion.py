@@ -1,6 +1,6 @@
 """The ways from an image to its x_T and back: what each keeps, and what each costs.
 
-| inversion | calls there + back | x_T | reconstructs |
+| inversion | calls to x_T + back | x_T | reconstructs |
 |---|---|---|---|
 | `fast` | N + N | one noise map | as well as the solver |
 | `anchored` | N + 1 + N | and each step's defect | to the bit; an edit keeps the source's detail |
@@ -38,7 +38,7 @@ class Code:
         x_T: (n, c, h, w), the stochastic codes.
         inversion: how x_T was found.
         steps: number of solver steps, the same in both directions.
-        kept: what the inversion keeps beside x_T: each state and what a step would make of the one before (n, steps, 2, c, h, w)
+        states: what the inversion keeps beside x_T: each state and what a step would make of the one before (n, steps, 2, c, h, w)
             of `anchored`, the state before the last (n, 1, c, h, w) of `reversible` and `bdia`; else None.
     """
 
@@ -46,12 +46,12 @@ class Code:
     x_T: Tensor
     inversion: Inversion
     steps: int
-    kept: Tensor | None = None
+    states: Tensor | None = None
 
     def __getitem__(self, index: slice | Tensor) -> "Code":
         """The codes of some of the images."""
-        kept = None if self.kept is None else self.kept[index]
-        return Code(self.z_sem[index], self.x_T[index], self.inversion, self.steps, kept)
+        states = None if self.states is None else self.states[index]
+        return Code(self.z_sem[index], self.x_T[index], self.inversion, self.steps, states)
 
     @property
     def device(self) -> torch.device:
@@ -60,13 +60,12 @@ class Code:
 
     def to(self, device: torch.device) -> "Code":
         """The same on a device."""
-        kept = None if self.kept is None else self.kept.to(device)
-        return Code(self.z_sem.to(device), self.x_T.to(device), self.inversion, self.steps, kept)
+        states = None if self.states is None else self.states.to(device)
+        return Code(self.z_sem.to(device), self.x_T.to(device), self.inversion, self.steps, states)
 
 
 def check_inversion(inversion: str, network: nn.Module) -> None:
-    """Refuses the name of an inversion that there is not, and one that takes back its steps where the network may not give the same
-    twice."""
+    """Refuses unknown inversions, and exact ones where the network may not give the same output twice."""
     if inversion not in get_args(Inversion):
         raise ValueError(f"Unknown inversion {inversion!r}; there are {', '.join(map(repr, get_args(Inversion)))}.")
     on_gpu = any(p.is_cuda for p in network.parameters())
@@ -77,11 +76,13 @@ def check_inversion(inversion: str, network: nn.Module) -> None:
         )
 
 
-def there(inversion: Inversion, eps_model: EpsModel, x: Float[Tensor, "n *s"], path: Path) -> tuple[Tensor, Tensor | None]:
+def encode_along_path(
+    inversion: Inversion, eps_model: EpsModel, x: Float[Tensor, "n *s"], path: Path
+) -> tuple[Tensor, Tensor | None]:
     """x_T of images, and what the inversion keeps beside it; of any but `official`."""
     match inversion:
         case "anchored":
-            return anchor(eps_model, x, path)
+            return anchored_encode(eps_model, x, path)
         case "refine":
             return refine(eps_model, x, path), None
         case "reversible" | "bdia":
@@ -91,34 +92,34 @@ def there(inversion: Inversion, eps_model: EpsModel, x: Float[Tensor, "n *s"], p
             return solve(eps_model, x, path.backwards(), solver="dpmpp2m"), None
 
 
-def back(eps_model: EpsModel, code: Code, path: Path, *, share: float = 1.0) -> Tensor:
-    """The images of what `there` found; of an anchored code with a share of its defects."""
-    if code.kept is None:
+def decode_along_path(eps_model: EpsModel, code: Code, path: Path, *, detail: float = 1.0) -> Tensor:
+    """The images of a code that `encode_along_path` found. `detail` is the share of the defects that an anchored code adds."""
+    if code.states is None:
         return solve(eps_model, code.x_T, path, solver="dpmpp2m")
     if code.inversion == "anchored":
-        return release(eps_model, code.x_T, path, code.kept, share=share)
-    return reversible_decode(eps_model, code.x_T, code.kept[:, 0], path, RECURSIONS[code.inversion])
+        return anchored_decode(eps_model, code.x_T, path, code.states, detail=detail)
+    return reversible_decode(eps_model, code.x_T, code.states[:, 0], path, RECURSIONS[code.inversion])
 
 
-def between(a: Code, b: Code, weight: Weight) -> Code:
+def interpolate_codes(a: Code, b: Code, weight: Weight) -> Code:
     """The code part of the way from one to another: lerp of z_sem, slerp of x_T (Preechakul et al. 2022, section 5.2), lerp of what
     an inversion keeps, so that both ends are what they were."""
     if a.inversion in RECURSIONS:
         raise ValueError(
             f"Between two codes of `{a.inversion}` there is nothing: its two states belong to one image. Use `anchored`."
         )
-    kept = None if a.kept is None or b.kept is None else lerp(a.kept, b.kept, weight)
-    return Code(lerp(a.z_sem, b.z_sem, weight), slerp(a.x_T, b.x_T, weight), a.inversion, a.steps, kept)
+    states = None if a.states is None or b.states is None else lerp(a.states, b.states, weight)
+    return Code(lerp(a.z_sem, b.z_sem, weight), slerp(a.x_T, b.x_T, weight), a.inversion, a.steps, states)
 
 
-def joined(codes: Sequence[Code]) -> Code:
+def concatenate(codes: Sequence[Code]) -> Code:
     """Codes of one kind, one after the other."""
-    kept = [code.kept for code in codes if code.kept is not None]
+    states = [code.states for code in codes if code.states is not None]
     z_sem, x_T = torch.cat([code.z_sem for code in codes]), torch.cat([code.x_T for code in codes])
-    return Code(z_sem, x_T, codes[0].inversion, codes[0].steps, torch.cat(kept) if kept else None)
+    return Code(z_sem, x_T, codes[0].inversion, codes[0].steps, torch.cat(states) if states else None)
 
 
-def anchor(eps_model: EpsModel, x: Float[Tensor, "n *s"], path: Path) -> tuple[Tensor, Tensor]:
+def anchored_encode(eps_model: EpsModel, x: Float[Tensor, "n *s"], path: Path) -> tuple[Tensor, Tensor]:
     """x_T, and beside each state that encoding has seen where a decoding step from the state before it leads: the step's defect.
 
     One network call more than the steps there; the defects themselves need none.
@@ -132,11 +133,11 @@ def anchor(eps_model: EpsModel, x: Float[Tensor, "n *s"], path: Path) -> tuple[T
         x_T (n, ...), and of each step, in the order of decoding, the state that encoding has seen and the one that a decoding step
         with the image's own z_sem leads to (n, steps, 2, ...).
     """
-    there, n = path.backwards(), len(path)
+    to_noise, n = path.backwards(), len(path)
     states, x_0s = [x], []
     for i in range(n):
-        x_0s.append(predict(eps_model, states[-1], there, i))
-        states.append(dpmpp2m_step(states[-1], there, i, x_0s[-2:]))
+        x_0s.append(predict(eps_model, states[-1], to_noise, i))
+        states.append(dpmpp2m_step(states[-1], to_noise, i, x_0s[-2:]))
     x_0s.append(predict(eps_model, states[-1], path, 0))
     states.reverse()
     x_0s.reverse()
@@ -144,21 +145,21 @@ def anchor(eps_model: EpsModel, x: Float[Tensor, "n *s"], path: Path) -> tuple[T
     return states[0], torch.stack([torch.stack(pair, dim=1) for pair in zip(states[1:], steps, strict=True)], dim=1)
 
 
-def release(
-    eps_model: EpsModel, x_T: Float[Tensor, "n *s"], path: Path, anchors: Float[Tensor, "n steps 2 *s"], *, share: float = 1.0
+def anchored_decode(
+    eps_model: EpsModel, x_T: Float[Tensor, "n *s"], path: Path, anchors: Float[Tensor, "n steps 2 *s"], *, detail: float = 1.0
 ) -> Float[Tensor, "n *s"]:
     """Decodes x_T, adding a share of each step's defect; with the image's own z_sem and all of them, the image itself.
 
-    To the bit, whatever the network, if it gives the same bits for the same input: its steps are then those that `anchor` kept,
-    their difference is zero, and each state is the one that encoding has seen. A sum of step and defect would lose its last bits,
-    which a network that is not calm enlarges.
+    To the bit, whatever the network, if it gives the same bits for the same input. Its steps are then those that
+    `anchored_encode` kept, their difference is zero, and each state is the one that encoding has seen. A sum of step and defect
+    would lose its last bits, which a network that is not calm enlarges.
     """
     x = x_T
     x_0s: list[Tensor] = []
     for i in range(len(path)):
         x_0s = [*x_0s[-1:], predict(eps_model, x, path, i)]
         seen, own = anchors[:, i].unbind(1)
-        x = torch.lerp(own, seen, share) + (dpmpp2m_step(x, path, i, x_0s) - own)
+        x = torch.lerp(own, seen, detail) + (dpmpp2m_step(x, path, i, x_0s) - own)
     return x
 
 
@@ -175,11 +176,11 @@ def refine(eps_model: EpsModel, x: Float[Tensor, "n *s"], path: Path, *, rounds:
         path: from noise to image.
         rounds: K, at least 1; N (2K + 1) network calls.
     """
-    there, u = path.backwards(), x
+    to_noise, u = path.backwards(), x
     best_x_T, best = torch.full_like(x, torch.nan), torch.full((len(x),), torch.inf, dtype=torch.float64, device=x.device)
     halved = torch.ones(len(x), dtype=torch.bool, device=x.device)
     for _ in range(rounds):
-        x_T = solve(eps_model, u, there, solver="dpmpp2m")
+        x_T = solve(eps_model, u, to_noise, solver="dpmpp2m")
         missing = x - solve(eps_model, x_T, path, solver="dpmpp2m")
         error = missing.double().square().flatten(1).mean(1)
         better = halved & (error < best)
@@ -188,18 +189,18 @@ def refine(eps_model: EpsModel, x: Float[Tensor, "n *s"], path: Path, *, rounds:
         if not halved.any():
             return best_x_T
         u = _where(halved, u + missing, u)
-    return _where(halved, solve(eps_model, u, there, solver="dpmpp2m"), best_x_T)
+    return _where(halved, solve(eps_model, u, to_noise, solver="dpmpp2m"), best_x_T)
 
 
-def o_belm(there: Path, i: int) -> tuple[float, float, float]:
+def o_belm(to_noise: Path, i: int) -> tuple[float, float, float]:
     """a, b, c of `x_{i-1} = a x_{i+1} + b x_i + c eps(x_i)`, levels counted from the image: the recursion of that form whose local
     error is least, of second order. Errors shrink on the way back and so grow on the way there: its x_T is no normal noise.
 
     References: Wang et al. 2024, *Belm: Bidirectional explicit linear multi-step sampler for exact inversion in diffusion models*,
     eq. 18.
     """
-    alpha = there.alpha_bar[i - 1 : i + 2].sqrt()
-    tau = (1 - there.alpha_bar[i - 1 : i + 2]).sqrt() / alpha
+    alpha = to_noise.alpha_bar[i - 1 : i + 2].sqrt()
+    tau = (1 - to_noise.alpha_bar[i - 1 : i + 2]).sqrt() / alpha
     h, h_next = tau[1] - tau[0], tau[2] - tau[1]
     a = h**2 / h_next**2 * alpha[0] / alpha[2]
     b = (h_next**2 - h**2) / h_next**2 * alpha[0] / alpha[1]
@@ -207,15 +208,15 @@ def o_belm(there: Path, i: int) -> tuple[float, float, float]:
     return float(a), float(b), float(c)
 
 
-def bdia(there: Path, i: int) -> tuple[float, float, float]:
+def bdia(to_noise: Path, i: int) -> tuple[float, float, float]:
     """The same of BDIA with gamma = 1: what two DDIM steps from x_i, one to either side, say of x_{i-1} - x_{i+1}. Of first order;
     its x_T is near the ODE's own.
 
     References: Zhang et al. 2023, *Exact diffusion inversion via bi-directional integration approximation*, eq. 18.
     """
-    alpha, sigma = there.alpha_bar[i - 1 : i + 2].sqrt(), (1 - there.alpha_bar[i - 1 : i + 2]).sqrt()
-    to_image, to_noise = alpha[0] / alpha[1], alpha[2] / alpha[1]
-    return 1.0, float(to_image - to_noise), float(sigma[0] - sigma[1] * to_image - (sigma[2] - sigma[1] * to_noise))
+    alpha, sigma = to_noise.alpha_bar[i - 1 : i + 2].sqrt(), (1 - to_noise.alpha_bar[i - 1 : i + 2]).sqrt()
+    near, far = alpha[0] / alpha[1], alpha[2] / alpha[1]
+    return 1.0, float(near - far), float(sigma[0] - sigma[1] * near - (sigma[2] - sigma[1] * far))
 
 
 Recursion = Callable[[Path, int], tuple[float, float, float]]
@@ -240,11 +241,11 @@ def reversible_encode(
     """
     if len(path) < 2:
         raise ValueError("The reversible inversion needs at least two steps.")
-    there = path.backwards()
-    before, state = x, ddim_step(x, there, 0, [predict(eps_model, x, there, 0)])
-    for i in range(1, len(there)):
-        a, b, c = recursion(there, i)
-        before, state = state, (before - b * state - c * ask(eps_model, state, there, i)) / a
+    to_noise = path.backwards()
+    before, state = x, ddim_step(x, to_noise, 0, [predict(eps_model, x, to_noise, 0)])
+    for i in range(1, len(to_noise)):
+        a, b, c = recursion(to_noise, i)
+        before, state = state, (before - b * state - c * ask(eps_model, state, to_noise, i)) / a
     return state, before
 
 
@@ -252,10 +253,10 @@ def reversible_decode(
     eps_model: EpsModel, state: Float[Tensor, "n *s"], before: Float[Tensor, "n *s"], path: Path, recursion: Recursion = o_belm
 ) -> Float[Tensor, "n *s"]:
     """The images of the two states that `reversible_encode` ends in."""
-    there = path.backwards()
-    for i in range(len(there) - 1, 0, -1):
-        a, b, c = recursion(there, i)
-        state, before = before, a * state + b * before + c * ask(eps_model, before, there, i)
+    to_noise = path.backwards()
+    for i in range(len(to_noise) - 1, 0, -1):
+        a, b, c = recursion(to_noise, i)
+        state, before = before, a * state + b * before + c * ask(eps_model, before, to_noise, i)
     return before
 
 

@@ -1,7 +1,7 @@
 """The network as solvers ask it: `(x_t, t) -> eps`, whatever it was trained to predict, and as quickly as its device can."""
 
-from collections.abc import Hashable
-from typing import Any
+from collections.abc import Hashable, Iterator
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -10,10 +10,30 @@ from torch import Tensor
 from diffae.config import Precision, Prediction
 from diffae.diffusion.schedule import Schedule
 from diffae.diffusion.solvers import to_eps
-from diffae.nn import UNet
 from diffae.nn.prepared import Prepared
 from diffae.runtime.graphs import Calls, recorder_of
 from diffae.runtime.processor import autocast, resolve_precision
+from diffae.runtime.seeding import Draws
+
+
+@runtime_checkable
+class NoisePredictor(Protocol):
+    """What can stand in the UNet's place: a `torch.nn.Module` that predicts the noise (or v) in x_t."""
+
+    def __call__(self, x_t: Tensor, t: Tensor, *, z_sem: Tensor | None = None, draws: Draws | None = None) -> Tensor:
+        """The prediction (n, c, h, w).
+
+        Args:
+            x_t: noisy images (n, c, h, w).
+            t: (n,) timesteps 0..T-1, floating-point.
+            z_sem: (n, d) semantic codes, or None for a plain DDIM.
+            draws: of the images, for whatever the network draws while it is trained (dropout); None when it is not.
+        """
+        ...
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        """Its weights; they say where it computes, and in which type."""
+        ...
 
 
 class Recordings:
@@ -23,7 +43,7 @@ class Recordings:
         self.calls = Calls()
         self._prepared: dict[torch.dtype | None, tuple[Hashable, Prepared]] = {}
 
-    def prepared(self, unet: UNet, dtype: torch.dtype | None) -> tuple[Hashable, Prepared]:
+    def prepared(self, unet: Any, dtype: torch.dtype | None) -> tuple[Hashable, Prepared]:
         """Weights in this precision, at addresses that stay while those of the network stay, and what stands for both."""
         key = (dtype, *(p.data_ptr() for p in unet.parameters()))
         found = self._prepared.get(dtype)
@@ -51,10 +71,10 @@ class Predictor:
     """
 
     def __init__(
-        self, unet: UNet, z_sem: Tensor | None, *, schedule: Schedule, prediction: Prediction, precision: Precision,
+        self, unet: Any, z_sem: Tensor | None, *, schedule: Schedule, prediction: Prediction, precision: Precision,
         recordings: Recordings | None,
     ) -> None:  # fmt: skip
-        device = unet.conv_in.weight.device
+        device = next(unet.parameters()).device
         self._unet, self._schedule, self._prediction = unet, schedule, prediction
         self._z_sem = None if z_sem is None else z_sem.to(device)
         self._precision = resolve_precision(precision, device)
@@ -65,7 +85,7 @@ class Predictor:
 
     def __call__(self, x_t: Float[Tensor, "n *s"], t: Float[Tensor, " n"]) -> Float[Tensor, "n *s"]:
         """The noise in x_t at timesteps t (0..T-1)."""
-        like = self._unet.conv_in.weight
+        like = next(self._unet.parameters())
         given = x_t.to(like), t.to(like), self._z_sem
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             output = self._ask(*given)

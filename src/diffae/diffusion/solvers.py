@@ -6,7 +6,7 @@ it bound beforehand (`functools.partial(unet, z_sem=z_sem)`).
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -14,12 +14,37 @@ from torch import Tensor
 from diffae.config import Prediction
 from diffae.diffusion.schedule import Path
 
-Solver = Literal["ddim", "dpmpp2m", "unipc", "heun"]
-"""DDIM; DPM-Solver++, second-order multistep; UniPC, which corrects each of its steps when the next has asked the network; Heun's
-method, two calls a step, as a reference."""
-
 EpsModel = Callable[[Tensor, Tensor], Tensor]
 """`(x_t (n, ...), t (n,)) -> eps (n, ...)`: the noise in x_t."""
+
+
+@runtime_checkable
+class Step(Protocol):
+    """One step of a solver: write one to try a solver of your own (`ddim_step` is the shortest)."""
+
+    def __call__(self, x: Tensor, path: Path, i: int, x_0s: Sequence[Tensor], /) -> Tensor:
+        """The state at level i + 1.
+
+        Args:
+            x: the state at level i of the path.
+            path: the levels.
+            i: number of the step.
+            x_0s: the last predicted x_0, at most three; the last one is that at level i.
+        """
+        ...
+
+
+SolverName = Literal["dpmpp2m", "unipc", "heun", "ddim"]
+Solver = SolverName | Step
+"""`dpmpp2m`: DPM-Solver++, second-order multistep. `unipc`: UniPC, which corrects each of its steps when the next has asked the
+network. `heun`: Heun's method, two calls a step, as a reference. `ddim`: DDIM; for images the authors' scheme, with their spacing,
+index shift and clamping. Or a step of your own."""
+
+
+def check_solver(solver: Solver) -> None:
+    """Refuses the name of a solver that there is not."""
+    if not callable(solver) and solver not in get_args(SolverName):
+        raise ValueError(f"Unknown solver {solver!r}; there are {', '.join(map(repr, get_args(SolverName)))}.")
 
 
 def solve(
@@ -61,7 +86,8 @@ def trajectory(
         if solver == "heun":
             x = heun_step(eps_model, x, path, i, x_0s, clamp=clamp)
         else:
-            x = ddim_step(x, path, i, x_0s) if solver == "ddim" else dpmpp2m_step(x, path, i, x_0s)
+            step = solver if callable(solver) else ddim_step if solver == "ddim" else dpmpp2m_step
+            x = step(x, path, i, x_0s)
         yield x, x_0s[-1]
 
 

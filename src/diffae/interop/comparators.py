@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffae.config import ComparatorConfig, from_dict, to_dict
-from diffae.diffusion.model import write_weights
 from diffae.interop.weights import read_weights
 from diffae.runtime.seeding import Draws
+from diffae.runtime.weights import write_weights
 
 FORMAT = "diffae-comparator-1"
 

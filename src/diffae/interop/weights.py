@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,14 +25,17 @@ from torch import Tensor, nn
 from diffae.autoencoder import DiffusionAutoencoder, build
 from diffae.config import AutoencoderConfig, Precision, Preparation, PriorConfig, RunConfig, from_dict, read_json, to_dict
 from diffae.diffusion.checks import check_finite
-from diffae.diffusion.model import DDIM, ImageDiffusion, files_of_weights, write_weights
+from diffae.diffusion.images import FORMAT
+from diffae.diffusion.model import DDIM, ImageDiffusion
 from diffae.diffusion.schedule import Calibration
 from diffae.runtime.files import digest_arrays, pointer_or, write_text
+from diffae.runtime.hub import download
+from diffae.runtime.weights import CONFIG, WEIGHTS, files_of_weights, write_weights
 from diffae.semantics.attributes import Attributes, Score
 from diffae.semantics.prior import GaussianPrior, LatentPrior
 from diffae.semantics.standardizer import Standardizer
 
-FORMAT, PART_FORMAT = "diffae-1", "diffae-part-1"
+PART_FORMAT = "diffae-part-1"
 CALIBRATION = "calibration.json"
 PARTS = ("prior", "standardizer", "attributes")
 """What is fitted to an autoencoder."""
@@ -82,7 +84,7 @@ def load_diffusion(source: str | Path) -> DiffusionAutoencoder | DDIM:
     """Reads a saved autoencoder, or a plain DDIM, without what stands beside it; see `load`."""
     folder = beside = Path(source)
     if not folder.is_dir():
-        folder = _from_hub(str(source))
+        folder = download(str(source), [CONFIG, WEIGHTS])
     if (folder / "model").is_dir():
         folder = folder / "model"
     config, tensors = read_weights(folder, FORMAT)
@@ -193,7 +195,7 @@ def available_priors(source: Path) -> list[str]:
 def save_part(model: DiffusionAutoencoder, folder: Path, parts: Sequence[str]) -> None:
     """Writes some of `prior`, `standardizer` and `attributes`, which `load` finds beside the autoencoder."""
     tensors = {k: v for k, v in model.state_dict().items() if k.split(".")[0] in parts}
-    config = {k: v for k, v in model._parts().items() if k in parts}
+    config = {k: v for k, v in model.fitted().items() if k in parts}
     write_weights(folder, {"format": PART_FORMAT, "encoder": fingerprint(model), **config}, tensors)
 
 
@@ -306,35 +308,3 @@ def _check_fit(expected: dict[str, Tensor], tensors: dict[str, Tensor], folder: 
 def _alike(a: Tensor, b: Tensor) -> bool:
     """Whether tensors are of one shape, and both of floating-point numbers or neither."""
     return a.shape == b.shape and a.is_floating_point() == b.is_floating_point()
-
-
-def _from_hub(name: str) -> Path:
-    """The folder of a model on the hub, downloaded unless it is in the hub's cache."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalEntryNotFoundError
-
-    neither = f"{name} is no folder. Give a run directory, a folder that `save_pretrained` wrote, or user/model."
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        raise FileNotFoundError(neither)
-    files = ["config.json", "model.safetensors"]
-    try:
-        folder = Path(snapshot_download(name, allow_patterns=files))
-    except HFValidationError:
-        raise FileNotFoundError(neither) from None
-    except HfHubHTTPError as error:
-        raise FileNotFoundError(
-            f"There is no folder {name}, and the hub has no model of that name that you may read ({_first_line(error)}). "
-            "For a private one, log in with `hf auth login`."
-        ) from None
-    except (LocalEntryNotFoundError, HTTPError) as error:
-        reason = _first_line(error.__cause__ or error)
-        raise FileNotFoundError(f"There is no folder {name}, and the hub does not answer for a model ({reason}).") from None
-    missing = [file for file in files if not (folder / file).is_file()]
-    if missing:
-        raise FileNotFoundError(f"{name} on the hub is no model of diffae: it holds no {' and no '.join(missing)}.")
-    return folder
-
-
-def _first_line(error: BaseException) -> str:
-    """What the hub's client says first; some of its messages start with empty lines."""
-    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__

@@ -155,14 +155,14 @@ def _sampled(bench: Bench, prior: Prior, steps: int, solver: ImageSolver, part: 
     ae = bench.ae
     assert ae.standardizer is not None
     z_sem = ae.standardizer.inverse(prior.sample(len(part), seed=bench.seed, start=part.start))
-    return ae.decode_samples(z_sem, steps=steps, solver=solver, seed=seeding.mix(bench.seed, "samples"), start=part.start)
+    return ae.decode(z_sem, steps=steps, solver=solver, seed=seeding.mix(bench.seed, "samples"), start=part.start)
 
 
 def _autoencoded(bench: Bench, x: Tensor, steps: int, part: range) -> Tensor:
     """Images of real images' z_sem, with fresh x_T."""
     z_sem = bench.ae.encode(x[part.start : part.stop])
     seed = seeding.mix(bench.seed, "autoencoded")
-    return bench.ae.decode_samples(z_sem, steps=steps, solver="ddim", seed=seed, start=part.start)
+    return bench.ae.decode(z_sem, steps=steps, solver="ddim", seed=seed, start=part.start)
 
 
 def _unconditional(bench: Bench, ddim: DDIM, steps: int, part: range) -> Tensor:
@@ -173,11 +173,11 @@ def _unconditional(bench: Bench, ddim: DDIM, steps: int, part: range) -> Tensor:
 def _accepted(bench: Bench, probability: Callable[[Tensor], Tensor], num: int, draw: int) -> Make:
     """Numbers -> images of codes of the prior that a classifier accepted."""
     seed = seeding.mix(bench.seed, "few", draw)
-    codes = cache(lambda: bench.ae.sample_codes(num, seed=seed, accept=probability).z_sem)
+    codes = cache(lambda: bench.ae.sample_z_sem(num, seed=seed, accept=probability).z_sem)
 
     def make(part: range) -> Tensor:
         z_sem = codes()[part.start : part.stop]
-        return bench.ae.decode_samples(z_sem, steps=min(bench.protocol.steps), solver="ddim", seed=seed, start=part.start)
+        return bench.ae.decode(z_sem, steps=min(bench.protocol.steps), solver="ddim", seed=seed, start=part.start)
 
     return make
 
@@ -185,7 +185,7 @@ def _accepted(bench: Bench, probability: Callable[[Tensor], Tensor], num: int, d
 def _decoded(bench: Bench, z_sem: Tensor, draw: int, part: range) -> Tensor:
     """Images of these codes, with fresh x_T."""
     z_sem, seed = z_sem[part.start : part.stop], seeding.mix(bench.seed, "again", draw)
-    return bench.ae.decode_samples(z_sem, steps=min(bench.protocol.steps), solver="ddim", seed=seed, start=part.start)
+    return bench.ae.decode(z_sem, steps=min(bench.protocol.steps), solver="ddim", seed=seed, start=part.start)
 
 
 def _real(bench: Bench, indices: np.ndarray, part: range) -> Tensor:

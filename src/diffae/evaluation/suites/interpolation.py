@@ -7,7 +7,7 @@ from torch import Tensor
 
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.diffusion.interpolation import slerp
-from diffae.diffusion.inversion import between
+from diffae.diffusion.inversion import interpolate_codes
 from diffae.diffusion.model import DDIM
 from diffae.evaluation.pages.figures import interpolation_figure
 from diffae.evaluation.pages.tables import by_metric
@@ -61,7 +61,7 @@ def frames_between(
         start, end = (model.invert(x, steps=steps, solver="ddim") for x in (x_a, x_b))
         return lambda weight: model.decode(slerp(start, end, weight), steps=steps, solver="ddim")
     a, b = (model.infer(x, inversion="official", steps=steps) for x in (x_a, x_b))
-    return lambda weight: model.render(between(a, b, weight))
+    return lambda weight: model.render(interpolate_codes(a, b, weight))
 
 
 def path_length(

@@ -90,7 +90,7 @@ def _ways(bench: Bench, name: str, x: Tensor) -> dict[str, Way]:
     def sdedit(share: float, part: range) -> Tensor:
         assert bench.ddim is not None
         x, seed = crude[part.start : part.stop], seeding.mix(bench.seed, "sdedit")
-        return bench.ddim.sdedit(x, share=share, steps=STEPS, seed=seed, start=part.start)
+        return bench.ddim.sdedit(x, t_0=share, steps=STEPS, seed=seed, start=part.start)
 
     def edited(part: range) -> Tensor:
         return bench.ae.manipulate(x[part.start : part.stop], name, target_probability=TARGET, steps=STEPS)

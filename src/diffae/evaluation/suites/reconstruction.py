@@ -59,7 +59,7 @@ def _through_latents(other: Autoencoder, x: Tensor, part: range) -> Tensor:
 def _with_fresh_noise(bench: Bench, x: Tensor, steps: int, part: range) -> Tensor:
     z_sem = bench.ae.encode(x[part.start : part.stop])
     seed = seeding.mix(bench.seed, "random x_T")
-    return bench.ae.decode_samples(z_sem, steps=steps, solver="ddim", seed=seed, start=part.start)
+    return bench.ae.decode(z_sem, steps=steps, solver="ddim", seed=seed, start=part.start)
 
 
 def _mean(ae: DiffusionAutoencoder, x: Tensor, part: range) -> Tensor:

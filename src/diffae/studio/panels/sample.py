@@ -21,12 +21,12 @@ def panel(page: Page, opens: EditPanel) -> None:
     ) -> list[Any]:  # fmt: skip
         progress(0.05, desc="Drawing z_sem")
         accept = None if what in (None, ANY) else shop.accept(visit, what, present == "shows it")
-        z, proposals = ae.sample_codes(int(num), seed=int(seed), accept=accept)
+        z, proposals = ae.sample_z_sem(int(num), seed=int(seed), accept=accept)
         if truncation < 1:
             assert ae.standardizer is not None
             z = ae.standardizer.inverse(ae.standardizer(z) * truncation)
         progress(0.3, desc="Decoding")
-        x = ae.in_range(ae.decode_samples(z, steps=int(steps), seed=int(seed)))
+        x = ae.in_range(ae.decode(z, steps=int(steps), seed=int(seed)))
         said = f"{int(num)} of {proposals} proposals were taken." if accept else ""
         return [x, [enlarged(ae, one, 160) for one in x], said]
 

@@ -1,0 +1,36 @@
+"""The two files of saved weights, written so that they always belong together."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from diffae.runtime.files import digest_file, replacing, write_text
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+def write_weights(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Writes `config.json` and `model.safetensors`: whoever dies in between leaves the old pair or the new one.
+
+    The new `config.json` is put beside the old under a name that tells the weights that it is of, and takes its place after them.
+    """
+    for left in folder.glob(f".{CONFIG}-*"):
+        left.unlink()
+    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    with replacing(folder / WEIGHTS) as part:
+        safetensors.torch.save_file(tensors, part, metadata={"format": "pt"})
+        coming = folder / f".{CONFIG}-{digest_file(part)}"
+        write_text(coming, json.dumps(config, indent=2) + "\n")
+    coming.replace(folder / CONFIG)
+
+
+def files_of_weights(folder: Path) -> tuple[Path, Path]:
+    """What `write_weights` wrote: the configuration, and the weights that it is of."""
+    weights = folder / WEIGHTS
+    for coming in folder.glob(f".{CONFIG}-*"):  # There is one only where a process died, or is writing at this moment.
+        if weights.is_file() and coming.name == f".{CONFIG}-{digest_file(weights)}":
+            return coming, weights
+    return folder / CONFIG, weights
