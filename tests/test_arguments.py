@@ -18,7 +18,7 @@ from diffae.autoencoder import DiffusionAutoencoder
 from diffae.cli import inputs
 from diffae.cli.bench import BenchData, BenchNetwork
 from diffae.config import Range
-from diffae.diffusion.checks import check_images
+from diffae.diffusion.border import check_images
 from diffae.runtime.files import check_target
 from diffae.semantics.prior import GaussianPrior
 from diffae.semantics.standardizer import Standardizer

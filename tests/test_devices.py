@@ -73,7 +73,7 @@ USES = {
     "edit along a vector": lambda ae, x, z: ae.edit(z, torch.eye(6)[0], strength=0.2),
     "manipulate": lambda ae, x, z: ae.manipulate(x, "pc1", steps=3),
     "manipulate towards a probability": lambda ae, x, z: ae.manipulate(x, "a", target_probability=0.7, keep=["b"], steps=3),
-    "decode a few at a time": lambda ae, x, z: ae.decode(z, steps=2, start=4, batch_size=2),
+    "decode some of many": lambda ae, x, z: ae.decode(z, steps=2, start=4),
     "logits": lambda ae, x, z: ae.attributes.logits(z),
     "probabilities": lambda ae, x, z: ae.attributes.probabilities(z),
     "standardise": lambda ae, x, z: ae.standardizer.inverse(ae.standardizer(z)),

@@ -12,7 +12,7 @@ from types import ModuleType
 MOVED: dict[str, tuple[str, ...]] = {
     "attributes": ("semantics.attributes",),
     "card": ("diffusion.card",),
-    "checks": ("diffusion.checks",),
+    "checks": ("diffusion.border", "semantics.space", "runtime.weights"),
     "data.columns": ("data.labels.columns",),
     "data.shards": ("data.sources.shards",),
     "data.tables": ("data.sources.parquet",),

@@ -16,30 +16,20 @@ The first three are the method; all others are short compositions of them.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from diffae.config import AutoencoderConfig
-from diffae.diffusion.border import border
-from diffae.diffusion.checks import check_encoded
+from diffae.diffusion.border import border, check_encoded
 from diffae.diffusion.inversion import Code, Inversion, concatenate, decode_along_path, encode_along_path, interpolate_codes
 from diffae.diffusion.model import DDIM, Draws, ImageDiffusion, drawn
 from diffae.diffusion.predictor import NoisePredictor
 from diffae.diffusion.solvers import Solver
-from diffae.nn import SemanticEncoder
+from diffae.nn.encoder import Encoder, SemanticEncoder
 from diffae.semantics.space import Direction, SemanticSpace, names_of
-
-
-@runtime_checkable
-class Encoder(Protocol):
-    """What can stand in the semantic encoder's place: a `torch.nn.Module` that gives z_sem (n, d) of images (n, c, h, w)."""
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """z_sem (n, d) of images in [-1, 1]."""
-        ...
 
 
 class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
@@ -93,7 +83,7 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
     def decode(
         self, z_sem: Float[Tensor, "n d"], x_T: Float[Tensor, "n c h w"] | None = None, *, steps: int | None = None,
         solver: Solver = "dpmpp2m", clamp: bool | None = None, seed: int = 0, generator: torch.Generator | None = None,
-        start: int = 0, batch_size: int | None = None,
+        start: int = 0,
     ) -> Float[Tensor, "n c h w"]:  # fmt: skip
         """Images of z_sem and x_T (section 3.1).
 
@@ -107,21 +97,14 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
             seed: of the drawn x_T; that of image number i depends on the seed and i alone.
             generator: in place of the seed.
             start: number of the first image.
-            batch_size: images at a time; by default all at once.
 
         Raises:
             ValueError: codes of another shape, an x_T that is not normal noise, or an impossible number of steps.
         """
-        seed, size = seed if generator is None else drawn(generator), batch_size or len(z_sem)
-        settings: dict[str, Any] = {"steps": steps, "solver": solver, "clamp": clamp}
-        images = []
-        for i in range(0, max(len(z_sem), 1), max(size, 1)):
-            z = z_sem[i : i + size]
-            if x_T is None:
-                images.append(self._to_sample(self.draw_x_T(len(z), seed, start=start + i), z, **settings))
-            else:
-                images.append(self._to_image(x_T[i : i + size], z, **settings))
-        return torch.cat(images)
+        if x_T is not None:
+            return self._to_image(x_T, z_sem, steps=steps, solver=solver, clamp=clamp)
+        x_T = self.draw_x_T(len(z_sem), seed if generator is None else generator, start=start)
+        return self._to_sample(x_T, z_sem, steps=steps, solver=solver, clamp=clamp)
 
     @border
     def decode_mean(
@@ -132,11 +115,7 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
         Where x_t holds almost nothing of the image, the predicted x_0 is the mean over all images with this z_sem: blurred,
         and with the least squared error that any image made of z_sem alone can have.
 
-        Args:
-            z_sem: semantic codes.
-            t: timestep at which pure noise is passed off as x_t; by default the calibration's.
-            seed: of the noise.
-            generator: in place of the seed.
+        `t` is the timestep at which pure noise is passed off as x_t, by default the calibration's.
         """
         x_t = self.draw_x_T(len(z_sem), seed if generator is None else generator)
         t_all = torch.full((len(x_t),), float(self.calibration.mean_t if t is None else t), device=x_t.device)
@@ -271,7 +250,8 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
         (section 5.5). Number i depends on the seed and i alone. Arguments and errors as in `sample_z_sem`."""
         seed = seed if generator is None else drawn(generator)
         z_sem, _ = self.sample_z_sem(num, prior_steps=prior_steps, seed=seed, accept=accept, max_proposals=max_proposals)
-        return self.decode(z_sem, steps=steps, seed=seed, batch_size=batch_size)
+        starts = range(0, num, batch_size)
+        return torch.cat([self.decode(z_sem[i : i + batch_size], steps=steps, seed=seed, start=i) for i in starts])
 
 
 def build(config: AutoencoderConfig) -> DiffusionAutoencoder | DDIM:

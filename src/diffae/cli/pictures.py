@@ -224,6 +224,8 @@ class Sample(inputs.Decoding, inputs.Labelling):
     """The contact sheet; with a folder's name, every image as a PNG."""
 
     def run(self) -> None:
+        import torch
+
         if self.labels is None and self.labels_kind:
             raise ValueError("--labels-kind is about the table of --labels, and none was given: name it.")
         processes.join()
@@ -237,7 +239,8 @@ class Sample(inputs.Decoding, inputs.Labelling):
         if not self.out.suffix:
             self._fill(ae, drawn.z_sem)
         elif processes.is_first():
-            x = ae.decode(drawn.z_sem, steps=self.steps, seed=self.seed, batch_size=self.batch_size)
+            starts = range(0, self.num, self.batch_size)
+            x = torch.cat([self._decoded(ae, drawn.z_sem, start) for start in starts])
             columns = min(8, self.num)
             _show(ae, [x[i : i + columns] for i in range(0, len(x), columns)], self.out)
 
@@ -249,12 +252,15 @@ class Sample(inputs.Decoding, inputs.Labelling):
         with work_bar("Sampling") as update:
             for start in processes.own(starts):
                 update("Sampling", start, self.num)
-                x = ae.decode(z_sem[start : start + self.batch_size], steps=self.steps, seed=self.seed, start=start)
-                for i, image in enumerate(ae.to_pixels(x), start=start):
+                for i, image in enumerate(ae.to_pixels(self._decoded(ae, z_sem, start)), start=start):
                     save_png(to_pil(image), self.out / f"{i:05d}.png")
         processes.wait()
         if processes.is_first():
             print(f"Pictures: {self.out}")
+
+    def _decoded(self, ae: "DiffusionAutoencoder", z_sem: "Tensor", start: int) -> "Tensor":
+        """The images of one batch of these codes."""
+        return ae.decode(z_sem[start : start + self.batch_size], steps=self.steps, seed=self.seed, start=start)
 
     def _accept(self, ae: "DiffusionAutoencoder") -> "Callable[[Tensor], Tensor]":
         """The probability with which a code is of the class."""

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffae.config import AutoencoderConfig, Preparation, to_dict
+from diffae.diffusion.border import Shape, device_of, shape_of
 from diffae.diffusion.card import model_card
 from diffae.nn.vae import frozen_autoencoder
 from diffae.runtime.files import write_text
@@ -38,12 +39,12 @@ class ImageModel(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the networks are."""
-        return next(self.parameters()).device
+        return device_of(self)
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
+    def image_shape(self) -> Shape:
         """Channels, height and width of an image as the networks see it."""
-        return (self.config.channels, *self.config.image_size)
+        return shape_of(self)
 
     def pixels_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of an image as people see it."""

@@ -22,11 +22,11 @@ from diffae.config import (
     from_dict,
     to_dict,
 )
-from diffae.diffusion.checks import check_finite
 from diffae.interop import unpickling
 from diffae.interop.weights import check_depth, naming
 from diffae.nn import SemanticEncoder, SkipMLP, UNet
 from diffae.nn.layers import ResBlock, Stage
+from diffae.runtime.weights import check_finite
 from diffae.semantics.attributes import Attributes, Score
 from diffae.semantics.prior import LatentPrior
 from diffae.semantics.standardizer import Standardizer

@@ -24,13 +24,12 @@ from torch import Tensor, nn
 
 from diffae.autoencoder import DiffusionAutoencoder, build
 from diffae.config import AutoencoderConfig, Precision, Preparation, PriorConfig, RunConfig, from_dict, read_json, to_dict
-from diffae.diffusion.checks import check_finite
 from diffae.diffusion.images import FORMAT
 from diffae.diffusion.model import DDIM, ImageDiffusion
 from diffae.diffusion.schedule import Calibration
 from diffae.runtime.files import digest_arrays, pointer_or, write_text
 from diffae.runtime.hub import download
-from diffae.runtime.weights import CONFIG, WEIGHTS, files_of_weights, write_weights
+from diffae.runtime.weights import CONFIG, WEIGHTS, check_finite, files_of_weights, write_weights
 from diffae.semantics.attributes import Attributes, Score
 from diffae.semantics.prior import GaussianPrior, LatentPrior
 from diffae.semantics.standardizer import Standardizer

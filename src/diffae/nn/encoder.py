@@ -1,5 +1,7 @@
 """The semantic encoder: image -> z_sem."""
 
+from typing import Protocol, runtime_checkable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -8,6 +10,15 @@ from diffae.config import EncoderConfig
 from diffae.nn.layers import ResBlock, SelfAttention, Stage, channels_last, check_network
 from diffae.nn.normalisation import NormSiLU
 from diffae.nn.resampling import pooled
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """What can stand in the semantic encoder's place: a `torch.nn.Module` that gives z_sem (n, d) of images (n, c, h, w)."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """z_sem (n, d) of images in [-1, 1]."""
+        ...
 
 
 class SemanticEncoder(nn.Module):

@@ -1,6 +1,7 @@
 """The two files of saved weights, written so that they always belong together."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,3 +35,23 @@ def files_of_weights(folder: Path) -> tuple[Path, Path]:
         if weights.is_file() and coming.name == f".{CONFIG}-{digest_file(weights)}":
             return coming, weights
     return folder / CONFIG, weights
+
+
+def check_finite(tensors: Mapping[str, Tensor], source: object) -> None:
+    """Refuses weights of which some are no numbers: all that they would make were none either.
+
+    Args:
+        tensors: by their names.
+        source: where they come from, for the message.
+
+    Raises:
+        ValueError: a NaN or an infinity; the message counts them and names the first tensor.
+    """
+    # Networks compute in float32, in which a large number of float64 is none.
+    counts = {name: int((~t.float().isfinite()).sum()) for name, t in tensors.items() if t.is_floating_point()}
+    bad = {name: num for name, num in counts.items() if num}
+    if bad:
+        raise ValueError(
+            f"{source} holds {sum(bad.values()):,} values that are not finite (NaN or infinite), in {next(iter(bad))!r} first. "
+            "They were lost before it was saved: take an earlier state, or train again."
+        )

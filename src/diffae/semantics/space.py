@@ -8,12 +8,15 @@ from torch import Tensor
 
 from diffae.config import to_dict
 from diffae.diffusion.border import border
-from diffae.diffusion.checks import NO_ATTRIBUTES, NO_PRIOR
 from diffae.semantics.attributes import Attributes
 from diffae.semantics.prior import LatentPrior, Prior
 from diffae.semantics.rejection import Accepted, rejection_sample
 from diffae.semantics.standardizer import Standardizer
 
+NO_PRIOR = (
+    "This autoencoder has no latent prior, so it can reconstruct and edit but not sample. Fit one with `diffae train-prior RUN`."
+)
+NO_ATTRIBUTES = "This autoencoder has no attributes yet. Fit them with `diffae fit-attributes RUN --labels TABLE`."
 Direction = str | Sequence[str] | Mapping[str, float] | Float[Tensor, " d"]
 """A fitted attribute, several of them, attributes with a strength each, a principal direction (`pc1`), or a unit vector in
 standardised space."""
