@@ -1,37 +1,25 @@
 """Settings: frozen dataclasses with ranges, their strict JSON form, and named ones."""
 
+from diffae.config.data import Crop, DataConfig, Preparation
+from diffae.config.protocols import Protocol
+from diffae.config.ranges import Amount, Count, Counts, Range, Seed, Share, check_ranges
+from diffae.config.runs import AnyRunConfig, ComparatorRunConfig, PriorRunConfig, RunConfig
 from diffae.config.schema import (
-    Amount,
     AutoencoderConfig,
     ComparatorConfig,
-    ComparatorRunConfig,
-    Compile,
-    Count,
-    Counts,
-    Crop,
-    DataConfig,
     EncoderConfig,
-    LearningRate,
     Precision,
     Prediction,
-    Preparation,
     PriorConfig,
-    PriorRunConfig,
-    Protocol,
-    Range,
-    RunConfig,
     ScheduleConfig,
-    Seed,
-    Share,
-    Spacing,
-    TrainingConfig,
     UNetConfig,
-    check_ranges,
 )
 from diffae.config.strict import differences, from_dict, read_json, to_dict
+from diffae.config.training import Compile, LearningRate, Spacing, TrainingConfig
 
 __all__ = [
     "Amount",
+    "AnyRunConfig",
     "AutoencoderConfig",
     "ComparatorConfig",
     "ComparatorRunConfig",

@@ -3,17 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
-from diffae.config.schema import (
-    AutoencoderConfig,
-    ComparatorConfig,
-    ComparatorRunConfig,
-    EncoderConfig,
-    PriorConfig,
-    PriorRunConfig,
-    RunConfig,
-    TrainingConfig,
-    UNetConfig,
-)
+from diffae.config.runs import ComparatorRunConfig, PriorRunConfig, RunConfig
+from diffae.config.schema import AutoencoderConfig, ComparatorConfig, EncoderConfig, PriorConfig, UNetConfig
+from diffae.config.training import TrainingConfig
 
 
 def _paper(size: int, unet: tuple[int, ...], encoder: tuple[int, ...], *, base: int, batch: int, images: int) -> RunConfig:

@@ -1,6 +1,38 @@
 """Named protocols of an evaluation: which tables and figures, of how many images."""
 
-from diffae.config.schema import Protocol
+from dataclasses import dataclass
+
+from diffae.config.data import Crop
+from diffae.config.ranges import Count, InRange, Share
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Protocol(InRange):
+    """How images are read and split for an evaluation, and how many of them are measured."""
+
+    suite: tuple[str, ...] = ("all",)
+    """Which tables and figures."""
+    crop: Crop | None = None
+    """Crop of the images; None takes the training run's, or the centre."""
+    validation: Share | None = None
+    """Share held out from the classifiers; None takes the training run's, or 0.05."""
+    unseen: bool = False
+    """Whether the model was trained on none of these images, so that all of them can be tested on."""
+    num: Count = 500
+    """Images of everything but FID and KID."""
+    num_inception: Count = 200
+    """Images of FID and KID."""
+    num_real: Count = 400
+    """Real images of a class that few-shot samples are compared with, at most."""
+    steps: tuple[int, ...] = (10, 20, 50, 100)
+    """Network calls of the decoder, T."""
+    generation_steps: tuple[int, ...] = (10, 100)
+    """The same for samples."""
+    attributes: tuple[str, ...] = ()
+    """Attributes that are sampled (`not NAME`: their absence) and edited; none for the two known best."""
+    faces: bool = False
+    """Whether the images are of faces, so that a face network says how much of the person an edit keeps."""
+
 
 _SAMPLES = Protocol(suite=("generation",), num_inception=50_000, generation_steps=(10, 20, 50, 100))
 
