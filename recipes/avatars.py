@@ -33,7 +33,7 @@ from diffae.config import RunConfig, read_json
 from diffae.data import ImageSet, prepare
 from diffae.data.avatars import ATTRIBUTES
 from diffae.evaluation.pages.report import machine
-from diffae.interop.weights import available_priors
+from diffae.interop.parts import available_priors
 from diffae.metrics.codes import prior_table
 from diffae.metrics.images import mse
 from diffae.metrics.judge import Judge, train_judge

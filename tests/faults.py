@@ -140,7 +140,8 @@ def make_inputs(folder, inputs):
 
     from diffae.cli import main
     from diffae.edits import Edit
-    from diffae.interop.weights import fingerprint, load
+    from diffae.interop.fingerprints import fingerprint
+    from diffae.interop.weights import load
 
     images = inputs / "images"
     images.mkdir(parents=True)

@@ -13,7 +13,8 @@ from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import PriorConfig
 from diffae.diffusion.interpolation import slerp
 from diffae.diffusion.model import DDIM
-from diffae.interop.weights import available_priors, fingerprint, prior_folder, save_part
+from diffae.interop.fingerprints import fingerprint
+from diffae.interop.parts import available_priors, prior_folder, save_part
 from diffae.semantics.attributes import Attributes, Score
 from diffae.semantics.prior import GaussianPrior, LatentPrior
 from diffae.semantics.standardizer import Standardizer

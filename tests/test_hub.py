@@ -21,7 +21,7 @@ from diffae import cli
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import PriorConfig
 from diffae.diffusion.model import DDIM
-from diffae.interop.weights import prior_folder, save_part
+from diffae.interop.parts import prior_folder, save_part
 from diffae.semantics.attributes import Attributes, Score
 from diffae.semantics.prior import GaussianPrior, LatentPrior
 from diffae.semantics.standardizer import Standardizer

@@ -20,7 +20,7 @@ from diffae.autoencoder import build
 from diffae.config import DataConfig
 from diffae.data import prepare
 from diffae.edits import Edit
-from diffae.interop.weights import fingerprint
+from diffae.interop.fingerprints import fingerprint
 from diffae.pictures import save_png, to_pil
 from diffae.semantics.fitting import fit_attributes
 from diffae.semantics.prior import GaussianPrior

@@ -113,9 +113,8 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
         """The mean image that z_sem leaves possible, `E[x_0 | z_sem]`, by one network call.
 
         Where x_t holds almost nothing of the image, the predicted x_0 is the mean over all images with this z_sem: blurred,
-        and with the least squared error that any image made of z_sem alone can have.
-
-        `t` is the timestep at which pure noise is passed off as x_t, by default the calibration's.
+        and with the least squared error that any image made of z_sem alone can have. `t` is the timestep at which pure noise is
+        passed off as x_t, by default the calibration's.
         """
         x_t = self.draw_x_T(len(z_sem), seed if generator is None else generator)
         t_all = torch.full((len(x_t),), float(self.calibration.mean_t if t is None else t), device=x_t.device)
@@ -254,6 +253,8 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
         return torch.cat([self.decode(z_sem[i : i + batch_size], steps=steps, seed=seed, start=i) for i in starts])
 
 
-def build(config: AutoencoderConfig) -> DiffusionAutoencoder | DDIM:
+def build(
+    config: AutoencoderConfig, *, encoder: Encoder | None = None, unet: NoisePredictor | None = None
+) -> DiffusionAutoencoder | DDIM:
     """The model that a configuration describes, with fresh weights: an autoencoder, or without z_dim the plain DDIM."""
-    return DDIM(config) if config.z_dim is None else DiffusionAutoencoder(config)
+    return DDIM(config, unet=unet) if config.z_dim is None else DiffusionAutoencoder(config, encoder=encoder, unet=unet)

@@ -42,7 +42,7 @@ class Encode(inputs.Cropping, inputs.Labelling):
 
     def run(self) -> None:
         from diffae.data.codes import write_codes
-        from diffae.interop.weights import fingerprint
+        from diffae.interop.fingerprints import fingerprint
 
         processes.join()
         ae = inputs.autoencoder(self.source)
@@ -144,7 +144,7 @@ def fit(source: str, z_sem: "Tensor", data: "ImageSet", *, replace: bool = False
 
     import diffae
     from diffae.data.labels.columns import described
-    from diffae.interop.weights import is_stale, load_part, save_part
+    from diffae.interop.parts import is_stale, load_part, save_part
     from diffae.semantics.fitting import fit_attributes, joined
 
     ae = diffae.load_diffusion(source)

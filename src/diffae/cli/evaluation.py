@@ -82,7 +82,8 @@ class Evaluate(inputs.Labelling):
         from diffae.evaluation.results import Store
         from diffae.evaluation.suites.bench import Bench
         from diffae.interop import comparators
-        from diffae.interop.weights import available_priors, digest, digest_model
+        from diffae.interop.fingerprints import digest, digest_model
+        from diffae.interop.parts import available_priors
         from diffae.runtime import processes, seeding
         from diffae.runtime.files import digest_arrays
 

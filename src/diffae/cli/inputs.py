@@ -177,7 +177,7 @@ def check_beside(source: str) -> None:
 def codes_file(ae: "DiffusionAutoencoder", source: str, data: "ImageSet") -> Path:
     """The file of codes of these images beside the model; it is made if it is not there or of another encoder."""
     from diffae.data.codes import forget_parts, identity_of, write_codes
-    from diffae.interop.weights import fingerprint
+    from diffae.interop.fingerprints import fingerprint
 
     check_beside(source)
     identity = f"{fingerprint(ae)}-{data.key}"

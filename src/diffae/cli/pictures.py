@@ -174,7 +174,7 @@ class Manipulate(inputs.Decoding, inputs.Cropping):
 def _replay(ae: "DiffusionAutoencoder", file: Path, out: Path) -> None:
     """Writes the image of a saved edit."""
     from diffae.edits import Edit
-    from diffae.interop.weights import fingerprint
+    from diffae.interop.fingerprints import fingerprint
     from diffae.pictures import save_png, to_pil
 
     try:

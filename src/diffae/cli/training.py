@@ -237,7 +237,7 @@ def train(asked: RunConfig | ComparatorRunConfig, out: Path, *, first_look: bool
 def train_prior(source: str, z_sem: Any, data: "ImageSet", asked: Any, *, name: str) -> Path | None:
     """Trains or goes on with a prior beside an autoencoder. None if it was interrupted."""
     import diffae
-    from diffae.interop.weights import is_stale, prior_folder
+    from diffae.interop.parts import is_stale, prior_folder
     from diffae.semantics.standardizer import Standardizer
     from diffae.training.run import create_accelerator, resolve
     from diffae.training.subjects import PriorSubject
@@ -263,7 +263,7 @@ def train_prior(source: str, z_sem: Any, data: "ImageSet", asked: Any, *, name: 
 
 def _forget_stale_prior(ae: "DiffusionAutoencoder", run: Path) -> None:
     """Deletes the quick start's own prior where the autoencoder has been trained further since: nothing can use it any more."""
-    from diffae.interop.weights import is_stale, prior_folder
+    from diffae.interop.parts import is_stale, prior_folder
 
     folder = prior_folder(run, "ddim")
     if is_stale(ae, folder / "model"):
@@ -274,7 +274,7 @@ def _forget_stale_prior(ae: "DiffusionAutoencoder", run: Path) -> None:
 def fit_gaussian(source: str, z_sem: Any, data: "ImageSet", *, name: str = "gaussian") -> Path:
     """Fits the Gaussian prior beside an autoencoder."""
     import diffae
-    from diffae.interop.weights import prior_folder, save_part
+    from diffae.interop.parts import prior_folder, save_part
     from diffae.semantics.prior import GaussianPrior
     from diffae.semantics.standardizer import Standardizer
 

@@ -138,7 +138,7 @@ def check_images(x: Tensor, shape: Shape, *, of_pixels: bool = True) -> Tensor:
         warnings.warn(
             f"None of these images has a value below 0 ({low:g}..{high:g}): are they in [0, 1]? Images are expected in [-1, 1]. If "
             "so, multiply them by 2 and subtract 1.",
-            stacklevel=4,
+            stacklevel=5,
         )
     return x
 
@@ -220,6 +220,6 @@ def check_x_T(x_T: Tensor, shape: Shape, num: int | None) -> Tensor:
         warnings.warn(
             f"x_T has a standard deviation of {std:.2g}, where that of normal noise is 1: is it scaled, drawn by something "
             "else than torch.randn, or inferred by a network that is hardly trained?",
-            stacklevel=3,
+            stacklevel=5,
         )
     return x_T

@@ -29,12 +29,17 @@ from diffae.diffusion.schedule import (
     uncalibrated,
 )
 from diffae.diffusion.solvers import EpsModel, Solver, solve, to_target
-from diffae.nn import UNet
+from diffae.nn import SemanticEncoder, UNet
 from diffae.runtime.seeding import Draws, drawn
 
 ImageSolver = Solver
 """What images are decoded and inverted with. `ddim` is the authors' scheme, with their spacing, index shift and clamping; the
 others go evenly in log-SNR and do not clamp. UniPC is for decoding."""
+
+
+def configured(network: object) -> bool:
+    """Whether a network is built from a configuration, not one of the user's own."""
+    return network is None or type(network) in (UNet, SemanticEncoder)
 
 
 class ImageDiffusion(ImageModel):
@@ -73,9 +78,11 @@ class ImageDiffusion(ImageModel):
         self._calibration = calibration
 
     def described(self) -> dict[str, Any]:
-        """`config.json`, with the calibration if there is one."""
+        """`config.json`, with the calibration if there is one, and with what stands in the place of the configured networks."""
         calibration = None if self._calibration is None else dataclasses.asdict(self._calibration)
-        return super().described() | {"calibration": calibration}
+        networks = {"unet": self.unet, "encoder": getattr(self, "encoder", None)}
+        own = {k: f"{type(net).__module__}.{type(net).__qualname__}" for k, net in networks.items() if not configured(net)}
+        return super().described() | {"calibration": calibration} | ({"networks": own} if own else {})
 
     def eps_model(self, z_sem: Float[Tensor, "n d"] | None = None) -> EpsModel:
         """The network as solvers want it: `(x_t, t) -> eps`, whatever it was trained to predict."""

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffae.config import ComparatorConfig, from_dict, to_dict
-from diffae.interop.weights import read_weights
+from diffae.interop.reading import read_weights
 from diffae.runtime.seeding import Draws
 from diffae.runtime.weights import write_weights
 

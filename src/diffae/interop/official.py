@@ -23,7 +23,7 @@ from diffae.config import (
     to_dict,
 )
 from diffae.interop import unpickling
-from diffae.interop.weights import check_depth, naming
+from diffae.interop.reading import check_depth, naming
 from diffae.nn import SemanticEncoder, SkipMLP, UNet
 from diffae.nn.layers import ResBlock, Stage
 from diffae.runtime.weights import check_finite

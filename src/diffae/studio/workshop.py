@@ -16,7 +16,7 @@ from diffae.data import ImageSet
 from diffae.data.images import load_images
 from diffae.diffusion.inversion import Code
 from diffae.edits import Edit
-from diffae.interop.weights import fingerprint
+from diffae.interop.fingerprints import fingerprint
 from diffae.runtime import seeding
 from diffae.semantics.attributes import Attributes
 from diffae.semantics.fitting import fit_few

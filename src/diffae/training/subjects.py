@@ -13,7 +13,7 @@ from diffae.config import PriorRunConfig, RunConfig
 from diffae.data.dataset import ImageSet, Order, training_view
 from diffae.data.feed import Rows
 from diffae.diffusion.model import DDIM, ImageDiffusion
-from diffae.interop.weights import save_part
+from diffae.interop.parts import save_part
 from diffae.nn.layers import Stage
 from diffae.pictures import save_png, scale_for, sheet
 from diffae.runtime import seeding

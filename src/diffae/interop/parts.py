@@ -1,0 +1,95 @@
+"""What was fitted to an autoencoder afterwards, in folders beside it: priors, attributes."""
+
+import dataclasses
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffae.autoencoder import DiffusionAutoencoder
+from diffae.config import PriorConfig, from_dict
+from diffae.interop.fingerprints import fingerprint
+from diffae.interop.reading import check_fit, naming, read_weights
+from diffae.runtime.weights import write_weights
+from diffae.semantics.attributes import Attributes, Score
+from diffae.semantics.prior import GaussianPrior, LatentPrior
+from diffae.semantics.standardizer import Standardizer
+
+PART_FORMAT = "diffae-part-1"
+PARTS = ("prior", "standardizer", "attributes")
+"""What is fitted to an autoencoder."""
+MOST_COMPONENTS = 100_000
+"""Principal directions, of which there are at most as many as z_sem has dimensions."""
+
+
+def prior_folder(source: Path, name: str) -> Path:
+    """Where the prior of that name is, beside an autoencoder."""
+    return source / "priors" / name
+
+
+def available_priors(source: Path) -> list[str]:
+    """Names of the priors that were fitted to an autoencoder."""
+    return sorted(p.parent.parent.name for p in source.glob("priors/*/model/config.json"))
+
+
+def save_part(model: DiffusionAutoencoder, folder: Path, parts: Sequence[str]) -> None:
+    """Writes some of `prior`, `standardizer` and `attributes`, which `load` finds beside the autoencoder."""
+    tensors = {k: v for k, v in model.state_dict().items() if k.split(".")[0] in parts}
+    config = {k: v for k, v in model.fitted().items() if k in parts}
+    write_weights(folder, {"format": PART_FORMAT, "encoder": fingerprint(model), **config}, tensors)
+
+
+def load_part(model: DiffusionAutoencoder, folder: Path, *, required: bool = False) -> None:
+    """Reads what `save_part` wrote into the autoencoder it was fitted to.
+
+    If the encoder has changed since, a warning says so and nothing is read; where it is required, that is an error.
+    """
+    config, tensors = read_weights(folder, PART_FORMAT)
+    if config.get("encoder") != fingerprint(model):
+        message = f"{folder} was fitted to z_sem of another encoder (an earlier state of this one, perhaps). Fit it again."
+        if required:
+            raise ValueError(message)
+        warnings.warn(f"{message} It is left out.", stacklevel=3)
+        return
+    with naming(folder / "config.json"):
+        add_parts(model, config)
+    expected = {k: v for k, v in model.state_dict().items() if k.split(".")[0] in PARTS and config.get(k.split(".")[0])}
+    check_fit(expected, tensors, folder)
+    model.load_state_dict(tensors, strict=False)
+    model.eval()
+
+
+def is_stale(model: DiffusionAutoencoder, folder: Path) -> bool:
+    """Whether a folder holds something that was fitted to z_sem of another encoder."""
+    return (folder / "config.json").is_file() and read_weights(folder, PART_FORMAT)[0].get("encoder") != fingerprint(model)
+
+
+def add_parts(model: DiffusionAutoencoder, config: dict[str, Any]) -> None:
+    """Makes room for the prior, standardiser and attributes that a `config.json` tells of; their numbers are loaded after."""
+    d = model.z_dim
+    if config.get("prior") == "gaussian":
+        model.prior = GaussianPrior(d)
+    elif config.get("prior") is not None:
+        model.prior = LatentPrior(from_dict(PriorConfig, config["prior"], path="prior"))
+        if model.prior.config.z_dim != d:
+            raise ValueError(f"The prior is one of {model.prior.config.z_dim} dimensions, but z_sem of this autoencoder has {d}.")
+    if config.get("standardizer"):
+        model.standardizer = Standardizer(torch.zeros(d), torch.ones(d))
+    if config.get("attributes") is not None:
+        told = from_dict(_Told, config["attributes"], path="attributes")
+        scores = {name: from_dict(Score, score, path=f"attributes.scores.{name}") for name, score in told.scores.items()}
+        model.attributes = Attributes(scores, d, components=told.components)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Told:
+    """What `config.json` says of attributes; see `Attributes.to_config`."""
+
+    scores: dict
+    components: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.components <= MOST_COMPONENTS:
+            raise ValueError(f"components must be within 0..{MOST_COMPONENTS}, got {self.components}.")
