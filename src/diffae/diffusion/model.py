@@ -30,7 +30,8 @@ from diffae.diffusion.schedule import (
 )
 from diffae.diffusion.solvers import EpsModel, Solver, solve, to_target
 from diffae.nn import SemanticEncoder, UNet
-from diffae.runtime.seeding import Draws, drawn
+from diffae.runtime.seeding import Draws as Draws
+from diffae.runtime.seeding import drawn as drawn
 
 ImageSolver = Solver
 """What images are decoded and inverted with. `ddim` is the authors' scheme, with their spacing, index shift and clamping; the
