@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from diffae.autoencoder import DiffusionAutoencoder, build
-from diffae.config import PriorRunConfig, RunConfig
+from diffae.config import ComparatorRunConfig, PriorRunConfig, RunConfig
 from diffae.data.dataset import ImageSet, Order, training_view
 from diffae.data.feed import Rows
 from diffae.diffusion.model import DDIM, ImageDiffusion
@@ -22,6 +22,7 @@ from diffae.semantics.prior import LatentPrior
 from diffae.training.health import Health, check_codes, check_images, check_prior
 from diffae.training.views import dropped, shifted
 
+AnyRunConfig = RunConfig | PriorRunConfig | ComparatorRunConfig
 WHITENED_IMAGES = 2048
 """Images over which z_sem is whitened at the start."""
 
