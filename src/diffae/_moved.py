@@ -17,7 +17,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "data.shards": ("data.sources.shards",),
     "data.tables": ("data.sources.parquet",),
     "evaluation.attributes": ("evaluation.suites.attributes",),
-    "evaluation.bench": ("evaluation.suites.bench",),
+    "evaluation.bench": ("evaluation.suites.bench", "evaluation.suites.section"),
     "evaluation.codes": ("metrics.codes",),
     "evaluation.denoising": ("evaluation.suites.denoising",),
     "evaluation.disentanglement": ("metrics.disentanglement",),

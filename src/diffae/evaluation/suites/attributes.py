@@ -14,7 +14,8 @@ import torch
 from diffae.data.dataset import ImageSet
 from diffae.evaluation.pages.tables import by_metric, by_model
 from diffae.evaluation.results import Result
-from diffae.evaluation.suites.bench import Bench, NotMeasurable, Section
+from diffae.evaluation.suites.bench import Bench
+from diffae.evaluation.suites.section import NotMeasurable, Section
 from diffae.metrics.disentanglement import dci, factors, tad
 from diffae.metrics.probe import linear_scores, principal_components, small_pixels
 

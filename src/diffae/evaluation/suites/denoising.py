@@ -12,7 +12,8 @@ from diffae.diffusion.model import ImageDiffusion
 from diffae.evaluation.pages.figures import Figure, plotted
 from diffae.evaluation.pages.tables import by_metric
 from diffae.evaluation.results import Result
-from diffae.evaluation.suites.bench import Bench, Section
+from diffae.evaluation.suites.bench import Bench
+from diffae.evaluation.suites.section import Section
 from diffae.pictures import scale_for, sheet
 from diffae.runtime.seeding import Draws
 

@@ -12,7 +12,8 @@ from diffae.diffusion.model import DDIM
 from diffae.evaluation.pages.figures import interpolation_figure
 from diffae.evaluation.pages.tables import by_metric
 from diffae.evaluation.results import Result
-from diffae.evaluation.suites.bench import Bench, Section, in_colour
+from diffae.evaluation.suites.bench import Bench, in_colour
+from diffae.evaluation.suites.section import Section
 from diffae.metrics.networks.perceptual import LEAST
 from diffae.runtime.seeding import Draws
 

@@ -11,7 +11,8 @@ from torch.nn.functional import cosine_similarity
 from diffae.evaluation.pages.figures import STEPS, Figure, edit_figures
 from diffae.evaluation.pages.tables import by_metric
 from diffae.evaluation.results import Result
-from diffae.evaluation.suites.bench import NOT, Bench, NotMeasurable, Section, in_colour
+from diffae.evaluation.suites.bench import Bench, in_colour
+from diffae.evaluation.suites.section import NOT, NotMeasurable, Section
 from diffae.metrics.disentanglement import factors
 from diffae.metrics.judge import Judge, train_judge
 from diffae.metrics.networks.perceptual import LEAST
