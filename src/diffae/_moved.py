@@ -37,6 +37,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "evaluation.report": ("evaluation.pages.report",),
     "evaluation.statistics": ("metrics.statistics",),
     "evaluation.tables": ("evaluation.pages.tables",),
+    "evaluation.throughput": ("training.throughput",),
     "evaluation.variation": ("evaluation.suites.variation",),
     "files": ("runtime.files",),
     "fitting": ("semantics.fitting",),
