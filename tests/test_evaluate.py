@@ -448,7 +448,7 @@ def test_the_papers_numbers_are_the_papers():
 def test_predicted_images_get_worse_with_noise(bench):
     section = denoising.denoising(bench)
     mses = [r.value for r in section.results if r.metric == "mse" and r.model.startswith("ddim")]
-    assert len(mses) == len(denoising.SHARES)
+    assert len(mses) == len(denoising.FRACTIONS)
     assert mses[-1] > mses[0]
     assert [f.name for f in section.figures] == ["denoising", "denoising-plot"]
 

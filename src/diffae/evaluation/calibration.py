@@ -5,17 +5,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import get_args
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.diffusion.schedule import Calibration, Spacing
 from diffae.evaluation.pages.figures import Progress
+from diffae.metrics.batches import in_batches
 from diffae.metrics.images import mse
 
 ROUNDING = (1 / 255) ** 2 / 12
 """Mean squared error of writing an image in 256 steps, on the [0, 1] scale: a reconstruction that errs less is exact in a file."""
+BATCH = 50
+"""Images at a time."""
 STEPS = (5, 8, 10, 15, 20, 30, 40)
 """Numbers of steps that are tried."""
 FEW = 10
@@ -49,12 +51,12 @@ def calibrate(ae: DiffusionAutoencoder, x: Float[Tensor, "n c h w"], *, progress
             measured.append([what, name, f"{errors[name]:.3g}"])
         return min(errors, key=errors.__getitem__)
 
-    z_sem = torch.cat([ae.encode(part) for part in x.split(50)])
+    z_sem = in_batches(ae.encode, x, batch_size=BATCH)
     few, z_few = x[:64], z_sem[:64]
     start, T = ae.calibration, ae.schedule.T
-    times = sorted({min(round(share * T), start.mean_t) for share in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)})
+    times = sorted({min(round(fraction * T), start.mean_t) for fraction in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)})
     means = {f"t = {t}": replace(start, mean_t=t) for t in times}
-    chosen = means[best("mean decode", means, lambda: mse(torch.cat([ae.decode_mean(z) for z in z_sem.split(50)]), x))]
+    chosen = means[best("mean decode", means, lambda: mse(in_batches(ae.decode_mean, z_sem, batch_size=BATCH), x))]
     ends = sorted({min(t, start.t_max) for t in (0.94 * T, 0.97 * T, T - 1.0)})
     grids = {
         f"{spacing}, from t = {t:g}": replace(chosen, spacing=spacing, t_max=t)

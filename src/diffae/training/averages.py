@@ -76,7 +76,7 @@ def combination(steps: Sequence[int], length: float) -> np.ndarray:
         (snapshots, 2), float64: weights of the averages of `AVERAGES`.
     """
     times = np.repeat(np.array(steps, dtype=np.float64), len(AVERAGES))
-    powers = np.tile([exponent(kept) for kept in AVERAGES], len(steps))
+    powers = np.tile([exponent(profile) for profile in AVERAGES], len(steps))
     among = _overlap(times[:, None], powers[:, None], times[None], powers[None])
     wanted = _overlap(times, powers, times[-1], exponent(length))
     weights = np.linalg.lstsq(among, wanted, rcond=None)[0]

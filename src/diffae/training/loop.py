@@ -49,7 +49,7 @@ class Step:
     stop: bool = False
     note: str | None = None
 
-    def look(self) -> tuple[float, float]:
+    def loss_and_norm(self) -> tuple[float, float]:
         """The mean loss over the global batch, and the norm of its gradient before clipping.
 
         Raises:
@@ -63,13 +63,13 @@ class Step:
 
     @property
     def loss(self) -> float:
-        """See `look`."""
-        return self.look()[0]
+        """See `loss_and_norm`."""
+        return self.loss_and_norm()[0]
 
     @property
     def gradient_norm(self) -> float:
-        """See `look`."""
-        return self.look()[1]
+        """See `loss_and_norm`."""
+        return self.loss_and_norm()[1]
 
 
 class NonFiniteLoss(RuntimeError):
@@ -166,16 +166,16 @@ def training_steps(
             f"The batch size {config.batch_size} is global and cannot be divided into {processes} processes x "
             f"{config.accumulation} accumulation steps; give a multiple of {processes * config.accumulation}."
         )
-    share = config.batch_size // (processes * config.accumulation)
+    size = config.batch_size // (processes * config.accumulation)
     step = DeviceStep(state, module, config, accelerator=accelerator)
     while True:
         first = state.step * config.batch_size
         rate = learning_rate(config, first, total())
-        starts = [first + (i * processes + accelerator.process_index) * share for i in range(config.accumulation)]
-        step.take([_pinned(batch(range(start, start + share)), device) for start in starts], rate)
+        starts = [first + (i * processes + accelerator.process_index) * size for i in range(config.accumulation)]
+        step.take([_pinned(batch(range(start, start + size)), device) for start in starts], rate)
         taken = Step(first + config.batch_size, rate, step.seen.clone(), config.batch_size, note=step.note)
         if device.type == "cpu":
-            taken.look()  # There is nothing to wait for.
+            taken.loss_and_norm()  # There is nothing to wait for.
         if processes == 1:
             taken = replace(taken, stop=stop())
         elif device.type == "cpu" or state.step % AGREE == 0:

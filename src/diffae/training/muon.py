@@ -88,8 +88,8 @@ class Muon(torch.optim.Optimizer):
         everything = [p for _, weights in groups for p in weights]
         steps = self._steps(everything, ahead)
         for group, weights in groups:
-            own, steps = steps[: len(weights)], steps[len(weights) :]
-            fused_sgd(weights, own, lr=group["lr"], weight_decay=group["weight_decay"], found_inf=self.found_inf)
+            of_group, steps = steps[: len(weights)], steps[len(weights) :]
+            fused_sgd(weights, of_group, lr=group["lr"], weight_decay=group["weight_decay"], found_inf=self.found_inf)
 
     def _ahead(self, weights: list[Tensor], momentum: float) -> Sequence[Tensor]:
         """Brings the averages of gradients up to date; where they are heading."""
@@ -127,8 +127,8 @@ def _as_matrix(tensor: Tensor, like: Tensor) -> Tensor:
 def _as_weight(matrix: Tensor, like: Tensor) -> Tensor:
     """The same as a tensor of the shape and layout of `like`."""
     order = _order(like)
-    back = sorted(range(len(order)), key=order.__getitem__)
-    return matrix.view([like.shape[i] for i in order]).permute(back)
+    inverse = sorted(range(len(order)), key=order.__getitem__)
+    return matrix.view([like.shape[i] for i in order]).permute(inverse)
 
 
 def _order(tensor: Tensor) -> list[int]:

@@ -136,7 +136,7 @@ def _train(subject: Subject, out: Path, accelerator: Accelerator) -> Iterator[Ev
         while not interrupted and (budget.total is None or images < budget.total):
             step = next(steps)
             images, interrupted = step.images, step.stop
-            found = budget.calibrate(images, accelerator, wait=step.look)
+            found = budget.calibrate(images, accelerator, wait=step.loss_and_norm)
             if found:
                 config = dataclasses.replace(config, training=dataclasses.replace(training, images=budget.total))
                 if main:
@@ -150,7 +150,7 @@ def _train(subject: Subject, out: Path, accelerator: Accelerator) -> Iterator[Ev
             saves |= found
             validates, draws = (due(what, images) or (done and not interrupted) for what in ("validate", "sample"))
             if logs or saves or averages or validates or draws:
-                loss_now, norm = step.look()  # Nothing is made of weights that are no numbers.
+                loss_now, norm = step.loss_and_norm()  # Nothing is made of weights that are no numbers.
             if logs and log:
                 log.write(images, {"loss": loss_now, "learning_rate": step.learning_rate, "gradient_norm": norm})
                 yield Logged(images, loss_now)

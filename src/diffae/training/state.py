@@ -62,8 +62,8 @@ class TrainingState(Generic[M]):
         averages = tuple(copy.deepcopy(ema) for _ in AVERAGES if config.average_every is not None)
         if config.sharded and dist.is_initialized():
             shard(called or model)
-            for kept in (ema, *averages):
-                shard(kept)
+            for average in (ema, *averages):
+                shard(average)
         named = list(model.named_parameters())
         matrices = {name for name, p in named if config.muon_rate is not None and is_hidden_matrix(name, p)}
 
@@ -82,7 +82,7 @@ class TrainingState(Generic[M]):
             optimizers.append(Muon(groups(matrices, config.muon_rate), dtype=quick, **common))
         return cls(model.train(), ema, tuple(optimizers), averages=averages, sharded=config.sharded)
 
-    def shares(self, decay: float) -> list[tuple[M, float]]:
+    def average_rates(self, decay: float) -> list[tuple[M, float]]:
         """Each average of the weights, and how far the next step moves it towards them.
 
         Of the moving average `1 - min(decay, (1 + step) / (10 + step))`: a smaller decay in the first steps, when the initial
@@ -122,9 +122,9 @@ class TrainingState(Generic[M]):
                 with torch.no_grad():
                     tensor.copy_(tensors[name])
         for optimizer in self.optimizers:
-            for kept in optimizer.state.values():
-                if "step" in kept:
-                    kept["step"].fill_(self.step)
+            for moments in optimizer.state.values():
+                if "step" in moments:
+                    moments["step"].fill_(self.step)
 
     def _tensors(self) -> dict[str, Tensor]:
         """What is saved, by its names."""
@@ -133,8 +133,8 @@ class TrainingState(Generic[M]):
         tensors |= {f"average {i}/{k}": v for i, average in enumerate(self.averages) for k, v in average.state_dict().items()}
         names: dict[Tensor, str] = {parameter: name for name, parameter in self.model.named_parameters()}
         for optimizer in self.optimizers:
-            for parameter, kept in optimizer.state.items():
-                tensors |= {f"{moment}/{names[parameter]}": kept[moment] for moment in MOMENTS[type(optimizer)]}
+            for parameter, moments in optimizer.state.items():
+                tensors |= {f"{moment}/{names[parameter]}": moments[moment] for moment in MOMENTS[type(optimizer)]}
         return tensors
 
     def make_room(self) -> None:

@@ -20,6 +20,7 @@ from diffae.evaluation.pages.figures import Progress
 from diffae.evaluation.results import Result, Store
 from diffae.evaluation.suites.section import NOT, NotMeasurable, Section
 from diffae.interop.comparators import Autoencoder
+from diffae.metrics.batches import in_batches
 from diffae.metrics.images import LEAST_MS_SSIM, each_ms_ssim, each_mse, each_psnr, each_ssim
 from diffae.metrics.networks.perceptual import LEAST, Backbone
 from diffae.metrics.networks.weights import load_network
@@ -209,7 +210,7 @@ class Bench:
         """Inception's features of images as files would hold them, in 256 steps."""
         inception = self.network("inception")[0]
         stored = ((images.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
-        return torch.cat([inception(in_colour(part)) for part in stored.split(10)]).cpu()
+        return in_batches(lambda part: inception(in_colour(part)), stored, batch_size=10).cpu()
 
     def real_features(self, indices: np.ndarray) -> Float[Tensor, "n d"]:
         """The same of real images, a batch at a time."""

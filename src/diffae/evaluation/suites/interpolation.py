@@ -69,5 +69,5 @@ def path_length(
     frame: Callable[[Tensor], Tensor], weight: Float[Tensor, " n"], lpips: Callable[[Tensor, Tensor], Tensor]
 ) -> Float[Tensor, " n"]:
     """`d(x(w), x(w + step)) / step^2` of each way x at w (Karras et al. 2019, StyleGAN, eq. 2)."""
-    here, there = (in_colour(frame(w).clamp(-1, 1)) for w in (weight, weight + EPSILON))
-    return lpips(here, there) / EPSILON**2
+    image, moved = (in_colour(frame(w).clamp(-1, 1)) for w in (weight, weight + EPSILON))
+    return lpips(image, moved) / EPSILON**2
