@@ -23,18 +23,21 @@ STEPS = (5, 8, 10, 15, 20, 30, 40)
 FEW = 10
 """Steps with which levels are compared."""
 LIMIT = 100
-"""Steps that are taken for exact where noise is decoded."""
+"""Steps of the decode of drawn noise that others are compared with."""
 NEAR = 10 * ROUNDING
 """Mean squared error of a decode of drawn noise, against that of many steps, below which more steps are not seen."""
 
 
 def calibrate(ae: DiffusionAutoencoder, x: Float[Tensor, "n c h w"], *, progress: Progress) -> tuple[Calibration, list[list[str]]]:
-    """Chooses the timestep of the mean decode by its error, the levels by what ten steps reconstruct, and the fewest steps whose
-    reconstruction errs less than the rounding of 8 bits, and whose decode of drawn noise is within ten times that of many steps'.
+    """Chooses timestep, levels and numbers of steps for one trained network, and sets them as its calibration.
+
+    The mean decode gets the timestep of the smallest error. The levels are those from which ten steps reconstruct best. A
+    reconstruction gets the fewest steps that err less than the rounding of 8 bits. A decode of drawn noise gets the fewest steps
+    that come within ten times this rounding of the decode in `LIMIT` steps.
 
     Args:
-        ae: the autoencoder, whose calibration is set.
-        x: held-out images; of all the mean decode is measured, of the first 64 the rest.
+        ae: the autoencoder; its calibration is set.
+        x: held-out images; the mean decode is measured on all of them, the rest on the first 64.
         progress: told how far it is.
 
     Returns:

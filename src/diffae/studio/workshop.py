@@ -1,4 +1,4 @@
-"""What all visitors of the page share: the model, its images and their codes; and what is made of them, without a page."""
+"""What all visitors of the page share: the model, its images and their codes. All work of the page is done here, without a page."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +35,7 @@ class Opened:
         x: (1, c, h, w)
 
     Attributes:
-        preview: its code at few steps; the defects make the unmoved image exact, however few they are.
+        preview: its code at few steps; the unmoved image stays exact all the same, thanks to the code's defects.
     """
 
     def __init__(self, ae: DiffusionAutoencoder, x: Float[Tensor, "1 c h w"]) -> None:
@@ -45,7 +45,7 @@ class Opened:
 
     @functools.cached_property
     def code(self) -> Code:
-        """At full quality, for which a preview does not wait."""
+        """The code at full quality; a preview does not wait for it."""
         return self._ae.infer(self.x)
 
 
@@ -58,7 +58,7 @@ class Visit:
         past: strengths before each change, the newest last.
         defined: attributes that the visitor defined, each with its classifier.
         z_sem: where the last edit moved the code to.
-        asked: by what.
+        asked: strengths, targets and attributes to keep, by which the code was moved.
     """
 
     opened: Opened | None = None
@@ -128,7 +128,7 @@ class Workshop:
         return z
 
     def probabilities(self, visit: Visit, z_sem: Float[Tensor, "1 d"]) -> dict[str, float]:
-        """Of every attribute, at a code."""
+        """The probability of every attribute at a code."""
         found: dict[str, float] = {}
         if self.ae.attributes is not None:
             found = dict(zip(self.ae.attributes.names, self.ae.attributes.probabilities(z_sem)[0].tolist(), strict=True))

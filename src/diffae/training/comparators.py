@@ -56,7 +56,7 @@ class ComparatorSubject(ImageSubject):
 
     @torch.no_grad()
     def draw(self, ema: nn.Module, file: Path) -> Path:
-        """Rows of: the images, and what is made of their latents."""
+        """A sheet with a row of images, and below it their reconstructions."""
         assert isinstance(ema, Comparator)
         x = self._images(self.data.validation[:8] if len(self.data.validation) else self.data.train[:8], ema)
         return save_png(sheet([x, ema.decode(ema.encode(x)).clamp(-1, 1)], scale=scale_for(x)), file)

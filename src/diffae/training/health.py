@@ -1,4 +1,4 @@
-"""Is it being trained? What users of the authors' code ask most, answered at every validation."""
+"""Is the model learning? Users of the authors' code ask this most; every validation answers it."""
 
 from dataclasses import asdict, dataclass
 from typing import Protocol
@@ -93,7 +93,7 @@ class PriorHealth(LossHealth):
     Attributes:
         loss: mean loss on held-out codes.
         train_loss: on codes that it was trained on.
-        gaussian_loss: on the held-out codes, of the best denoiser that knows only the covariance of the training codes.
+        gaussian_loss: loss on the held-out codes by the best denoiser that knows only the training codes' covariance.
     """
 
     train_loss: float

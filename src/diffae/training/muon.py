@@ -92,7 +92,7 @@ class Muon(torch.optim.Optimizer):
             fused_sgd(weights, of_group, lr=group["lr"], weight_decay=group["weight_decay"], found_inf=self.found_inf)
 
     def _ahead(self, weights: list[Tensor], momentum: float) -> Sequence[Tensor]:
-        """Brings the averages of gradients up to date; where they are heading."""
+        """Brings the averages of gradients up to date, and returns Nesterov's look ahead."""
         gradients: list[Tensor] = [p.grad for p in weights]  # type: ignore[misc]
         for p in weights:
             if not self.state[p]:
@@ -106,7 +106,7 @@ class Muon(torch.optim.Optimizer):
         return torch._foreach_lerp(gradients, averages, momentum)
 
     def _steps(self, weights: list[Tensor], ahead: Sequence[Tensor]) -> list[Tensor]:
-        """What each weight moves by, against it, at a learning rate of one; laid out as the weight."""
+        """What is subtracted from each weight at a learning rate of one, in the weight's memory layout."""
         alike: dict[tuple[int, int], list[int]] = {}
         for i, p in enumerate(weights):
             alike.setdefault((p.shape[0], p[0].numel()), []).append(i)

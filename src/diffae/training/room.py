@@ -14,7 +14,7 @@ from diffae.training.state import TrainingState
 from diffae.training.step import DeviceStep
 
 FULL = 0.95
-"""Share of a card's memory that a trial may have taken."""
+"""Share of a card's memory that a trial may take."""
 
 
 class NoRoom(OutOfMemory):
@@ -44,10 +44,10 @@ def saying_what_helps(config: TrainingConfig, processes: int) -> Iterator[None]:
 def find_accumulation(
     state: TrainingState, module: nn.Module, batch: Callable[[range], Tensor], config: TrainingConfig, *, accelerator: Accelerator
 ) -> int:
-    """The fewest parts of a batch for which there is room: tried, with gradients that are forgotten again.
+    """The fewest parts of a batch for which there is room. It is tried out, and the gradients are thrown away.
 
     Args:
-        state: whose moments are allocated, as the first step would.
+        state: its moments are allocated, as by the first step.
         module: the loss.
         batch: the data at positions of the run.
         config: of the training.

@@ -22,7 +22,7 @@ from diffae.training.state import TrainingState
 from diffae.training.updates import move_towards
 
 Sent = list[Tensor]
-"""What the host sends for one step: of each micro-batch, what the loss takes."""
+"""What the host sends for one step: for each micro-batch, what the loss takes."""
 
 
 class DeviceStep:
@@ -35,8 +35,8 @@ class DeviceStep:
         accelerator: device and processes.
 
     Attributes:
-        seen: float64 (3,): of the last step the mean loss and the gradient's norm before clipping, and the position at which the
-            first step that was not finite began, or -1.
+        seen: float64 (3,): the last step's mean loss, its gradient's norm before clipping, and the position at which the first step
+            that was not finite began, or -1.
     """
 
     def __init__(self, state: TrainingState, module: nn.Module, config: TrainingConfig, *, accelerator: Accelerator) -> None:
@@ -93,7 +93,7 @@ class DeviceStep:
         self._micro_batch(0)
 
     def _number(self, name: str, value: float) -> Tensor:
-        """A number of the device, written if it is another than before."""
+        """A number on the device; it is written again only when it changes."""
         before = self._numbers.get(name)
         if before is None:
             self._numbers[name] = before = (value, torch.full((), value, device=self._accelerator.device))
@@ -125,7 +125,7 @@ class DeviceStep:
         self._first += config.batch_size
 
     def _micro_batch(self, i: int) -> Tensor:
-        """Adds the gradient of a part of the batch; its part of the mean loss."""
+        """Adds the gradient of part i of the batch, and returns what this part adds to the mean loss."""
         config, accelerator, module = self._config, self._accelerator, self._module
         part = (i * accelerator.num_processes + accelerator.process_index) * self._micro_batch_size
         numbers = torch.arange(part, part + self._micro_batch_size, device=accelerator.device) + self._first

@@ -25,7 +25,7 @@ READ_SECONDS, NETWORK_SECONDS = 1.0, 3.0
 
 
 class Rate(NamedTuple):
-    """A step of the way from files to the network, or a use of the network.
+    """How quick one step is on the way from files to the network, or one use of the network.
 
     Attributes:
         use: `decoding` or `reading`, or what the network does, `encoding` or `training`.
@@ -87,9 +87,9 @@ def network_rates(config: RunConfig, *, accelerator: Accelerator, batch_size: in
     """Images a second that the network takes when it encodes, and when it trains; a plain DDIM only trains.
 
     Args:
-        config: the run's, of whose network these are random weights.
+        config: the run's; its network is measured with random weights.
         accelerator: the device.
-        batch_size: of encoding; training takes as many at a time as the run does.
+        batch_size: of encoding; training takes the micro-batches of the run.
     """
     parts = config.training.accumulation
     trained = config.training.batch_size // (1 if parts == "auto" else parts)

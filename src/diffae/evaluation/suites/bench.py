@@ -121,7 +121,7 @@ class Bench:
         return torch.cat([batches[start] for start in starts])
 
     def latents(self, encode: Callable[[Tensor], Tensor], data: ImageSet, indices: np.ndarray) -> Tensor:
-        """What `encode` makes of these images of a set, a batch at a time."""
+        """Latents of some images of a set by `encode`, a batch at a time."""
         return self.over(len(indices), "Encoding images", lambda part: encode(data.images(indices[part.start : part.stop])))
 
     def classes(self) -> list[str]:
@@ -144,8 +144,11 @@ class Bench:
         return sorted(enough, key=lambda name: -scores[name])[:2]
 
     def members(self, name: str, indices: np.ndarray | None = None) -> np.ndarray:
-        """Of these images, by default those trained on, whether each is of a class: 1, 0, or NaN for unknown; `not NAME` is the
-        absence of NAME.
+        """Whether each image is a member of a class: 1, 0, or NaN for unknown. `not NAME` is the absence of NAME.
+
+        Args:
+            name: of the class.
+            indices: of the images; by default those trained on.
 
         Raises:
             ValueError: there is no such label, or it is one of numbers.
@@ -170,7 +173,7 @@ class Bench:
             model: what makes them.
             x: the images.
             make: numbers of images -> what is made of them.
-            on: what it depends on, see `Store.get`.
+            on: what the result depends on, see `Store.get`.
             steps: network calls, for the record.
 
         Raises:

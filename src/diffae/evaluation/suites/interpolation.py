@@ -1,4 +1,4 @@
-"""Figure 4: from image to image, and how even the way is, of the autoencoder and of the plain DDIM."""
+"""Figure 4: from image to image by the autoencoder and by the plain DDIM, and how smooth the path is."""
 
 from collections.abc import Callable
 

@@ -23,11 +23,11 @@ from diffae.runtime import seeding
 SUITE = "manipulation"
 TARGET = 0.9
 JUDGED = 6000
-"""Images that the judge learns from, five times each: of the avatars it is then right on .978 of all decisions."""
+"""Images that the judge learns from, in five passes. On avatars, .978 of its decisions are then right."""
 ANOTHER = "another image"
-"""A floor: each image is taken for the edit of the one before it."""
+"""A floor: the edit of each image is another image."""
 FRACTIONS = (0.3, 0.5, 0.7)
-"""Of the way to noise that SDEdit goes."""
+"""How far SDEdit goes towards noise, as fractions of the way."""
 
 
 def manipulation(bench: Bench) -> Section:
