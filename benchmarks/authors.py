@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from diffae.autoencoder import DiffusionAutoencoder
-from diffae.interop import official
+from diffae.interop.official.names import autoencoder_names
 
 COMMIT = "00c57d3f626f28bf9ed8aff58d90baab25de3af4"
 WHERE = f"git clone https://github.com/phizaz/diffae AUTHORS && git -C AUTHORS checkout {COMMIT}"
@@ -139,7 +139,7 @@ class Authors:
             enc_attn_resolutions=c.encoder.attention_resolutions,
         ).make_model()
         own, state = self.ae.state_dict(), theirs.state_dict()
-        names = dict(official._autoencoder_names(self.ae))
+        names = dict(autoencoder_names(self.ae))
         # Where cells are pooled, which theirs cannot, the encoder stays ours.
         shared = ("unet.", "encoder.") if c.encoder.pooled_size == 1 else ("unet.",)
         mine = {names[key]: tensor for key, tensor in own.items() if key.startswith(shared) and key in names}

@@ -22,7 +22,7 @@ import diffae
 from diffae import cli
 from diffae.config import RunConfig, read_json
 from diffae.evaluation.pages.report import machine
-from diffae.evaluation.suites.bench import OURS
+from diffae.evaluation.suites.section import OURS
 from diffae.runtime.files import write_text
 
 SUITES = ("reconstruction", "attributes", "generation", "manipulation")

@@ -74,8 +74,8 @@ def test_what_is_kept_itself_is_given_back():
 
 def follow(state, decay=0.9):
     """The averages, as a step moves them."""
-    for moved, share in state.shares(decay):
-        move_towards(list(moved.parameters()), list(state.model.parameters()), torch.tensor(share))
+    for moved, rate in state.average_rates(decay):
+        move_towards(list(moved.parameters()), list(state.model.parameters()), torch.tensor(rate))
 
 
 def test_the_averages_forget_the_weights_before_the_first_step(tiny_run):

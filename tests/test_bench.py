@@ -6,14 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from accelerate import Accelerator
 
 from diffae import cli
 from diffae.autoencoder import build
 from diffae.data import prepare
 from diffae.data.codes import write_codes
 from diffae.data.sources import open_source
-from diffae.evaluation import throughput
-from diffae.evaluation.throughput import input_rates, network_rates
+from diffae.training import throughput
+from diffae.training.throughput import input_rates, network_rates
+
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 
 @pytest.fixture(autouse=True)
@@ -35,8 +38,9 @@ def test_decoding_that_takes_long_is_what_is_measured(tiny_run, monkeypatch):
 
 
 def test_the_network_is_measured_in_both_its_uses_and_a_plain_ddim_in_its_one(tiny_run):
-    assert [r.use for r in network_rates(tiny_run(), batch_size=4)] == ["encoding", "training"]
-    assert [r.use for r in network_rates(tiny_run(model={"z_dim": None}), batch_size=4)] == ["training"]
+    cpu = Accelerator(cpu=True)
+    assert [r.use for r in network_rates(tiny_run(), accelerator=cpu, batch_size=4)] == ["encoding", "training"]
+    assert [r.use for r in network_rates(tiny_run(model={"z_dim": None}), accelerator=cpu, batch_size=4)] == ["training"]
 
 
 def test_bench_data_prints_shares_and_writes_its_figures(tmp_path, capsys):

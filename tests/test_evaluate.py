@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -19,12 +20,22 @@ from diffae.diffusion.schedule import uniform_timesteps
 from diffae.evaluation.evaluate import SUITES, evaluate
 from diffae.evaluation.pages.figures import Figure
 from diffae.evaluation.pages.page import figure_html, html, table_html, table_markdown
-from diffae.evaluation.pages.tables import by_model, number
+from diffae.evaluation.pages.tables import by_metric, by_model, number
 from diffae.evaluation.paper import PUBLISHED
 from diffae.evaluation.results import Result, Store
-from diffae.evaluation.suites import attributes, denoising, generation, interpolation, manipulation, reconstruction, variation
+from diffae.evaluation.suites import (
+    SuiteName,
+    attributes,
+    denoising,
+    generation,
+    interpolation,
+    manipulation,
+    reconstruction,
+    variation,
+)
 from diffae.evaluation.suites import bench as bench_module
 from diffae.evaluation.suites.bench import Bench, in_colour
+from diffae.evaluation.suites.section import Section
 from diffae.metrics.images import each_mse, each_ssim, mse
 from diffae.runtime.files import write_text
 from diffae.semantics.fitting import fit_attributes
@@ -185,11 +196,11 @@ def test_what_cannot_be_evaluated_is_said(bench, tmp_path):
         evaluate(bench, ("fewshot",), tmp_path)
 
 
-def test_of_all_suites_those_that_cannot_be_measured_are_left_out_with_the_reason(bench, tmp_path, monkeypatch):
-    monkeypatch.setattr("diffae.evaluation.evaluate.SUITES", {k: SUITES[k] for k in ("variation", "attributes", "manipulation")})
+def test_of_all_suites_those_that_cannot_be_measured_are_left_out_with_the_reason(bench, tmp_path):
+    few = {name: SUITES[name] for name in ("variation", "attributes", "manipulation")}
     bench.data = replace(bench.data, labels={})
     bench.ae.attributes = None
-    page = evaluate(bench, ["all"], tmp_path / "out").read_text()
+    page = evaluate(bench, ["all"], tmp_path / "out", suites=few).read_text()
     assert "Left out: These images have no labels" in page
     assert "Left out: No attribute is fitted" in page
     assert "same z_sem, other x_T" in page
@@ -239,6 +250,49 @@ def test_a_protocol_says_what_the_options_do_not(tiny_run, make_images, tmp_path
     assert len(paper.data.validation) > len(small.data.validation) > 0, "three tenths are held out there"
     with pytest.raises(SystemExit):
         cli.main([*command, "--protocol", "celeba65"])
+
+
+def test_suites_are_those_that_the_command_line_names():
+    assert get_args(SuiteName) == ("all", *SUITES)
+
+
+def test_a_measure_of_ones_own_stands_beside_the_others(bench, tmp_path):
+    def mae(made, real):
+        return (made - real).abs().flatten(1).mean(1)
+
+    def distances():
+        return bench.distances("t", "half", x, lambda part: x[part.start : part.stop] / 2, on=[])
+
+    x = bench.test(12)
+    before = distances()
+    bench.measures = {"mae": mae}
+    rows = {r.metric: r for r in distances()}
+    assert [*rows] == ["mse", "psnr", "ssim", "mae"]
+    assert rows["mae"].each == pytest.approx((x / 2).abs().flatten(1).mean(1).tolist(), rel=1e-4)
+    assert rows["mse"] == replace(before[0], seconds=rows["mse"].seconds), "what others measured stays as it was"
+    evaluate(bench, ["reconstruction"], tmp_path / "out")
+    assert "| mae |" in (tmp_path / "out" / "tables.md").read_text()
+    bench.measures = {"ssim": mae}
+    with pytest.raises(ValueError, match="There is a measure ssim already: give yours another name"):
+        distances()
+
+
+def test_a_suite_of_ones_own_stands_beside_the_others(bench, tmp_path):
+    def brightness(bench):
+        def measure():
+            bright = bench.test(12).flatten(1).mean(1)
+            return [Result("brightness", "images", "mean", float(bright.mean()), 12, each=bright.tolist())]
+
+        rows = bench.store.get({"suite": "brightness"}, measure)
+        return Section("brightness", "How bright images are", "Means of pixels.", rows, [by_metric(rows)])
+
+    suites = {**SUITES, "brightness": brightness}
+    page = evaluate(bench, ["brightness", "denoising"], tmp_path / "out", suites=suites).read_text()
+    assert page.index("How bright images are") < page.index("figure 6")
+    (row,) = [r for r in json.loads((tmp_path / "out" / "results.json").read_text())["results"] if r["suite"] == "brightness"]
+    assert row["value"] == pytest.approx(float(bench.test(12).mean()), rel=1e-4)
+    with pytest.raises(ValueError, match=r"There is no suite dark. There are: all, reconstruction, .*, brightness\."):
+        evaluate(bench, ["dark"], tmp_path / "out", suites=suites)
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
@@ -394,7 +448,7 @@ def test_the_papers_numbers_are_the_papers():
 def test_predicted_images_get_worse_with_noise(bench):
     section = denoising.denoising(bench)
     mses = [r.value for r in section.results if r.metric == "mse" and r.model.startswith("ddim")]
-    assert len(mses) == len(denoising.SHARES)
+    assert len(mses) == len(denoising.FRACTIONS)
     assert mses[-1] > mses[0]
     assert [f.name for f in section.figures] == ["denoising", "denoising-plot"]
 

@@ -14,10 +14,13 @@ from test_averages import follow
 import diffae
 from diffae.config import TrainingConfig
 from diffae.runtime.seeding import Draws
-from diffae.training import run as run_module
+from diffae.training import budget as budget_module
+from diffae.training.budget import Budget, Due
+from diffae.training.interruption import stop_requested
 from diffae.training.log import Log, read_metrics
 from diffae.training.loop import HOLD
-from diffae.training.run import Budget, Due, resolve, stop_requested
+from diffae.training.resumption import write_config
+from diffae.training.run import resolve
 from diffae.training.state import TrainingState, checkpoint_file, newest_checkpoint
 
 
@@ -42,7 +45,7 @@ def clock(monkeypatch):
             return self.now
 
     clock = Clock()
-    monkeypatch.setattr(run_module, "time", clock)
+    monkeypatch.setattr(budget_module, "time", clock)
     return clock
 
 
@@ -133,7 +136,7 @@ def test_a_run_goes_on_in_the_precision_it_began_with(monkeypatch, tiny_run, tmp
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
     began = resolve(tiny_run(precision="auto"), tmp_path / "run")
-    run_module._write_config(tmp_path / "run", began)
+    write_config(tmp_path / "run", began)
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     assert resolve(tiny_run(precision="auto"), tmp_path / "run") == began
     with pytest.raises(ValueError, match="training.precision is 'bfloat16' there and 'float32' now"):
@@ -143,7 +146,7 @@ def test_a_run_goes_on_in_the_precision_it_began_with(monkeypatch, tiny_run, tmp
 def test_more_minutes_replace_the_budget_that_was_found(tiny_run, tmp_path):
     asked = tiny_run(images=None, minutes=1.0)
     found = dataclasses.replace(asked, training=dataclasses.replace(asked.training, images=480))
-    run_module._write_config(tmp_path / "run", found)
+    write_config(tmp_path / "run", found)
     assert resolve(asked, tmp_path / "run") == found
     more = resolve(dataclasses.replace(asked, training=dataclasses.replace(asked.training, minutes=2.0)), tmp_path / "run")
     assert (more.training.minutes, more.training.images) == (2.0, None)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from diffae import cli, presets
-from diffae.config import RunConfig
+from diffae import cli
+from diffae.config import RunConfig, presets
 from diffae.nn import UNet
 from diffae.training.speed import WHAT, measure
 

@@ -90,7 +90,7 @@ def test_sliders_move_as_manipulate_does_and_keep_what_is_to_be_kept(shop):
 
 
 def test_what_is_known_best_comes_first_and_own_attributes_last(shop):
-    visit = replace(visiting(shop), own={"Mine": shop.define("Mine", [0, 1, 2, 3], [4, 5, 6, 7])})
+    visit = replace(visiting(shop), defined={"Mine": shop.define("Mine", [0, 1, 2, 3], [4, 5, 6, 7])})
     names = shop.attributes(visit)
     assert names[-1] == "Mine"
     scores = shop.ae.attributes.scores

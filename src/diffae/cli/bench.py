@@ -92,8 +92,9 @@ class BenchData:
 
         from diffae.config import RunConfig, read_json
         from diffae.data.preparation import source_of
-        from diffae.evaluation.throughput import input_rates, network_rates
         from diffae.runtime.files import write_text
+        from diffae.training.run import create_accelerator
+        from diffae.training.throughput import input_rates, network_rates
 
         config = preset(self.preset) if self.run_folder is None else read_json(RunConfig, self.run_folder / "config.json")
         if config.model.latents is not None:
@@ -102,7 +103,10 @@ class BenchData:
         data = dataclasses.replace(config.data, source=self.source, avatars=self.num)
         with work_bar("Data") as update:
             _, source = source_of(data, size=config.model.image_size, progress=update)
-        rates = [*input_rates(source, config, num=self.num, threads=threads), *network_rates(config)]
+        rates = [
+            *input_rates(source, config, num=self.num, threads=threads),
+            *network_rates(config, accelerator=create_accelerator()),
+        ]
         network = [r for r in rates if r.network]
         table = Table("", "images/s", *(f"times {r.use}" for r in network))
         for r in rates:

@@ -14,10 +14,7 @@ from diffae.cli import inputs
 from diffae.cli.bars import work_bar
 from diffae.config import Count, Protocol, Range, Seed, to_dict
 from diffae.config.protocols import protocol
-
-Suite = Literal[
-    "all", "reconstruction", "denoising", "generation", "attributes", "fewshot", "interpolation", "variation", "manipulation"
-]
+from diffae.evaluation.suites import SuiteName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +34,7 @@ class Evaluate(inputs.Labelling):
     protocol: str = "small"
     """How much is measured, where the options below do not say: `small`, or the paper's `celebahq128` (tables 1 and 2), `celeba64`
     (table 3), `ffhq128`, `horse128`, `bedroom128` (table 4)."""
-    suite: tuple[Suite, ...] | None = None
+    suite: tuple[SuiteName, ...] | None = None
     """Which tables and figures; `all` leaves out what these images cannot show."""
     data: str | None = None
     """The images; by default those that the run was trained on. Tested are the ones held out."""

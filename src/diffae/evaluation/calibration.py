@@ -5,34 +5,39 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import get_args
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.diffusion.schedule import Calibration, Spacing
 from diffae.evaluation.pages.figures import Progress
+from diffae.metrics.batches import in_batches
 from diffae.metrics.images import mse
 
 ROUNDING = (1 / 255) ** 2 / 12
 """Mean squared error of writing an image in 256 steps, on the [0, 1] scale: a reconstruction that errs less is exact in a file."""
+BATCH = 50
+"""Images at a time."""
 STEPS = (5, 8, 10, 15, 20, 30, 40)
 """Numbers of steps that are tried."""
 FEW = 10
 """Steps with which levels are compared."""
 LIMIT = 100
-"""Steps that are taken for exact where noise is decoded."""
+"""Steps of the decode of drawn noise that others are compared with."""
 NEAR = 10 * ROUNDING
 """Mean squared error of a decode of drawn noise, against that of many steps, below which more steps are not seen."""
 
 
 def calibrate(ae: DiffusionAutoencoder, x: Float[Tensor, "n c h w"], *, progress: Progress) -> tuple[Calibration, list[list[str]]]:
-    """Chooses the timestep of the mean decode by its error, the levels by what ten steps reconstruct, and the fewest steps whose
-    reconstruction errs less than the rounding of 8 bits, and whose decode of drawn noise is within ten times that of many steps'.
+    """Chooses timestep, levels and numbers of steps for one trained network, and sets them as its calibration.
+
+    The mean decode gets the timestep of the smallest error. The levels are those from which ten steps reconstruct best. A
+    reconstruction gets the fewest steps that err less than the rounding of 8 bits. A decode of drawn noise gets the fewest steps
+    that come within ten times this rounding of the decode in `LIMIT` steps.
 
     Args:
-        ae: the autoencoder, whose calibration is set.
-        x: held-out images; of all the mean decode is measured, of the first 64 the rest.
+        ae: the autoencoder; its calibration is set.
+        x: held-out images; the mean decode is measured on all of them, the rest on the first 64.
         progress: told how far it is.
 
     Returns:
@@ -49,12 +54,12 @@ def calibrate(ae: DiffusionAutoencoder, x: Float[Tensor, "n c h w"], *, progress
             measured.append([what, name, f"{errors[name]:.3g}"])
         return min(errors, key=errors.__getitem__)
 
-    z_sem = torch.cat([ae.encode(part) for part in x.split(50)])
+    z_sem = in_batches(ae.encode, x, batch_size=BATCH)
     few, z_few = x[:64], z_sem[:64]
     start, T = ae.calibration, ae.schedule.T
-    times = sorted({min(round(share * T), start.mean_t) for share in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)})
+    times = sorted({min(round(fraction * T), start.mean_t) for fraction in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)})
     means = {f"t = {t}": replace(start, mean_t=t) for t in times}
-    chosen = means[best("mean decode", means, lambda: mse(torch.cat([ae.decode_mean(z) for z in z_sem.split(50)]), x))]
+    chosen = means[best("mean decode", means, lambda: mse(in_batches(ae.decode_mean, z_sem, batch_size=BATCH), x))]
     ends = sorted({min(t, start.t_max) for t in (0.94 * T, 0.97 * T, T - 1.0)})
     grids = {
         f"{spacing}, from t = {t:g}": replace(chosen, spacing=spacing, t_max=t)

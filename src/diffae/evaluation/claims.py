@@ -8,7 +8,7 @@ import numpy as np
 from diffae.evaluation.compare import interval
 from diffae.evaluation.pages.tables import Table, number
 from diffae.evaluation.results import Result
-from diffae.evaluation.suites.bench import OURS
+from diffae.evaluation.suites.section import OURS
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from diffae.evaluation.results import Result
 from diffae.runtime.files import write_text
 
 RESAMPLES = 10_000
-"""Of the images, for an interval."""
+"""Resamples of the images for one interval."""
 
 
 def compare(folders: Mapping[str, Path], out: Path) -> Path:

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -12,18 +12,19 @@ from diffae.evaluation.claims import Claim, claims, claims_table
 from diffae.evaluation.pages.page import figure_html, html, table_html, table_markdown
 from diffae.evaluation.pages.report import machine
 from diffae.evaluation.suites.attributes import attributes
-from diffae.evaluation.suites.bench import Bench, NotMeasurable, Section
+from diffae.evaluation.suites.bench import Bench, Suite
 from diffae.evaluation.suites.denoising import denoising
 from diffae.evaluation.suites.generation import fewshot, generation
 from diffae.evaluation.suites.interpolation import interpolation
 from diffae.evaluation.suites.manipulation import manipulation
 from diffae.evaluation.suites.reconstruction import reconstruction
+from diffae.evaluation.suites.section import NotMeasurable, Section
 from diffae.evaluation.suites.variation import variation
 from diffae.pictures import save_png
 from diffae.runtime import processes
 from diffae.runtime.files import write_text
 
-SUITES: dict[str, Callable[[Bench], Section]] = {
+SUITES: dict[str, Suite] = {
     "reconstruction": reconstruction,
     "denoising": denoising,
     "generation": generation,
@@ -35,13 +36,14 @@ SUITES: dict[str, Callable[[Bench], Section]] = {
 }
 
 
-def evaluate(bench: Bench, suites: Sequence[str], out: Path) -> Path:
+def evaluate(bench: Bench, names: Sequence[str], out: Path, *, suites: Mapping[str, Suite] = SUITES) -> Path:
     """Measures, and writes `results.json`, `tables.md`, `report.html` and the pictures as PNG.
 
     Args:
         bench: models and images.
-        suites: of `SUITES`; or `all`, which leaves out those that this model or these images cannot show, and says why.
+        names: of suites; or `all`, which leaves out those that this model or these images cannot show, and says why.
         out: the folder. What an earlier evaluation measured there is not measured again. Of several processes the first writes.
+        suites: what there is, by name; a suite of your own stands beside ours in `{**SUITES, "mine": mine}`.
 
     Returns:
         The page.
@@ -49,18 +51,18 @@ def evaluate(bench: Bench, suites: Sequence[str], out: Path) -> Path:
     Raises:
         ValueError: an unknown suite, fewer images than asked for, or nothing to evaluate.
     """
-    unknown = [suite for suite in suites if suite not in SUITES and suite != "all"]
+    unknown = [name for name in names if name not in suites and name != "all"]
     if unknown:
-        raise ValueError(f"There is no suite {', '.join(unknown)}. There are: all, {', '.join(SUITES)}.")
+        raise ValueError(f"There is no suite {', '.join(unknown)}. There are: all, {', '.join(suites)}.")
     started = time.monotonic()
     sections = []
-    for suite in SUITES if "all" in suites else suites:
+    for name in suites if "all" in names else names:
         try:
-            section = SUITES[suite](bench)
+            section = suites[name](bench)
         except NotMeasurable as error:
-            if "all" not in suites:
+            if "all" not in names:
                 raise
-            section = Section(suite, suite.capitalize(), f"Left out: {error}", [], [])
+            section = Section(name, name.capitalize(), f"Left out: {error}", [], [])
         sections.append(section)
     about = {
         **bench.store.made,
@@ -110,9 +112,9 @@ def _page(sections: list[Section], found: list[Claim], about: dict) -> str:
         f"{about['seed']}, {escape(about['machine'])}.</p>",
     ]
     if found:
-        told = f"{sum(c.holds for c in found)} of {len(found)} orderings that the paper reports come out the same here."
+        summary = f"{sum(c.holds for c in found)} of {len(found)} orderings that the paper reports come out the same here."
         claimed = claims_table(found)
-        parts.append(f"<h2>What the paper claims</h2><p>{told}</p>{table_html(claimed.header, claimed.rows)}")
+        parts.append(f"<h2>What the paper claims</h2><p>{summary}</p>{table_html(claimed.header, claimed.rows)}")
     for section in sections:
         parts.append(f"<h2>{escape(section.title)}</h2><p>{escape(section.text)}</p>")
         for table in section.tables:

@@ -44,7 +44,7 @@ def compare_codes(
         "precision": precision,
         "recall": recall,
         "mmd": float(mmd),
-        "auroc": _told_apart(made, real, seed),
+        "auroc": _classifier_auroc(made, real, seed),
         "frechet": frechet_distance(Moments.of(made), Moments.of(real)),
     }
 
@@ -64,7 +64,7 @@ def prior_table(samples: Mapping[str, Tensor], real: Float[Tensor, "m d"], *, se
     return table | {"real, another half": compare_codes(first, second, seed=seed)}
 
 
-def _told_apart(a: Tensor, b: Tensor, seed: int) -> float:
+def _classifier_auroc(a: Tensor, b: Tensor, seed: int) -> float:
     """Cross-validated AUROC of a classifier that is told which codes are made (Lopez-Paz & Oquab 2017)."""
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.metrics import roc_auc_score

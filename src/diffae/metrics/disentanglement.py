@@ -59,9 +59,9 @@ def dci(
 
 def importance_scores(importance: np.ndarray) -> dict[str, float]:
     """Disentanglement and completeness of importances, (d, k) and not negative: of value i for factor j."""
-    share = importance.sum(1) / max(importance.sum(), 1e-12)
+    weight = importance.sum(1) / max(importance.sum(), 1e-12)
     return {
-        "disentanglement": float((share * (1 - _entropy(importance.T))).sum()),
+        "disentanglement": float((weight * (1 - _entropy(importance.T))).sum()),
         "completeness": float((1 - _entropy(importance)).mean()),
     }
 

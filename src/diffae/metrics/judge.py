@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from diffae.metrics.batches import in_batches
 from diffae.runtime import seeding
 
 
@@ -42,7 +43,7 @@ class Judge(nn.Module):
     @torch.no_grad()
     def decide(self, x: Float[Tensor, "n c h w"], *, batch_size: int = 256) -> Tensor:
         """Which attributes each image shows, (n, k) of bool."""
-        return torch.cat([self(part) > 0 for part in x.split(batch_size)])
+        return in_batches(self, x, batch_size=batch_size) > 0
 
 
 def train_judge(

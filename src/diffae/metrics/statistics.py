@@ -112,11 +112,11 @@ def precision_recall(made: Float[Tensor, "n d"], real: Float[Tensor, "m d"], *, 
     """
     if min(len(made), len(real)) <= neighbours:
         raise ValueError(f"Expected more than {neighbours} of either, got {len(made)} and {len(real)}.")
-    return _share_within(made.double(), real.double(), neighbours), _share_within(real.double(), made.double(), neighbours)
+    return _fraction_within(made.double(), real.double(), neighbours), _fraction_within(real.double(), made.double(), neighbours)
 
 
-def _share_within(points: Tensor, own: Tensor, neighbours: int, *, chunk: int = 2048) -> float:
-    """The share of points that lie in some ball; distances a chunk at a time, since all of 50,000 images' fill 20 GB."""
-    radius = torch.cat([torch.cdist(part, own).kthvalue(neighbours + 1).values for part in own.split(chunk)])
-    within = torch.cat([(torch.cdist(part, own) <= radius).any(1) for part in points.split(chunk)])
+def _fraction_within(points: Tensor, centres: Tensor, neighbours: int, *, chunk: int = 2048) -> float:
+    """The share of points in a ball about some centre; a chunk at a time, since all distances of 50,000 images fill 20 GB."""
+    radius = torch.cat([torch.cdist(part, centres).kthvalue(neighbours + 1).values for part in centres.split(chunk)])
+    within = torch.cat([(torch.cdist(part, centres) <= radius).any(1) for part in points.split(chunk)])
     return float(within.double().mean())

@@ -41,17 +41,17 @@ def build(shop: Workshop) -> gr.Blocks:
     """The page with all panels."""
     folder = Path(tempfile.mkdtemp(prefix="diffae-studio-"))
     with gr.Blocks(title=f"diffae studio: {shop.name}", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
-        gr.Markdown(f"# diffae studio: {shop.name}\n{_said(shop)}")
+        gr.Markdown(f"# diffae studio: {shop.name}\n{_summary(shop)}")
         visit = gr.State(Visit(), time_to_live=4 * 3600)
         # Inside there may be nothing but tabs: Gradio counts its children.
         with gr.Tabs() as tabs:
             page = Page(shop, visit, tabs, folder)
-            opens = edit.panel(page)
+            editor = edit.panel(page)
             morph.panel(page)
             variations.panel(page)
-            sample.panel(page, opens)
-            explore.panel(page, opens)
-            teach.panel(page, opens)
+            sample.panel(page, editor)
+            explore.panel(page, editor)
+            teach.panel(page, editor)
     weakref.finalize(blocks, shutil.rmtree, folder, ignore_errors=True)
     return blocks
 
@@ -160,7 +160,7 @@ def _within_a_loop(make: Callable[[], R]) -> R:
     return make()
 
 
-def _said(shop: Workshop) -> str:
+def _summary(shop: Workshop) -> str:
     c, h, w = shop.ae.pixels_shape()
     images = "no images" if shop.data is None else f"{len(shop.data.names):,} images"
     fitted = shop.ae.attributes

@@ -1,4 +1,4 @@
-"""What the panels share: the page that they are on, and how they reach the panel that edits."""
+"""What the panels share: the page that they are on, how their errors are shown, and how they reach the panel that edits."""
 
 import functools
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import gradio as gr
 from torch import Tensor
 
+from diffae.data import ImageSet
 from diffae.studio.workshop import Visit, Workshop
 
 R = TypeVar("R")
@@ -22,7 +23,7 @@ ANY = "anything"
 
 @dataclass
 class Page:
-    """What the panels share.
+    """The page that a panel is put on.
 
     Attributes:
         shop: model and images.
@@ -35,6 +36,24 @@ class Page:
     visit: gr.State
     tabs: gr.Tabs
     folder: Path
+
+
+def images_or_notice(page: Page, name: str, use: str) -> ImageSet | None:
+    """The images and codes that a panel needs; where there are none, a tab in its place says so.
+
+    Args:
+        page: the page.
+        name: of the panel, as its tab shows it.
+        use: what the images are for: `explore`, `label`.
+
+    Returns:
+        The images, or None where the tab was made.
+    """
+    if page.shop.data is not None and page.shop.z_sem is not None:
+        return page.shop.data
+    with gr.Tab(name, id=name.lower()):
+        gr.Markdown(f"There are no images to {use}: start with `diffae studio RUN --data IMAGES`.")
+    return None
 
 
 def shows_errors(work: Callable[..., R]) -> Callable[..., R]:
@@ -55,13 +74,13 @@ class EditPanel:
     """How other panels reach the one that edits.
 
     Attributes:
-        open: (visit, image (1, c, h, w)) -> what `outputs` show.
-        outputs: components.
-        define: (visit, name, images with it, images without it) -> what `sliders` show when the visitor has made this attribute.
-        sliders: the visitor's state and components; the last is Sample's choice of an attribute, which that panel adds.
+        open: (visit, image (1, c, h, w)) -> what `open_outputs` show, with the panel in front.
+        open_outputs: the visitor's state, components of the panel, and the tabs.
+        define: (visit, name, images with it, images without it) -> what `define_outputs` show once the attribute is a slider.
+        define_outputs: the visitor's state, and components that list attributes; the last is Sample's, which that panel adds.
     """
 
     open: Callable[[Visit, Tensor], list[Any]]
-    outputs: list[Any]
+    open_outputs: list[Any]
     define: Callable[[Visit, str, list[int], list[int]], list[Any]]
-    sliders: list[Any]
+    define_outputs: list[Any]

@@ -1,7 +1,7 @@
 """How images and numbers look on the page."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from html import escape
 
 from jaxtyping import Float
@@ -33,6 +33,11 @@ def difference(a: Float[Tensor, "c h w"], b: Float[Tensor, "c h w"]) -> Float[Te
 def worded(name: str | None) -> str:
     """An attribute's name, for people."""
     return (name or "").replace("_", " ")
+
+
+def choices(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Attributes to choose from: each as people read it, and its name."""
+    return [(worded(name), name) for name in names]
 
 
 def bars(before: Mapping[str, float], after: Mapping[str, float]) -> str:

@@ -1,4 +1,4 @@
-"""What all visitors of the page share: the model, its images and their codes; and what is made of them, without a page."""
+"""What all visitors of the page share: the model, its images and their codes. All work of the page is done here, without a page."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +35,7 @@ class Opened:
         x: (1, c, h, w)
 
     Attributes:
-        preview: its code at few steps; the defects make the unmoved image exact, however few they are.
+        preview: its code at few steps; the unmoved image stays exact all the same, thanks to the code's defects.
     """
 
     def __init__(self, ae: DiffusionAutoencoder, x: Float[Tensor, "1 c h w"]) -> None:
@@ -45,7 +45,7 @@ class Opened:
 
     @functools.cached_property
     def code(self) -> Code:
-        """At full quality, for which a preview does not wait."""
+        """The code at full quality; a preview does not wait for it."""
         return self._ae.infer(self.x)
 
 
@@ -56,14 +56,14 @@ class Visit:
     Attributes:
         opened: the image.
         past: strengths before each change, the newest last.
-        own: attributes that the visitor defined, each with its classifier.
+        defined: attributes that the visitor defined, each with its classifier.
         z_sem: where the last edit moved the code to.
-        asked: by what.
+        asked: strengths, targets and attributes to keep, by which the code was moved.
     """
 
     opened: Opened | None = None
     past: tuple[Mapping[str, float], ...] = ()
-    own: Mapping[str, Attributes] = field(default_factory=dict)
+    defined: Mapping[str, Attributes] = field(default_factory=dict)
     z_sem: Tensor | None = None
     asked: Mapping[str, Any] = field(default_factory=dict)
 
@@ -84,11 +84,11 @@ class Workshop:
         self.standardizer = None if z_sem is None else Standardizer.fit(z_sem)
 
     def attributes(self, visit: Visit) -> list[str]:
-        """What can be edited: the fitted attributes, those known best first, then the visitor's own."""
+        """What can be edited: the fitted attributes, those known best first, then those that the visitor defined."""
         fitted = self.ae.attributes
         scores = {} if fitted is None else fitted.scores
         binary = sorted((n for n, s in scores.items() if s.kind == "binary"), key=lambda n: -(scores[n].auroc or 0.0))
-        return [*binary, *visit.own]
+        return [*binary, *visit.defined]
 
     def open_files(self, files: Sequence[str | Path], tell: Callable[[str], object] = lambda what: None) -> Tensor:
         """Image files as the model takes them; arguments and errors as of `load_images`."""
@@ -99,9 +99,12 @@ class Workshop:
             # Where an upload lies is of no use to who sent it.
             return functools.reduce(lambda text, path: text.replace(str(path), path.name), paths, said)
 
-        seen, told = self.ae.preparation, lambda what: tell(named(what))
+        def warn(what: str) -> object:
+            return tell(named(what))
+
         try:
-            return self.ae.from_pixels(load_images(paths, size=(h, w), channels=channels, preparation=seen, tell=told))
+            x = load_images(paths, size=(h, w), channels=channels, preparation=self.ae.preparation, tell=warn)
+            return self.ae.from_pixels(x)
         except ValueError as error:
             raise ValueError(named(str(error))) from None
 
@@ -110,23 +113,27 @@ class Workshop:
         assert visit.opened is not None
         z, fitted = visit.opened.preview.z_sem, self.ae.attributes
         strengths = {name: s for name, s in strengths.items() if s}
-        for name in [n for n in strengths if n in visit.own]:
-            z = visit.own[name].move(z, {name: strengths[name]})
-        known = {name: s for name, s in strengths.items() if name not in visit.own}
-        kept = [name for name in keep if name not in visit.own and name not in known and name not in targets]
+        for name in [n for n in strengths if n in visit.defined]:
+            z = visit.defined[name].move(z, {name: strengths[name]})
+        known = {name: s for name, s in strengths.items() if name not in visit.defined}
+        unchanged = [name for name in keep if name not in visit.defined and name not in known and name not in targets]
         if known and fitted is not None:
-            z = fitted.move(z, known, kept)
+            z = fitted.move(z, known, unchanged)
         for name, target in targets.items():
-            z = visit.own[name].reach(z, {name: target}) if name in visit.own else fitted.reach(z, {name: target}, kept)  # type: ignore[union-attr]
+            if name in visit.defined:
+                z = visit.defined[name].reach(z, {name: target})
+            else:
+                assert fitted is not None
+                z = fitted.reach(z, {name: target}, unchanged)
         return z
 
     def probabilities(self, visit: Visit, z_sem: Float[Tensor, "1 d"]) -> dict[str, float]:
-        """Of every attribute, at a code."""
+        """The probability of every attribute at a code."""
         found: dict[str, float] = {}
         if self.ae.attributes is not None:
             found = dict(zip(self.ae.attributes.names, self.ae.attributes.probabilities(z_sem)[0].tolist(), strict=True))
-        for name, own in visit.own.items():
-            found[name] = float(own.probabilities(z_sem)[0, 0])
+        for name, classifier in visit.defined.items():
+            found[name] = float(classifier.probabilities(z_sem)[0, 0])
         return {name: found[name] for name in self.attributes(visit)}
 
     def edit_of(self, visit: Visit) -> Edit:
@@ -167,8 +174,8 @@ class Workshop:
         sides = [[i for i, y in labels.items() if y == value] for value in (1, 0)]
         if min(map(len, sides)) < 3:
             return open_ones[seeding.mix(seed, "teach", len(labels)) % len(open_ones)]
-        own = fit_few("taught", z_sem[sides[0]], z_sem[sides[1]], standardizer)
-        return open_ones[int((own.logits(z_sem[open_ones])[:, 0]).abs().argmin())]
+        classifier = fit_few("taught", z_sem[sides[0]], z_sem[sides[1]], standardizer)
+        return open_ones[int((classifier.logits(z_sem[open_ones])[:, 0]).abs().argmin())]
 
     def taught_auroc(self, labels: Mapping[int, int]) -> float | None:
         """How well labels so far tell images apart that they were not fitted on (folds), or None while there are too few."""
@@ -188,7 +195,7 @@ class Workshop:
 
     def accept(self, visit: Visit, name: str, present: bool) -> Callable[[Tensor], Tensor]:
         """The probability with which a code shows, or lacks, an attribute."""
-        classifier = visit.own.get(name, self.ae.attributes)
+        classifier = visit.defined.get(name, self.ae.attributes)
         assert classifier is not None
         return classifier.probability(name, value=present)
 

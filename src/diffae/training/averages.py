@@ -1,8 +1,8 @@
 """Averages of a run's weights over any length of its past, chosen after training.
 
-Beside the moving average of the run itself, two averages with a power of time as their profile are kept, and written now and then.
-Any other profile is, to little error, a weighted sum of these snapshots (Karras et al. 2024, *Analyzing and Improving the Training
-Dynamics of Diffusion Models*, section 3), so that the length needs no run of its own to be chosen.
+A run keeps two averages beside its moving average. Their profiles are powers of time, and both are written now and then. Any other
+profile is, to little error, a weighted sum of these snapshots (Karras et al. 2024, *Analyzing and Improving the Training
+Dynamics of Diffusion Models*, section 3). So a length is chosen without a run of its own.
 
     profile(tau; t, g) = (g + 1) tau^g / t^(g + 1),   tau in 0..t,   in optimizer steps
 """
@@ -25,7 +25,7 @@ FORMAT = "diffae-averages-1"
 
 
 def save_averages(state: TrainingState[Any], folder: Path, images: int, *, main: bool = True) -> Path:
-    """Writes the state's two averages to one safetensors file, atomically. All processes have to; `main` is the one that writes."""
+    """Writes the state's two averages to one safetensors file, atomically. All processes have to call this; `main` writes."""
     file = folder / f"images-{images:012d}.safetensors"
     tensors = {f"{i}/{name}": v for i, model in enumerate(state.averages) for name, v in whole_weights(model).items()}
     if not main:
@@ -40,7 +40,7 @@ def average(folder: Path, lengths: Sequence[float]) -> Iterator[tuple[float, dic
     """The weights of a run, averaged over its past, for each length.
 
     Args:
-        folder: of `save_averages`' files.
+        folder: holds the files of `save_averages`.
         lengths: standard deviation of each profile over time, as a share of the time of the newest snapshot: .05 is short, .2 long.
 
     Yields:
@@ -66,17 +66,17 @@ def average(folder: Path, lengths: Sequence[float]) -> Iterator[tuple[float, dic
 
 
 def combination(steps: Sequence[int], length: float) -> np.ndarray:
-    """How much of each snapshot the profile of this length at the last of them is, by least squares.
+    """Weights of the snapshots, whose weighted sum is nearest to the profile of this length at the last snapshot (least squares).
 
     Args:
-        steps: of the snapshots, rising.
-        length: of the profile.
+        steps: of each snapshot, rising.
+        length: the profile's standard deviation, as a share of the last step.
 
     Returns:
-        (snapshots, 2), float64: weights of the averages of `AVERAGES`.
+        (snapshots, 2), float64: a weight for each snapshot and each of `AVERAGES`.
     """
     times = np.repeat(np.array(steps, dtype=np.float64), len(AVERAGES))
-    powers = np.tile([exponent(kept) for kept in AVERAGES], len(steps))
+    powers = np.tile([exponent(profile) for profile in AVERAGES], len(steps))
     among = _overlap(times[:, None], powers[:, None], times[None], powers[None])
     wanted = _overlap(times, powers, times[-1], exponent(length))
     weights = np.linalg.lstsq(among, wanted, rcond=None)[0]
@@ -84,7 +84,7 @@ def combination(steps: Sequence[int], length: float) -> np.ndarray:
 
 
 def _overlap(t: np.ndarray, g: np.ndarray, u: np.ndarray | float, h: np.ndarray | float) -> np.ndarray:
-    """Integral of the product of two profiles, over the time that both have. By ratios, as powers of a step number overflow."""
+    """Integral of the product of two profiles, over the time of both. Ratios are raised: powers of a step number overflow."""
     first, last = np.minimum(t, u), np.maximum(t, u)
     power = np.where(t < u, h, g)
     return (g + 1) * (h + 1) / (g + h + 1) * (first / last) ** power / last

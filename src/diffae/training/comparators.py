@@ -12,7 +12,7 @@ from diffae.interop.comparators import Comparator
 from diffae.pictures import save_png, scale_for, sheet
 from diffae.runtime import seeding
 from diffae.runtime.seeding import Draws
-from diffae.training.health import Health, ImageHealth
+from diffae.training.health import Health, LossHealth
 from diffae.training.subjects import ImageSubject
 
 
@@ -52,11 +52,11 @@ class ComparatorSubject(ImageSubject):
         parts = [self._images(held_out[i : i + size], ema) for i in range(0, len(held_out), size)]
         draws = [Draws.of(len(x), 0, start=i * size, device=x.device).apart("validation") for i, x in enumerate(parts)]
         losses = [float(ema.loss(x, d)) for x, d in zip(parts, draws, strict=True)]
-        return ImageHealth(float(np.average(losses, weights=[len(x) for x in parts])))
+        return LossHealth(float(np.average(losses, weights=[len(x) for x in parts])))
 
     @torch.no_grad()
     def draw(self, ema: nn.Module, file: Path) -> Path:
-        """Rows of: the images, and what is made of their latents."""
+        """A sheet with a row of images, and below it their reconstructions."""
         assert isinstance(ema, Comparator)
         x = self._images(self.data.validation[:8] if len(self.data.validation) else self.data.train[:8], ema)
         return save_png(sheet([x, ema.decode(ema.encode(x)).clamp(-1, 1)], scale=scale_for(x)), file)

@@ -1,4 +1,4 @@
-"""Is it being trained? What users of the authors' code ask most, answered at every validation."""
+"""Is the model learning? Users of the authors' code ask this most; every validation answers it."""
 
 from dataclasses import asdict, dataclass
 from typing import Protocol
@@ -30,7 +30,27 @@ class Health(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class CodeHealth:
+class LossHealth:
+    """A loss and no more: all that there is to know of a plain DDIM, or of an autoencoder of another family.
+
+    Attributes:
+        loss: mean loss at fixed timesteps and noise.
+    """
+
+    loss: float
+
+    def metrics(self) -> dict[str, float]:
+        return {f"validation/{k}": v for k, v in asdict(self).items()}
+
+    def summary(self) -> str:
+        return f"validation loss {self.loss:.4f}"
+
+    def warnings(self) -> list[str]:
+        return []
+
+
+@dataclass(frozen=True, slots=True)
+class CodeHealth(LossHealth):
     """Is z_sem used, and does it hold anything?
 
     Attributes:
@@ -41,13 +61,9 @@ class CodeHealth:
             principal axes.
     """
 
-    loss: float
     shuffled_loss: float
     z_std: float
     z_dimensions: float
-
-    def metrics(self) -> dict[str, float]:
-        return {f"validation/{k}": v for k, v in asdict(self).items()}
 
     def summary(self) -> str:
         return (
@@ -71,41 +87,17 @@ class CodeHealth:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageHealth:
-    """What there is to know of a plain DDIM.
-
-    Attributes:
-        loss: mean loss at fixed timesteps and noise.
-    """
-
-    loss: float
-
-    def metrics(self) -> dict[str, float]:
-        return {"validation/loss": self.loss}
-
-    def summary(self) -> str:
-        return f"validation loss {self.loss:.4f}"
-
-    def warnings(self) -> list[str]:
-        return []
-
-
-@dataclass(frozen=True, slots=True)
-class PriorHealth:
+class PriorHealth(LossHealth):
     """Does the latent DDIM know more of z_sem than its mean and covariance, and of codes that it has not seen?
 
     Attributes:
         loss: mean loss on held-out codes.
         train_loss: on codes that it was trained on.
-        gaussian_loss: on the held-out codes, of the best denoiser that knows only the covariance of the training codes.
+        gaussian_loss: loss on the held-out codes by the best denoiser that knows only the training codes' covariance.
     """
 
-    loss: float
     train_loss: float
     gaussian_loss: float
-
-    def metrics(self) -> dict[str, float]:
-        return {f"validation/{k}": v for k, v in asdict(self).items()}
 
     def summary(self) -> str:
         return f"validation loss {self.loss:.4f} (training {self.train_loss:.4f}, Gaussian denoiser {self.gaussian_loss:.4f})"
@@ -134,10 +126,10 @@ def check_codes(model: DiffusionAutoencoder, x: Float[Tensor, "n c h w"], *, bat
 
 
 @torch.no_grad()
-def check_images(model: DDIM, x: Float[Tensor, "n c h w"], *, batch_size: int, noisy: bool, seed: int) -> ImageHealth:
-    """Validates a plain DDIM, likewise."""
+def check_images(model: DDIM, x: Float[Tensor, "n c h w"], *, batch_size: int, noisy: bool, seed: int) -> LossHealth:
+    """Validates a plain DDIM on images in [-1, 1], with the same timesteps and noise at every call."""
     losses = [float(model.loss(x[part], draws, noisy=noisy)) * len(draws) for part, draws in _parts(x, batch_size, seed)]
-    return ImageHealth(sum(losses) / len(x))
+    return LossHealth(sum(losses) / len(x))
 
 
 @torch.no_grad()

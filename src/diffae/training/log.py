@@ -21,8 +21,8 @@ class Log:
         from tensorboard.compat.proto.event_pb2 import SessionLog
 
         self._file = out / "metrics.jsonl"
-        kept = [line for line in read_metrics(out) if line["images"] <= images]
-        write_text(self._file, "".join(json.dumps(line) + "\n" for line in kept))
+        lines = [line for line in read_metrics(out) if line["images"] <= images]
+        write_text(self._file, "".join(json.dumps(line) + "\n" for line in lines))
         self._board = out / "tensorboard" / f"events.out.tfevents.{time.time():.6f}.{platform.node()}.{os.getpid()}"
         self._board.parent.mkdir(exist_ok=True)
         self._show(0, file_version="brain.Event:2")

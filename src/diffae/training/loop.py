@@ -20,10 +20,10 @@ from diffae.training.state import TrainingState
 from diffae.training.step import DeviceStep
 
 Batch = Callable[[range], Tensor]
-"""From positions of the run to what the model's loss takes."""
+"""Positions of the run -> the data that the model's loss takes."""
 
 AGREE = 16
-"""Steps between two questions of several processes on cards, which wait for the answer, whether any of them was asked to stop."""
+"""Steps after which several processes on cards ask one another whether to stop. The answer makes them wait."""
 HOLD = 0.15
 """Share of the budget before the cosine begins. The budget in images is known well before it has passed, so that the
 learning rate is a function of images from the first step on, also where the budget was given in minutes."""
@@ -31,7 +31,7 @@ learning rate is a function of images from the first step on, also where the bud
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One optimizer step. What it saw lies on the device, and who looks waits for that.
+    """One optimizer step. Its loss lies on the device: reading it waits until the step is done.
 
     Attributes:
         images: images seen so far, this step's included.
@@ -49,11 +49,11 @@ class Step:
     stop: bool = False
     note: str | None = None
 
-    def look(self) -> tuple[float, float]:
+    def loss_and_norm(self) -> tuple[float, float]:
         """The mean loss over the global batch, and the norm of its gradient before clipping.
 
         Raises:
-            NonFiniteLoss: of this step or one before; nothing has changed since.
+            NonFiniteLoss: in this step or an earlier one; nothing has changed since.
         """
         loss, norm, failed = self.seen.tolist()
         if failed >= 0:
@@ -63,13 +63,13 @@ class Step:
 
     @property
     def loss(self) -> float:
-        """See `look`."""
-        return self.look()[0]
+        """See `loss_and_norm`."""
+        return self.loss_and_norm()[0]
 
     @property
     def gradient_norm(self) -> float:
-        """See `look`."""
-        return self.look()[1]
+        """See `loss_and_norm`."""
+        return self.loss_and_norm()[1]
 
 
 class NonFiniteLoss(RuntimeError):
@@ -92,7 +92,7 @@ class NonFiniteLoss(RuntimeError):
 
 
 class LossModule(nn.Module):
-    """A model's loss as a module's forward, which is what wrappers for several processes synchronise."""
+    """A model's loss as the forward of a module: wrappers for several processes synchronise what a forward computes."""
 
     def __init__(self, model: nn.Module, loss: Callable[..., Tensor]) -> None:
         super().__init__()
@@ -166,16 +166,16 @@ def training_steps(
             f"The batch size {config.batch_size} is global and cannot be divided into {processes} processes x "
             f"{config.accumulation} accumulation steps; give a multiple of {processes * config.accumulation}."
         )
-    share = config.batch_size // (processes * config.accumulation)
+    size = config.batch_size // (processes * config.accumulation)
     step = DeviceStep(state, module, config, accelerator=accelerator)
     while True:
         first = state.step * config.batch_size
         rate = learning_rate(config, first, total())
-        starts = [first + (i * processes + accelerator.process_index) * share for i in range(config.accumulation)]
-        step.take([_pinned(batch(range(start, start + share)), device) for start in starts], rate)
+        starts = [first + (i * processes + accelerator.process_index) * size for i in range(config.accumulation)]
+        step.take([_pinned(batch(range(start, start + size)), device) for start in starts], rate)
         taken = Step(first + config.batch_size, rate, step.seen.clone(), config.batch_size, note=step.note)
         if device.type == "cpu":
-            taken.look()  # There is nothing to wait for.
+            taken.loss_and_norm()  # There is nothing to wait for.
         if processes == 1:
             taken = replace(taken, stop=stop())
         elif device.type == "cpu" or state.step % AGREE == 0:
@@ -185,5 +185,5 @@ def training_steps(
 
 
 def _pinned(rows: Tensor, device: torch.device) -> Tensor:
-    """Rows of the host where a card can fetch them by itself; others as they are."""
+    """Rows in pinned memory, where a card fetches them by itself; unchanged for other devices."""
     return rows.pin_memory() if device.type == "cuda" and rows.device.type == "cpu" else rows

@@ -88,11 +88,11 @@ class Muon(torch.optim.Optimizer):
         everything = [p for _, weights in groups for p in weights]
         steps = self._steps(everything, ahead)
         for group, weights in groups:
-            own, steps = steps[: len(weights)], steps[len(weights) :]
-            fused_sgd(weights, own, lr=group["lr"], weight_decay=group["weight_decay"], found_inf=self.found_inf)
+            of_group, steps = steps[: len(weights)], steps[len(weights) :]
+            fused_sgd(weights, of_group, lr=group["lr"], weight_decay=group["weight_decay"], found_inf=self.found_inf)
 
     def _ahead(self, weights: list[Tensor], momentum: float) -> Sequence[Tensor]:
-        """Brings the averages of gradients up to date; where they are heading."""
+        """Brings the averages of gradients up to date, and returns Nesterov's look ahead."""
         gradients: list[Tensor] = [p.grad for p in weights]  # type: ignore[misc]
         for p in weights:
             if not self.state[p]:
@@ -106,7 +106,7 @@ class Muon(torch.optim.Optimizer):
         return torch._foreach_lerp(gradients, averages, momentum)
 
     def _steps(self, weights: list[Tensor], ahead: Sequence[Tensor]) -> list[Tensor]:
-        """What each weight moves by, against it, at a learning rate of one; laid out as the weight."""
+        """What is subtracted from each weight at a learning rate of one, in the weight's memory layout."""
         alike: dict[tuple[int, int], list[int]] = {}
         for i, p in enumerate(weights):
             alike.setdefault((p.shape[0], p[0].numel()), []).append(i)
@@ -127,8 +127,8 @@ def _as_matrix(tensor: Tensor, like: Tensor) -> Tensor:
 def _as_weight(matrix: Tensor, like: Tensor) -> Tensor:
     """The same as a tensor of the shape and layout of `like`."""
     order = _order(like)
-    back = sorted(range(len(order)), key=order.__getitem__)
-    return matrix.view([like.shape[i] for i in order]).permute(back)
+    inverse = sorted(range(len(order)), key=order.__getitem__)
+    return matrix.view([like.shape[i] for i in order]).permute(inverse)
 
 
 def _order(tensor: Tensor) -> list[int]:

@@ -14,7 +14,7 @@ from diffae.training.state import TrainingState
 from diffae.training.step import DeviceStep
 
 FULL = 0.95
-"""Share of a card's memory that a trial may have taken."""
+"""Share of a card's memory that a trial may take."""
 
 
 class NoRoom(OutOfMemory):
@@ -44,10 +44,10 @@ def saying_what_helps(config: TrainingConfig, processes: int) -> Iterator[None]:
 def find_accumulation(
     state: TrainingState, module: nn.Module, batch: Callable[[range], Tensor], config: TrainingConfig, *, accelerator: Accelerator
 ) -> int:
-    """The fewest parts of a batch for which there is room: tried, with gradients that are forgotten again.
+    """The fewest parts of a batch for which there is room. It is tried out, and the gradients are thrown away.
 
     Args:
-        state: whose moments are allocated, as the first step would.
+        state: its moments are allocated, as by the first step.
         module: the loss.
         batch: the data at positions of the run.
         config: of the training.
@@ -56,15 +56,15 @@ def find_accumulation(
     Raises:
         NoRoom: there is none even for one image at a time.
     """
-    device, own = accelerator.device, config.batch_size // accelerator.num_processes
-    with saying_what_helps(replace(config, accumulation=own), accelerator.num_processes):
+    device, per_process = accelerator.device, config.batch_size // accelerator.num_processes
+    with saying_what_helps(replace(config, accumulation=per_process), accelerator.num_processes):
         state.make_room()
-    for parts in (n for n in range(1, own + 1) if own % n == 0):
+    for parts in (n for n in range(1, per_process + 1) if per_process % n == 0):
         trial = replace(config, accumulation=parts)
-        fits = torch.tensor(float(_fits(state, module, batch(range(own // parts)), trial, accelerator)), device=device)
+        fits = torch.tensor(float(_fits(state, module, batch(range(per_process // parts)), trial, accelerator)), device=device)
         if float(accelerator.reduce(fits, "mean")) == 1:
             return parts
-    raise NoRoom(replace(config, accumulation=own), accelerator.num_processes, RuntimeError("tried with one"))
+    raise NoRoom(replace(config, accumulation=per_process), accelerator.num_processes, RuntimeError("tried with one"))
 
 
 def _fits(state: TrainingState, module: nn.Module, rows: Tensor, config: TrainingConfig, accelerator: Accelerator) -> bool:

@@ -31,7 +31,7 @@ from diffae.runtime import processes
 def shard(model: nn.Module) -> None:
     """Divides a module's parameters over all processes, in place: by stages, and what is not in one together.
 
-    It is the module that is called: one inside it would compute with its part of the parameters.
+    Give the module that is called in training: a module inside it would compute with its part of the parameters.
 
     Raises:
         RuntimeError: there is no process group.
@@ -48,22 +48,22 @@ def shard(model: nn.Module) -> None:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether `shard` divided this module's parameters over processes."""
+    """Whether `shard` has divided this module's parameters over processes."""
     return isinstance(model, FSDPModule)
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """The tensor of which every process has a part, on every process. They all have to ask."""
+    """The whole tensor, on every process, where each has a part of it. All processes have to ask."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def divided(tensor: Tensor, like: Tensor) -> Tensor:
-    """This process's part of a tensor that every process has, where `like` is one of which it has a part."""
+    """This process's part of a tensor that every process has whole; the whole tensor where `like` is not sharded."""
     return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None) if isinstance(like, DTensor) else tensor
 
 
 def whole_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The state of a model, on the first process; nothing on the others. They all have to ask."""
+    """The whole `state_dict` of a model, on the first process; an empty one on the others. All processes have to ask."""
     if not is_sharded(model):
         return model.state_dict()
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -71,7 +71,7 @@ def whole_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def save_parts(tensors: dict[str, Tensor], folder: Path) -> None:
-    """Writes a folder of safetensors files, one of each process; it is whole or not there. All processes have to ask."""
+    """Writes a folder of safetensors files, one from each process; it is whole or not there. All processes have to call this."""
     unfinished = folder.with_name(f".{folder.name}.part")
     if processes.is_first():
         shutil.rmtree(unfinished, ignore_errors=True)

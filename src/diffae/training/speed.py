@@ -9,17 +9,20 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffae.autoencoder import DiffusionAutoencoder, build
 from diffae.config import Precision, RunConfig
+from diffae.diffusion.model import DDIM
 from diffae.runtime import memory
 from diffae.runtime.processor import autocast
 from diffae.runtime.seeding import Draws
 from diffae.training.loop import LossModule, compile_networks, training_steps
 from diffae.training.state import TrainingState
 
-WHAT = ("encoding", "decoder call", "training step")
+ENCODING, DECODER_CALL, TRAINING_STEP = WHAT = ("encoding", "decoder call", "training step")
+"""What is measured of a network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,37 +55,35 @@ def measure(
     """Measures an untrained network of this configuration: an encoding, a decoder call, a training step.
 
     Args:
-        config: the run whose network is measured, in whose precision; its batch size is not used.
+        config: the run whose network is measured, in its precision; its batch size and accumulation are not used.
         batch: images at a time.
         accelerator: the device.
         what: which of `WHAT`.
         seconds: that each measurement takes at least.
 
     Raises:
-        ValueError: the configuration has no encoder.
+        ValueError: more than a training step is asked of a plain DDIM, which has no encoder.
     """
     torch.manual_seed(0)
     device = accelerator.device
-    ae = build(config.model).to(device)
-    if not isinstance(ae, DiffusionAutoencoder):
-        raise ValueError("A plain DDIM has no encoder to measure. Name a preset without -ddim.")
-    x = Draws.of(batch, 0, device=device).normal("images", ae.image_shape)
-    eps_model = ae.eps_model(torch.zeros(batch, ae.z_dim, device=device))
-    calls = {WHAT[0]: partial(ae.encoder, x), WHAT[1]: partial(eps_model, x, torch.full((batch,), 500.0, device=device))}
-    ae.eval()
-    compile_networks(ae, config.training)
+    model = build(config.model).to(device)
+    x = Draws.of(batch, 0, device=device).normal("images", model.image_shape)
+    calls = _calls(model, x) if set(what) != {TRAINING_STEP} else {}
+    model.eval()
+    compile_networks(model, config.training)
     for name in (name for name in calls if name in what):
         call = calls[name]
         # Counted with gradients, where every convolution is the plain one.
         flop = _flop(call)
         with torch.no_grad(), autocast(config.training.precision, device):
             yield Speed(name, batch, _seconds(call, device, seconds), flop, _peak(device))
-    if WHAT[2] in what:
-        training = dataclasses.replace(config.training, batch_size=batch, images=10**9)
-        state = TrainingState.start(ae, training)
-        steps = training_steps(state, LossModule(ae, ae.loss), lambda _: x, training, accelerator=accelerator, total=lambda: 10**9)
+    if TRAINING_STEP in what:
+        training = dataclasses.replace(config.training, batch_size=batch, accumulation=1, images=10**9)
+        state = TrainingState.start(model, training)
+        loss = LossModule(model, model.loss)
+        steps = training_steps(state, loss, lambda _: x, training, accelerator=accelerator, total=lambda: 10**9)
         step = partial(next, steps)
-        yield Speed(WHAT[2], batch, _seconds(step, device, seconds), _flop(step), _peak(device))
+        yield Speed(TRAINING_STEP, batch, _seconds(step, device, seconds), _flop(step), _peak(device))
 
 
 def most_rate(precision: Precision, device: torch.device, *, size: int = 2048, seconds: float = 0.5) -> float:
@@ -98,6 +99,15 @@ def most_rate(precision: Precision, device: torch.device, *, size: int = 2048, s
         product = 2 * size**3 / _seconds(lambda: a @ a, device, seconds)
         convolution = 2 * 9 * x.numel() * channels / _seconds(lambda: F.conv2d(x, weight, padding=1), device, seconds)
     return max(product, convolution)
+
+
+def _calls(model: DiffusionAutoencoder | DDIM, x: Tensor) -> dict[str, Callable[[], object]]:
+    """An encoding of these images, and a decoder call of their codes."""
+    if not isinstance(model, DiffusionAutoencoder):
+        raise ValueError("A plain DDIM has no encoder to measure. Name a preset without -ddim.")
+    eps_model = model.eps_model(torch.zeros(len(x), model.z_dim, device=x.device))
+    t = torch.full((len(x),), 500.0, device=x.device)
+    return {ENCODING: partial(model.encoder, x), DECODER_CALL: partial(eps_model, x, t)}
 
 
 def _seconds(call: Callable[[], object], device: torch.device, least: float) -> float:

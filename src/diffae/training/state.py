@@ -26,7 +26,7 @@ MOMENTS = {torch.optim.AdamW: ("exp_avg", "exp_avg_sq"), Muon: ("momentum",)}
 """What the optimizers keep of each weight."""
 M = TypeVar("M", bound=nn.Module)
 AVERAGES = (0.05, 0.10)
-"""Lengths of the averages that others can be made of (Karras et al. 2024, section 3.2)."""
+"""Lengths of the two averages from which all others are made (Karras et al. 2024, section 3.2)."""
 
 
 @dataclass(slots=True)
@@ -62,8 +62,8 @@ class TrainingState(Generic[M]):
         averages = tuple(copy.deepcopy(ema) for _ in AVERAGES if config.average_every is not None)
         if config.sharded and dist.is_initialized():
             shard(called or model)
-            for kept in (ema, *averages):
-                shard(kept)
+            for average in (ema, *averages):
+                shard(average)
         named = list(model.named_parameters())
         matrices = {name for name, p in named if config.muon_rate is not None and is_hidden_matrix(name, p)}
 
@@ -82,11 +82,11 @@ class TrainingState(Generic[M]):
             optimizers.append(Muon(groups(matrices, config.muon_rate), dtype=quick, **common))
         return cls(model.train(), ema, tuple(optimizers), averages=averages, sharded=config.sharded)
 
-    def shares(self, decay: float) -> list[tuple[M, float]]:
+    def average_rates(self, decay: float) -> list[tuple[M, float]]:
         """Each average of the weights, and how far the next step moves it towards them.
 
-        Of the moving average `1 - min(decay, (1 + step) / (10 + step))`: a smaller decay in the first steps, when the initial
-        weights that it starts from would still fill it. Of those of a power profile nothing is left of what was before them.
+        The moving average takes `1 - min(decay, (1 + step) / (10 + step))`: more in the first steps, so that the initial weights
+        are forgotten sooner. An average with a power profile takes all of the first step: nothing of the initial weights is left.
         """
         moving = 1 - min(decay, (1 + self.step) / (10 + self.step))
         powers = [1 - (1 - 1 / (self.step + 1)) ** (exponent(length) + 1) for length in AVERAGES]
@@ -122,9 +122,9 @@ class TrainingState(Generic[M]):
                 with torch.no_grad():
                     tensor.copy_(tensors[name])
         for optimizer in self.optimizers:
-            for kept in optimizer.state.values():
-                if "step" in kept:
-                    kept["step"].fill_(self.step)
+            for moments in optimizer.state.values():
+                if "step" in moments:
+                    moments["step"].fill_(self.step)
 
     def _tensors(self) -> dict[str, Tensor]:
         """What is saved, by its names."""
@@ -133,8 +133,8 @@ class TrainingState(Generic[M]):
         tensors |= {f"average {i}/{k}": v for i, average in enumerate(self.averages) for k, v in average.state_dict().items()}
         names: dict[Tensor, str] = {parameter: name for name, parameter in self.model.named_parameters()}
         for optimizer in self.optimizers:
-            for parameter, kept in optimizer.state.items():
-                tensors |= {f"{moment}/{names[parameter]}": kept[moment] for moment in MOMENTS[type(optimizer)]}
+            for parameter, moments in optimizer.state.items():
+                tensors |= {f"{moment}/{names[parameter]}": moments[moment] for moment in MOMENTS[type(optimizer)]}
         return tensors
 
     def make_room(self) -> None:
@@ -170,9 +170,9 @@ def _read(file: Path) -> tuple[dict[str, Tensor], int]:
 
 
 def exponent(length: float) -> float:
-    """The power g of time whose profile has this standard deviation, as a share of the time that has passed.
+    """The power g of time, for a profile whose standard deviation is this share of the time that has passed.
 
-    `length^2 = (g + 1) / ((g + 2)^2 (g + 3))` (Karras et al. 2024, section 3.1); of that cubic the largest root.
+    `length^2 = (g + 1) / ((g + 2)^2 (g + 3))` (Karras et al. 2024, section 3.1); g is the largest root of this cubic.
 
     Raises:
         ValueError: no rising profile has this length.
@@ -186,7 +186,7 @@ def exponent(length: float) -> float:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint of the most images in a folder, or None. What is still being written has another name."""
+    """The checkpoint with the most images in a folder, or None. Files that are still being written have another name."""
     return max(folder.glob("images-*"), default=None)
 
 

@@ -1,6 +1,6 @@
 """One optimizer step as a device does it: without asking the host anything, or being sent anything but the batch.
 
-So a card can record it. Learning rates and shares of averages are numbers that lie on the device and are written there when they
+So a card can record it. Learning rates and rates of averages are numbers that lie on the device and are written there when they
 change. A step whose loss or gradient is not finite changes nothing, nor does any after it, until the host looks.
 """
 
@@ -22,7 +22,7 @@ from diffae.training.state import TrainingState
 from diffae.training.updates import move_towards
 
 Sent = list[Tensor]
-"""What the host sends for one step: of each micro-batch, what the loss takes."""
+"""What the host sends for one step: for each micro-batch, what the loss takes."""
 
 
 class DeviceStep:
@@ -35,8 +35,8 @@ class DeviceStep:
         accelerator: device and processes.
 
     Attributes:
-        seen: float64 (3,): of the last step the mean loss and the gradient's norm before clipping, and the position at which the
-            first step that was not finite began, or -1.
+        seen: float64 (3,): the last step's mean loss, its gradient's norm before clipping, and the position at which the first step
+            that was not finite began, or -1.
     """
 
     def __init__(self, state: TrainingState, module: nn.Module, config: TrainingConfig, *, accelerator: Accelerator) -> None:
@@ -45,7 +45,7 @@ class DeviceStep:
         self._parameters = list(state.model.parameters())
         assert isinstance(config.accumulation, int), "found out before the first step"
         self._parts = config.accumulation
-        self._share = config.batch_size // (accelerator.num_processes * self._parts)
+        self._micro_batch_size = config.batch_size // (accelerator.num_processes * self._parts)
         self._first = torch.full((), state.step * config.batch_size, dtype=torch.int64, device=device)
         self._failed = torch.full((), -1, dtype=torch.int64, device=device)
         self._numbers: dict[str, tuple[float, Tensor]] = {}
@@ -77,8 +77,8 @@ class DeviceStep:
         state, device = self._state, self._accelerator.device
         for i, group in enumerate(group for optimizer in state.optimizers for group in optimizer.param_groups):
             self._number(f"rate {i}", rate * group["relative_rate"])
-        for i, (_, share) in enumerate(state.shares(self._config.ema_decay)):
-            self._number(f"share {i}", share)
+        for i, (_, average_rate) in enumerate(state.average_rates(self._config.ema_decay)):
+            self._number(f"average {i}", average_rate)
         if self._repeated.replays:
             for place, value in zip(self._sent, sent, strict=True):
                 place.copy_(value, non_blocking=True)
@@ -93,7 +93,7 @@ class DeviceStep:
         self._micro_batch(0)
 
     def _number(self, name: str, value: float) -> Tensor:
-        """A number of the device, written if it is another than before."""
+        """A number on the device; it is written again only when it changes."""
         before = self._numbers.get(name)
         if before is None:
             self._numbers[name] = before = (value, torch.full((), value, device=self._accelerator.device))
@@ -120,15 +120,15 @@ class DeviceStep:
             optimizer.step()
         weights = [p.detach() for p in self._parameters]
         for i, average in enumerate([state.ema, *state.averages]):
-            move_towards(list(average.parameters()), weights, self._numbers[f"share {i}"][1], found_inf=stays)
+            move_towards(list(average.parameters()), weights, self._numbers[f"average {i}"][1], found_inf=stays)
         self.seen.copy_(torch.stack([loss.double(), norm.double(), self._failed.double()]))
         self._first += config.batch_size
 
     def _micro_batch(self, i: int) -> Tensor:
-        """Adds the gradient of a part of the batch; its part of the mean loss."""
+        """Adds the gradient of part i of the batch, and returns what this part adds to the mean loss."""
         config, accelerator, module = self._config, self._accelerator, self._module
-        part = (i * accelerator.num_processes + accelerator.process_index) * self._share
-        numbers = torch.arange(part, part + self._share, device=accelerator.device) + self._first
+        part = (i * accelerator.num_processes + accelerator.process_index) * self._micro_batch_size
+        numbers = torch.arange(part, part + self._micro_batch_size, device=accelerator.device) + self._first
         last = i == self._parts - 1
         if isinstance(module, FSDPModule):
             module.set_requires_gradient_sync(last)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from diffae.autoencoder import DiffusionAutoencoder, build
-from diffae.config import PriorRunConfig, RunConfig
+from diffae.config import ComparatorRunConfig, PriorRunConfig, RunConfig
 from diffae.data.dataset import ImageSet, Order, training_view
 from diffae.data.feed import Rows
 from diffae.diffusion.model import DDIM, ImageDiffusion
@@ -22,12 +22,13 @@ from diffae.semantics.prior import LatentPrior
 from diffae.training.health import Health, check_codes, check_images, check_prior
 from diffae.training.views import dropped, shifted
 
+AnyRunConfig = RunConfig | PriorRunConfig | ComparatorRunConfig
 WHITENED_IMAGES = 2048
 """Images over which z_sem is whitened at the start."""
 
 
 class Subject(Protocol):
-    """What a training run needs of that which it trains."""
+    """What a training run needs to know of what it trains."""
 
     config: Any
     """The run's configuration: `model`, `data`, `training`."""
@@ -50,7 +51,7 @@ class Subject(Protocol):
         ...
 
     def batch(self, positions: range) -> Tensor:
-        """What the host sends of the data at these positions of the run."""
+        """The data at these positions of the run, as the host sends it to the device."""
         ...
 
     def loss(self, model: nn.Module, batch: Tensor, draws: Draws) -> Tensor:
@@ -82,7 +83,7 @@ class ImageSubject:
         data: its images.
 
     Raises:
-        ValueError: the model is one of other latents than the data, or one of the two is of pixels.
+        ValueError: model and data are not both of pixels, or not both of the same latents.
     """
 
     def __init__(self, config: RunConfig, data: ImageSet) -> None:
@@ -155,8 +156,8 @@ class ImageSubject:
 
     @torch.no_grad()
     def draw(self, ema: nn.Module, file: Path) -> Path:
-        """Rows of: the images, the mean that z_sem leaves possible, z_sem with fixed noise, z_sem with inferred x_T. Of a plain
-        DDIM: the images, samples of fixed noise, inferred x_T."""
+        """A sheet with a row each of images, their mean decode, z_sem with fixed noise, and z_sem with inferred x_T. For a plain
+        DDIM: images, samples of fixed noise, and images decoded from inferred x_T."""
         x = self._images(self.data.validation[:8] if len(self.data.validation) else self.data.train[:8], ema)
         if isinstance(ema, DiffusionAutoencoder):
             z_sem = ema.encode(x)
@@ -187,7 +188,7 @@ class PriorSubject:
         config: the run's.
         ae: the autoencoder, with the standardiser of its training codes.
         z_sem: (n, d), the codes of all images.
-        data: the images that they are of.
+        data: the images of these codes.
     """
 
     def __init__(self, config: PriorRunConfig, ae: DiffusionAutoencoder, z_sem: Tensor, data: ImageSet) -> None:

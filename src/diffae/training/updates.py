@@ -35,11 +35,13 @@ def fused_sgd(
         grad_scale: of the device.
         found_inf: of the device; where it is 1 nothing changes.
     """
-    own, given, averages = ([_own(t) for t in tensors] for tensors in (weights, gradients, momenta))
+    local_weights, local_gradients, averages = ([_local(t) for t in tensors] for tensors in (weights, gradients, momenta))
     # The kernel goes through memory, and does not look whether all lie alike.
-    alike = [g if g.stride() == w.stride() else torch.empty_like(w).copy_(g) for w, g in zip(own, given, strict=True)]
+    alike = [
+        g if g.stride() == w.stride() else torch.empty_like(w).copy_(g) for w, g in zip(local_weights, local_gradients, strict=True)
+    ]
     torch._fused_sgd_(
-        own,
+        local_weights,
         alike,
         averages,
         weight_decay=weight_decay,
@@ -52,16 +54,16 @@ def fused_sgd(
         grad_scale=grad_scale,
         found_inf=found_inf,
     )
-    for mine, scaled in zip(given, alike, strict=True):
-        if scaled is not mine:
-            mine.copy_(scaled)
+    for gradient, scaled in zip(local_gradients, alike, strict=True):
+        if scaled is not gradient:
+            gradient.copy_(scaled)
 
 
-def move_towards(averages: Sequence[Tensor], weights: Sequence[Tensor], share: Tensor, *, found_inf: Tensor | None = None) -> None:
-    """`average <- average + share (weight - average)`: ascent along the weights, with decay."""
-    fused_sgd(averages, weights, lr=share, weight_decay=1.0, maximize=True, found_inf=found_inf)
+def move_towards(averages: Sequence[Tensor], weights: Sequence[Tensor], rate: Tensor, *, found_inf: Tensor | None = None) -> None:
+    """`average <- average + rate (weight - average)`: ascent along the weights, with decay."""
+    fused_sgd(averages, weights, lr=rate, weight_decay=1.0, maximize=True, found_inf=found_inf)
 
 
-def _own(tensor: Tensor) -> Tensor:
+def _local(tensor: Tensor) -> Tensor:
     """This process's part of it, where it is divided over processes."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

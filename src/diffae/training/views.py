@@ -8,8 +8,8 @@ from torch import Tensor
 from diffae.runtime.seeding import Draws
 
 
-def shifted(x: Float[Tensor, "n c h w"], draws: Draws, share: float) -> Float[Tensor, "n c h w"]:
-    """Each image moved by whole pixels, up to a share of its sides in either direction; edges are repeated.
+def shifted(x: Float[Tensor, "n c h w"], draws: Draws, fraction: float) -> Float[Tensor, "n c h w"]:
+    """Each image moved by whole pixels, up to a fraction of its sides in either direction; edges are repeated.
 
     For the encoder alone: z_sem then holds less of where things are, and what stays the same under small moves counts more, as in
     contrastive learning (Chen et al. 2020); the decoder still denoises the image itself.
@@ -17,10 +17,10 @@ def shifted(x: Float[Tensor, "n c h w"], draws: Draws, share: float) -> Float[Te
     Args:
         x: images.
         draws: of the images.
-        share: of height and width, 0..1.
+        fraction: of height and width, 0..1.
     """
     h, w = x.shape[-2:]
-    most = int(share * h), int(share * w)
+    most = int(fraction * h), int(fraction * w)
     padded = F.pad(x, (most[1], most[1], most[0], most[0]), mode="replicate")
     places = []
     for axis, side, far in (("y", h, most[0]), ("x", w, most[1])):
@@ -30,7 +30,7 @@ def shifted(x: Float[Tensor, "n c h w"], draws: Draws, share: float) -> Float[Te
     return padded[image[:, None, None, None], channel[:, None, None], places[0][:, None, :, None], places[1][:, None, None, :]]
 
 
-def dropped(z_sem: Float[Tensor, "n d"], draws: Draws, share: float) -> Float[Tensor, "n d"]:
-    """z_sem with a share of the rows zero, as where conditions are left out for guidance (Ho & Salimans 2022)."""
-    kept = draws.uniform("z_sem dropout") >= share
-    return z_sem * kept.to(z_sem)[:, None]
+def dropped(z_sem: Float[Tensor, "n d"], draws: Draws, probability: float) -> Float[Tensor, "n d"]:
+    """z_sem with each row zero at this probability, as where conditions are left out for guidance (Ho & Salimans 2022)."""
+    mask = draws.uniform("z_sem dropout") >= probability
+    return z_sem * mask.to(z_sem)[:, None]

@@ -1,7 +1,7 @@
 """What a linear classifier of z_sem knows of each attribute: AUROC and average precision, beside pixels (0.925 in the paper).
 
-Measured on held-out images of the set that the classifier was fitted on, and on another set, for which nothing is fitted anew;
-and how much single values of the code stand for single attributes.
+It is measured on held-out images of its own set, and on another set, where nothing is fitted anew. Beside it: how much single
+values of the code stand for single attributes.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,8 @@ import torch
 from diffae.data.dataset import ImageSet
 from diffae.evaluation.pages.tables import by_metric, by_model
 from diffae.evaluation.results import Result
-from diffae.evaluation.suites.bench import Bench, NotMeasurable, Section
+from diffae.evaluation.suites.bench import Bench
+from diffae.evaluation.suites.section import NotMeasurable, Section
 from diffae.metrics.disentanglement import dci, factors, tad
 from diffae.metrics.probe import linear_scores, principal_components, small_pixels
 

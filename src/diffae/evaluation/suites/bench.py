@@ -1,10 +1,10 @@
 """What the suites of an evaluation share: the models, the images, the metric networks, and what was measured before."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,50 +12,29 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffae.autoencoder import DiffusionAutoencoder
-from diffae.config import Protocol
+from diffae.config import Protocol as EvaluationProtocol
 from diffae.data.dataset import ImageSet
 from diffae.data.labels.columns import described, is_binary
 from diffae.diffusion.model import DDIM
-from diffae.evaluation.pages.figures import Figure, Progress
-from diffae.evaluation.pages.tables import Table
+from diffae.evaluation.pages.figures import Progress
 from diffae.evaluation.results import Result, Store
+from diffae.evaluation.suites.section import NOT, NotMeasurable, Section
 from diffae.interop.comparators import Autoencoder
+from diffae.metrics.batches import in_batches
 from diffae.metrics.images import LEAST_MS_SSIM, each_ms_ssim, each_mse, each_psnr, each_ssim
 from diffae.metrics.networks.perceptual import LEAST, Backbone
 from diffae.metrics.networks.weights import load_network
 from diffae.runtime import processes
 from diffae.semantics.prior import Prior
 
-OURS = "DPM-Solver++"
-"""The solver of rows that are not the paper's."""
-NOT = "not "
-"""Before an attribute's name: the class of the images that lack it."""
-CONVENTION = "bilinear without antialiasing, x / 127.5 - 1, as pytorch-fid"
 
+@runtime_checkable
+class Measure(Protocol):
+    """How far images are from the real ones that they were made of, such as MSE or LPIPS."""
 
-class NotMeasurable(ValueError):
-    """A suite needs what these images or this model do not have. Of all suites it is left out, with the reason on the page."""
-
-
-@dataclass(slots=True)
-class Section:
-    """One table or figure of the paper, measured.
-
-    Attributes:
-        suite: its name.
-        title: heading.
-        text: what was done, and what the paper reports.
-        results: the rows.
-        tables: the same to read.
-        figures: pictures and plots.
-    """
-
-    suite: str
-    title: str
-    text: str
-    results: list[Result]
-    tables: list[Table]
-    figures: list[Figure] = field(default_factory=list)
+    def __call__(self, made: Float[Tensor, "n c h w"], real: Float[Tensor, "n c h w"], /) -> Float[Tensor, " n"]:
+        """One number for each pair of images. Real ones lie in [-1, 1]; made ones as the network left them, a little beyond too."""
+        ...
 
 
 @dataclass(slots=True)
@@ -76,6 +55,8 @@ class Bench:
         batch_size: images at a time.
         lpips: whose features LPIPS compares, in addition where there are several.
         weights: where the metric networks' weights are, if not in the usual places.
+        measures: of your own, by name, which stand beside MSE, PSNR and SSIM. What they measured is kept under their names: give a
+            changed one another.
     """
 
     ae: DiffusionAutoencoder
@@ -86,11 +67,12 @@ class Bench:
     ddim: DDIM | None = None
     against: Sequence[Autoencoder] = ()
     priors: dict[str, Prior] = field(default_factory=dict)
-    protocol: Protocol = field(default_factory=Protocol)
+    protocol: EvaluationProtocol = field(default_factory=EvaluationProtocol)
     seed: int = 0
     batch_size: int = 50
     lpips: tuple[Backbone, ...] = ("alexnet",)
     weights: Path | None = None
+    measures: Mapping[str, Measure] = field(default_factory=dict)
     _networks: dict[str, tuple[Callable[..., Tensor], str]] = field(default_factory=dict)
 
     @property
@@ -131,15 +113,15 @@ class Bench:
         Of n processes each makes every n-th batch, and all have what all made.
         """
         starts = range(0, num, self.batch_size)
-        own = {}
+        local = {}
         for start in processes.own(starts):
             self.progress(what, start, num)
-            own[start] = make(range(start, min(start + self.batch_size, num)))
-        found = {start: made for some in processes.from_all(own) for start, made in some.items()}
-        return torch.cat([found[start] for start in starts])
+            local[start] = make(range(start, min(start + self.batch_size, num)))
+        batches = {start: batch for of_process in processes.from_all(local) for start, batch in of_process.items()}
+        return torch.cat([batches[start] for start in starts])
 
     def latents(self, encode: Callable[[Tensor], Tensor], data: ImageSet, indices: np.ndarray) -> Tensor:
-        """What `encode` makes of these images of a set, a batch at a time."""
+        """Latents of some images of a set by `encode`, a batch at a time."""
         return self.over(len(indices), "Encoding images", lambda part: encode(data.images(indices[part.start : part.stop])))
 
     def classes(self) -> list[str]:
@@ -162,8 +144,11 @@ class Bench:
         return sorted(enough, key=lambda name: -scores[name])[:2]
 
     def members(self, name: str, indices: np.ndarray | None = None) -> np.ndarray:
-        """Of these images, by default those trained on, whether each is of a class: 1, 0, or NaN for unknown; `not NAME` is the
-        absence of NAME.
+        """Whether each image is a member of a class: 1, 0, or NaN for unknown. `not NAME` is the absence of NAME.
+
+        Args:
+            name: of the class.
+            indices: of the images; by default those trained on.
 
         Raises:
             ValueError: there is no such label, or it is one of numbers.
@@ -179,7 +164,7 @@ class Bench:
     def distances(
         self, suite: str, model: str, x: Tensor, make: Callable[[range], Tensor], *, on: Sequence[str], steps: int | None = None
     ) -> list[Result]:
-        """MSE, PSNR, SSIM, MS-SSIM and LPIPS between images and what is made of them, each image's own kept.
+        """MSE, PSNR, SSIM, MS-SSIM, LPIPS and `measures` between images and what is made of them, with the value of each image.
 
         MS-SSIM and LPIPS are left out where the images are too small for them.
 
@@ -188,40 +173,47 @@ class Bench:
             model: what makes them.
             x: the images.
             make: numbers of images -> what is made of them.
-            on: what it depends on, see `Store.get`.
+            on: what the result depends on, see `Store.get`.
             steps: network calls, for the record.
+
+        Raises:
+            ValueError: one of `measures` has a name that is taken.
         """
         nets = {f"lpips {name}" if i else "lpips": name for i, name in enumerate(self.lpips) if min(x.shape[-2:]) >= LEAST[name]}
 
-        measures: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mse": each_mse, "psnr": each_psnr, "ssim": each_ssim}
+        measures: dict[str, Measure] = {"mse": each_mse, "psnr": each_psnr, "ssim": each_ssim}
         if min(x.shape[-2:]) >= LEAST_MS_SSIM:
             measures["ms_ssim"] = each_ms_ssim
         for name, net in nets.items():
             measures[name] = partial(self._perceptual, net)
+        if taken := sorted(measures.keys() & self.measures.keys()):
+            raise ValueError(f"There is a measure {', '.join(taken)} already: give yours another name.")
+        measures |= self.measures
 
-        def measure() -> list[Result]:
-            def of(part: range) -> Tensor:
+        def results() -> list[Result]:
+            def values(part: range) -> Tensor:
                 made, real = make(part), x[part.start : part.stop]
-                return torch.stack([measured(made, real).double() for measured in measures.values()], dim=1)
+                return torch.stack([measure(made, real).double() for measure in measures.values()], dim=1)
 
-            found = self.over(len(x), f"{suite}: {model}" + (f", T = {steps}" if steps else ""), of)
-            results = []
+            found = self.over(len(x), f"{suite}: {model}" + (f", T = {steps}" if steps else ""), values)
+            rows = []
             for name, each in zip(measures, found.unbind(1), strict=True):
                 detail = f"{nets[name]}: {self.network(nets[name])[1]}" if name in nets else None
-                results.append(
+                rows.append(
                     Result(suite, model, name, float(each.mean()), len(x), steps, float(each.std()), self.seed,
                            detail=detail, each=each.tolist())
                 )  # fmt: skip
-            return results
+            return rows
 
         key = {"suite": suite, "model": model, "n": len(x), "steps": steps, "seed": self.seed, "lpips": list(nets.values())}
-        return self.store.get(key, measure, on=on)
+        key |= {"measures": list(self.measures)} if self.measures else {}
+        return self.store.get(key, results, on=on)
 
     def features(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """Inception's features of images as files would hold them, in 256 steps."""
         inception = self.network("inception")[0]
         stored = ((images.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
-        return torch.cat([inception(in_colour(part)) for part in stored.split(10)]).cpu()
+        return in_batches(lambda part: inception(in_colour(part)), stored, batch_size=10).cpu()
 
     def real_features(self, indices: np.ndarray) -> Float[Tensor, "n d"]:
         """The same of real images, a batch at a time."""
@@ -230,6 +222,15 @@ class Bench:
 
     def _perceptual(self, net: str, made: Tensor, real: Tensor) -> Tensor:
         return self.network(net)[0](in_colour(made.clamp(-1, 1)), in_colour(real))
+
+
+@runtime_checkable
+class Suite(Protocol):
+    """A table or figure: measures on a bench, and gives a section of the page. `NotMeasurable` leaves it out of `all`."""
+
+    def __call__(self, bench: Bench, /) -> Section:
+        """The section, measured; what `bench.store` knows is not measured again."""
+        ...
 
 
 def in_colour(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 h w"]:

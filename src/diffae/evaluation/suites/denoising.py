@@ -12,20 +12,21 @@ from diffae.diffusion.model import ImageDiffusion
 from diffae.evaluation.pages.figures import Figure, plotted
 from diffae.evaluation.pages.tables import by_metric
 from diffae.evaluation.results import Result
-from diffae.evaluation.suites.bench import Bench, Section
+from diffae.evaluation.suites.bench import Bench
+from diffae.evaluation.suites.section import Section
 from diffae.pictures import scale_for, sheet
 from diffae.runtime.seeding import Draws
 
 SUITE = "denoising"
-SHARES = (0.05, 0.2, 0.4, 0.6, 0.8, 0.9, 0.999)
-"""Of T: the timesteps that are looked at."""
+FRACTIONS = (0.05, 0.2, 0.4, 0.6, 0.8, 0.9, 0.999)
+"""The timesteps that are looked at, as fractions of T."""
 
 
 def denoising(bench: Bench) -> Section:
     """The predicted x_0 of noised held-out images against t, of the autoencoder and of the plain DDIM."""
     x = bench.test(min(bench.protocol.num, 200))
     T = bench.ae.schedule.T
-    times = [min(round(share * T), T - 1) for share in SHARES]
+    times = [min(round(fraction * T), T - 1) for fraction in FRACTIONS]
     models: dict[str, ImageDiffusion] = {"diffae, z_sem": bench.ae} | ({"ddim": bench.ddim} if bench.ddim is not None else {})
     one = [range(i % len(x), i % len(x) + 1) for i in range(len(times))]
     results: list[Result] = []

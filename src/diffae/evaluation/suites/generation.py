@@ -12,7 +12,8 @@ from diffae.diffusion.model import DDIM, ImageSolver
 from diffae.evaluation.pages.figures import Figure
 from diffae.evaluation.pages.tables import by_metric
 from diffae.evaluation.results import Result
-from diffae.evaluation.suites.bench import CONVENTION, OURS, Bench, NotMeasurable, Section
+from diffae.evaluation.suites.bench import Bench
+from diffae.evaluation.suites.section import CONVENTION, OURS, NotMeasurable, Section
 from diffae.metrics.statistics import Moments, frechet_distance, kernel_distance, precision_recall
 from diffae.pictures import scale_for, sheet
 from diffae.runtime import seeding

@@ -1,4 +1,4 @@
-"""Figure 4: from image to image, and how even the way is, of the autoencoder and of the plain DDIM."""
+"""Figure 4: from image to image by the autoencoder and by the plain DDIM, and how smooth the path is."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,8 @@ from diffae.diffusion.model import DDIM
 from diffae.evaluation.pages.figures import interpolation_figure
 from diffae.evaluation.pages.tables import by_metric
 from diffae.evaluation.results import Result
-from diffae.evaluation.suites.bench import Bench, Section, in_colour
+from diffae.evaluation.suites.bench import Bench, in_colour
+from diffae.evaluation.suites.section import Section
 from diffae.metrics.networks.perceptual import LEAST
 from diffae.runtime.seeding import Draws
 
@@ -68,5 +69,5 @@ def path_length(
     frame: Callable[[Tensor], Tensor], weight: Float[Tensor, " n"], lpips: Callable[[Tensor, Tensor], Tensor]
 ) -> Float[Tensor, " n"]:
     """`d(x(w), x(w + step)) / step^2` of each way x at w (Karras et al. 2019, StyleGAN, eq. 2)."""
-    here, there = (in_colour(frame(w).clamp(-1, 1)) for w in (weight, weight + EPSILON))
-    return lpips(here, there) / EPSILON**2
+    image, moved = (in_colour(frame(w).clamp(-1, 1)) for w in (weight, weight + EPSILON))
+    return lpips(image, moved) / EPSILON**2

@@ -11,7 +11,9 @@ from torch.nn.functional import cosine_similarity
 from diffae.evaluation.pages.figures import STEPS, Figure, edit_figures
 from diffae.evaluation.pages.tables import by_metric
 from diffae.evaluation.results import Result
-from diffae.evaluation.suites.bench import NOT, Bench, NotMeasurable, Section, in_colour
+from diffae.evaluation.suites.bench import Bench, in_colour
+from diffae.evaluation.suites.section import NOT, NotMeasurable, Section
+from diffae.metrics.batches import in_batches
 from diffae.metrics.disentanglement import factors
 from diffae.metrics.judge import Judge, train_judge
 from diffae.metrics.networks.perceptual import LEAST
@@ -21,11 +23,11 @@ from diffae.runtime import seeding
 SUITE = "manipulation"
 TARGET = 0.9
 JUDGED = 6000
-"""Images that the judge learns from, five times each: of the avatars it is then right on .978 of all decisions."""
+"""Images that the judge learns from, in five passes. On avatars, .978 of its decisions are then right."""
 ANOTHER = "another image"
-"""A floor: each image is taken for the edit of the one before it."""
-SHARES = (0.3, 0.5, 0.7)
-"""Of the way to noise that SDEdit goes."""
+"""A floor: the edit of each image is another image."""
+FRACTIONS = (0.3, 0.5, 0.7)
+"""How far SDEdit goes towards noise, as fractions of the way."""
 
 
 def manipulation(bench: Bench) -> Section:
@@ -71,9 +73,12 @@ def manipulation(bench: Bench) -> Section:
             "pixels; of two photographs of one person it is about .96, of two persons .91 (400 faces of the ORL set)."
         )
     names = [name.replace("_", " ") if i == 0 else "" for name in chosen for i in range(len(rows) // len(chosen))]
-    told = "From the left: " + ", ".join(["the image", *ways]) + "."
+    caption = "From the left: " + ", ".join(["the image", *ways]) + "."
     picture = sheet(rows, scale=scale_for(rows[0]), names=names)
-    figures = [*edit_figures(ae, bench.test(min(bench.protocol.num, 12))), Figure("sdedit", "Edits beside others", told, picture)]
+    figures = [
+        *edit_figures(ae, bench.test(min(bench.protocol.num, 12))),
+        Figure("sdedit", "Edits beside others", caption, picture),
+    ]
     return Section(SUITE, "Attribute manipulation (figure 5)", text, results, [by_metric(results)], figures)
 
 
@@ -87,10 +92,10 @@ def _ways(bench: Bench, name: str, x: Tensor) -> dict[str, Way]:
     difference = data.images(data.train[y == 1]).mean(0) - data.images(data.train[y == 0]).mean(0)
     crude = (x + difference).clamp(-1, 1)
 
-    def sdedit(share: float, part: range) -> Tensor:
+    def sdedit(fraction: float, part: range) -> Tensor:
         assert bench.ddim is not None
         x, seed = crude[part.start : part.stop], seeding.mix(bench.seed, "sdedit")
-        return bench.ddim.sdedit(x, t_0=share, steps=STEPS, seed=seed, start=part.start)
+        return bench.ddim.sdedit(x, t_0=fraction, steps=STEPS, seed=seed, start=part.start)
 
     def edited(part: range) -> Tensor:
         return bench.ae.manipulate(x[part.start : part.stop], name, target_probability=TARGET, steps=STEPS)
@@ -100,7 +105,7 @@ def _ways(bench: Bench, name: str, x: Tensor) -> dict[str, Way]:
         "pixels": (lambda part: crude[part.start : part.stop], []),
     }
     if bench.ddim is not None:
-        ways |= {f"sdedit, {share:g}": (partial(sdedit, share), ["ddim"]) for share in SHARES}
+        ways |= {f"sdedit, {fraction:g}": (partial(sdedit, fraction), ["ddim"]) for fraction in FRACTIONS}
     return ways
 
 
@@ -122,13 +127,15 @@ def _seen(
         each["others changed"] = (before[:, others] != after[:, others]).double().mean(1)
     if min(x.shape[-2:]) >= LEAST["alexnet"]:
         lpips = bench.network("alexnet")[0]
-        pairs = zip(made.split(bench.batch_size), x.split(bench.batch_size), strict=True)
-        each["lpips"] = torch.cat([lpips(in_colour(a), in_colour(b)) for a, b in pairs])
+        each["lpips"] = in_batches(lambda a, b: lpips(in_colour(a), in_colour(b)), made, x, batch_size=bench.batch_size)
     files = {}
     if bench.protocol.faces:
         face, file = bench.network("face")
-        pairs = zip(made.split(bench.batch_size), x.split(bench.batch_size), strict=True)
-        each["identity"] = torch.cat([cosine_similarity(face(in_colour(a)), face(in_colour(b))) for a, b in pairs])
+
+        def identity(a: Tensor, b: Tensor) -> Tensor:
+            return cosine_similarity(face(in_colour(a)), face(in_colour(b)))
+
+        each["identity"] = in_batches(identity, made, x, batch_size=bench.batch_size)
         files["identity"] = f"face: {file}"
     return [
         Result(

@@ -9,7 +9,8 @@ from diffae.diffusion.inversion import Inversion
 from diffae.diffusion.model import DDIM
 from diffae.evaluation.pages.tables import by_metric
 from diffae.evaluation.results import Result
-from diffae.evaluation.suites.bench import OURS, Bench, Section
+from diffae.evaluation.suites.bench import Bench
+from diffae.evaluation.suites.section import OURS, Section
 from diffae.interop.comparators import Autoencoder
 from diffae.runtime import seeding
 

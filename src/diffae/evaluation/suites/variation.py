@@ -7,7 +7,8 @@ from torch import Tensor
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.evaluation.pages.figures import STEPS, Figure, swap_figure, variation_figure
 from diffae.evaluation.pages.tables import by_metric
-from diffae.evaluation.suites.bench import Bench, Section
+from diffae.evaluation.suites.bench import Bench
+from diffae.evaluation.suites.section import Section
 from diffae.pictures import scale_for, sheet
 from diffae.runtime.seeding import Draws
 

@@ -10,10 +10,10 @@ from torch import Tensor
 from diffae.pictures import save_png, to_pil
 from diffae.runtime.files import write_text
 from diffae.studio.page import ANY, MODEL, EditPanel, Page, shows_errors
-from diffae.studio.shown import bars, difference, enlarged, worded
+from diffae.studio.shown import bars, choices, difference, enlarged, worded
 from diffae.studio.workshop import MOST_UNDOS, Opened, Visit
 
-SLIDERS, OWN = 16, 4
+SLIDERS, DEFINED = 16, 4
 """Sliders of fitted attributes at most, and of those that a visitor defines."""
 SHOWN = 16
 """Images of the set to begin with."""
@@ -26,8 +26,8 @@ def panel(page: Page) -> EditPanel:
 
     def slots(visit: Visit) -> list[str | None]:
         """The attribute of each slider."""
-        own = [n for n in visit.own if n not in fitted][:OWN]
-        return [*fitted, *own, *[None] * (OWN - len(own))]
+        defined = [n for n in visit.defined if n not in fitted][:DEFINED]
+        return [*fitted, *defined, *[None] * (DEFINED - len(defined))]
 
     def chosen(visit: Visit, values: tuple[float, ...]) -> dict[str, float]:
         return {name: v for name, v in zip(slots(visit), values, strict=True) if name is not None and v}
@@ -37,7 +37,7 @@ def panel(page: Page) -> EditPanel:
             raise ValueError("Open an image first: drop one on the left, or click one of the set.")
         return visit.opened
 
-    def told_of(visit: Visit, z: Tensor) -> str:
+    def bars_of(visit: Visit, z: Tensor) -> str:
         return bars(shop.probabilities(visit, opened(visit).preview.z_sem), shop.probabilities(visit, z))
 
     @shows_errors
@@ -45,13 +45,13 @@ def panel(page: Page) -> EditPanel:
         one = Opened(ae, x)
         visit = replace(visit, opened=one, past=(), z_sem=None, asked={})
         picture = enlarged(ae, x[0])
-        return [visit, picture, picture, None, told_of(visit, one.preview.z_sem), None, None, *[0.0] * (len(fitted) + OWN)]
+        return [visit, picture, picture, None, bars_of(visit, one.preview.z_sem), None, None, *[0.0] * (len(fitted) + DEFINED)]
 
     @shows_errors
     def preview(visit: Visit, keep: list[str], *values: float) -> tuple[Any, str]:
         one = opened(visit)
         z = shop.moved(visit, chosen(visit, values), {}, keep)
-        return enlarged(ae, ae.render(one.preview, z_sem=z)[0]), told_of(visit, z)
+        return enlarged(ae, ae.render(one.preview, z_sem=z)[0]), bars_of(visit, z)
 
     def finished(visit: Visit, asked: Mapping[str, Any], z: Tensor, request: gr.Request) -> list[Any]:
         one = opened(visit)
@@ -61,7 +61,7 @@ def panel(page: Page) -> EditPanel:
         save_png(to_pil(ae.to_pixels(after)[0]), png)
         write_text(text, shop.edit_of(visit).to_json())
         gap = enlarged(ae, difference(one.x[0], after[0]))
-        return [visit, enlarged(ae, after[0]), gap, told_of(visit, z), str(png), str(text)]
+        return [visit, enlarged(ae, after[0]), gap, bars_of(visit, z), str(png), str(text)]
 
     @shows_errors
     def finish(visit: Visit, keep: list[str], request: gr.Request, *values: float) -> list[Any]:
@@ -91,15 +91,14 @@ def panel(page: Page) -> EditPanel:
         return [*shown, *[strengths.get(name or "", 0.0) for name in slots(visit)]]
 
     def define(visit: Visit, name: str, positives: list[int], negatives: list[int]) -> list[Any]:
-        visit = replace(visit, own={**visit.own, name.strip(): shop.define(name, positives, negatives)})
+        visit = replace(visit, defined={**visit.defined, name.strip(): shop.define(name, positives, negatives)})
         gr.Info(f"{name} is a slider in Edit now.")
         names = slots(visit)
-        own = [gr.Slider(label=worded(name), visible=name is not None) for name in names[len(fitted) :]]
-        known = [(worded(name), name) for name in names if name]
-        return [visit, *own, gr.CheckboxGroup(choices=known), gr.Dropdown(choices=known), gr.Dropdown(choices=[ANY, *known])]
+        sliders = [gr.Slider(label=worded(name), visible=name is not None) for name in names[len(fitted) :]]
+        known = choices(name for name in names if name)
+        return [visit, *sliders, gr.CheckboxGroup(choices=known), gr.Dropdown(choices=known), gr.Dropdown(choices=[ANY, *known])]
 
     held = [] if shop.data is None else _held(page)
-    choices = [(worded(n), n) for n in fitted]
     with gr.Tab("Edit", id="edit"), gr.Row():
         with gr.Column(scale=3, min_width=250):
             file = gr.File(label="Drop an image", file_count="single", type="filepath", height=120, elem_id="edit-file")
@@ -109,8 +108,8 @@ def panel(page: Page) -> EditPanel:
                 elem_id="edit-set", format="png",
             )  # fmt: skip
             with gr.Accordion("Keep attributes, or bring one to a probability", open=False, visible=bool(fitted)):
-                keep = gr.CheckboxGroup(choices, label="Keep as they are", elem_id="edit-keep")
-                name = gr.Dropdown(choices, label="Bring to a probability", value=None, elem_id="edit-target")
+                keep = gr.CheckboxGroup(choices(fitted), label="Keep as they are", elem_id="edit-keep")
+                name = gr.Dropdown(choices(fitted), label="Bring to a probability", value=None, elem_id="edit-target")
                 p = gr.Slider(0.02, 0.98, 0.9, step=0.02, label="Probability")
                 reached = gr.Button("Reach it", elem_id="edit-reach")
         with gr.Column(scale=6):
@@ -122,17 +121,17 @@ def panel(page: Page) -> EditPanel:
                 undone = gr.Button("Undo", size="sm", elem_id="edit-undo")
                 png = gr.DownloadButton("Picture (PNG)", size="sm", elem_id="edit-png")
                 text = gr.DownloadButton("Edit (JSON)", size="sm", elem_id="edit-json")
-            told_bars = gr.HTML("<p>What the classifiers say appears here.</p>", elem_id="edit-bars")
+            shown_bars = gr.HTML("<p>What the classifiers say appears here.</p>", elem_id="edit-bars")
         with gr.Column(scale=3, min_width=260, elem_id="edit-sliders"):
-            labels = [*fitted, *[None] * OWN]
+            labels = [*fitted, *[None] * DEFINED]
             sliders = [
                 gr.Slider(
                     -0.6, 0.6, 0.0, step=0.02, label=worded(n), visible=n is not None, elem_id=f"slider-{i}", buttons=["reset"]
                 )
                 for i, n in enumerate(labels)
             ]
-    opens = [page.visit, before, after, gap, told_bars, png, text, *sliders]
-    shown = [page.visit, after, gap, told_bars, png, text]
+    opens = [page.visit, before, after, gap, shown_bars, png, text, *sliders]
+    shown = [page.visit, after, gap, shown_bars, png, text]
 
     @shows_errors
     def from_file(visit: Visit, path: str | None) -> list[Any]:
@@ -159,7 +158,7 @@ def panel(page: Page) -> EditPanel:
     for i, slider in enumerate(sliders):
         # A newer drag overtakes one that has not begun.
         slider.input(
-            preview, [page.visit, keep, *sliders], [after, told_bars], trigger_mode="always_last", show_progress="hidden",
+            preview, [page.visit, keep, *sliders], [after, shown_bars], trigger_mode="always_last", show_progress="hidden",
             api_name="preview" if i == 0 else None, api_visibility="public" if i == 0 else "private", **MODEL,
         )  # fmt: skip
         slider.release(
@@ -168,7 +167,11 @@ def panel(page: Page) -> EditPanel:
         )  # fmt: skip
     reached.click(reach, [page.visit, keep, name, p, *sliders], shown, api_name="reach", **MODEL)
     undone.click(undo, [page.visit], [*shown, *sliders], api_visibility="private", **MODEL)
-    return EditPanel(open_image, opens, define, [page.visit, *sliders[len(fitted) :], keep, name])
+
+    def open_in_front(visit: Visit, x: Tensor) -> list[Any]:
+        return [*open_image(visit, x), gr.Tabs(selected="edit")]
+
+    return EditPanel(open_in_front, [*opens, page.tabs], define, [page.visit, *sliders[len(fitted) :], keep, name])
 
 
 def _held(page: Page) -> list[int]:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from diffae.pictures import to_pil
-from diffae.studio.page import MODEL, EditPanel, Page, shows_errors
+from diffae.studio.page import MODEL, EditPanel, Page, images_or_notice, shows_errors
 from diffae.studio.shown import enlarged, worded
 from diffae.studio.workshop import Visit
 
@@ -21,14 +21,12 @@ MOST_POINTS, THUMBNAIL, NEIGHBOURS = 3000, 40, 12
 MAP = Path(__file__).with_name("map.js").read_text(encoding="utf-8")
 
 
-def panel(page: Page, opens: EditPanel) -> None:
+def panel(page: Page, editor: EditPanel) -> None:
     """The panel."""
     shop, ae = page.shop, page.shop.ae
-    if shop.data is None or shop.z_sem is None:
-        with gr.Tab("Explore", id="explore"):
-            gr.Markdown("There are no images to explore: start with `diffae studio RUN --data IMAGES`.")
+    data = images_or_notice(page, "Explore", "explore")
+    if data is None:
         return
-    data = shop.data
     indices = np.linspace(0, len(data.names) - 1, min(MOST_POINTS, len(data.names))).round().astype(int)
 
     def pictures(chosen: list[int]) -> list[Image.Image]:
@@ -48,11 +46,11 @@ def panel(page: Page, opens: EditPanel) -> None:
 
     @shows_errors
     def define(visit: Visit, groups: dict[str, list[int]], name: str) -> list[Any]:
-        return opens.define(visit, name, groups["with"], groups["without"])
+        return editor.define(visit, name, groups["with"], groups["without"])
 
     @shows_errors
     def edit(visit: Visit, chosen: list[int], event: gr.SelectData) -> list[Any]:
-        return [*opens.open(visit, data.images([chosen[event.index]])), gr.Tabs(selected="edit")]
+        return editor.open(visit, data.images([chosen[event.index]]))
 
     with gr.Tab("Explore", id="explore"), gr.Row():
         chosen = gr.State([])
@@ -74,8 +72,8 @@ def panel(page: Page, opens: EditPanel) -> None:
     atlas.select(choose, None, [chosen, gallery, said], api_visibility="private")
     has.click(lambda g, c: add(g, c, "with"), [groups, chosen], [groups, groups_said], api_visibility="private")
     lacks.click(lambda g, c: add(g, c, "without"), [groups, chosen], [groups, groups_said], api_visibility="private")
-    go.click(define, [page.visit, groups, name], opens.sliders, api_visibility="private")
-    gallery.select(edit, [page.visit, chosen], [*opens.outputs, page.tabs], api_visibility="private", **MODEL)
+    go.click(define, [page.visit, groups, name], editor.define_outputs, api_visibility="private")
+    gallery.select(edit, [page.visit, chosen], editor.open_outputs, api_visibility="private", **MODEL)
 
 
 def _map(page: Page, indices: np.ndarray) -> str:

@@ -32,7 +32,7 @@ def panel(page: Page) -> None:
         return pictures[int(at)] if pictures else None
 
     with gr.Tab("Morph", id="morph"), gr.Row():
-        kept = gr.State(None, time_to_live=3600)
+        path = gr.State(None, time_to_live=3600)
         with gr.Column(scale=2, min_width=240):
             files = gr.File(label="Drop two images or more", file_count="multiple", type="filepath", elem_id="morph-files")
             frames = gr.Slider(2, 24, 8, step=1, label="Frames from one to the next")
@@ -42,5 +42,5 @@ def panel(page: Page) -> None:
             at = gr.Slider(0, 8, 0, step=1, label="Where on the way", interactive=False, elem_id="morph-at")
             with gr.Row():
                 gif, mp4 = gr.DownloadButton("GIF", elem_id="morph-gif"), gr.DownloadButton("MP4")
-    go.click(morph, [files, frames], [kept, at, shown, gif, mp4], api_name="morph", **MODEL)
-    at.input(frame, [kept, at], shown, trigger_mode="always_last", show_progress="hidden", api_visibility="private")
+    go.click(morph, [files, frames], [path, at, shown, gif, mp4], api_name="morph", **MODEL)
+    at.input(frame, [path, at], shown, trigger_mode="always_last", show_progress="hidden", api_visibility="private")

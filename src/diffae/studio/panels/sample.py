@@ -6,11 +6,11 @@ import gradio as gr
 from torch import Tensor
 
 from diffae.studio.page import ANY, MODEL, PROGRESS, EditPanel, Page, shows_errors
-from diffae.studio.shown import enlarged, worded
+from diffae.studio.shown import choices, enlarged
 from diffae.studio.workshop import Visit
 
 
-def panel(page: Page, opens: EditPanel) -> None:
+def panel(page: Page, editor: EditPanel) -> None:
     """The panel."""
     shop, ae = page.shop, page.shop.ae
 
@@ -33,18 +33,16 @@ def panel(page: Page, opens: EditPanel) -> None:
     @shows_errors
     def edit(visit: Visit, x: Tensor | None, event: gr.SelectData) -> list[Any]:
         assert x is not None
-        return [*opens.open(visit, x[event.index : event.index + 1]), gr.Tabs(selected="edit")]
+        return editor.open(visit, x[event.index : event.index + 1])
 
     with gr.Tab("Sample", id="sample"), gr.Row():
-        kept = gr.State(None, time_to_live=3600)
+        images = gr.State(None, time_to_live=3600)
         with gr.Column(scale=2, min_width=240):
             num = gr.Slider(1, 32, 12, step=1, label="How many")
             seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="sample-seed")
             steps = gr.Slider(2, 50, ae.calibration.sample_steps, step=1, label="Steps of the decoder")
             truncation = gr.Slider(0.2, 1, 1, step=0.05, label="Truncation: below 1 more alike, and more usual")
-            what = gr.Dropdown(
-                [ANY, *((worded(n), n) for n in shop.attributes(Visit()))], value=ANY, label="Of", elem_id="sample-what"
-            )
+            what = gr.Dropdown([ANY, *choices(shop.attributes(Visit()))], value=ANY, label="Of", elem_id="sample-what")
             present = gr.Radio(["shows it", "lacks it"], value="shows it", label="That")
             go = gr.Button("Sample", variant="primary", elem_id="sample-go")
             said = gr.Markdown()
@@ -58,6 +56,6 @@ def panel(page: Page, opens: EditPanel) -> None:
                 elem_id="sample-shown",
                 format="png",
             )
-    go.click(sample, [page.visit, num, seed, steps, truncation, what, present], [kept, gallery, said], api_name="sample", **MODEL)
-    gallery.select(edit, [page.visit, kept], [*opens.outputs, page.tabs], api_visibility="private", **MODEL)
-    opens.sliders.append(what)
+    go.click(sample, [page.visit, num, seed, steps, truncation, what, present], [images, gallery, said], api_name="sample", **MODEL)
+    gallery.select(edit, [page.visit, images], editor.open_outputs, api_visibility="private", **MODEL)
+    editor.define_outputs.append(what)

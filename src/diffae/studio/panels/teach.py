@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from diffae.runtime.files import write_text
-from diffae.studio.page import EditPanel, Page, shows_errors
+from diffae.studio.page import EditPanel, Page, images_or_notice, shows_errors
 from diffae.studio.shown import enlarged
 from diffae.studio.workshop import Visit
 
@@ -16,14 +16,12 @@ ENOUGH = 0.9
 SKIPPED = -1
 
 
-def panel(page: Page, opens: EditPanel) -> None:
+def panel(page: Page, editor: EditPanel) -> None:
     """The panel."""
     shop, ae = page.shop, page.shop.ae
-    if shop.data is None or shop.z_sem is None:
-        with gr.Tab("Teach", id="teach"):
-            gr.Markdown("There are no images to label: start with `diffae studio RUN --data IMAGES`.")
+    data = images_or_notice(page, "Teach", "label")
+    if data is None:
         return
-    data = shop.data
 
     def shown(labels: dict[int, int], at: int) -> list[Any]:
         counts = [sum(y == value for y in labels.values()) for value in (1, 0)]
@@ -46,7 +44,7 @@ def panel(page: Page, opens: EditPanel) -> None:
     @shows_errors
     def define(visit: Visit, labels: dict[int, int], name: str) -> list[Any]:
         sides = [[i for i, y in labels.items() if y == value] for value in (1, 0)]
-        return opens.define(visit, name, *sides)
+        return editor.define(visit, name, *sides)
 
     @shows_errors
     def export(labels: dict[int, int], name: str, request: gr.Request) -> str:
@@ -82,5 +80,5 @@ def panel(page: Page, opens: EditPanel) -> None:
     begin.click(lambda a: answer(a, None, None), [labels], outputs, api_visibility="private")
     for button, value in ((yes, 1), (no, 0), (skip, None)):
         button.click(lambda a, b, v=value: answer(a, b, v), [labels, at], outputs, api_visibility="private")
-    go.click(define, [page.visit, labels, name], opens.sliders, api_visibility="private")
+    go.click(define, [page.visit, labels, name], editor.define_outputs, api_visibility="private")
     made.click(export, [labels, name], file, api_visibility="private")

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 
-from diffae.autoencoder import DiffusionAutoencoder, build
 from diffae.config import DataConfig, RunConfig
 from diffae.data.cache import Decoder, cached
 from diffae.data.dataset import ImageSet, Order, training_view
@@ -18,13 +18,14 @@ from diffae.data.feed import Rows
 from diffae.data.sources import Source
 from diffae.runtime import seeding
 from diffae.runtime.seeding import Draws
+from diffae.training.speed import ENCODING, TRAINING_STEP, measure
 
 READ_SECONDS, NETWORK_SECONDS = 1.0, 3.0
 """How long reading, and each use of the network, is watched."""
 
 
 class Rate(NamedTuple):
-    """A step of the way from files to the network, or a use of the network.
+    """How quick one step is on the way from files to the network, or one use of the network.
 
     Attributes:
         use: `decoding` or `reading`, or what the network does, `encoding` or `training`.
@@ -78,35 +79,26 @@ def input_rates(
             sent = rows.pack([order[p] for p in range(start, start + batch_size)])
             training_view(rows.unpack(sent)[0], Draws.of(batch_size, seed, start=start), flip=config.data.flip)
 
-        yield Rate("reading", f"reading batches of {batch_size} from the cache", batch_size * _calls_per_second(read, READ_SECONDS))
+        calls = _calls_per_second(read, READ_SECONDS)
+        yield Rate("reading", f"reading batches of {batch_size} from the cache", batch_size * calls)
 
 
-def network_rates(config: RunConfig, *, batch_size: int = 64) -> Iterator[Rate]:
-    """Images a second that the network takes when it encodes, and when it trains (forward and backward, no optimizer).
+def network_rates(config: RunConfig, *, accelerator: Accelerator, batch_size: int = 64) -> Iterator[Rate]:
+    """Images a second that the network takes when it encodes, and when it trains; a plain DDIM only trains.
 
     Args:
-        config: the run's, of whose network these are random weights.
-        batch_size: of encoding; training has its own.
+        config: the run's; its network is measured with random weights.
+        accelerator: the device.
+        batch_size: of encoding; training takes the micro-batches of the run.
     """
-    model = build(config.model).eval()
-    if isinstance(model, DiffusionAutoencoder):
-        encoder, x = model, _noise(config, batch_size)
-        calls = _calls_per_second(lambda _: encoder.encode(x), NETWORK_SECONDS)
-        yield Rate("encoding", f"the network, encoding batches of {batch_size}", batch_size * calls)
     parts = config.training.accumulation
-    own = config.training.batch_size // (1 if parts == "auto" else parts)
-    x_own = _noise(config, own)
-
-    def step(k: int) -> None:
-        model.zero_grad()
-        model.loss(x_own, Draws.of(own, k)).backward()
-
-    yield Rate("training", f"the network, training on batches of {own}", own * _calls_per_second(step, NETWORK_SECONDS))
-
-
-def _noise(config: RunConfig, num: int) -> torch.Tensor:
-    shape = (config.model.channels, *config.model.image_size)
-    return Draws.of(num, 0).normal("bench", shape).clamp(-1, 1)
+    trained = config.training.batch_size // (1 if parts == "auto" else parts)
+    uses = {"training": (TRAINING_STEP, trained, f"training on batches of {trained}")}
+    if config.model.z_dim is not None:
+        uses = {"encoding": (ENCODING, batch_size, f"encoding batches of {batch_size}")} | uses
+    for use, (what, batch, words) in uses.items():
+        for speed in measure(config, batch, accelerator=accelerator, what=[what], seconds=NETWORK_SECONDS):
+            yield Rate(use, f"the network, {words}", speed.images)
 
 
 def _calls_per_second(call: Callable[[int], object], seconds: float) -> float:
