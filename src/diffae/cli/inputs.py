@@ -205,7 +205,7 @@ def pixels(ae: "DiffusionAutoencoder", files: Sequence[Path], crop: Crop | None)
 
     channels, *size = ae.pixels_shape()
     preparation = dataclasses.replace(ae.preparation, crop=crop or ae.preparation.crop)
-    return load_images(files, size=(size[0], size[1]), channels=channels, preparation=preparation, tell=warn)
+    return load_images(files, size=(size[0], size[1]), channels=channels, preparation=preparation, warn=warn)
 
 
 def pictures(ae: "DiffusionAutoencoder", files: Sequence[Path], crop: Crop | None) -> "Tensor":

@@ -101,7 +101,7 @@ class Workshop:
 
         seen, told = self.ae.preparation, lambda what: tell(named(what))
         try:
-            return self.ae.from_pixels(load_images(paths, size=(h, w), channels=channels, preparation=seen, tell=told))
+            return self.ae.from_pixels(load_images(paths, size=(h, w), channels=channels, preparation=seen, warn=told))
         except ValueError as error:
             raise ValueError(named(str(error))) from None
 
