@@ -22,7 +22,7 @@ from PIL import Image
 
 import diffae
 from diffae.cli.bars import work_bar
-from diffae.cli.training import show_training
+from diffae.cli.runs import show_training
 from diffae.config import DataConfig
 from diffae.data import ImageSet, prepare
 from diffae.evaluation.pages.report import machine

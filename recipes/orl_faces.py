@@ -38,7 +38,7 @@ from torch import Tensor
 
 import diffae
 from diffae.cli.bars import say
-from diffae.cli.training import show_training
+from diffae.cli.runs import show_training
 from diffae.config import DataConfig, RunConfig
 from diffae.data import ImageSet, prepare
 from diffae.data.labels.labels import write_labels

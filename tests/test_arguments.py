@@ -15,7 +15,7 @@ import torch
 
 from diffae import cli
 from diffae.autoencoder import DiffusionAutoencoder
-from diffae.cli import inputs
+from diffae.cli import arguments
 from diffae.cli.bench import BenchData, BenchNetwork
 from diffae.config import Range
 from diffae.diffusion.border import check_images
@@ -46,7 +46,7 @@ def test_every_number_of_every_command_has_a_range_and_every_place_a_kind(comman
         if {int, float} & set(options):
             assert any(isinstance(m, Range) for m in metadata(kind)), f"{name} has no range"
         if name == "out":
-            assert any(isinstance(m, inputs.Writes) for m in metadata(kind)), f"{name} is no place of a kind"
+            assert any(isinstance(m, arguments.Writes) for m in metadata(kind)), f"{name} is no place of a kind"
 
 
 @pytest.mark.parametrize(

@@ -338,7 +338,7 @@ def test_rows_are_the_same_whether_a_device_keeps_them_or_is_sent_them(kind, fit
     arrays[0][7, 0, 0, :2] = 0, np.iinfo(kind).max if kind != np.float16 else 3
     with pretended() as device:
         rows = Rows(arrays, device, room=sum(a.nbytes for a in arrays) - (not fits))
-        assert (rows.kept is not None) == fits
+        assert (rows.resident is not None) == fits
         sent = rows.pack([7, 3, 49, 7])
         assert sent.numel() == (4 if fits else 4 * 2 * 48)
         for array, found in zip(arrays, rows.unpack(sent.to(device)), strict=True):

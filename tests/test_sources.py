@@ -166,7 +166,7 @@ def test_a_set_of_12_bits_in_16_says_that_it_is_nearly_black(tmp_path, capsys):
     assert not right.notes
     assert right.pixels.max() > 60000
     told = []
-    load_images([tmp_path / "deep" / "0.png"], size=(8, 8), channels=1, preparation=Preparation(), tell=told.append)
+    load_images([tmp_path / "deep" / "0.png"], size=(8, 8), channels=1, preparation=Preparation(), warn=told.append)
     assert len(told) == 1
     assert "0.png has no value above" in told[0]
 
@@ -209,7 +209,7 @@ def test_stacks_are_said_to_be_read_in_part(tmp_path, form, name):
     assert "1 files are of several pages or frames, of which the first was taken: save each" in said(data)
     assert f"({name})" in said(data)
     told = []
-    x = load_images([tmp_path / "set" / name], size=(8, 8), channels=3, preparation=Preparation(), tell=told.append)
+    x = load_images([tmp_path / "set" / name], size=(8, 8), channels=3, preparation=Preparation(), warn=told.append)
     assert "of which the first was taken" in told[0]
     assert x.max() < -0.9
     assert prepared(tmp_path / "set").notes == data.notes, "from the cache too"
@@ -336,7 +336,7 @@ def test_names_that_a_zip_holds_twice_are_said(tmp_path):
 
 
 def test_a_bomb_in_a_zip_is_skipped(tmp_path, monkeypatch):
-    monkeypatch.setattr("diffae.data.sources.MOST_UNPACKED", 2**16)
+    monkeypatch.setattr("diffae.data.sources.zip.MOST_UNPACKED", 2**16)
     path = zipped(tmp_path / "a.zip", [("a.png", png()), ("bomb.bmp", bytes(2**20))], compression=zipfile.ZIP_DEFLATED)
     assert "bomb.bmp cannot be read (looks like a decompression bomb" in said(prepared(path))
 

@@ -9,7 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from diffae.data.labels.labels import align, load_labels
-from diffae.data.sources.parquet import MOST_CLASSES, OPEN_BLOCKS, Table, table_files
+from diffae.data.sources.parquet import Table, table_files
+from diffae.data.sources.rows import OPEN_BLOCKS
+from diffae.data.sources.source import MOST_CLASSES
 
 
 def written(file, columns, **kwargs):

@@ -204,7 +204,7 @@ def test_a_folder_of_all_image_files_is_encoded_but_for_those_that_are_named(pla
 
             preparation = DataConfig(source="").preparation
             path = tmp_path / "whole" / file.name
-            wholes[file.like] = load_images([path], size=(8, 8), channels=3, preparation=preparation, tell=print)[0].numpy()
+            wholes[file.like] = load_images([path], size=(8, 8), channels=3, preparation=preparation, warn=print)[0].numpy()
         return wholes[file.like]
 
     rows = dict(zip(data.names, range(len(data.names)), strict=True))

@@ -9,13 +9,15 @@ from typing import Annotated, Any
 import tyro
 from rich.markup import escape
 
-from diffae.cli import inputs
+from diffae.cli import arguments
 from diffae.cli.bars import console
 from diffae.cli.bench import Bench
 from diffae.cli.codes import Encode, FitAttributes, Neighbours
 from diffae.cli.evaluation import Compare, Evaluate
+from diffae.cli.manipulation import Manipulate
 from diffae.cli.models import Average, Calibrate, Export, Import, Push, Weights
-from diffae.cli.pictures import Interpolate, Manipulate, Reconstruct, Sample, Vary
+from diffae.cli.pictures import Interpolate, Reconstruct, Vary
+from diffae.cli.sampling import Sample
 from diffae.cli.studio import Studio
 from diffae.cli.training import Quickstart, Train, TrainComparator, TrainPrior, defaults
 from diffae.runtime import memory
@@ -47,18 +49,18 @@ COMMANDS = {
 
 
 def _command(argv: list[str]) -> Any:
-    """All commands as one type; those that train have the defaults of the preset that the command line names."""
+    """All commands as one type. The training command asked for gets the defaults of the preset that the command line names."""
     name = next((b for a, b in itertools.pairwise(argv) if a == "--preset"), None)
     kinds = []
     for command, kind in COMMANDS.items():
-        # Only the command that was asked for: its preset's name is no name of another's.
+        # Other commands know no preset of that name.
         default = defaults(kind, name) if command == next(iter(argv), None) else None
         kinds.append(Annotated[kind, tyro.conf.subcommand(command, **({} if default is None else {"default": default}))])
     return functools.reduce(operator.or_, kinds)
 
 
 def _what_helps(command: Any, error: BaseException) -> memory.OutOfMemory:
-    """What to say where memory does not suffice, of the process or of a card."""
+    """The error to show when the process or a card runs out of memory."""
     size = getattr(command, "batch_size", None)
     ways = ["fewer images at a time"] if size is None else [f"a smaller --batch-size than {size}"]
     if hasattr(command, "training"):
@@ -85,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
             description="Diffusion autoencoders: an image becomes a meaningful vector and a noise map, and both become it again.",
             args=argv,
         )
-        inputs.check(command)
+        arguments.check(command)
         command.run()
     except (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError) as error:
         if memory.is_out(error):

@@ -1,11 +1,13 @@
 """What a command shows while it works."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from diffae.runtime import processes
@@ -23,34 +25,39 @@ def warn(text: str) -> None:
     console.print(f"[yellow]{escape(text)}[/]", soft_wrap=True)
 
 
+@contextlib.contextmanager
+def work_bar(title: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar for countable work. Yields the function that moves it: (what is being done, number done, number in all)."""
+    with _bar(title, _Rate(""), transient=True) as update:
+        yield lambda what, done, total: update(description=what, completed=done, total=total)
+
+
+@contextlib.contextmanager
+def training_bar(what: str) -> Iterator[Callable[..., None]]:
+    """A progress bar for training: images or codes seen, rate, loss, time left. Yields the function that moves it.
+
+    Args:
+        what: `images` or `codes`.
+    """
+    loss = TextColumn("{task.fields[loss]}")
+    with _bar("Training", TextColumn(what), _Rate(what), loss, speed_estimate_period=60) as update:
+        yield update
+
+
+@contextlib.contextmanager
+def _bar(title: str, *columns: ProgressColumn, **settings: Any) -> Iterator[Callable[..., None]]:
+    """A progress bar with columns between count and time left; the first process alone shows it."""
+    shown = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *columns, TimeRemainingColumn())
+    with Progress(*shown, console=console, disable=not processes.is_first(), **settings) as bar:
+        yield functools.partial(bar.update, bar.add_task(title, total=None, loss=""))
+
+
 class _Rate(ProgressColumn):
+    """Work done in a second."""
+
     def __init__(self, what: str) -> None:
         super().__init__()
         self.what = what
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:.0f} {self.what}/s" if task.speed else "")
-
-
-@contextlib.contextmanager
-def work_bar(title: str) -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar for countable work; yields the function that moves it."""
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(""), TimeRemainingColumn()]
-    with Progress(*columns, console=console, transient=True, disable=not processes.is_first()) as bar:
-        task = bar.add_task(title, total=None, start=True)
-        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
-
-
-@contextlib.contextmanager
-def training_bar(what: str, *, visible: bool) -> Iterator[tuple[Progress, TaskID]]:
-    """Images (or codes) seen, rate, loss, time left."""
-    columns = [
-        TextColumn("Training"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(what),
-        _Rate(what),
-        TextColumn("{task.fields[loss]}"),
-    ]
-    with Progress(*columns, TimeRemainingColumn(), console=console, speed_estimate_period=60, disable=not visible) as bar:
-        yield bar, bar.add_task("", total=None, loss="")

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from diffae.cli import inputs
+from diffae.cli import arguments
 from diffae.cli.bars import console, say, work_bar
 from diffae.config import Compile, Count, Counts, Precision, Range
 from diffae.config.presets import preset
@@ -72,7 +72,7 @@ class BenchData:
     Example: diffae bench data photos/ --preset avatars64
     """
 
-    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
+    source: arguments.Data
     """Where the images are; anything that `diffae train` takes."""
     preset: str = "avatars64"
     """The size of the images, and the network, with random weights."""
@@ -82,7 +82,7 @@ class BenchData:
     """Images that are decoded."""
     threads: Annotated[tuple[int, ...] | None, Range(1)] = None
     """Numbers of threads to decode on; by default 1 and all."""
-    out: Annotated[Path | None, inputs.Writes((".json",))] = None
+    out: Annotated[Path | None, arguments.Writes((".json",))] = None
     """Where to write the figures as JSON too."""
 
     def run(self) -> None:
@@ -135,5 +135,5 @@ class Bench:
     ] = field(default_factory=BenchNetwork)
 
     def run(self) -> None:
-        inputs.check(self.what)
+        arguments.check(self.what)
         self.what.run()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from diffae.cli import inputs
+from diffae.cli import arguments, inputs
 from diffae.cli.bars import console, say, warn, work_bar
 from diffae.config import Count, Range
 from diffae.runtime import processes
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encode(inputs.Cropping, inputs.Labelling):
+class Encode(arguments.Cropping, arguments.Labelling):
     """Write z_sem of every image, with its path and labels, as a Parquet file that pandas and DuckDB read.
 
     Under `torchrun` or `accelerate launch` the processes share the images.
@@ -27,11 +27,10 @@ class Encode(inputs.Cropping, inputs.Labelling):
     Example: diffae encode runs/quickstart photos/ --out codes.parquet
     """
 
-    source: inputs.Source
-    """A run directory, a saved model, or the hub's name of one."""
-    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
+    source: arguments.Source
+    data: arguments.Data
     """A folder, zip or tar of images, Parquet or Arrow files, an LMDB, or the name `avatars`."""
-    out: Annotated[Path, inputs.Writes((".parquet",))] = Path("codes.parquet")
+    out: Annotated[Path, arguments.Writes((".parquet",))] = Path("codes.parquet")
     """The file."""
     labels: Path | None = None
     """A label table; by default `labels.csv` beside the images, or the labels that the data brings along."""
@@ -65,21 +64,20 @@ class Encode(inputs.Cropping, inputs.Labelling):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Neighbours(inputs.Cropping):
+class Neighbours(arguments.Cropping):
     """Find the images whose z_sem is nearest to that of given ones, and show them as a contact sheet.
 
     Example: diffae neighbours runs/quickstart face.png --data photos/ --out neighbours.png
     """
 
-    source: inputs.Source
-    """A run directory, a saved model, or the hub's name of one."""
-    files: inputs.Files
+    source: arguments.Source
+    files: arguments.Files
     """The images to look for; a row each."""
     data: str | None = None
     """Where to look; by default the images that the run was trained on."""
     num: Count = 8
     """Neighbours of each."""
-    out: inputs.Picture = Path("neighbours.png")
+    out: arguments.Picture = Path("neighbours.png")
     """The contact sheet."""
 
     def run(self) -> None:
@@ -102,7 +100,7 @@ class Neighbours(inputs.Cropping):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitAttributes(inputs.Labelling):
+class FitAttributes(arguments.Labelling):
     """Fit a linear classifier of z_sem for every labelled attribute, and save them beside the model.
 
     Columns of 0 and 1 (or False and True, or -1 and 1; empty for unknown) give a classifier, other numbers a regression. Measured
@@ -111,8 +109,7 @@ class FitAttributes(inputs.Labelling):
     Example: diffae fit-attributes runs/quickstart --labels labels.csv
     """
 
-    source: inputs.Source
-    """A run directory or a saved model."""
+    source: arguments.LocalSource
     labels: Path | None = None
     """A label table with a `file` column; by default `labels.csv` beside the images."""
     data: str | None = None
@@ -132,13 +129,13 @@ class FitAttributes(inputs.Labelling):
 
 
 def fit(source: str, z_sem: "Tensor", data: "ImageSet", *, replace: bool = False) -> None:
-    """Fits every labelled attribute of images, saves them beside the autoencoder, and shows how well each is known.
+    """Fits every labelled attribute, saves all beside the autoencoder, and shows how well each is predicted.
 
     Args:
         source: the folder of the autoencoder.
-        z_sem: codes of the images.
+        z_sem: codes of the images (n, d).
         data: the images, with labels.
-        replace: whether attributes of other names, fitted to this encoder before, are dropped.
+        replace: whether to drop attributes of other names that were fitted to this encoder before.
     """
     from rich.table import Table
 
@@ -167,9 +164,9 @@ def fit(source: str, z_sem: "Tensor", data: "ImageSet", *, replace: bool = False
     fitted = list(ae.attributes.scores.items())
     if earlier is not None:
         ae.attributes = joined(earlier, ae.attributes)
-        kept = ae.attributes.names[: -len(fitted) or None]
-        if kept:
-            say(f"{len(kept)} attributes that were fitted before are kept (--replace drops them): {', '.join(kept)}")
+        others = ae.attributes.names[: -len(fitted) or None]
+        if others:
+            say(f"{len(others)} attributes that were fitted before are kept (--replace drops them): {', '.join(others)}")
     table = Table("attribute", "kind", "images", "share or mean", "held out", "AUROC", "AP", "R²")
     table.columns[0].no_wrap = table.columns[1].no_wrap = True
     for name, s in fitted:

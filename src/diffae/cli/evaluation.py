@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from diffae.cli import inputs
+from diffae.cli import arguments, inputs
 from diffae.cli.bars import work_bar
 from diffae.config import Count, Protocol, Range, Seed, to_dict
 from diffae.config.protocols import protocol
@@ -18,7 +18,7 @@ from diffae.evaluation.suites import SuiteName
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(inputs.Labelling):
+class Evaluate(arguments.Labelling):
     """Measure the paper's tables and figures for a model: OUT/report.html, results.json, tables.md, pictures.
 
     What was measured before in the same folder is not measured again, so an interrupted evaluation goes on. Inception and LPIPS
@@ -27,9 +27,8 @@ class Evaluate(inputs.Labelling):
     Example: diffae evaluate runs/quickstart --suite reconstruction attributes --out runs/evaluation
     """
 
-    source: inputs.Source
-    """A run directory or a saved model."""
-    out: inputs.Folder
+    source: arguments.LocalSource
+    out: arguments.Folder
     """Folder of the results."""
     protocol: str = "small"
     """How much is measured, where the options below do not say: `small`, or the paper's `celebahq128` (tables 1 and 2), `celeba64`
@@ -50,11 +49,11 @@ class Evaluate(inputs.Labelling):
     """Runs of `diffae train-comparator` on the same images."""
     unseen: bool | None = None
     """The model was trained on none of these images: test on all, not only on those held out."""
-    num: Annotated[int | None, Range(1)] = None
+    num: arguments.Number = None
     """Images of everything but FID and KID; small: 500."""
-    num_inception: Annotated[int | None, Range(1)] = None
+    num_inception: arguments.Number = None
     """Images of FID and KID; small: 200."""
-    num_real: Annotated[int | None, Range(1)] = None
+    num_real: arguments.Number = None
     """Real images of a class that few-shot samples are compared with, at most; small: 400."""
     steps: Annotated[tuple[int, ...] | None, Range(1, 1000)] = None
     """Network calls of the decoder, T; small: 10 20 50 100."""
@@ -151,7 +150,7 @@ class Compare:
 
     folders: tyro.conf.Positional[tuple[Path, ...]]
     """What `diffae evaluate --out` wrote; differences are from the first."""
-    out: inputs.Folder
+    out: arguments.Folder
     """Folder of the page."""
 
     def run(self) -> None:

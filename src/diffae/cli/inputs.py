@@ -1,16 +1,22 @@
-"""What commands are given: a model, images, their codes."""
+"""What commands work on: a model, images, their codes."""
 
 import dataclasses
 import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple, get_type_hints
-
-import tyro
+from typing import TYPE_CHECKING
 
 from diffae.cli.bars import say, warn, work_bar
-from diffae.config import Crop, DataConfig, Precision, Range, RunConfig, check_ranges, read_json
+from diffae.config import (
+    AutoencoderConfig,
+    ComparatorConfig,
+    Crop,
+    DataConfig,
+    Precision,
+    RunConfig,
+    read_json,
+)
 from diffae.runtime import processes
 from diffae.runtime.files import check_target
 
@@ -21,79 +27,16 @@ if TYPE_CHECKING:
     from diffae.data import ImageSet
     from diffae.diffusion.model import DDIM
 
-Source = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
-"""A model, as the first argument of a command."""
-Files = Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="IMAGE")]
-"""Images, as its further arguments."""
-
-
-class Writes(NamedTuple):
-    """What a command writes there: endings of files, or none for a folder; see `check_target`."""
-
-    endings: tuple[str, ...] = ()
-
-
-Folder = Annotated[Path, Writes()]
-Picture = Annotated[Path, Writes((".png",))]
-MOVING = (".png", ".gif", ".webp", ".mp4")
-Moving = Annotated[Path, Writes(MOVING)]
-Steps = Annotated[int | None, Range(1, 1000)]
-
-
-def check(command: object) -> None:
-    """Looks at what can be known to be wrong with a command before it computes anything: its numbers, and where it writes.
-
-    Raises:
-        ValueError: a number out of its range, or an ending that is none of the kind.
-        OSError: a place that cannot be written.
-        ImportError: a kind of file whose writer is not installed.
-    """
-    check_ranges(command, lambda name: f"--{name.replace('_', '-')}")
-    for name, kind in get_type_hints(type(command), include_extras=True).items():
-        value = getattr(command, name)
-        for writes in (m for m in getattr(kind, "__metadata__", ()) if isinstance(m, Writes) and value is not None):
-            check_target(value, writes.endings)
-            if value.suffix.lower() == ".mp4":
-                from diffae.pictures import ffmpeg
-
-                ffmpeg()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Cropping:
-    """What commands have in common that are given image files."""
-
-    crop: Crop | None = None
-    """Crop of these images, in place of the one that the model was trained with: `none` for what is cropped already."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Labelling:
-    """What commands have in common that read a label table."""
-
-    labels_kind: tuple[str, ...] = ()
-    """What its columns are taken for, NAME=KIND each: `binary` (1 yes, 0 no, -1 unknown), `signed` (1 yes, -1 no, 0 unknown)
-    or `continuous` (numbers). KIND alone is for every column where -1 could be either. Empty cells are unknown always."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Decoding:
-    """What commands have in common that decode."""
-
-    precision: Precision = "float32"
-    """Arithmetic of the decoder: `bfloat16` takes about half the time where it is quick, and `auto` takes it there. Images look the
-    same; only x_T is found less exactly."""
-
 
 def device() -> str:
-    """Where networks compute: on a GPU, where there is one; each of several processes of a machine on its own."""
+    """Where networks compute: on a GPU if there is one, and each process of a machine on a GPU of its own."""
     import torch
 
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
 
 
 def autoencoder(source: str, *, prior: str | None = None, precision: Precision = "float32") -> "DiffusionAutoencoder":
-    """The model, with what does not fit it any more said in a line."""
+    """Loads a model, and shows warnings about parts that do not fit it any more."""
     import diffae
 
     with warnings.catch_warnings(record=True) as caught:
@@ -105,10 +48,10 @@ def autoencoder(source: str, *, prior: str | None = None, precision: Precision =
 
 
 def ddim(source: str, ae: "DiffusionAutoencoder") -> "DDIM":
-    """The plain DDIM to compare an autoencoder with.
+    """Loads a plain DDIM to compare an autoencoder with.
 
     Raises:
-        ValueError: it is an autoencoder, or one of images of another shape.
+        ValueError: it is an autoencoder, or its images have another shape.
     """
     import diffae
     from diffae.diffusion.model import DDIM
@@ -124,13 +67,17 @@ def ddim(source: str, ae: "DiffusionAutoencoder") -> "DDIM":
 def images(ae: "DiffusionAutoencoder", source: str, data: str | None, labels: Path | None = None, **settings: object) -> "ImageSet":
     """The images that a command is about: those named, or those that the run was trained on.
 
-    Further settings of `DataConfig` take the place of the run's where they are not None.
+    Args:
+        ae: the model. Images are prepared as its training images were.
+        source: its run directory, folder or name on the hub.
+        data: what was named, as `DataConfig.source`, or None.
+        labels: their label table, or None for the one that they bring.
+        settings: other fields of `DataConfig`. Those that are not None replace the run's.
 
     Raises:
-        ValueError: none are named, and the model is not a run, which knows its own.
+        FileNotFoundError: the images are not there.
+        ValueError: none are named, and the model is no run, so it has none of its own.
     """
-    from diffae.data import prepare
-
     file = Path(source) / "config.json"
     trained = (Path(source) / "model").is_dir() and file.is_file()
     config = read_json(RunConfig, file).data if trained else DataConfig()
@@ -143,27 +90,34 @@ def images(ae: "DiffusionAutoencoder", source: str, data: str | None, labels: Pa
     if labels is not None:
         config = dataclasses.replace(config, labels=str(labels), labels_kind=())
     settings["labels_kind"] = settings.get("labels_kind") or None
-    # Of whatever images, a model of latents takes latents of the autoencoder that it was trained with.
+    # A model of latents takes all images through the autoencoder that it was trained with.
     settings |= {"latents": ae.config.latents}
     config = dataclasses.replace(config, **{k: v for k, v in settings.items() if v is not None})  # type: ignore[arg-type]
     try:
-        with processes.first_before_others(), work_bar("Data") as update:
-            found = prepare(config, size=ae.config.image_size, channels=ae.config.channels, progress=update)
+        return prepared(config, ae.config)
     except FileNotFoundError as error:
         if data is None:
             raise FileNotFoundError(f"{error} {source} was trained on what was there: name where it is now with --data.") from None
         raise
-    for note in found.notes if processes.is_first() else ():
+
+
+def prepared(config: DataConfig, model: AutoencoderConfig | ComparatorConfig) -> "ImageSet":
+    """Prepares images for a model, and shows a bar and what there is to note. The first process does it before the others."""
+    from diffae.data import prepare
+
+    with processes.first_before_others(), work_bar("Data") as update:
+        data = prepare(config, size=model.image_size, channels=model.channels, progress=update)
+    for note in data.notes if processes.is_first() else ():
         warn(note)
-    return found
+    return data
 
 
 def check_beside(source: str) -> None:
-    """Refuses a model beside which nothing can be kept.
+    """Refuses a model beside which nothing can be saved.
 
     Raises:
         ValueError: it is on the hub.
-        OSError: there is no permission.
+        OSError: its folder cannot be written.
     """
     folder = Path(source)
     if not folder.is_dir():
@@ -175,7 +129,7 @@ def check_beside(source: str) -> None:
 
 
 def codes_file(ae: "DiffusionAutoencoder", source: str, data: "ImageSet") -> Path:
-    """The file of codes of these images beside the model; it is made if it is not there or of another encoder."""
+    """The file of the images' codes beside the model. It is written if there is none, or only one by another encoder."""
     from diffae.data.codes import forget_parts, identity_of, write_codes
     from diffae.interop.fingerprints import fingerprint
 
@@ -193,21 +147,21 @@ def codes_file(ae: "DiffusionAutoencoder", source: str, data: "ImageSet") -> Pat
 
 
 def codes(ae: "DiffusionAutoencoder", source: str, data: "ImageSet") -> "Tensor":
-    """z_sem of images, in their order."""
+    """z_sem of images (n, d), in their order."""
     from diffae.data.codes import read_codes
 
     return read_codes(codes_file(ae, source, data)).z_sem
 
 
 def pixels(ae: "DiffusionAutoencoder", files: Sequence[Path], crop: Crop | None) -> "Tensor":
-    """Image files at the size that the model's images have when they are seen, prepared as those were but for the crop."""
+    """Image files as pixels in [-1, 1], prepared like the model's training images; `crop` replaces the model's if given."""
     from diffae.data.images import load_images
 
     channels, *size = ae.pixels_shape()
     preparation = dataclasses.replace(ae.preparation, crop=crop or ae.preparation.crop)
-    return load_images(files, size=(size[0], size[1]), channels=channels, preparation=preparation, tell=warn)
+    return load_images(files, size=(size[0], size[1]), channels=channels, preparation=preparation, warn=warn)
 
 
 def pictures(ae: "DiffusionAutoencoder", files: Sequence[Path], crop: Crop | None) -> "Tensor":
-    """Image files as the model wants them: as pixels, or as latents."""
+    """Image files as the model takes them: pixels, or latents."""
     return ae.from_pixels(pixels(ae, files, crop))

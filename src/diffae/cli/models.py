@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from diffae.cli import inputs
+from diffae.cli import arguments, inputs
 from diffae.cli.bars import say, warn, work_bar
 from diffae.config import Range, RunConfig, read_json
 
@@ -25,7 +25,7 @@ class Import:
 
     checkpoint: tyro.conf.Positional[Path]
     """The authors' `last.ckpt`."""
-    out: inputs.Folder
+    out: arguments.Folder
     """Folder for `model.safetensors` and `config.json`."""
     classifier: Path | None = None
     """The authors' classifier of the same model (its own `last.ckpt`): its attributes become editing directions."""
@@ -58,7 +58,7 @@ class Average:
 
     run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """The run directory."""
-    out: inputs.Folder
+    out: arguments.Folder
     """Folder for the model of the best length."""
     lengths: Annotated[tuple[float, ...], Range(0.001, 0.28)] = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2)
     """Standard deviation of the average over time, as a share of the whole run: small is short."""
@@ -96,8 +96,7 @@ class Calibrate:
     Example: diffae calibrate runs/quickstart
     """
 
-    source: inputs.Source
-    """A run directory or a saved model."""
+    source: arguments.LocalSource
     data: str | None = None
     """The images; by default those that the run was trained on, of which the held-out ones are taken."""
     num: Annotated[int, Range(2)] = 200
@@ -151,8 +150,7 @@ class Weights:
 class Published:
     """What commands have in common that hand a model on."""
 
-    source: inputs.Source
-    """A run directory or a saved model."""
+    source: arguments.LocalSource
     licence: str | None = None
     """Licence of the weights, such as `mit` or `cc-by-4.0`; the data may decide it."""
     data: str | None = None
@@ -161,7 +159,7 @@ class Published:
     """Which of the priors travels along; by default the one that `diffae.load` takes."""
 
     def model(self) -> "DiffusionAutoencoder":
-        """The model, and what is said about it."""
+        """Loads the model, with what its card says about it."""
         ae = inputs.autoencoder(self.source, prior=self.prior)
         ae.about |= {k: v for k, v in {"licence": self.licence, "data": self.data}.items() if v is not None}
         if not ae.about.get("licence"):
@@ -194,7 +192,7 @@ class Export(Published):
     Example: diffae export runs/quickstart models/faces --licence mit --dtype bfloat16
     """
 
-    out: Annotated[tyro.conf.Positional[Path], inputs.Writes(), tyro.conf.arg(metavar="FOLDER")]
+    out: Annotated[tyro.conf.Positional[Path], arguments.Writes(), tyro.conf.arg(metavar="FOLDER")]
     """Where to."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the networks' weights in the file; `bfloat16` halves it, and rounds them to three digits."""

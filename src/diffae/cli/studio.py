@@ -12,7 +12,7 @@ from diffae.cli.bars import say, warn
 from diffae.config import Range
 
 FACES, FEW = Path("models/avatars64"), 600
-"""The model of drawn faces that lies in the project, and how many of them the page shows with it."""
+"""The project's own model of drawn faces, and the number of faces that the page shows with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class Studio:
 
 
 def _newest() -> str | None:
-    """The run under runs/ whose model was written last."""
+    """The run under runs/ with the newest model, or None."""
     found = sorted(Path("runs").glob("*/model/model.safetensors"), key=lambda file: file.stat().st_mtime)
     if not found:
         return None
@@ -81,7 +81,7 @@ def _newest() -> str | None:
 
 
 def _trained() -> str:
-    """The quick start's run, trained now if the person at the terminal wants to."""
+    """Trains the quick start's run, if the person at the terminal agrees, and returns its folder."""
     from diffae.cli.training import Quickstart
 
     if not sys.stdin.isatty():

@@ -14,7 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from diffae.data.labels.labels import write_labels
+from diffae.data.labels import write_labels
 
 VERSION = 1
 """Changes when the pictures of a seed change."""
@@ -23,9 +23,9 @@ ATTRIBUTES = (
     "Smiling", "Eyeglasses", "Sunglasses", "Beard", "Mustache", "Wearing_Hat",
     "Long_Hair", "Bald", "Blond_Hair", "Gray_Hair", "Black_Hair", "Eyes_Closed",
 )  # fmt: skip
-"""The binary attributes, of which labels.csv says 0 or 1; beside them stands `Skin_Tone`, 0 (light) to 6 (dark)."""
+"""The binary attributes, 0 or 1 in labels.csv. One more column there is `Skin_Tone`, 0 (light) to 6 (dark)."""
 SCALES = ("Skin_Tone=continuous",)
-"""What `labels.csv` has beside yes and no."""
+"""Columns of `labels.csv` that are numbers, not yes or no."""
 
 SKINS = ("PALE", "LIGHT", "YELLOW", "TANNED", "BROWN", "DARK_BROWN", "BLACK")
 LONG = (
@@ -80,18 +80,18 @@ UNSEEN = {
     "Mustache": ("EINSTEIN_MOUSTACHE",),
     "clothes": ("GRAPHIC_SHIRT", "ASTRONAUT_SUIT", "BOND_SUIT", "CHEF", "GLADIATOR", "JEDI_ROBE", "SHIRT_WICK"),
 }
-"""Parts that `avatars` never have, and `avatars-unseen` always: another set with the same attributes. Of glasses and beards there
-are no others."""
+"""Parts that `avatars` never has and `avatars-unseen` always has: a second set with the same attributes. Of glasses and beards
+there are no others."""
 PARTS = {
     "hat": HATS, "bald": ("NONE",), "long": LONG, "short": SHORT, "smile": SMILES, "frown": FROWNS, "eyes": EYES, "brows": BROWS,
     "Beard": BEARDS, "Mustache": MUSTACHES, "Eyeglasses": GLASSES, "Sunglasses": SHADES, "": ("NONE",), "clothes": CLOTHES,
 }  # fmt: skip
 SETS = {"avatars": (0, PARTS), "avatars-unseen": (1, PARTS | UNSEEN)}
-"""Name of a set -> its seed, and the parts to choose among."""
+"""Name of a set -> its seed and the parts to choose from."""
 
 
 def draw(seed: int, index: int, choices: dict[str, tuple[str, ...]] = PARTS) -> tuple[dict[str, Any], dict[str, int]]:
-    """The parts of avatar `index` of a seed, chosen among those of a set, and its attributes."""
+    """Draws the parts of avatar number `index` of a seed from those of a set. Returns them and its attributes."""
     rng = random.Random(f"{seed}/{index}")
     labels = dict.fromkeys(ATTRIBUTES, 0)
     top_kind = rng.choices(("hat", "bald", "long", "short"), (0.15, 0.1, 0.35, 0.4))[0]
@@ -171,7 +171,7 @@ def avatars_folder(cache: Path, *, num: int, size: int, progress: Callable[[str,
         cache: folder that the avatars' folder is made in.
         num: number of avatars.
         size: their side in pixels.
-        progress: told how many are drawn.
+        progress: called with the number drawn so far.
         name: of `SETS`. Avatar number i depends on the set and i alone.
     """
     seed, choices = SETS[name]

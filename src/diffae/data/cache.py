@@ -1,6 +1,6 @@
 """Images decoded once, at the training size, into a memory-mapped array; with a frozen autoencoder, their latents instead.
 
-Written a part at a time, so that neither memory nor an interruption is a limit, and put together at the end.
+They are written in parts, which are joined at the end: any number fits in memory, and an interrupted preparation goes on.
 """
 
 import contextlib
@@ -18,24 +18,24 @@ import numpy as np
 
 from diffae.config import DataConfig
 from diffae.data.contents import Progress
-from diffae.data.images import Told, UnusableImage, read_image, too_dark
+from diffae.data.images import UnusableImage, Warn, read_image, too_dark
 from diffae.data.sources import Source
 from diffae.runtime.files import InUse, locked, replacing, shown, write_text
 
 Convert = Callable[[np.ndarray], np.ndarray]
-"""From images (n, c, h, w) to what is kept of them (n, ...)."""
+"""Images (n, c, h, w) -> what is stored in their place (n, ...)."""
 
 PART_BYTES = 2**27
-"""About what the images of a part take: an interrupted preparation goes on with the part that it was at."""
+"""About the bytes of a part's images. An interrupted preparation loses at most the part that it was at."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """How a source's images become arrays.
+    """Decodes a source's images to arrays.
 
     Attributes:
-        source: where they are.
-        config: crop and background.
+        source: the images.
+        config: crop, background and range of values.
         size: height and width of the result.
         channels: of the result.
     """
@@ -45,16 +45,16 @@ class Decoder:
     size: tuple[int, int]
     channels: int
 
-    def __call__(self, name: str, tell: Told = lambda what: None) -> np.ndarray | str:
+    def __call__(self, name: str, warn: Warn = lambda text: None) -> np.ndarray | str:
         """(c, h, w), uint8 or uint16, or why this image cannot be used. May be called from several threads.
 
         Args:
             name: of the image.
-            tell: told what was left of it; see `read_image`.
+            warn: see `read_image`.
         """
         try:
             content = self.source.read(name)
-            return read_image(content, name, size=self.size, channels=self.channels, preparation=self.config.preparation, tell=tell)
+            return read_image(content, name, size=self.size, channels=self.channels, preparation=self.config.preparation, warn=warn)
         except UnusableImage as error:
             return str(error)
         except OSError as error:
@@ -64,15 +64,18 @@ class Decoder:
 def cached(
     decode: Decoder, names: Sequence[str], folder: Path, *, convert: Convert | None, progress: Progress
 ) -> tuple[list[str], np.ndarray, list[tuple[str, str]], list[str]]:
-    """Names and arrays of the usable images, (name, reason) of the others, and sentences about what was left of some; from the
-    cache where it has them.
+    """Decodes images into a folder of the cache, unless they are there already.
 
     Args:
         decode: reads an image.
         names: of the images, in their order.
-        folder: of the cache; its name stands for everything that the arrays depend on.
-        convert: what is kept in place of the images themselves.
-        progress: told how far it has come.
+        folder: in the cache. Its name has to identify everything that the arrays depend on.
+        convert: makes what is stored in place of the images, or None.
+        progress: called as work goes on.
+
+    Returns:
+        The names of the usable images, their arrays (n, ...), (name, reason) for each of the others, and sentences about images of
+        which only a part was taken or whose values look wrong.
     """
     index_file, array_file = folder / "index.json", folder / "pixels.npy"
     while not index_file.is_file():
@@ -83,7 +86,7 @@ def cached(
         except InUse:
             progress("Another process reads these images", 0, len(names))
             time.sleep(0.2)
-    if (folder / "parts").is_dir():  # Of a process that died when all was done but this.
+    if (folder / "parts").is_dir():  # Left by a process that died right before its end.
         with contextlib.suppress(InUse), locked(folder, "tidying"):
             shutil.rmtree(folder / "parts", ignore_errors=True)
     index = json.loads(index_file.read_text(encoding="utf-8"))
@@ -105,15 +108,15 @@ def _fill(
     array_file: Path,
     index_file: Path,
 ) -> None:
-    """Decodes what no part holds yet, and joins the parts; the index is written last, so a cache with an index is whole."""
+    """Decodes the parts that are missing and joins all. The index is written last, so a cache with an index is whole."""
     parts = folder / "parts"
     length = max(16, min(4096, PART_BYTES // (decode.channels * decode.size[0] * decode.size[1])))
     starts = range(0, len(names), length)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in starts:
             if not (parts / f"{start:012d}.json").is_file():
-                told = lambda done, start=start: progress("Reading images", start + done, len(names))  # noqa: E731
-                _write_part(names[start : start + length], decode, pool, parts / f"{start:012d}.npy", convert, told)
+                report = lambda done, start=start: progress("Reading images", start + done, len(names))  # noqa: E731
+                _write_part(names[start : start + length], decode, pool, parts / f"{start:012d}.npy", convert, report)
     read = [json.loads((parts / f"{start:012d}.json").read_text(encoding="utf-8")) for start in starts]
     usable = [name for part in read for name in part["names"]]
     files = [parts / f"{start:012d}.npy" for start, part in zip(starts, read, strict=True) if part["names"]]
@@ -136,26 +139,26 @@ def _write_part(
     pool: ThreadPoolExecutor,
     file: Path,
     convert: Convert | None,
-    told: Callable[[int], None],
+    report: Callable[[int], None],
 ) -> None:
-    """One part: the arrays, then their names, so that a part with names is whole."""
+    """Writes one part: the arrays, then their names, so that a part with names is whole."""
     usable: list[str] = []
     skipped: list[tuple[str, str]] = []
     arrays: list[np.ndarray] = []
     remarks: list[tuple[str, str]] = []
 
     def decoded(name: str) -> np.ndarray | str:
-        return decode(name, lambda what: remarks.append((name, what)))
+        return decode(name, lambda text: remarks.append((name, text)))
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Of Pillow, about what does not touch the pixels.
+        warnings.simplefilter("ignore")  # Pillow's are about what does not touch the pixels.
         for name, array in zip(names, pool.map(decoded, names), strict=True):
             if isinstance(array, str):
                 skipped.append((name, array))
             else:
                 usable.append(name)
                 arrays.append(array)
-            told(len(usable) + len(skipped))
+            report(len(usable) + len(skipped))
     most = None
     if arrays:
         stacked = _stacked(arrays)
@@ -183,9 +186,10 @@ def _join(files: Sequence[Path], target: Path, num: int) -> None:
 
 
 def _common(kinds: Sequence[np.dtype]) -> np.dtype:
+    """The type that holds all: uint16 if any has it."""
     return np.dtype(np.uint16) if np.dtype(np.uint16) in kinds else kinds[0]
 
 
 def _deepened(array: np.ndarray, kind: np.dtype) -> np.ndarray:
-    """8 bits as 16, over the same range."""
+    """Values of 8 bits as 16, stretched to the full range; others as they are."""
     return array if array.dtype == kind else array.astype(kind) * np.asarray(257, kind)

@@ -1,6 +1,6 @@
-"""Codes as data: z_sem of every image, with its path and its labels, as a Parquet file that other tools read too.
+"""Codes as data: z_sem of every image, with its path and its labels, in a Parquet file that other tools read too.
 
-Written a part at a time, so that neither memory nor an interruption is a limit, and put together at the end.
+They are written in parts, which are joined at the end: any number fits in memory, and an interrupted run goes on.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ RESERVED = ("file", "split", "z_sem", "x_T")
 
 @dataclass(frozen=True, slots=True)
 class Codes:
-    """What a file of codes holds, in memory.
+    """The contents of a file of codes, in memory.
 
     Attributes:
         names: paths of the images, relative to their source.
@@ -50,7 +50,7 @@ class Codes:
 
 @dataclass(slots=True)
 class Spent:
-    """Where the time of encoding went, in seconds.
+    """How long the parts of encoding took, in seconds.
 
     Attributes:
         images: waiting for images.
@@ -73,26 +73,29 @@ def write_codes(
 ) -> Spent:
     """Encodes images into a Parquet file: `file`, `split`, `z_sem` (d floats), `x_T` where asked for, and the labels.
 
-    A run that was interrupted goes on with the part that it was at. Of n processes each takes every n-th part.
+    An interrupted run goes on with the part that it was at. With n processes, each takes every n-th part.
 
     Args:
-        ae: encodes.
+        ae: the encoder.
         data: the images.
-        file: where to; replaced when it is whole.
-        identity: of the encoder and the images; stored in the file, and parts of another, or of other labels, are not taken over.
+        file: where to write; an older one is replaced when the new one is complete.
+        identity: identifies the encoder and the images. It is stored in the file, and parts are reused only if theirs is the same.
         x_T_steps: network calls of the inversion, or None to leave x_T out (it is as large as the image, in float32).
         batch_size: images at a time.
-        progress: told how many images are done.
+        progress: called with the number of images done.
 
     Returns:
-        Where the time went.
+        How long it took.
+
+    Raises:
+        ValueError: a label has the name of a column that the file needs.
     """
     taken = [name for name in data.labels if name in RESERVED]
     if taken:
         raise ValueError(f"The label table has a column {taken[0]!r}, which a file of codes needs for itself: rename it.")
     parquet, spent = _parquet(f"writing {file}"), Spent()
     parts = _parts_of(file)
-    # An x_T is decoded along the path that it came by.
+    # An x_T can only be decoded along the path of its inversion.
     path = None if x_T_steps is None else ["dpmpp2m", ae.calibration.spacing, ae.calibration.t_max]
     metadata = {"identity": identity, "x_T_steps": x_T_steps, "path": path, "names": len(data.names)}
     metadata["labels"] = digest_arrays(data.labels)
@@ -113,7 +116,7 @@ def write_codes(
 
 
 def _join(parts: list[Path], file: Path) -> None:
-    """Writes one file of many, a part at a time."""
+    """Joins parts into one file, one at a time."""
     parquet = _parquet(f"writing {file}")
     with replacing(file) as temporary:
         writer = None
@@ -139,7 +142,7 @@ def read_codes(file: Path) -> Codes:
 
 
 def nearest_codes(file: Path, queries: Tensor, *, num: int) -> tuple[list[list[str]], Tensor]:
-    """For each query the images whose standardised z_sem is nearest, a part of the file at a time.
+    """Finds the images whose standardised z_sem is nearest to each query. The file is read a part at a time.
 
     Args:
         file: a file of codes.
@@ -168,12 +171,12 @@ def nearest_codes(file: Path, queries: Tensor, *, num: int) -> tuple[list[list[s
 
 
 def identity_of(file: Path) -> str | None:
-    """Which encoder and images a file of codes is of; None if there is no whole file."""
+    """The identity that a file of codes was written with; None if there is no complete file."""
     return (_metadata(file) or {}).get("identity")
 
 
 def forget_parts(file: Path, identity: str) -> None:
-    """Removes what a process that died has left of the parts of a file that is whole."""
+    """Removes parts of a complete file, which a process that died has left behind."""
     for part in _parts_of(file).glob("*.parquet"):
         if (_metadata(part) or {}).get("identity") == identity:
             part.unlink(missing_ok=True)
@@ -264,7 +267,7 @@ def _open(file: Path) -> Any:
 
 
 def _metadata(file: Path) -> dict[str, Any] | None:
-    """What we noted in a file, or None where there is no whole file of ours."""
+    """The metadata that `write_codes` stored in a file, or None if there is no such file or it is incomplete."""
     parquet = _parquet(f"reading {file}")
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         return json.loads(parquet.read_schema(file).metadata[b"diffae"])
@@ -272,6 +275,11 @@ def _metadata(file: Path) -> dict[str, Any] | None:
 
 
 def _parquet(what: str) -> Any:
+    """pyarrow.parquet.
+
+    Raises:
+        ImportError: it is not installed; the message says what needs it.
+    """
     try:
         import pyarrow.parquet
     except ImportError:

@@ -1,4 +1,4 @@
-"""What files hold, told apart by their bytes: names, sizes and times can be alike where contents are not."""
+"""Digests of files, and the cache folder. Files are identified by their bytes, since names, sizes and times can be the same."""
 
 import contextlib
 import errno
@@ -7,20 +7,21 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from diffae.runtime import seeding
-from diffae.runtime.files import digest_file, shown, write_text
+from diffae.runtime.files import digest_file, write_text
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, number done, number in all)."""
 
 SETTLED = 2.0
-"""Seconds after which a file is no longer changing: clocks of file systems are too coarse to tell a second change at once."""
+"""Seconds without a change after which a digest may be remembered. Clocks of file systems are too coarse to show two changes in
+quick succession."""
 
 
 def cache_folder() -> Path:
-    """Where rendered and resized images are kept: DIFFAE_CACHE, or `diffae` in the user's cache directory."""
+    """The folder of rendered and resized images: DIFFAE_CACHE, or `diffae` in the user's cache directory."""
     if "DIFFAE_CACHE" in os.environ:
         return Path(os.environ["DIFFAE_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffae"
@@ -28,10 +29,10 @@ def cache_folder() -> Path:
 
 @contextlib.contextmanager
 def caching() -> Iterator[None]:
-    """Within it, a cache that cannot be written is called that.
+    """Within it, a failure to write the cache is reported as that.
 
     Raises:
-        OSError: it cannot; the message says where it is and how to have another.
+        OSError: the cache cannot be written; the message says where it is and how to choose another.
     """
     try:
         yield
@@ -47,11 +48,10 @@ def caching() -> Iterator[None]:
 
 
 def digests(files: Sequence[Path], progress: Progress) -> list[str]:
-    """Of each file a digest of its bytes, or why they cannot be read.
+    """A digest of each file's bytes, or the reason why it cannot be read.
 
-    What a file was when it was last read is remembered in the cache, by its place on the disk, its size and the two times that the
-    system keeps. One of these (ctime) is set by the system alone, so a file that was changed and given back its old time is read
-    again; and so is one that has just been changed.
+    Digests are remembered in the cache by the file's inode, size, mtime and ctime. Only the system sets ctime, so a file that was
+    changed and given its old mtime is read again. So is a file that changed a moment ago.
     """
     memory = cache_folder() / "contents" / f"{seeding.mix('contents', *map(str, files[:1])):016x}.json"
     known = _remembered(memory)
@@ -78,7 +78,7 @@ def _remembered(memory: Path) -> dict[str, str]:
 
 
 def _key(file: Path) -> str:
-    """What tells a file from all others and from its own past; nothing where it cannot be looked at."""
+    """Identifies a state of a file by what the system knows of it; empty where the system refuses."""
     with contextlib.suppress(OSError):
         s = file.stat()
         return f"{s.st_dev} {s.st_ino} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}"
@@ -92,28 +92,6 @@ def _digest(file: Path) -> str:
         return f"unreadable: {error.strerror}"
 
 
-def is_hidden(name: str) -> bool:
-    """Whether a part of a path hides it; `.` and `..` do not."""
-    return any((part.startswith(".") and part not in (".", "..")) or part == "__MACOSX" for part in PurePosixPath(name).parts)
-
-
-def note_doubled(archive: Path, num: int, notes: list[str]) -> None:
-    """A note of so many files of an archive, or none, that others of the same name take the place of."""
-    if num:
-        notes.append(f"{archive} holds {num} files under names that others have too: of each name the last was taken.")
-
-
-def texts(names: Sequence[str], notes: list[str]) -> list[str]:
-    """The names that are text; of the others a note."""
-    odd = [name for name in names if not _is_text(name)]
-    if odd:
-        notes.append(f"{len(odd)} images were left alone: their names are no UTF-8 ({shown(odd[0])}, ...). Rename them.")
-    return [name for name in names if _is_text(name)]
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def first_line(error: BaseException) -> str:
+    """What an error says first, without a full stop: readers go on for many lines."""
+    return str(error).strip().split("\n")[0].rstrip(".")

@@ -21,14 +21,14 @@ class ImageSet:
 
     Attributes:
         names: paths relative to the source.
-        pixels: (n, c, h, w), uint8 or uint16, or of latents float16; memory-mapped.
+        pixels: (n, c, h, w), uint8 or uint16, or float16 for latents; memory-mapped.
         labels: attribute -> (n,) float64, NaN where unknown.
         train: indices to train on.
         validation: indices held out.
         notes: what was skipped, ignored or missing, in sentences.
-        config: what they were made by.
-        key: identifies the files and what was made of them; other pixels have another.
-        mirrored: like `pixels`, of the images flipped, where these are not the pixels flipped: latents.
+        config: how they were prepared.
+        key: identifies the pixels: the files, and how they were prepared.
+        mirrored: like `pixels`, for the flipped images. Only for latents, which cannot be flipped themselves.
     """
 
     names: list[str]
@@ -43,14 +43,14 @@ class ImageSet:
 
     @property
     def identity(self) -> str:
-        """Which images these are, what was made of them, and which are held out: in words, and by a digest."""
+        """Identifies the images, their preparation and their split: numbers in words, and a digest."""
         held = [self.names[i] for i in self.validation]
         digest = digest_lines([self.key, *self.names, "held out", *held])
         return f"{len(self.train):,} images to train on and {len(held):,} held out ({digest[:16]})"
 
     @property
     def arrays(self) -> list[np.ndarray]:
-        """All of which a training batch has rows."""
+        """The arrays whose rows make a training batch."""
         return [self.pixels] if self.mirrored is None else [self.pixels, self.mirrored]
 
     def images(self, indices: Sequence[int] | np.ndarray) -> Float[Tensor, "n c h w"]:
@@ -59,9 +59,17 @@ class ImageSet:
 
 
 def split(names: Sequence[str], groups: Sequence[str] | None, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Indices to train on and indices held out, chosen by a hash of the path, or of the group where there are groups.
+    """Chooses the images to hold out by a hash of the path, or of the group where there are groups.
 
     So an image stays on its side when others are added, and a group is never divided.
+
+    Args:
+        names: of the images.
+        groups: the group of each image, or None.
+        share: of images to hold out, [0, 1).
+
+    Returns:
+        Indices to train on, and indices held out.
 
     Raises:
         ValueError: the share is not within [0, 1), or leaves nothing to train on.
@@ -82,7 +90,7 @@ def split(names: Sequence[str], groups: Sequence[str] | None, share: float) -> t
 class Order:
     """The endless order in which training sees images: a new permutation each epoch, as a function of (seed, epoch).
 
-    Position k of the run is known without having seen those before it, so a run can start anywhere.
+    Any position is computed on its own, without those before it, so a run can start anywhere.
     """
 
     def __init__(self, indices: np.ndarray, *, seed: int) -> None:
@@ -99,13 +107,13 @@ class Order:
 
 
 def training_view(rows: Tensor, draws: Draws, *, flip: bool, mirrored: Tensor | None = None) -> Float[Tensor, "n c h w"]:
-    """Images as training sees them, each mirrored or not as its draw says.
+    """Images as training sees them: in [-1, 1], and mirrored with probability one half if `flip`.
 
     Args:
-        rows: stored pixels or latents.
-        draws: of the images.
+        rows: stored pixels or latents (n, c, h, w).
+        draws: one for each image; decides which are mirrored.
         flip: whether any is mirrored.
-        mirrored: like `rows`, of the images mirrored, where these are not the rows mirrored: latents.
+        mirrored: like `rows`, for the mirrored images. Only for latents, which cannot be flipped themselves.
     """
     if not flip:
         return scaled(rows)

@@ -1,4 +1,4 @@
-"""Pixels that a PNG file says it has, and does not: Pillow leaves them black without a word."""
+"""Pixels that a PNG file lacks. Pillow leaves them black in silence."""
 
 import struct
 import zlib
@@ -8,17 +8,18 @@ from PIL import Image
 
 WHOLE = ((0, 0, 1, 1),)
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-"""The passes of an interlaced image: first column and row, steps between columns and rows (PNG specification, 8.2)."""
+"""The passes of an interlaced image: first column, first row, step of columns, step of rows (PNG specification, 8.2)."""
 SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-"""Of a pixel, by the type of colour."""
+"""Type of colour -> samples in a pixel."""
 PIECE = 2**20
+"""Bytes that are unpacked at once."""
 
 
 def missing(image: Image.Image, content: bytes) -> int:
-    """How many bytes of pixels are not in the file.
+    """Counts the bytes of pixels that are not in the file.
 
     Args:
-        image: as Pillow decoded it. Where its last row is not all zero, nothing is missing, and that is all that is looked at.
+        image: as Pillow decoded it. If its last row is not all zero, nothing is missing, and the file is not read.
         content: the file's bytes.
     """
     width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", content[16:29])
@@ -34,7 +35,7 @@ def missing(image: Image.Image, content: bytes) -> int:
 
 
 def _length(content: bytes) -> int:
-    """Bytes of pixels, unpacked a piece at a time."""
+    """Bytes of pixels in the file, unpacked a piece at a time."""
     unpack, found = zlib.decompressobj(), 0
     for packed in _data(content):
         while packed and not unpack.eof:
@@ -44,6 +45,7 @@ def _length(content: bytes) -> int:
 
 
 def _data(content: bytes) -> Iterator[bytes]:
+    """The packed pixels, chunk by chunk."""
     at = 8
     while at + 8 <= len(content):
         length, kind = struct.unpack(">I4s", content[at : at + 8])

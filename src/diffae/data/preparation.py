@@ -1,8 +1,9 @@
-"""From a data argument to an `ImageSet`: every image is decoded once, to a cache at the training size.
+"""From a source to an `ImageSet`: every image is decoded once, to a cache at the training size.
 
-What cannot be used is found here, before training, and named. Afterwards an image is a memory-mapped row.
+Images that cannot be used are found here, before training, and named. Afterwards an image is a memory-mapped row.
 """
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -14,34 +15,45 @@ from diffae.data.cache import Decoder, cached
 from diffae.data.contents import Progress, cache_folder, caching, digests
 from diffae.data.dataset import ImageSet, split
 from diffae.data.images import in_range
-from diffae.data.labels.labels import Labels, align, load_labels
-from diffae.data.sources import HUB, Source, divided, from_hub, open_source
-from diffae.data.sources.parquet import Table
-from diffae.data.sources.shards import Shards
+from diffae.data.labels import Labels, align, load_labels
+from diffae.data.sources import HUB, Labelled, Source, divided, from_hub, open_source
 from diffae.nn.vae import FrozenAutoencoder, frozen_autoencoder
 from diffae.runtime import seeding
 from diffae.runtime.files import digest_lines, shown
 
 
-def prepare(config: DataConfig, *, size: tuple[int, int], channels: int, progress: Progress | None = None) -> ImageSet:
-    """The images of a source, decoded once, with labels and split.
+def prepare(
+    config: DataConfig,
+    *,
+    size: tuple[int, int],
+    channels: int,
+    progress: Progress | None = None,
+    source: Source | None = None,
+) -> ImageSet:
+    """Decodes images once, to the cache, and adds their labels and their split.
 
     Args:
         config: what to read and how.
         size: height and width of the model's images; of latents, theirs.
         channels: of the model's images, or latents.
-        progress: told how far long work has come.
+        progress: called as long work goes on.
+        source: images to take in place of those at `config.source`, which is then only their name in messages. Their labels are in
+            the table `config.labels`, or come from the source if it is `Labelled`.
 
     Raises:
-        FileNotFoundError: no such source or label table.
-        ValueError: no usable image, a label table that cannot be right, or latents of another shape than the model's.
+        FileNotFoundError: there is no such source or label table.
+        ValueError: no image is usable, a label table cannot be right, or latents have another shape than the model's.
     """
     progress = progress or (lambda what, done, total: None)
     grid, latent_channels, vae = size, channels, None
     if config.latents is not None:
         vae = frozen_autoencoder(config.latents)
         size, channels = vae.image_size(channels, size), vae.image_channels
-    root, source = source_of(config, size=size, progress=progress)
+    if source is None:
+        root, source = source_of(config, size=size, progress=progress)
+        beside = root / "labels.csv"
+    else:
+        root, beside = Path(config.source or type(source).__name__), None
     number = _key(source, config, size, channels, progress)
     key = f"{number if vae is None else seeding.mix('latents-1', number, vae.digest, int(config.flip)):016x}"
     folder = cache_folder() / "pixels" / f"{grid[0]}x{grid[1]}x{latent_channels}-{key}"
@@ -67,7 +79,7 @@ def prepare(config: DataConfig, *, size: tuple[int, int], channels: int, progres
             f"held out there is trained on here. To keep them apart, give one alone, such as {root / parts[-1]}."
         )
     values, groups = {}, None
-    labels = _labels(source, root, names, config)
+    labels = _labels(source, root, names, config, beside=beside)
     if labels:
         values, groups = labels.values, labels.groups
         notes += labels.notes
@@ -86,7 +98,7 @@ def prepare(config: DataConfig, *, size: tuple[int, int], channels: int, progres
 
 
 def source_of(config: DataConfig, *, size: tuple[int, int], progress: Progress) -> tuple[Path, Source]:
-    """Where a configuration's images are, and the images; avatars are drawn where they have not been."""
+    """The path and the source of a configuration's images. Avatars are drawn, and data sets of the hub fetched, if need be."""
     if config.source in SETS:
         with caching():
             root = avatars_folder(cache_folder(), num=config.avatars, size=max(size), progress=progress, name=config.source)
@@ -96,25 +108,33 @@ def source_of(config: DataConfig, *, size: tuple[int, int], progress: Progress) 
 
 
 def fingerprint(source: Source, progress: Progress = lambda what, done, total: None) -> str:
-    """Identifies images, by their names and the bytes of what holds them."""
-    return digest_lines([*source.names, *digests(source.holders, progress)])
+    """Identifies images by their names and the bytes of the files that hold them; without such files, by the images' own bytes."""
+    contents = digests(source.holders, progress) if source.holders else [_digest(source, name) for name in source.names]
+    return digest_lines([*source.names, *contents])
+
+
+def _digest(source: Source, name: str) -> str:
+    """A digest of an image's bytes, or the reason why it cannot be read."""
+    try:
+        return hashlib.blake2b(source.read(name), digest_size=16).hexdigest()
+    except OSError as error:
+        return f"unreadable: {error}"
 
 
 def _key(source: Source, config: DataConfig, size: tuple[int, int], channels: int, progress: Progress) -> int:
-    """Identifies the images and what is made of them."""
+    """Identifies the images and how they are prepared."""
     limits = () if config.range is None else config.range
     made = (*size, channels, config.crop, *config.background, *map(str, limits))
     return seeding.mix("pixels-3", fingerprint(source, progress), *made)
 
 
-def _labels(source: Source, root: Path, names: list[str], config: DataConfig) -> Labels | None:
-    """The labels of images: of the table, where it is asked for or there is one, or those that the source itself has."""
-    table = Path(config.labels) if config.labels else root / "labels.csv"
-    if config.source in SETS and not config.labels and not config.labels_kind:
-        return load_labels(table, names, SCALES)
-    if config.labels or table.is_file():
-        return load_labels(table, names, config.labels_kind)
-    rows = source.label_rows() if isinstance(source, Table | Shards) else []
+def _labels(source: Source, root: Path, names: list[str], config: DataConfig, *, beside: Path | None) -> Labels | None:
+    """The labels of images: those of the table `config.labels`, of the one beside the images, or else the source's own."""
+    table = Path(config.labels) if config.labels else beside
+    if table is not None and (config.labels or table.is_file()):
+        scales = SCALES if config.source in SETS and not config.labels else ()
+        return load_labels(table, names, config.labels_kind or scales)
+    rows = source.label_rows() if isinstance(source, Labelled) else []
     if not rows or len(rows[0]) < 2:
         if config.labels_kind:
             raise ValueError(f"A kind of labels was given ({' '.join(config.labels_kind)}), but {root} has none: name their table.")
@@ -124,7 +144,7 @@ def _labels(source: Source, root: Path, names: list[str], config: DataConfig) ->
 
 
 def _latents(vae: FrozenAutoencoder, images: np.ndarray, *, flip: bool) -> np.ndarray:
-    """Latents of images, (n, views, c, h, w) in float16. Those of a flipped image are not its latents flipped: a second view."""
+    """Latents of images, (n, views, c, h, w), float16. The second view, if `flip`, is that of the flipped images."""
     parts = []
     for start in range(0, len(images), 32):
         x = in_range(images[start : start + 32])
@@ -133,7 +153,7 @@ def _latents(vae: FrozenAutoencoder, images: np.ndarray, *, flip: bool) -> np.nd
 
 
 def _scale_note(vae: FrozenAutoencoder, latents: np.ndarray) -> list[str]:
-    """What to say where latents are far from the scale that schedules of noise are made for."""
+    """A note where the latents' scale is far from 1, for which noise schedules are made."""
     std = float(latents[:256].astype(np.float32).std())
     if 0.5 < std < 2:
         return []

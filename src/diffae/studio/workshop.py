@@ -103,7 +103,7 @@ class Workshop:
             return tell(named(what))
 
         try:
-            x = load_images(paths, size=(h, w), channels=channels, preparation=self.ae.preparation, tell=warn)
+            x = load_images(paths, size=(h, w), channels=channels, preparation=self.ae.preparation, warn=warn)
             return self.ae.from_pixels(x)
         except ValueError as error:
             raise ValueError(named(str(error))) from None

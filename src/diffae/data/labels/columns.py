@@ -1,9 +1,10 @@
-"""What the columns of a label table are taken for: yes and no, numbers, or text. Where that is not plain, a note says so.
+"""How the columns of a label table are read: as yes and no, as numbers, or as text. Where that is unclear, a note says so.
 
-Everything that uses labels gets 0, 1 and NaN from here, or numbers and NaN, whatever the table wrote: there is no second reading.
+All that uses labels gets 0, 1 and NaN from here, or numbers and NaN, however the table wrote them.
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from numbers import Real
@@ -12,13 +13,13 @@ from typing import Any
 import numpy as np
 
 KINDS = {"binary": (1, 0, -1), "signed": (1, -1, 0), "continuous": ()}
-"""How a column can be read, and what stands for yes, no and unknown in it. Empty is unknown always."""
+"""How a column can be read -> its values for yes, no and unknown. Empty cells are always unknown."""
 UNKNOWN = frozenset({"", "na", "n/a", "nan", "null", "none", "<na>"})
-"""What tables write for a value that is not known (pandas' and R's words among them), in lower case."""
+"""What tables write for an unknown value, pandas' and R's words among them, in lower case."""
 SENTINELS = (-1, -9, -99, -999, -9999)
-"""Numbers that tables write for unknown, if there is no other number below zero."""
+"""Numbers that may mean unknown, where they are a column's only number below zero."""
 MOSTLY = 0.9
-"""From this share of 0 and 1 on, other numbers are taken for slips."""
+"""Where at least this share of a column is yes or no, other numbers count as mistakes."""
 FEW = 20
 """Whole numbers with at most so many values may be classes."""
 
@@ -26,7 +27,9 @@ NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?)", re.ASCI
 COMMA = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d*),\d+(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 TRUTH = {"true": 1.0, "false": 0.0}
 NO_NAME = re.compile(r"|Unnamed: \d+(_level_\d+)?|__index_level_\d+__")
-"""Names of columns that have none: of an index that was written along."""
+"""What the columns of an index are called, which tables are often written with."""
+RESERVED = ("file", "group")
+"""Columns that are no attributes."""
 
 
 def is_unknown(cell: Any) -> bool:
@@ -40,10 +43,10 @@ def numbers(name: str, cells: Sequence[Any], where: Callable[[int], str]) -> np.
     Args:
         name: of the column.
         cells: numbers, text, booleans; None or empty where unknown.
-        where: tells where cell number i is.
+        where: cell number i -> its place in the table, for messages.
 
     Raises:
-        ValueError: most cells are numbers but not all, or one is infinite, or has a decimal comma.
+        ValueError: most cells are numbers but not all, or a number is infinite or has a decimal comma.
     """
     kinds = {cell: _number(cell) for cell in {c for c in cells if isinstance(c, str)}}
     found = [kinds[c] if isinstance(c, str) else _number(c) for c in cells]
@@ -70,10 +73,10 @@ def numbers(name: str, cells: Sequence[Any], where: Callable[[int], str]) -> np.
 
 
 def parse_kinds(asked: Sequence[str]) -> dict[str, str]:
-    """`NAME=KIND` or `KIND` alone, each: the kinds by the names of columns; that without a name is under "".
+    """Reads `NAME=KIND`, or `KIND` alone for all columns: name of a column -> kind, with "" for all.
 
     Raises:
-        ValueError: no such kind, or two for one column.
+        ValueError: there is no such kind, or one column has two.
     """
     found: dict[str, str] = {}
     for text in asked:
@@ -88,54 +91,70 @@ def parse_kinds(asked: Sequence[str]) -> dict[str, str]:
 def read_kinds(columns: Mapping[str, np.ndarray], asked: Mapping[str, str]) -> tuple[dict[str, np.ndarray], list[str]]:
     """Columns as labels: 0, 1 and NaN, or numbers and NaN.
 
-    Of themselves 0 and 1 are no and yes, and so are -1 and 1 unless another column has all three. What could be read in
-    several ways is left out, and a note names them.
+    Without being asked, 0 and 1 are read as no and yes, and so are -1 and 1 unless another column has both -1 and 0. A column that
+    could be read in several ways is left out, with a note.
 
     Args:
         columns: name -> numbers of all rows.
-        asked: what `parse_kinds` found.
+        asked: name -> kind, from `parse_kinds`.
 
     Returns:
-        The columns that can be used, and notes.
+        The usable columns, and notes about the others.
 
     Raises:
         ValueError: a kind for a column that is not there, or that does not fit its values.
     """
-    unheard = [name for name in asked if name and name not in columns]
-    if unheard:
-        there = ", ".join(columns) or "none"
-        raise ValueError(f"There is no column {unheard[0]!r} of numbers to take for {asked[unheard[0]]}. There are: {there}.")
+    absent = [name for name in asked if name and name not in columns]
+    if absent:
+        existing = ", ".join(columns) or "none"
+        raise ValueError(f"There is no column {absent[0]!r} of numbers to take for {asked[absent[0]]}. There are: {existing}.")
     distinct = {name: set(np.unique(y[~np.isnan(y)]).tolist()) for name, y in columns.items()}
-    beside = any({-1, 0} <= values <= {-1, 0, 1} for values in distinct.values())
+    ternary = any({-1, 0} <= values <= {-1, 0, 1} for values in distinct.values())
     found: dict[str, np.ndarray] = {}
-    said: dict[str, list[str]] = {}
+    notes: dict[str, list[str]] = {}
     for name, y in columns.items():
         kind, values = asked.get(name), distinct[name]
         if kind is not None and not _fits(kind, values):
             raise ValueError(f"{name} cannot be taken for {kind}: {_why_not(kind, values)}.")
         if kind is None and asked.get("") and -1 in values and _fits(asked[""], values):
             kind = asked[""]
-        reason = "" if kind else _unclear(name, y, values, beside=beside)
+        reason = "" if kind else _unclear(name, y, values, ternary=ternary)
         if kind is None and reason and asked.get("") == "continuous" and _fits("continuous", values):
             kind = "continuous"
         if kind is None and values == {-1, 1} and not reason:
             kind = "signed"
-            said.setdefault("1 and -1 were taken for yes and no in {}.", []).append(name)
+            notes.setdefault("1 and -1 were taken for yes and no in {}.", []).append(name)
         if kind is None and reason:
-            said.setdefault(reason, []).append(name)
+            notes.setdefault(reason, []).append(name)
             continue
         if kind is None and len(y[~np.isnan(y)]) >= 3 * len(values) and 2 < len(values) <= FEW and all(v % 1 == 0 for v in values):
-            said.setdefault(
+            notes.setdefault(
                 "{}: the few whole numbers were taken for a scale. If they are classes, give each a column of 0 and 1; "
                 "if not, --labels-kind NAME=continuous says so.",
                 [],
             ).append(name)
         if kind == "continuous" and values == {0, 1}:
-            said.setdefault("Only 0 and 1 are in {}, so they are yes and no whatever was asked for.", []).append(name)
+            notes.setdefault("Only 0 and 1 are in {}, so they are yes and no whatever was asked for.", []).append(name)
         found[name], unknown = _as(kind, y)
         if unknown:
-            said.setdefault(f"{KINDS[kind or ''][2]} was taken for unknown in {{}}.", []).append(f"{name} ({unknown} times)")
-    return found, [text.replace("{}", _listed(names)) for text, names in said.items()]
+            notes.setdefault(f"{KINDS[kind or ''][2]} was taken for unknown in {{}}.", []).append(f"{name} ({unknown} times)")
+    return found, [text.replace("{}", _listed(names)) for text, names in notes.items()]
+
+
+def refuse_doubled(columns: Sequence[str], where: str) -> None:
+    """Refuses a table in which two columns have the same name.
+
+    Args:
+        columns: their names.
+        where: what to call the table in the message.
+
+    Raises:
+        ValueError: two have.
+    """
+    twice = [c for c, count in Counter(columns).items() if count > 1 and not NO_NAME.fullmatch(c)]
+    if twice:
+        places = [str(i) for i, c in enumerate(columns, start=1) if c == twice[0]]
+        raise ValueError(f"{where}: the columns {' and '.join(places)} are both called {twice[0]!r}. Rename or remove all but one.")
 
 
 def is_binary(y: np.ndarray) -> bool:
@@ -144,7 +163,7 @@ def is_binary(y: np.ndarray) -> bool:
 
 
 def described(y: np.ndarray) -> str:
-    """What labels were taken for: `0/1, 40 unknown`, or `numbers 3..78`."""
+    """Labels in a few words: `0/1, 40 unknown`, or `numbers 3..78`."""
     known = y[~np.isnan(y)]
     if not len(known):
         return f"no value, {len(y)} unknown"
@@ -180,10 +199,10 @@ def _why_not(kind: str, values: set[float]) -> str:
     return f"that is {yes} for yes, {no} for no, {unknown} or nothing for unknown, and it has {other[0]:g} too"
 
 
-def _unclear(name: str, y: np.ndarray, values: set[float], *, beside: bool) -> str:
+def _unclear(name: str, y: np.ndarray, values: set[float], *, ternary: bool) -> str:
     """Why a column cannot be read without asking, as a note about columns `{}`; empty if it can."""
     known = y[~np.isnan(y)]
-    if values <= {0, 1} or (values == {-1, 1} and not beside):
+    if values <= {0, 1} or (values == {-1, 1} and not ternary):
         return ""
     if values <= {-1, 0, 1}:
         return (
@@ -214,7 +233,7 @@ def _unclear(name: str, y: np.ndarray, values: set[float], *, beside: bool) -> s
 
 
 def _as(kind: str | None, y: np.ndarray) -> tuple[np.ndarray, int]:
-    """A column read as one of `KINDS`, and how many values that makes unknown."""
+    """A column read as one of `KINDS`, and how many of its values mean unknown."""
     if kind in (None, "continuous"):
         return y, 0
     yes, no, unknown = KINDS[kind]

@@ -7,20 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from diffae.data.contents import is_hidden, note_doubled, texts
 from diffae.data.images import EXTENSIONS
-from diffae.data.sources.parquet import MOST_CLASSES
+from diffae.data.sources.names import is_hidden, note_doubled, texts
+from diffae.data.sources.source import MOST_CLASSES
 from diffae.runtime.files import pointer_or, shown
 
 
 class Shards:
-    """All images in tar files; the attributes are those of `sources.Folder`.
+    """All images in tar files; the attributes are those of `Folder`.
 
-    What stands in a tar before the first dot of a file's name is the key of a sample. `KEY.jpg` (or any image) is its image,
-    what stands in `KEY.json` is its labels, as a row of a table, and the number in `KEY.cls` is its class, which becomes an
-    attribute `cls_NUMBER` of 0 and 1, where there are no more than `tables.MOST_CLASSES` of them. Images are named by their tar
-    and their name in it, `train-0000/00017.jpg`; in a tar of its own, by their name in it. The tars are read where they are:
-    their headers once, then only images.
+    A file's name up to its first dot is the key of a sample. `KEY.jpg` (or any image) is its image, `KEY.json` a row of labels,
+    and `KEY.cls` the number of its class. Classes become attributes `cls_NUMBER` of 0 and 1, if there are no more than
+    `source.MOST_CLASSES`. An image is named by its tar and its name in it, `train-0000/00017.jpg`; with a single tar, by the
+    latter alone. Nothing is unpacked: headers are read once, then only images.
 
     Args:
         files: the tars.
@@ -68,6 +67,7 @@ class Shards:
         return [dict.fromkeys(attributes) | row for row in self._rows]
 
     def _list(self, i: int, file: Path, prefix: str) -> None:
+        """Adds the images and labels of tar number i."""
         samples: dict[str, dict[str, tarfile.TarInfo]] = {}
         num, special = 0, list[str]()
         try:
@@ -84,7 +84,7 @@ class Shards:
                     num += 1
                     stem, _, extension = place.name.partition(".")
                     samples.setdefault(str(place.with_name(stem)), {})[extension] = member
-                # It stops without a word where there is no header of a file.
+                # The reader stops in silence where a header is damaged.
                 if os.pread(self.descriptors[i], 512, archive.offset).strip(b"\0"):
                     raise tarfile.ReadError(f"no header of a file, nor an end, at byte {archive.offset:,}")
         except (tarfile.TarError, ValueError, OSError) as error:
@@ -97,7 +97,7 @@ class Shards:
         note_doubled(file, num - sum(map(len, samples.values())), self.notes)
         for key, members in samples.items():
             images = {e: m for e, m in members.items() if f".{e.rpartition('.')[2].lower()}" in EXTENSIONS}
-            # `a.jpg` is the image of `a.mask.png`; where no name is plain, dots are part of the name.
+            # Beside `a.jpg`, `a.mask.png` is no image of its own; without it, dots are part of the name.
             images = {e: m for e, m in images.items() if "." not in e} or images
             labels = self._labels(i, file, members) if images else {}
             self.others += len(members) - len(images) - sum(e in ("json", "cls") for e in members)
@@ -107,6 +107,7 @@ class Shards:
                 self._rows.append({"file": name} | labels)
 
     def _labels(self, i: int, file: Path, members: dict[str, tarfile.TarInfo]) -> dict[str, Any]:
+        """The labels of a sample: name -> value, with its class under `cls`."""
         found: dict[str, Any] = {}
         for kind in ("json", "cls"):
             if kind in members:

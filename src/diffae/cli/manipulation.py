@@ -1,0 +1,80 @@
+"""The command that edits attributes of images."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from diffae.cli import arguments, inputs
+from diffae.cli.sheets import show
+from diffae.config import Range
+
+if TYPE_CHECKING:
+    from diffae.autoencoder import DiffusionAutoencoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manipulate(arguments.Decoding, arguments.Cropping):
+    """Move images along attributes, keeping their own x_T.
+
+    Example: diffae manipulate runs/quickstart a.png --attribute Smiling --strengths -0.3 0 0.3
+    """
+
+    source: arguments.Source
+    files: arguments.Files = ()
+    """The images; a row each, the image first."""
+    attribute: tuple[str, ...] = ()
+    """Fitted attributes, or principal directions (pc1, pc2, ...); several are moved at once."""
+    edit: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """In place of images and attributes, an edit that the studio saved (JSON): the picture is the edited image, pixel by pixel."""
+    strengths: Annotated[tuple[float, ...], Range(-100, 100)] = (-0.5, -0.25, 0.0, 0.25, 0.5)
+    """Lengths of the move, a column each; useful are -0.5..0.5."""
+    target_probability: Annotated[float | None, Range(0.001, 0.999)] = None
+    """In place of strengths: move as far as this probability needs, and no further."""
+    keep: tuple[str, ...] = ()
+    """Attributes that must stay as they are."""
+    inversion: arguments.Inversion = "anchored"
+    steps: arguments.InversionSteps = None
+    out: arguments.Moving = Path("manipulate.png")
+    """The picture; a .gif, .webp or .mp4 shows the strengths one after another."""
+
+    def run(self) -> None:
+        import torch
+
+        if (self.edit is None) == (not self.files or not self.attribute):
+            raise ValueError("Give images and --attribute, or an edit that the studio saved, --from.")
+        ae = inputs.autoencoder(self.source, precision=self.precision)
+        if self.edit is not None:
+            _replay(ae, self.edit, self.out)
+            return
+        x = inputs.pictures(ae, self.files, self.crop)
+        code = ae.infer(x, inversion=self.inversion, steps=self.steps)
+        if self.target_probability is not None:
+            columns = [ae.manipulate(code, self.attribute, target_probability=self.target_probability, keep=self.keep)]
+        else:
+            moved = [ae.edit(code.z_sem, self.attribute, strength=s, keep=self.keep) for s in self.strengths]
+            columns = [ae.render(code, z_sem=z) for z in moved]
+        attributes = ae.attributes
+        for name in (n for n in self.attribute if attributes is not None and n in attributes.scores):
+            assert attributes is not None
+            row = attributes.names.index(name)
+            p = torch.stack([attributes.probabilities(ae.encode(ae.in_range(c)))[:, row] for c in (x, *columns)], dim=1)
+            for file, values in zip(self.files, p.tolist(), strict=True):
+                print(f"{file}: {name} {values[0]:.2f} -> {', '.join(f'{v:.2f}' for v in values[1:])}")
+        edited = torch.stack(columns, dim=1)
+        show(ae, [torch.cat([a[None], b]) for a, b in zip(x, edited, strict=True)], self.out)
+
+
+def _replay(ae: "DiffusionAutoencoder", file: Path, out: Path) -> None:
+    """Writes the image of a saved edit."""
+    from diffae.edits import Edit
+    from diffae.interop.fingerprints import fingerprint
+    from diffae.pictures import save_png, to_pil
+
+    try:
+        edit = Edit.from_json(file.read_text(encoding="utf-8"))
+    except ValueError as error:  # Decoding errors too.
+        raise ValueError(f"{file}: {error}") from None
+    edited = edit.render(ae, model=fingerprint(ae))
+    print(f"Picture: {save_png(to_pil(ae.to_pixels(edited[None])[0]), out)}")

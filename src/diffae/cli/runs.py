@@ -1,0 +1,160 @@
+"""Training runs as the terminal shows them: started or continued, with a bar and a line for each event."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffae.cli import inputs
+from diffae.cli.bars import say, training_bar, warn
+from diffae.config import ComparatorRunConfig, PriorRunConfig, RunConfig
+from diffae.runtime import processes
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch import Tensor
+
+    from diffae.autoencoder import DiffusionAutoencoder
+    from diffae.data import ImageSet
+    from diffae.training.subjects import Subject
+
+
+def train(asked: RunConfig | ComparatorRunConfig, out: Path, *, first_look: bool = False) -> "ImageSet | None":
+    """Starts the run at `out`, or goes on with it, and shows its progress.
+
+    Args:
+        asked: the configuration; what an earlier start has fixed goes before it.
+        out: the run directory.
+        first_look: whether a new run begins with a picture of its images.
+
+    Returns:
+        The images; None if training was interrupted, and in all processes but the first.
+    """
+    from diffae.training.comparators import ComparatorSubject
+    from diffae.training.run import create_accelerator, resolve
+    from diffae.training.subjects import ImageSubject
+
+    config: RunConfig | ComparatorRunConfig = resolve(asked, out, say=warn)
+    accelerator = create_accelerator()
+    data = inputs.prepared(config.data, config.model)
+    if processes.is_first():
+        h, w = config.model.image_size
+        say(f"{len(data.train):,} images to train on, {len(data.validation):,} held out, {h} x {w}, {config.training.precision}")
+        if first_look and not (out / "checkpoints").is_dir():
+            say(f"First picture: {_first_look(data, out)}")
+    subject = ImageSubject(config, data) if isinstance(config, RunConfig) else ComparatorSubject(config, data)
+    if not show_training(subject, out, accelerator, what="images"):
+        return None
+    if processes.is_first():
+        say(f"Done: {out}." + (f" Load it with diffae.load({str(out)!r})." if isinstance(config, RunConfig) else ""))
+    return data if processes.is_first() else None
+
+
+def train_prior(source: str, z_sem: "Tensor", data: "ImageSet", asked: PriorRunConfig, *, name: str) -> Path | None:
+    """Starts a prior beside an autoencoder, or goes on with it, and shows its progress.
+
+    Args:
+        source: the folder of the autoencoder.
+        z_sem: codes of the images (n, d).
+        data: the images.
+        asked: the configuration, but for what follows from the codes.
+        name: of the prior.
+
+    Returns:
+        The prior's folder; None if training was interrupted.
+
+    Raises:
+        ValueError: a prior of that name was trained on codes of another encoder.
+    """
+    from diffae.interop.parts import is_stale, prior_folder
+    from diffae.training.run import create_accelerator, resolve
+    from diffae.training.subjects import PriorSubject
+
+    ae = _standardizing(source, z_sem[data.train])
+    folder = prior_folder(Path(source), name)
+    if is_stale(ae, folder / "model"):
+        raise ValueError(
+            f"{folder} was trained on z_sem of another encoder (an earlier state of this one, perhaps), and cannot go on with this "
+            "one's. Give another --name, or delete that folder."
+        )
+    asked = dataclasses.replace(asked, model=dataclasses.replace(asked.model, z_dim=ae.z_dim), data=data.config)
+    config = resolve(asked, folder, say=warn)
+    accelerator = create_accelerator()
+    ae.to(accelerator.device)
+    if accelerator.is_main_process:
+        say(f"{len(data.train):,} codes of {ae.z_dim} dimensions to train on, {len(data.validation):,} held out")
+    done = show_training(PriorSubject(config, ae, z_sem, data), folder, accelerator, what="codes")
+    return folder if done else None
+
+
+def fit_gaussian(source: str, z_sem: "Tensor", data: "ImageSet", *, name: str = "gaussian") -> Path:
+    """Fits a Gaussian prior to the codes of training images, saves it beside the autoencoder, and returns its folder."""
+    from diffae.interop.parts import prior_folder, save_part
+    from diffae.semantics.prior import GaussianPrior
+
+    ae = _standardizing(source, z_sem[data.train])
+    assert ae.standardizer is not None
+    ae.prior = GaussianPrior(ae.z_dim).fit(ae.standardizer(z_sem[data.train]))
+    folder = prior_folder(Path(source), name)
+    save_part(ae, folder / "model", ["prior", "standardizer"])
+    return folder
+
+
+def show_training(subject: "Subject", out: Path, accelerator: "Accelerator", *, what: str) -> bool:
+    """Trains, and shows each event as it happens.
+
+    Args:
+        subject: what is trained.
+        out: the run directory.
+        accelerator: devices and processes.
+        what: the run's unit, `images` or `codes`.
+
+    Returns:
+        Whether training came to its end; False if it was interrupted.
+    """
+    from diffae.training.run import Finished, Logged, Noted, Pictured, Started, Stepped, Validated
+    from diffae.training.run import train as events
+
+    with training_bar(what) as update:
+        for event in events(subject, out, accelerator=accelerator):
+            if not accelerator.is_main_process:
+                interrupted = isinstance(event, Finished) and event.interrupted
+                continue
+            match event:
+                case Started(images=images):
+                    if images:
+                        say(f"Going on after {images:,} {what}")
+                case Stepped(step=step, total=total):
+                    update(completed=step.images, total=total)
+                case Logged(loss=loss):
+                    update(loss=f"loss {loss:.4f}")
+                case Noted(text=text):
+                    say(text)
+                case Validated(images=images, health=health):
+                    say(f"{images:>9,} {what}: {health.summary()}")
+                    for warning in health.warnings():
+                        warn(warning)
+                case Pictured(file=file):
+                    say(f"Picture: {file}")
+                case Finished(images=images, interrupted=interrupted):
+                    if interrupted:
+                        say(f"Stopped after {images:,} {what}; everything is saved. The same command goes on from here.")
+    return not interrupted
+
+
+def _standardizing(source: str, z_sem: "Tensor") -> "DiffusionAutoencoder":
+    """The autoencoder alone, with a standardizer fitted to codes (n, d)."""
+    import diffae
+    from diffae.semantics.standardizer import Standardizer
+
+    ae = diffae.load_diffusion(source)
+    assert isinstance(ae, diffae.DiffusionAutoencoder)
+    ae.standardizer = Standardizer.fit(z_sem)
+    return ae
+
+
+def _first_look(data: "ImageSet", out: Path) -> Path:
+    """Saves a contact sheet of training images, the first thing to see of a run."""
+    from diffae.pictures import save_png, scale_for, sheet
+
+    x = data.images(data.train[:48])
+    return save_png(sheet([x[i : i + 12] for i in range(0, len(x), 12)], scale=scale_for(x)), out / "pictures" / "data.png")

@@ -1,0 +1,129 @@
+"""The command that draws new images."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from diffae.cli import arguments, inputs
+from diffae.cli.bars import say, work_bar
+from diffae.cli.sheets import show
+from diffae.config import Count, Range, Seed
+from diffae.runtime import processes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from diffae.autoencoder import DiffusionAutoencoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample(arguments.Decoding, arguments.Labelling):
+    """Draw new images: z_sem from the prior, x_T from noise; of a class, where an attribute is named.
+
+    The attribute is a fitted one, or with --labels one of a table of few labels: 1 for positives, 0 for negatives; where there
+    are no negatives, rows that are empty are taken as unlabelled. Under `torchrun` or `accelerate launch` the processes share the
+    images of a folder.
+
+    Example: diffae sample runs/quickstart --num 16 --attribute Smiling --labels few.csv
+    """
+
+    source: arguments.Source
+    num: Count = 16
+    """Number of images."""
+    attribute: str | None = None
+    """What the images should show."""
+    absent: bool = False
+    """What they should not show, rather."""
+    labels: Path | None = None
+    """A table of few labels, with a `file` column and one named as the attribute."""
+    data: str | None = None
+    """The images of that table; by default those that the run was trained on."""
+    prior: str | None = None
+    """Which of the priors beside the model."""
+    steps: arguments.Steps = None
+    """Solver steps of the decoder; by default 10, or what was calibrated."""
+    prior_steps: Annotated[int, Range(1, 1000)] = 20
+    """Network calls of the prior."""
+    max_proposals: arguments.Number = None
+    """Bound on the codes drawn to find those of the class; by default 500 for each image."""
+    seed: Seed = 0
+    """Image number i depends on the seed and i alone."""
+    batch_size: Count = 64
+    """Images that are decoded at a time."""
+    out: Annotated[Path, arguments.Writes((*arguments.MOVING, ""))] = Path("samples.png")
+    """The contact sheet; with a folder's name, every image as a PNG."""
+
+    def run(self) -> None:
+        import torch
+
+        if self.labels is None and self.labels_kind:
+            raise ValueError("--labels-kind is about the table of --labels, and none was given: name it.")
+        processes.join()
+        ae = inputs.autoencoder(self.source, prior=self.prior, precision=self.precision)
+        accept = self._accept(ae) if self.attribute else None
+        drawn = ae.sample_z_sem(
+            self.num, prior_steps=self.prior_steps, seed=self.seed, accept=accept, max_proposals=self.max_proposals
+        )
+        if accept and processes.is_first():
+            say(f"{self.num} of {drawn.proposals} proposals were accepted ({self.num / drawn.proposals:.1%})")
+        if not self.out.suffix:
+            self._fill(ae, drawn.z_sem)
+        elif processes.is_first():
+            starts = range(0, self.num, self.batch_size)
+            x = torch.cat([self._decoded(ae, drawn.z_sem, start) for start in starts])
+            columns = min(8, self.num)
+            show(ae, [x[i : i + columns] for i in range(0, len(x), columns)], self.out)
+
+    def _fill(self, ae: "DiffusionAutoencoder", z_sem: "Tensor") -> None:
+        """Writes every image to the folder, a batch at a time. With n processes, each writes every n-th batch."""
+        from diffae.pictures import save_png, to_pil
+
+        starts = range(0, self.num, self.batch_size)
+        with work_bar("Sampling") as update:
+            for start in processes.own(starts):
+                update("Sampling", start, self.num)
+                for i, image in enumerate(ae.to_pixels(self._decoded(ae, z_sem, start)), start=start):
+                    save_png(to_pil(image), self.out / f"{i:05d}.png")
+        processes.wait()
+        if processes.is_first():
+            print(f"Pictures: {self.out}")
+
+    def _decoded(self, ae: "DiffusionAutoencoder", z_sem: "Tensor", start: int) -> "Tensor":
+        """The images of one batch of these codes."""
+        return ae.decode(z_sem[start : start + self.batch_size], steps=self.steps, seed=self.seed, start=start)
+
+    def _accept(self, ae: "DiffusionAutoencoder") -> "Callable[[Tensor], Tensor]":
+        """A function of codes (n, d): the probability of the class for each."""
+        import numpy as np
+
+        from diffae.data.labels.columns import described, is_binary
+        from diffae.semantics.fitting import fit_few
+        from diffae.semantics.standardizer import Standardizer
+
+        assert self.attribute is not None
+        if self.labels is None:
+            if ae.attributes is None:
+                raise ValueError(
+                    f"No attributes are fitted to {self.source}: fit them with `diffae fit-attributes`, or give a few --labels."
+                )
+            return ae.attributes.probability(self.attribute, value=not self.absent)
+        data = inputs.images(ae, self.source, self.data, self.labels, labels_kind=self.labels_kind)
+        if self.attribute not in data.labels:
+            raise ValueError(
+                f"{self.labels} has no column {self.attribute!r}. It has: {', '.join(data.labels) or 'none'}; what was left out is "
+                "named above."
+            )
+        y = data.labels[self.attribute]
+        say(f"{self.attribute}: {described(y)}")
+        if not is_binary(y):
+            raise ValueError(f"{self.attribute!r} is continuous and has no probability: give labels of 1, and 0 or nothing.")
+        z = inputs.codes(ae, self.source, data)
+        negatives, unlabelled = np.flatnonzero(y == 0), np.flatnonzero(np.isnan(y))
+        others = negatives if len(negatives) else unlabelled
+        positives = np.flatnonzero(y == 1)
+        kind = "negative" if len(negatives) else "unlabelled"
+        say(f"{len(positives)} positive and {len(others)} {kind} images")
+        few = fit_few(self.attribute, z[positives], z[others], Standardizer.fit(z), unlabelled=not len(negatives))
+        return few.probability(self.attribute, value=not self.absent)

@@ -1,0 +1,29 @@
+"""Rows of images as a picture, still or moving."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffae.autoencoder import DiffusionAutoencoder
+
+
+def show(ae: "DiffusionAutoencoder", rows: "list[Tensor]", out: Path) -> None:
+    """Writes rows of images to a file.
+
+    Args:
+        ae: the model, which turns its images to pixels.
+        rows: images as the model has them, (n, c, h, w) each.
+        out: .png for a contact sheet; any other ending of `arguments.MOVING` for an animation, with a frame for each column.
+    """
+    from diffae.pictures import save_animation, save_png, scale_for, sheet
+
+    rows = [ae.to_pixels(row) for row in rows]
+    scale = scale_for(rows[0])
+    if out.suffix.lower() == ".png":
+        save_png(sheet(rows, scale=scale), out)
+    else:
+        frames = [sheet([[row[i]] for row in rows], scale=2 * scale) for i in range(len(rows[0]))]
+        save_animation(frames, out)
+    print(f"Picture: {out}")

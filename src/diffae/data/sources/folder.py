@@ -1,0 +1,70 @@
+"""Images in a folder."""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from diffae.data.sources.names import is_hidden, is_image, texts
+from diffae.runtime.files import shown
+
+
+class Folder:
+    """All image files in a folder, nested to any depth, links followed; hidden files and folders are left out.
+
+    Attributes:
+        names: paths relative to the source, sorted, with forward slashes.
+        others: number of files whose name is not an image's.
+        holders: the files that hold the images; their bytes identify the data.
+        notes: sentences about what was left out.
+
+    Raises:
+        OSError: a folder in it that cannot be read.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.notes: list[str] = []
+        files = [name for name in _walk(root, self.notes) if not is_hidden(name)]
+        images = sorted(name for name in files if is_image(name))
+        self.names = texts(images, self.notes)
+        self.others = len(files) - len(images)
+        self.holders = [root / name for name in self.names]
+
+    def read(self, name: str) -> bytes:
+        """The file's bytes; may be called from several threads."""
+        return (self.root / name).read_bytes()
+
+
+def _walk(root: Path, notes: list[str]) -> Iterator[str]:
+    """Names of all files below a folder. Links are followed.
+
+    Left out with a note: links to a folder that they lie in, and pipes, sockets and devices, whose reading might never end.
+    """
+    pending: list[tuple[Path, str, tuple[Path, ...]]] = [(root, "", (root.resolve(),))]
+    while pending:
+        folder, prefix, above = pending.pop()
+        try:
+            entries = list(os.scandir(folder))
+        except OSError as error:
+            what = f"The folder {folder} cannot be read ({error.strerror}). Make it readable, or move it."
+            raise OSError(error.errno, what) from None
+        for entry in entries:
+            name = f"{prefix}{entry.name}"
+            kind = _kind(entry)
+            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                notes.append(f"{shown(name)} is a pipe, a socket or a device, not a file, and was left alone.")
+            elif kind != stat.S_IFDIR:
+                yield name
+            elif (place := Path(entry.path).resolve()) in above:
+                notes.append(f"The link {shown(name)} leads back to a folder that it lies in, and was left alone.")
+            else:
+                pending.append((Path(entry.path), f"{name}/", (*above, place)))
+
+
+def _kind(entry: os.DirEntry[str]) -> int:
+    """The type of a file, as `stat` has it. 0 for a link that leads nowhere: reading it says so later."""
+    try:
+        return stat.S_IFMT(entry.stat().st_mode)
+    except OSError:
+        return 0

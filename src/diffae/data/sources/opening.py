@@ -1,0 +1,72 @@
+"""From a path to the source of images that lies there."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from diffae.data.sources.folder import Folder
+from diffae.data.sources.hub import HUB
+from diffae.data.sources.lmdb import Lmdb
+from diffae.data.sources.names import is_hidden
+from diffae.data.sources.parquet import Table, table_files
+from diffae.data.sources.shards import Shards
+from diffae.data.sources.source import Source
+from diffae.data.sources.zip import Zip
+
+KINDS = (
+    "a folder of images, a zip or tar of images, a folder of tars (WebDataset), Parquet or Arrow files (Hugging Face `datasets`), "
+    f"{HUB}USER/NAME, an LMDB, or the name `avatars`"
+)
+"""What can be given, in words."""
+PARTS = {"train": 0, "training": 0, "test": 1, "testing": 1, "val": 2, "valid": 2, "validation": 2, "dev": 2}
+"""Names of the parts of a split -> which part."""
+SPLIT = re.compile(rf"({'|'.join(PARTS)})([-_.]\d.*)?", re.IGNORECASE)
+"""Folder names of the parts of published splits."""
+
+
+def open_source(path: Path) -> Source:
+    """The images at a path, in any format of `KINDS`. A folder without image files is searched for tables, then for tars.
+
+    Raises:
+        FileNotFoundError: there is nothing at that path.
+        ValueError: the format is not known, or there is no image in it.
+        ImportError: the package that reads an LMDB or a table is not installed.
+    """
+    if re.match(r"\w[\w+.-]+:/", path.as_posix()):
+        raise FileNotFoundError(f"{path} is an address, which is not opened: download what is there, and give the file or folder.")
+    if not path.exists():
+        raise FileNotFoundError(f"There is no {path}. Give {KINDS}.")
+    source = _open(path)
+    if not source.names:
+        found = f"{source.others} other files" if source.others else "no files at all"
+        raise ValueError(f"There are no images in {path}: it holds {found}. Any format that Pillow reads will do, nested or not.")
+    return source
+
+
+def divided(names: Sequence[str]) -> list[str]:
+    """The folders, or files of rows, that are called like the parts of a published split, such as `train` and `test`; empty where
+    there are fewer than two parts."""
+    tops = {part for name in names for part in PurePosixPath(name).parts[:-1]}
+    parts = {top: m[1].lower() for top in sorted(tops) if (m := SPLIT.fullmatch(top))}
+    return list(parts) if len({PARTS[part] for part in parts.values()}) > 1 else []
+
+
+def _open(path: Path) -> Source:
+    kind = path.suffix.lower() if path.is_file() else ""
+    if kind in (".mdb", ".lmdb") or (path / "data.mdb").is_file():
+        return Lmdb(path)
+    if kind in (".parquet", ".arrow"):
+        return Table([path], path)
+    if kind == ".tar":
+        return Shards([path], path)
+    if kind == ".zip":
+        return Zip(path)
+    if path.is_file():
+        raise ValueError(f"{path} is no source of images that is known. Give {KINDS}.")
+    folder = Folder(path)
+    if folder.names:
+        return folder
+    if files := table_files(path):
+        return Table(files, path)
+    tars = sorted(f for f in path.rglob("*.tar") if f.is_file() and not is_hidden(f.relative_to(path).as_posix()))
+    return Shards(tars, path) if tars else folder

@@ -1,0 +1,44 @@
+"""What a source of images is."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+MOST_CLASSES = 100
+"""A class label becomes one attribute for each class, up to so many classes; with more it is left out."""
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Images by name. Any object with these members can be trained on: see `preparation.prepare`."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """One for each image, in a fixed order, with forward slashes. `.npy` at the end marks an array (c, h, w)."""
+
+    @property
+    def others(self) -> int:
+        """Number of entries beside the images that are not images."""
+
+    @property
+    def holders(self) -> Sequence[Path]:
+        """The files that hold the images. Their bytes identify the data; with no files, the images' own bytes do."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Sentences for the user about what was left out."""
+
+    def read(self, name: str) -> bytes:
+        """The bytes of an image file: any format that Pillow reads, or `.npy`. Called from several threads at once.
+
+        Raises:
+            OSError: it cannot be read; the image is then skipped, and the message says why.
+        """
+
+
+@runtime_checkable
+class Labelled(Protocol):
+    """A source that knows labels too."""
+
+    def label_rows(self) -> list[dict[str, Any]]:
+        """A label table, as `labels.align` takes it: a row for each image, with its name under `file`."""
