@@ -29,6 +29,7 @@ from diffae.runtime import processes
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from diffae.autoencoder import DiffusionAutoencoder
     from diffae.data import ImageSet
     from diffae.training.subjects import Subject
 

@@ -40,12 +40,12 @@ class Dropout(NamedTuple):
     Attributes:
         rate: the fraction of values that become zero, in 0..1.
         draws: of the images.
-        index: of this dropout among those of its network.
+        layer: the number of this dropout among those of its network.
     """
 
     rate: float
     draws: Draws
-    index: int
+    layer: int
 
 
 class GroupNorm(nn.GroupNorm):
@@ -128,7 +128,7 @@ def normalise(
     t, z = modulation or (None, None)
     rate, numbers, key = 0.0, None, 0
     if dropout is not None:
-        rate, numbers, key = dropout.rate, dropout.draws.numbers, mix(dropout.draws.seed, "dropout", dropout.index)
+        rate, numbers, key = dropout.rate, dropout.draws.numbers, mix(dropout.draws.seed, "dropout", dropout.layer)
     if torch.compiler.is_compiling() and x.is_cpu:
         # On a processor, compilers fuse these steps by themselves, but cannot look into what is fused by hand.
         scale, shift = kernels.affine(gamma, beta, t, z, len(x))
