@@ -89,7 +89,8 @@ def test_the_papers_protocol_runs_from_the_data_to_its_tables(tmp_path, tiny, mo
     pytest.importorskip("diffusers")
     from test_published_sets import annotations, authors
 
-    from diffae import cli, presets
+    from diffae import cli
+    from diffae.config import presets, protocols
     from diffae.evaluation.suites import bench
 
     small = replace(tiny, image_size=(16, 16))
@@ -101,8 +102,8 @@ def test_the_papers_protocol_runs_from_the_data_to_its_tables(tmp_path, tiny, mo
         presets.PRIOR_PRESETS, "latent10", replace(prior, model=replace(prior.model, layers=2, width=16), training=training)
     )
     for name in ("celebahq128", "ffhq128"):
-        few = replace(presets.protocol(name), num=12, num_inception=24, steps=(2,), generation_steps=(2,))
-        monkeypatch.setitem(presets.PROTOCOLS, name, replace(few, attributes=("Bald",)))
+        few = replace(protocols.protocol(name), num=12, num_inception=24, steps=(2,), generation_steps=(2,))
+        monkeypatch.setitem(protocols.PROTOCOLS, name, replace(few, attributes=("Bald",)))
     monkeypatch.setattr(bench, "load_network", lambda name, weights: (Stub(), f"{name}.pth"))
     ffhq, celebahq = authors(tmp_path / "ffhq256.lmdb", num=60), authors(tmp_path / "celebahq256.lmdb", num=24)
     table = annotations(tmp_path / "CelebAMask-HQ-attribute-anno.txt", [f"{i}.jpg" for i in range(24)])
