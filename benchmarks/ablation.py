@@ -15,26 +15,25 @@ import statistics
 import time
 from pathlib import Path
 
-import torch
 import tyro
+from beside import measure_z_sem, measured_on, publish
 
-import diffae
 from diffae.cli.bars import say
 from diffae.config import RunConfig
 from diffae.config.presets import preset
 from diffae.data import prepare
-from diffae.data.dataset import ImageSet
 from diffae.evaluation.pages.page import table_markdown
-from diffae.evaluation.pages.report import commit, machine
 from diffae.evaluation.pages.tables import number
-from diffae.metrics.images import mse
-from diffae.metrics.probe import linear_probe
 from diffae.runtime.files import write_text
-from diffae.runtime.seeding import Draws
 from diffae.training.run import Finished, Validated, resolve, train
 from diffae.training.subjects import ImageSubject
 
 VARIANTS = ("preset", "float32", "Adam alone", "min-SNR 5", "zero terminal SNR", "z_sem dropout .1", "shifted view .06", "authors")
+AUTHORS = (
+    "learning_rate", "learning_rate_schedule", "encoder_rate", "warmup_images",
+    "muon_rate", "weight_decay", "adam_betas", "timesteps", "whitened_start",
+)  # fmt: skip
+"""Settings of training that `authors` takes from the paper's preset."""
 MEASURES = {"mean": "z_sem alone, mean decode, MSE", "random": "z_sem and random x_T, T = 10, MSE", "auroc": "mean AUROC"}
 
 
@@ -58,10 +57,8 @@ def main(
     """
     for seed in seeds:
         for variant in variants:
-            _measured(out, variant, seed, images, name, num)
-    text = _table(out)
-    write_text(out / "ablation.md", text)
-    print(text)
+            _train_and_measure(out, variant, seed, images, name, num)
+    publish(_table(out), out / "ablation.md")
 
 
 def variant_of(config: RunConfig, variant: str) -> RunConfig:
@@ -85,26 +82,22 @@ def variant_of(config: RunConfig, variant: str) -> RunConfig:
         case "authors":
             theirs = preset("ffhq128").training
             model = dataclasses.replace(model, prediction="eps", encoder=dataclasses.replace(model.encoder, pooled_size=1))
-            kept = {
-                key: getattr(theirs, key) for key in ("learning_rate", "learning_rate_schedule", "encoder_rate", "warmup_images")
-            }
-            kept |= {
-                key: getattr(theirs, key) for key in ("muon_rate", "weight_decay", "adam_betas", "timesteps", "whitened_start")
-            }
-            training = dataclasses.replace(training, **kept)
+            training = dataclasses.replace(training, **{key: getattr(theirs, key) for key in AUTHORS})
         case _:
             raise ValueError(f"There is no variant {variant!r}. There are: {', '.join(VARIANTS)}.")
     return dataclasses.replace(config, model=model, training=training)
 
 
-def _measured(out: Path, variant: str, seed: int, images: int, name: str, num: int) -> None:
+def _train_and_measure(out: Path, variant: str, seed: int, images: int, name: str, num: int) -> None:
     """Trains one run and writes what it reached, unless it is there."""
     folder = out / f"{variant}, {images} images, seed {seed}"
     if (folder / "measured.json").is_file():
         return
     config = variant_of(preset(name), variant)
-    every = {"validate_every": max(images // 10, 1), "checkpoint_every": max(images // 2, 1), "sample_every": images}
-    training = dataclasses.replace(config.training, images=images, minutes=None, seed=seed, **every)
+    training = dataclasses.replace(
+        config.training, images=images, minutes=None, seed=seed,
+        validate_every=max(images // 10, 1), checkpoint_every=max(images // 2, 1), sample_every=images,
+    )  # fmt: skip
     config = resolve(
         dataclasses.replace(config, training=training, data=dataclasses.replace(config.data, source="avatars")), folder
     )
@@ -117,27 +110,12 @@ def _measured(out: Path, variant: str, seed: int, images: int, name: str, num: i
         elif isinstance(event, Finished) and event.interrupted:
             raise SystemExit(f"Stopped after {event.images:,} of {images:,} images, not measured; the same command goes on there.")
     seconds = time.monotonic() - started
-    found = _reached(folder, data, num) | {"seconds": seconds, "variant": variant, "images": images, "seed": seed}
-    write_text(folder / "measured.json", json.dumps(found) + "\n")
-
-
-def _reached(folder: Path, data: ImageSet, num: int) -> dict[str, float]:
-    """What z_sem holds at the end of a run."""
-    ae = diffae.load(str(folder))
-    held = data.validation[:num]
-    x = data.images(held)
-    z = torch.cat([ae.encode(part) for part in x.split(50)])
-    mean = torch.cat([ae.decode_mean(part) for part in z.split(50)])
-    noise = Draws.of(len(z), 0).normal("ablation", ae.image_shape)
-    random = torch.cat([ae.decode(a, b, steps=10) for a, b in zip(z.split(50), noise.split(50), strict=True)])
-    codes = torch.cat([ae.encode(data.images(data.train[i : i + 100])) for i in range(0, len(data.train), 100)])
-    held_codes = torch.cat([ae.encode(data.images(data.validation[i : i + 100])) for i in range(0, len(data.validation), 100)])
-    labels = [{key: values[part] for key, values in data.labels.items()} for part in (data.train, data.validation)]
-    scores = linear_probe(codes.numpy(), labels[0], held_codes.numpy(), labels[1])
-    return {"mean": mse(mean, x), "random": mse(random, x), "auroc": statistics.mean(scores.values()), "n": len(x)}
+    measured = measure_z_sem(folder, data, num) | {"seconds": seconds, "variant": variant, "images": images, "seed": seed}
+    write_text(folder / "measured.json", json.dumps(measured) + "\n")
 
 
 def _table(out: Path) -> str:
+    """The page: all runs that lie in the folder, a row for each variant and budget."""
     runs = [json.loads(file.read_text()) for file in sorted(out.glob("*/measured.json"))]
     groups: dict[tuple[str, int], list[dict]] = {}
     for run in sorted(runs, key=lambda r: (VARIANTS.index(r["variant"]), r["images"])):
@@ -148,12 +126,12 @@ def _table(out: Path) -> str:
         return number(statistics.mean(values)) + spread
 
     rows = [
-        [variant, f"{images:,}", str(len(found)), *(cell([r[key] for r in found]) for key in [*MEASURES, "seconds"])]
-        for (variant, images), found in groups.items()
+        [variant, f"{images:,}", str(len(same)), *(cell([r[key] for r in same]) for key in [*MEASURES, "seconds"])]
+        for (variant, images), same in groups.items()
     ]
     header = ["", "images", "seeds", *MEASURES.values(), "seconds"]
     n = runs[0]["n"] if runs else 0
-    return f"# Ablation\n\n{n} held-out avatars; {machine()}; diffae {commit()}. ± over seeds.\n\n{table_markdown(header, rows)}"
+    return f"# Ablation\n\n{n} held-out avatars; {measured_on()}. ± over seeds.\n\n{table_markdown(header, rows)}"
 
 
 if __name__ == "__main__":

@@ -1,17 +1,29 @@
-"""What benchmarks of speed set beside each other: networks like the authors', theirs of the same weights, our training steps."""
+"""What several benchmarks need: networks like the authors', theirs with the same weights, training steps, what z_sem holds."""
 
 import dataclasses
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from authors import WHERE, Authors
 from torch import Tensor, nn
 
+import diffae
 from diffae.autoencoder import DiffusionAutoencoder, build
+from diffae.config import TrainingConfig
 from diffae.config.presets import preset
-from diffae.training.loop import LossModule, compile_networks, training_steps
+from diffae.data.dataset import ImageSet
+from diffae.diffusion.model import DDIM
+from diffae.evaluation.pages.figures import Encoded
+from diffae.evaluation.pages.report import commit, machine
+from diffae.metrics.images import mse
+from diffae.metrics.probe import linear_probe
+from diffae.runtime.files import write_text
+from diffae.runtime.seeding import Draws
+from diffae.training.loop import LossModule, Step, compile_networks, training_steps
 from diffae.training.run import create_accelerator
 from diffae.training.state import TrainingState
 
@@ -43,11 +55,68 @@ def authors_of(checkout: Path, ae: DiffusionAutoencoder) -> Authors:
     return theirs
 
 
+def random_images(ae: DiffusionAutoencoder, num: int) -> Tensor:
+    """Uniform noise in [-1, 1] of the shape of a model's images, where the model is; seed 0."""
+    generator = torch.Generator(ae.device).manual_seed(0)
+    return torch.rand(num, *ae.image_shape, generator=generator, device=ae.device) * 2 - 1
+
+
 def our_step(name: str, ae: DiffusionAutoencoder, x: Tensor, **changes: Any) -> Callable[[], object]:
     """A whole training step of ours on these images: a preset's with changes, and with Adam, as theirs."""
-    config = dataclasses.replace(preset(name).training, batch_size=len(x), images=10**9, muon_rate=None, **changes)
-    state = TrainingState.start(ae, config)
-    compile_networks(ae, config)
-    loss, accelerator = LossModule(ae, ae.loss), create_accelerator()
-    steps = training_steps(state, loss, lambda _: x, config, accelerator=accelerator, total=lambda: 10**9)
+    config = dataclasses.replace(preset(name).training, batch_size=len(x), muon_rate=None, **changes)
+    steps = endless_training(ae, config, lambda _: x, create_accelerator())
     return lambda: next(steps)
+
+
+def endless_training(
+    model: DiffusionAutoencoder | DDIM, config: TrainingConfig, batch: Callable[[range], Tensor], accelerator: Accelerator
+) -> Iterator[Step]:
+    """Training steps of a model for as long as they are asked for.
+
+    Args:
+        model: with the weights to start from, on the accelerator's device.
+        config: of the training; its budget is not used.
+        batch: the images at positions of the run.
+        accelerator: devices and processes.
+    """
+    config = dataclasses.replace(config, images=10**9)
+    loss = LossModule(model, model.loss)
+    state = TrainingState.start(model, config, called=loss)
+    compile_networks(model, config)
+    return training_steps(state, loss, batch, config, accelerator=accelerator, total=lambda: 10**9)
+
+
+def measure_z_sem(run: Path, data: ImageSet, num: int) -> dict[str, float]:
+    """What z_sem holds at the end of a run.
+
+    Args:
+        run: the run directory.
+        data: its images.
+        num: held-out images that are decoded.
+
+    Returns:
+        MSE of the mean decode (`mean`) and with random x_T and ten steps (`random`), the mean AUROC of linear probes of all labels
+        (`auroc`), and the number of images decoded (`n`).
+    """
+    ae = diffae.load(str(run))
+    x = data.images(data.validation[:num])
+    z_sem = torch.cat([ae.encode(part) for part in x.split(50)])
+    mean = torch.cat([ae.decode_mean(part) for part in z_sem.split(50)])
+    x_T = Draws.of(len(z_sem), 0).normal("ablation", ae.image_shape)
+    random = torch.cat([ae.decode(z, noise, steps=10) for z, noise in zip(z_sem.split(50), x_T.split(50), strict=True)])
+    train, held = (Encoded.of(ae, data, part, lambda *_: None).z_sem.numpy() for part in (data.train, data.validation))
+    train_labels, held_labels = ({k: v[part] for k, v in data.labels.items()} for part in (data.train, data.validation))
+    scores = linear_probe(train, train_labels, held, held_labels)
+    return {"mean": mse(mean, x), "random": mse(random, x), "auroc": statistics.mean(scores.values()), "n": len(x)}
+
+
+def measured_on() -> str:
+    """The machine and the version of diffae, as the pages name them."""
+    return f"{machine()}; diffae {commit()}"
+
+
+def publish(text: str, out: Path | None) -> None:
+    """Prints a page, and writes it where there is a file for it."""
+    if out is not None:
+        write_text(out, text)
+    print(text)

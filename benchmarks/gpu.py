@@ -25,16 +25,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import safetensors.torch
 import torch
 import tyro
-from beside import authors_of, like_theirs, our_step
-from torch import Tensor
+from beside import authors_of, like_theirs, measure_z_sem, our_step, random_images
 
-from diffae.autoencoder import DiffusionAutoencoder
-from diffae.config import Precision
+from diffae.config import Precision, RunConfig, read_json
+from diffae.data import prepare
 from diffae.evaluation.pages.page import table_markdown
 from diffae.evaluation.pages.report import commit
 from diffae.runtime import kernels
@@ -82,9 +82,15 @@ def main(
     ways = ("recorded", "kernels", "plain", *(["compiled"] if compiled else []))
     jobs: list[tuple[str, Callable[[], Iterator[Row]]]] = []
     if "decoder" in rows:
-        jobs += [(f"decoder {d[0]}", lambda d=d: _decoder(*d, ways, authors, device, seconds)) for d in decoders]
+        jobs += [
+            (f"decoder {name}", partial(_decoder, name, batch, goal, ways, authors, device, seconds))
+            for name, batch, goal in decoders
+        ]
     if "training" in rows:
-        jobs += [(f"training {t[0]}", lambda t=t: _training(*t, ways, authors, device, seconds)) for t in trainings]
+        jobs += [
+            (f"training {name}", partial(_training, name, batch, goal, ways, authors, device, seconds))
+            for name, batch, goal in trainings
+        ]
     with tempfile.TemporaryDirectory() as folder:
         others = {
             "command": lambda: _command(command, images, Path(folder)),
@@ -120,18 +126,18 @@ def _way(way: str) -> Iterator[None]:
 
 
 def _median(call: Callable[[], object], device: torch.device, least: float) -> float:
-    """Median seconds of a call, after some that are not counted."""
+    """Median seconds of a call, after some that are not counted. All calls take `least` seconds together."""
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     for _ in range(8 if device.type == "cuda" else 1):
         call()
     wait()
-    found: list[float] = []
-    while sum(found) < least or len(found) < 3:
+    times: list[float] = []
+    while sum(times) < least or len(times) < 3:
         began = time.perf_counter()
         call()
         wait()
-        found.append(time.perf_counter() - began)
-    return statistics.median(found)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
 
 
 def _peak(device: torch.device) -> str:
@@ -147,23 +153,23 @@ def _forget(device: torch.device) -> None:
 def _decoder(
     name: str, batch: int, goal: str, ways: tuple[str, ...], authors: Path | None, device: torch.device, seconds: float
 ) -> Iterator[Row]:
-    """Milliseconds of a call, and how far what it says is from plain float32."""
+    """Milliseconds of a call, and how far its output is from that in plain float32."""
     ae = like_theirs(name, device).eval()
     x, z = torch.randn(batch, *ae.image_shape, device=device), torch.randn(batch, ae.z_dim, device=device)
     t = torch.full((batch,), 500.0, device=device)
     what, expected = f"decoder call, {name}, batch {batch}", None
     jobs: list[tuple[str, Precision]] = [("plain", "float32")] if "plain" in ways else []
-    jobs += [(way, kind) for kind in ("float32", "bfloat16") for way in ways if (way, kind) not in jobs]  # type: ignore[misc]
+    jobs += [(way, kind) for kind in ("float32", "bfloat16") for way in ways if (way, kind) not in jobs]
     for way, kind in jobs:
         ae.precision, ae.records = kind, way == "recorded"
         if way == "compiled":
             ae.unet.compile(mode="default", dynamic=False)
         with _way(way), torch.no_grad():
             call = ae.eps_model(z)
-            spent = _median(lambda call=call: call(x, t), device, seconds)  # type: ignore[misc]
-            said = call(x, t)
-        expected = said if expected is None else expected
-        error = float((said - expected).norm() / expected.norm())
+            spent = _median(partial(call, x, t), device, seconds)
+            output = call(x, t)
+        expected = output if expected is None else expected
+        error = float((output - expected).norm() / expected.norm())
         yield [what, f"{way}, {kind}", f"{1000 * spent:.2f} ms, {error:.0e} from plain float32", goal]
         if way == "compiled":
             ae.unet._compiled_call_impl = None
@@ -177,10 +183,6 @@ def _decoder(
     _forget(device)
 
 
-def _images(ae: DiffusionAutoencoder, batch: int) -> Tensor:
-    return torch.rand(batch, *ae.image_shape, device=ae.device) * 2 - 1
-
-
 def _training(
     name: str, batch: int, goal: str, ways: tuple[str, ...], authors: Path | None, device: torch.device, seconds: float
 ) -> Iterator[Row]:
@@ -190,14 +192,14 @@ def _training(
         with _way(way):
             ae = like_theirs(name, device)
             compiling = "default" if way == "compiled" else None
-            step = our_step(name, ae, _images(ae, batch), precision="bfloat16", graphs=way == "recorded", compile=compiling)
+            step = our_step(name, ae, random_images(ae, batch), precision="bfloat16", graphs=way == "recorded", compile=compiling)
             spent = _median(step, device, seconds)
         yield [what, f"{way}, bfloat16", f"{batch / spent:.0f} images/s, {_peak(device)}", goal]
         del ae, step
         _forget(device)
     if authors is not None:
         ae = like_theirs(name, device)
-        step = authors_of(authors, ae).training(_images(ae, batch), half=device.type == "cuda")
+        step = authors_of(authors, ae).training(random_images(ae, batch), half=device.type == "cuda")
         spent = _median(step, device, seconds)
         kind = "float16" if device.type == "cuda" else "float32"
         yield [what, f"authors, {kind}", f"{batch / spent:.0f} images/s, {_peak(device)}", ""]
@@ -235,7 +237,7 @@ def _command(name: str, images: int, folder: Path) -> Iterator[Row]:
 
 def _killed(name: str, images: int, folder: Path) -> Iterator[Row]:
     """Whether a run that was killed ends at the same weights."""
-    found = []
+    weights = []
     for kind in ("whole", "killed"):
         words = _train(name, folder / kind, images)
         if kind == "killed":
@@ -245,18 +247,13 @@ def _killed(name: str, images: int, folder: Path) -> Iterator[Row]:
             victim.send_signal(signal.SIGKILL)
             victim.communicate()
         _diffae(*words)
-        found.append(safetensors.torch.load_file(max((folder / kind / "checkpoints").iterdir())))
-    different = sum(not torch.equal(found[0][key], found[1][key]) for key in found[0])
-    yield ["kill -9, then the same command", "", f"{different} of {len(found[0])} tensors differ", "0"]
+        weights.append(safetensors.torch.load_file(max((folder / kind / "checkpoints").iterdir())))
+    different = sum(not torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    yield ["kill -9, then the same command", "", f"{different} of {len(weights[0])} tensors differ", "0"]
 
 
 def _precisions(name: str, images: int, seeds: int, folder: Path) -> Iterator[Row]:
     """What either precision reaches in as many images."""
-    from ablation import _reached  # The measures are the ablation's.
-
-    from diffae.config import RunConfig, read_json
-    from diffae.data import prepare
-
     for kind in ("float32", "bfloat16"):
         runs = []
         for seed in range(seeds):
@@ -264,7 +261,7 @@ def _precisions(name: str, images: int, seeds: int, folder: Path) -> Iterator[Ro
             _diffae(*_train(name, out, images, "--training.precision", kind, "--training.seed", str(seed)))
             config = read_json(RunConfig, out / "config.json")
             data = prepare(config.data, size=config.model.image_size, channels=config.model.channels)
-            runs.append(_reached(out, data, min(300, len(data.validation))))
+            runs.append(measure_z_sem(out, data, min(300, len(data.validation))))
         cells = []
         for key, label in (("mean", "mean-decode MSE"), ("auroc", "AUROC")):
             values = [run[key] for run in runs]
@@ -283,8 +280,8 @@ def _quickstart(folder: Path, images: int | None) -> Iterator[Row]:
     figures = [f"{made} {values['mse']:.1e}" for made, values in report["reconstruction"].items() if "floor" not in made]
     auroc = report["auroc"].get("z_sem", {}).values()
     figures += [f"AUROC {statistics.mean(auroc):.3f}"] if auroc else []
-    said = f"{spent:.0f} s, {report['images_seen']:,} images; MSE: {', '.join(figures)}"
-    yield ["`diffae quickstart`, installed", "", said, "<= 90 s, figures of two cores or better"]
+    figure = f"{spent:.0f} s, {report['images_seen']:,} images; MSE: {', '.join(figures)}"
+    yield ["`diffae quickstart`, installed", "", figure, "<= 90 s, figures of two cores or better"]
 
 
 if __name__ == "__main__":

@@ -15,30 +15,33 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import tyro
 from authors import WHERE, Authors
+from beside import measured_on, publish
+from PIL import Image
 from torch import Tensor
 
 import diffae
 from diffae.cli import inputs
 from diffae.cli.bars import work_bar
-from diffae.diffusion.inversion import Code, refine
+from diffae.diffusion.inversion import Code, Inversion, refine
 from diffae.evaluation.pages.figures import plotted
 from diffae.evaluation.pages.page import table_markdown
-from diffae.evaluation.pages.report import commit, machine
 from diffae.evaluation.pages.tables import number
 from diffae.evaluation.suites.bench import in_colour
 from diffae.metrics.images import mse, psnr, ssim
 from diffae.metrics.networks.perceptual import LEAST
 from diffae.metrics.networks.weights import load_network
 from diffae.pictures import save_png
-from diffae.runtime.files import write_text
 
 LIMIT, THEIR_LIMIT = 600, 1000
 """Steps that are taken for exact."""
+Progress = Callable[[str, int, int], None]
+Distance = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -48,23 +51,23 @@ class Scheme:
     Attributes:
         name: as the table says it.
         calls: network calls there, and back.
-        there: images and their z_sem -> what it keeps.
-        back: what it keeps, and a z_sem -> images.
+        encode: images and their z_sem -> a code.
+        decode: a code, and a z_sem -> images.
         family: whose limit is its own: `ours` or `theirs`.
     """
 
     name: str
     calls: tuple[int, int]
-    there: Callable
-    back: Callable
+    encode: Callable[[Tensor, Tensor], Any]
+    decode: Callable[[Any, Tensor], Tensor]
     family: str = "ours"
 
 
 def schemes(ae: diffae.DiffusionAutoencoder, authors: Authors | None) -> list[Scheme]:
     """What is compared."""
 
-    def code_of(inversion: str, steps: int, x: Tensor, z: Tensor) -> Code:
-        return ae.infer(x, inversion=inversion, steps=steps)  # type: ignore[arg-type]
+    def infer(inversion: Inversion, steps: int, x: Tensor, z: Tensor) -> Code:
+        return ae.infer(x, inversion=inversion, steps=steps)
 
     def refined(steps: int, rounds: int, x: Tensor, z: Tensor) -> Code:
         with torch.no_grad():
@@ -73,23 +76,20 @@ def schemes(ae: diffae.DiffusionAutoencoder, authors: Authors | None) -> list[Sc
     def render(code: Code, z: Tensor) -> Tensor:
         return ae.render(code, z_sem=z)
 
-    found = [
-        *[Scheme(f"fast, N = {n}", (n, n), partial(code_of, "fast", n), render) for n in (10, 20, 40)],
-        *[Scheme(f"anchored, N = {n}", (n + 1, n), partial(code_of, "anchored", n), render) for n in (10, 20)],
+    plain: tuple[Inversion, ...] = ("reversible", "bdia")
+    compared = [
+        *[Scheme(f"fast, N = {n}", (n, n), partial(infer, "fast", n), render) for n in (10, 20, 40)],
+        *[Scheme(f"anchored, N = {n}", (n + 1, n), partial(infer, "anchored", n), render) for n in (10, 20)],
         *[Scheme(f"refine, K = {k}, N = 20", (20 * (2 * k + 1), 20), partial(refined, 20, k), render) for k in (1, 2)],
-        *[
-            Scheme(f"{kind}, N = {n}", (n, n - 1), partial(code_of, kind, n), render)
-            for kind in ("reversible", "bdia")
-            for n in (10, 20)
-        ],
+        *[Scheme(f"{kind}, N = {n}", (n, n - 1), partial(infer, kind, n), render) for kind in plain for n in (10, 20)],
     ]
     if authors is not None:
         for encode, decode in ((20, 20), (100, 100), (250, 250), (250, 100)):
             name = f"authors', T = {encode}" if encode == decode else f"authors' notebook, T = {encode} and {decode}"
-            found.append(
+            compared.append(
                 Scheme(name, (encode, decode), partial(_invert, authors, encode), partial(_decode, authors, decode), "theirs")
             )
-    return found
+    return compared
 
 
 def _invert(authors: Authors, steps: int, x: Tensor, z: Tensor) -> Tensor:
@@ -128,24 +128,24 @@ def main(
     theirs = None if authors is None else Authors(authors, ae)
     if theirs is None:
         print(f"Ours alone: for the authors' beside it, give --authors. Get their code with: {WHERE}")
+    lpips = load_network("alexnet")[0] if min(x.shape[-2:]) >= LEAST["alexnet"] else None
     if drawn_only:
         with work_bar("Comparing") as update:
-            text, table = _decoding(ae, theirs, x, z, seed, update)
-        print(f"{n} held-out images, seed {seed}; {machine()}; diffae {commit()}.\n\n{table_markdown(*table)}\n{text}")
+            conclusion, table = _decoding(ae, theirs, lpips, x, z, seed, update)
+        print(f"{n} held-out images, seed {seed}; {measured_on()}.\n\n{table_markdown(*table)}\n{conclusion}")
         return
-    given = schemes(ae, theirs)
+    compared = schemes(ae, theirs)
     with work_bar("Comparing") as update:
         update("Limits", 0, 1)
         limits = {"ours": ae.render(ae.infer(x, inversion="fast", steps=LIMIT), z_sem=edited)}
         if theirs is not None:
             limits["theirs"] = theirs.decode(edited, theirs.invert(x, z, THEIR_LIMIT), THEIR_LIMIT)
-        lpips = load_network("alexnet")[0] if min(x.shape[-2:]) >= LEAST["alexnet"] else None
         rows, points = [], []
-        seconds = _times(given, x[:1], z[:1], edited[:1], rounds, update)
-        for i, scheme in enumerate(given):
-            update(scheme.name, i, len(given))
-            kept = scheme.there(x, z)
-            again, edit = scheme.back(kept, z), scheme.back(kept, edited)
+        seconds = _times(compared, x[:1], z[:1], edited[:1], rounds, update)
+        for i, scheme in enumerate(compared):
+            update(scheme.name, i, len(compared))
+            code = scheme.encode(x, z)
+            again, edit = scheme.decode(code, z), scheme.decode(code, edited)
             error = mse(again, x)
             perceptual = float(lpips(in_colour(again.clamp(-1, 1)), in_colour(x)).mean()) if lpips else math.nan
             own = number(mse(edit, limits[scheme.family])) if scheme.family == "theirs" else ""
@@ -154,43 +154,41 @@ def main(
                 [scheme.name, " + ".join(map(str, scheme.calls)), f"{error:.2e}", f"{psnr(again, x):.1f}", f"{ssim(again, x):.4f}",
                  number(perceptual), f"{mse(edit, limits['ours']):.2e}", own, f"{seconds[scheme.name]:.3f}"]
             )  # fmt: skip
-        random, table = _decoding(ae, theirs, x, z, seed, update)
+        conclusion, table = _decoding(ae, theirs, lpips, x, z, seed, update)
     header = ["", "calls", "MSE", "PSNR", "SSIM", "LPIPS", "edit: error", "against its own limit", "seconds an edit"]
     about = ae.about
-    text = [
+    head = (
         f"# Inversion\n\n`python benchmarks/inversion.py RUN --authors AUTHORS --n {n}`: {about.get('preset')}, prediction "
         f"{ae.config.prediction}, {about.get('images_seen', 0):,} images seen in training; {n} held-out images, seed {seed}; "
-        f"{machine()}; diffae {commit()}.\n\nThe size of the edit itself is an MSE of {mse(limits['ours'], x):.2e}.",
-    ]
+        f"{measured_on()}.\n\nThe size of the edit itself is an MSE of {mse(limits['ours'], x):.2e}."
+    )
     if theirs is not None:
-        text[0] += f" Their limit lies {mse(limits['theirs'], limits['ours']):.2e} from ours."
-    text += [table_markdown(header, rows), "## Decoding noise that was drawn\n", table_markdown(*table), random]
-    write_text(out, "\n\n".join(text) + "\n")
+        head += f" Their limit lies {mse(limits['theirs'], limits['ours']):.2e} from ours."
+    parts = [head, table_markdown(header, rows), "## Decoding noise that was drawn\n", table_markdown(*table), conclusion]
     save_png(_plot(points), out.with_suffix(".png"))
-    print("\n\n".join(text))
+    publish("\n\n".join(parts) + "\n", out)
 
 
-def _times(
-    given: list[Scheme], x: Tensor, z: Tensor, edited: Tensor, rounds: int, update: Callable[[str, int, int], None]
-) -> dict[str, float]:
+def _times(compared: list[Scheme], x: Tensor, z: Tensor, edited: Tensor, rounds: int, update: Progress) -> dict[str, float]:
     """Median seconds of one edit, the schemes taking turns."""
-    found: dict[str, list[float]] = {scheme.name: [] for scheme in given}
+    seconds: dict[str, list[float]] = {scheme.name: [] for scheme in compared}
     for i in range(rounds):
-        for scheme in given:
+        for scheme in compared:
             update(f"Timing {scheme.name}", i, rounds)
             started = time.monotonic()
-            scheme.back(scheme.there(x, z), edited)
-            found[scheme.name].append(time.monotonic() - started)
-    return {name: statistics.median(values) for name, values in found.items()}
+            scheme.decode(scheme.encode(x, z), edited)
+            seconds[scheme.name].append(time.monotonic() - started)
+    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def _decoding(
     ae: diffae.DiffusionAutoencoder,
     theirs: Authors | None,
+    lpips: Distance | None,
     x: Tensor,
     z: Tensor,
     seed: int,
-    update: Callable[[str, int, int], None],
+    update: Progress,
 ) -> tuple[str, tuple[list[str], list[list[str]]]]:
     """How near decodes of drawn noise come to what many steps make of it, and to the images."""
     update("Decoding drawn noise", 0, 1)
@@ -200,25 +198,24 @@ def _decoding(
         with torch.no_grad():
             return ae._to_sample(noise, z, steps=steps, solver="dpmpp2m", clamp=None)
 
-    lpips = load_network("alexnet")[0] if min(x.shape[-2:]) >= LEAST["alexnet"] else None
-
     to_image: dict[str, Tensor] = {}
 
-    def row(name: str, calls: int, made: Tensor, own: Tensor) -> list[str]:
-        seen = [made.clamp(-1, 1), own.clamp(-1, 1), x]
-        to_own, to_image[name] = (
-            lpips(in_colour(seen[0]), in_colour(b)).flatten() if lpips else torch.full((len(x),), math.nan) for b in seen[1:]
+    def row(name: str, calls: int, decoded: Tensor, own_limit: Tensor) -> list[str]:
+        shown = decoded.clamp(-1, 1)
+        to_limit, to_image[name] = (
+            lpips(in_colour(shown), in_colour(b)).flatten() if lpips else torch.full((len(x),), math.nan)
+            for b in (own_limit.clamp(-1, 1), x)
         )
-        distances = (number(float(d.mean())) for d in (to_own, to_image[name]))
-        return [name, str(calls), f"{mse(made, limit):.2e}", f"{mse(made, own):.2e}", *distances]
+        distances = (number(float(d.mean())) for d in (to_limit, to_image[name]))
+        return [name, str(calls), f"{mse(decoded, limit):.2e}", f"{mse(decoded, own_limit):.2e}", *distances]
 
     limit = ours(LIMIT)
     rows = [row(f"ours, {n} + 1", n + 1, ours(n), limit) for n in (5, 8, 10, 20)]
     rows.append(row("ours, its limit", LIMIT, limit, limit))
     if theirs is not None:
-        own = theirs.decode(z, noise, THEIR_LIMIT)
-        rows += [row(f"authors', T = {steps}", steps, theirs.decode(z, noise, steps), own) for steps in (10, 20, 100)]
-        rows.append(row("authors', its limit", THEIR_LIMIT, own, own))
+        their_limit = theirs.decode(z, noise, THEIR_LIMIT)
+        rows += [row(f"authors', T = {steps}", steps, theirs.decode(z, noise, steps), their_limit) for steps in (10, 20, 100)]
+        rows.append(row("authors', its limit", THEIR_LIMIT, their_limit, their_limit))
     fresh, mean = mse(ae.decode(z, seed=seed), x), mse(ae.decode_mean(z, seed=seed), x)
     text = f"From z_sem alone: MSE {fresh:.2e} of drawn noise, {mean:.2e} of the mean decode in one call, {mean / fresh:.2f} of it."
     if lpips and theirs is not None:
@@ -230,8 +227,8 @@ def _decoding(
     return text, (["", "calls", "error to our limit", "to its own limit", "LPIPS to its own limit", "LPIPS to the image"], rows)
 
 
-def _plot(points: list[tuple[int, float, str]]) -> object:
-    def draw(axes) -> None:  # type: ignore[no-untyped-def]
+def _plot(points: list[tuple[int, float, str]]) -> Image.Image:
+    def draw(axes: Any) -> None:
         kinds = dict.fromkeys(name.split(",")[0] for *_, name in points)
         for kind in kinds:
             chosen = sorted((calls, error) for calls, error, name in points if name.split(",")[0] == kind)

@@ -14,22 +14,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
+from beside import endless_training, measured_on, publish
 
 from diffae.autoencoder import build
 from diffae.config import Precision
 from diffae.config.presets import preset
 from diffae.evaluation.pages.page import table_markdown
-from diffae.evaluation.pages.report import commit, machine
 from diffae.runtime import memory
-from diffae.runtime.files import write_text
 from diffae.runtime.processor import resolve_precision
 from diffae.runtime.seeding import Draws
-from diffae.training.loop import LossModule, training_steps
 from diffae.training.run import create_accelerator
-from diffae.training.state import TrainingState
 
 WAYS = {"one process": (1, False), "two, weights whole": (2, False), "two, weights divided": (2, True)}
 
@@ -56,16 +54,16 @@ def main(
         out: the table.
     """
     precision = resolve_precision(precision)
-    found: dict[tuple[int, str], list[dict]] = {}
+    measured: dict[tuple[int, str], list[dict[str, Any]]] = {}
     for i in range(rounds):
         for batch in batches:
             for way, (count, sharded) in WAYS.items():
-                run = _launched(name, batch, images, precision, count, sharded)
-                found.setdefault((batch, way), []).append(run)
+                run = _launch(name, batch, images, precision, count, sharded)
+                measured.setdefault((batch, way), []).append(run)
                 print(f"round {i + 1}, batch {batch}, {way}: {run['rate']:.1f} images/s", flush=True)
     rows = []
-    for (batch, way), runs in found.items():
-        alone = found[batch, "one process"]
+    for (batch, way), runs in measured.items():
+        alone = measured[batch, "one process"]
         ratios = sorted(run["rate"] / other["rate"] for run, other in zip(runs, alone, strict=True))
         middle = statistics.median(run["rate"] for run in runs)
         ratio = middle / statistics.median(run["rate"] for run in alone)
@@ -75,18 +73,17 @@ def main(
     header = ["batch", "", "images/s", "times one process", "losses apart, at most"]
     text = (
         f"# Two processes\n\n`python benchmarks/processes.py --precision {precision}`: training steps of the {name} network, one "
-        f"thread a process; {rounds} rounds of {images} images; {machine()}; diffae {commit()}.\n\n{table_markdown(header, rows)}"
+        f"thread a process; {rounds} rounds of {images} images; {measured_on()}.\n\n{table_markdown(header, rows)}"
     )
-    write_text(out, text)
-    print(text)
+    publish(text, out)
 
 
-def _launched(name: str, batch: int, images: int, precision: Precision, count: int, sharded: bool) -> dict:
-    """A measurement in so many processes; the first one's line."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+def _launch(name: str, batch: int, images: int, precision: Precision, count: int, sharded: bool) -> dict[str, Any]:
+    """What the first of `count` processes measures."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
     asked = json.dumps([name, batch, images, precision, sharded])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", ASKED: asked}
-    done = subprocess.run([*launch, __file__], check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    done = subprocess.run([*torchrun, __file__], check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -95,17 +92,15 @@ def _measure(name: str, batch: int, images: int, precision: Precision, sharded: 
     torch.set_num_threads(1)
     memory.keep_freed()
     config = preset(name)
-    training = dataclasses.replace(config.training, batch_size=batch, images=10**9, sharded=sharded, precision=precision)
+    training = dataclasses.replace(config.training, batch_size=batch, sharded=sharded, precision=precision)
     accelerator = create_accelerator()
     torch.manual_seed(0)
     ae = build(config.model).to(accelerator.device)
-    loss = LossModule(ae, ae.loss)
-    state = TrainingState.start(ae, training, called=loss)
 
     def noise(positions: range) -> torch.Tensor:
-        return Draws.of(len(positions), 0, start=positions.start).normal("images", ae.image_shape).clamp(-1, 1)  # type: ignore[union-attr]
+        return Draws.of(len(positions), 0, start=positions.start).normal("images", ae.image_shape).clamp(-1, 1)
 
-    steps = training_steps(state, loss, noise, training, accelerator=accelerator, total=lambda: 10**9)
+    steps = endless_training(ae, training, noise, accelerator)
     losses = [next(steps).loss]
     began = time.perf_counter()
     losses += [next(steps).loss for _ in range(images // batch)]

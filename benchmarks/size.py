@@ -10,19 +10,19 @@ import dataclasses
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import tyro
+from beside import measured_on, publish
 
 from diffae.cli.bars import work_bar
 from diffae.config.presets import preset
 from diffae.evaluation.pages.figures import plotted
 from diffae.evaluation.pages.page import table_markdown
-from diffae.evaluation.pages.report import commit, machine
 from diffae.pictures import save_png
 from diffae.runtime import memory
-from diffae.runtime.files import write_text
 from diffae.training.run import create_accelerator
 from diffae.training.speed import Speed, measure
 
@@ -65,14 +65,13 @@ def main(
     ]
     text = (
         f"# Cost against size\n\n`python benchmarks/size.py --threads {threads}`: training steps of the {name} network in float32; "
-        f"{machine()}; diffae {commit()}.\n\nImages a second / most memory of the process in GiB:\n\n"
+        f"{measured_on()}.\n\nImages a second / most memory of the process in GiB:\n\n"
         f"{table_markdown(['', *(f'batch {b}' for b in batches)], cells)}\n\n"
         f"A step takes {laws[0][0]:.2f} s + {laws[0][1]:.2f} s per megapixel of the batch (within {laws[0][2]:.0%} at most), "
         f"and holds {laws[1][0]:.2f} GiB + {laws[1][1]:.1f} GiB per megapixel (within {laws[1][2]:.0%}).\n"
     )
-    write_text(out, text)
 
-    def draw(axes) -> None:  # type: ignore[no-untyped-def]
+    def draw(axes: Any) -> None:
         for size in sizes:
             points = [(size * size * b / 1e6, s.seconds) for (p, b), s in found.items() if p == size]
             axes.loglog(*np.array(points).T, "o-", markersize=4, label=f"{size} px")
@@ -81,7 +80,7 @@ def main(
         axes.set(xlabel="megapixels a batch", ylabel="seconds a training step")
 
     save_png(plotted(draw), out.with_suffix(".png"))
-    print(text)
+    publish(text, out)
 
 
 def _law(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:

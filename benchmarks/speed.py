@@ -18,15 +18,12 @@ from pathlib import Path
 
 import torch
 import tyro
-from beside import authors_of, like_theirs, our_step
+from beside import authors_of, like_theirs, measured_on, our_step, publish, random_images
 from torch import Tensor
 
-from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import Precision
 from diffae.evaluation.pages.page import table_markdown
-from diffae.evaluation.pages.report import commit, machine
 from diffae.runtime import memory
-from diffae.runtime.files import write_text
 from diffae.runtime.processor import resolve_precision
 
 Timed = tuple[Callable[[], object], Callable[[], object]]
@@ -70,26 +67,24 @@ def main(
     if "training" in rows:
         for batch in training_batches:
             seconds, peaks = _training(training, batch, authors, precision, threads, rounds)
-            held = f"{peaks[0]:.2f} and {peaks[1]:.2f} GiB"
-            lines.append(_row(f"training step, {training}, batch {batch}, {precision}", seconds, "", held))
+            gib = f"{peaks[0]:.2f} and {peaks[1]:.2f} GiB"
+            lines.append(_row(f"training step, {training}, batch {batch}, {precision}", seconds, "", gib))
     header = ["", "ours, s", "authors', s", "times as fast", "least and most", "relative difference", "peak memory"]
     command = f"python benchmarks/speed.py --authors AUTHORS --rounds {rounds} --threads {threads}"
-    text = f"# Speed\n\n`{command}`: seed 0; {machine()}; diffae {commit()}.\n\n{table_markdown(header, lines)}\n"
-    if out is not None:
-        write_text(out, text)
-    print(text)
+    text = f"# Speed\n\n`{command}`: seed 0; {measured_on()}.\n\n{table_markdown(header, lines)}\n"
+    publish(text, out)
 
 
-def _row(name: str, seconds: list[tuple[float, float]], difference: str, held: str) -> list[str]:
+def _row(name: str, seconds: list[tuple[float, float]], difference: str, memory_held: str) -> list[str]:
     ours, theirs = (statistics.median(side) for side in zip(*seconds, strict=True))
     ratios = sorted(b / a for a, b in seconds)
     spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
-    return [name, f"{ours:.3f}", f"{theirs:.3f}", f"{statistics.median(ratios):.2f}", spread, difference, held]
+    return [name, f"{ours:.3f}", f"{theirs:.3f}", f"{statistics.median(ratios):.2f}", spread, difference, memory_held]
 
 
 def _turns(pair: Timed, rounds: int) -> list[tuple[float, float]]:
-    """Seconds of each, in turns, after one that is not counted; who is first changes every round."""
-    found = []
+    """Seconds of both in each round, after a call each that is not counted; who is first changes every round."""
+    rows = []
     for call in pair:
         call()
     for i in range(rounds):
@@ -98,28 +93,28 @@ def _turns(pair: Timed, rounds: int) -> list[tuple[float, float]]:
             started = time.perf_counter()
             pair[side]()
             seconds[side] = time.perf_counter() - started
-        found.append((seconds[0], seconds[1]))
-    return found
+        rows.append((seconds[0], seconds[1]))
+    return rows
 
 
 def _decoder(name: str, batch: int, authors: Path, precision: Precision) -> tuple[Timed, float]:
-    """One call each of the decoder's network, and the relative difference of what they say."""
+    """A call of each decoder's network, and the relative difference of their outputs."""
     ae = like_theirs(name).eval()
     ae.precision = precision
-    theirs = authors_of(authors, ae)
+    their_networks = authors_of(authors, ae)
     x_t, z_sem = torch.randn(batch, *ae.image_shape), torch.randn(batch, ae.z_dim)
     t = torch.full((batch,), 500.0)
 
     @torch.no_grad()
-    def mine() -> Tensor:
+    def ours() -> Tensor:
         return ae.eps_model(z_sem)(x_t, t)
 
     @torch.no_grad()
-    def others() -> Tensor:
-        return theirs.eps(x_t, t.long(), cond=z_sem).pred
+    def theirs() -> Tensor:
+        return their_networks.eps(x_t, t.long(), cond=z_sem).pred
 
-    a, b = mine(), others()
-    return (mine, others), float((a - b).norm() / b.norm())
+    a, b = ours(), theirs()
+    return (ours, theirs), float((a - b).norm() / b.norm())
 
 
 def _training(
@@ -145,17 +140,13 @@ def _begin(side: str, name: str, batch: int, authors: Path, precision: Precision
     ae = like_theirs(name)
     if side == "ours":
         memory.keep_freed()
-        STEP.append(our_step(name, ae, _images(ae, batch), precision=precision))
+        STEP.append(our_step(name, ae, random_images(ae, batch), precision=precision))
     else:
-        STEP.append(authors_of(authors, ae).training(_images(ae, batch)))
+        STEP.append(authors_of(authors, ae).training(random_images(ae, batch)))
 
 
 def _go_on() -> None:
     STEP[0]()
-
-
-def _images(ae: DiffusionAutoencoder, batch: int) -> Tensor:
-    return torch.rand(batch, *ae.image_shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
 if __name__ == "__main__":

@@ -25,13 +25,16 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
+from PIL import Image
 from torch import Tensor
 
 import diffae
+from diffae.cli import inputs
 from diffae.cli.bars import say, work_bar
 from diffae.config import RunConfig, read_json
 from diffae.data import ImageSet, prepare
 from diffae.data.avatars import ATTRIBUTES
+from diffae.evaluation.pages.figures import Encoded
 from diffae.evaluation.pages.report import machine
 from diffae.interop.parts import available_priors
 from diffae.metrics.codes import prior_table
@@ -84,9 +87,9 @@ def main(
     labels = torch.from_numpy(np.stack([data.labels[a] for a in ATTRIBUTES], 1)).float()
     with work_bar("Judge") as update:
         fit = torch.arange(config.data.avatars + UNSEEN, avatars - 1_000)
-        judge = train_judge(list(ATTRIBUTES), lambda i: data.images(fit[i]), labels[fit], seed=seed, progress=update)
+        judge = train_judge(list(ATTRIBUTES), lambda i: data.images(fit[i].numpy()), labels[fit], seed=seed, progress=update)
     held = torch.arange(avatars - 1_000, avatars)
-    right = (judge.decide(data.images(held)) == labels[held].bool()).float().mean(0)
+    right = (judge.decide(data.images(held.numpy())) == labels[held].bool()).float().mean(0)
     accuracy = dict(zip(ATTRIBUTES, right.tolist(), strict=True))
     say(f"The judge is right on {right.mean():.3f} of 1,000 held-out avatars' attributes")
     x = trained_on.images(trained_on.validation[:n])
@@ -94,7 +97,7 @@ def main(
         "machine": machine(), "n": n, "seed": seed, "steps": steps, "images_seen": config.training.images,
         "judge_accuracy": accuracy,
         "edits": edits(ae, judge, x, steps=steps, edited=edited),
-        "few_shot": few_shot(ae, judge, trained_on, samples=samples, steps=steps, draws=draws, seed=seed),
+        "few_shot": few_shot(run, ae, judge, trained_on, samples=samples, steps=steps, draws=draws, seed=seed),
         "priors": priors(run, data, start=config.data.avatars, seed=seed),
     }  # fmt: skip
     assert ae.attributes is not None
@@ -121,7 +124,7 @@ def edits(ae: diffae.DiffusionAutoencoder, judge: Judge, x: Tensor, *, steps: in
     assert attributes is not None
     before = judge.decide(ae.render(code))
     names, wanted = best(attributes), best(attributes)[:edited]
-    found: Edits = {}
+    judged: Edits = {}
     paper = Attributes(attributes.scores, ae.z_dim, components=len(attributes.components))
     paper.load_state_dict(attributes.state_dict() | {"pattern": attributes.weight})
     with work_bar("Editing") as update:
@@ -131,33 +134,33 @@ def edits(ae: diffae.DiffusionAutoencoder, judge: Judge, x: Tensor, *, steps: in
             target = torch.where(before[:, row], 0.1, 0.9)
             others = [k for k in range(len(judge.names)) if k != row]
             keep = [k for k in names if k != name]
-            found[name] = {}
-            for way, who, kept in (("plain", attributes, []), ("keep", attributes, keep), ("paper", paper, [])):
-                ae.attributes = who
+            judged[name] = {}
+            for way, classifiers, untouched in (("plain", attributes, []), ("keep", attributes, keep), ("paper", paper, [])):
+                ae.attributes = classifiers
                 images = torch.empty_like(x)
                 for p in (0.1, 0.9):
-                    here = (target == torch.tensor(p)).nonzero()[:, 0]
-                    if len(here):
-                        images[here] = ae.manipulate(code[here], name, target_probability=p, keep=kept)
+                    indices = (target == torch.tensor(p)).nonzero()[:, 0]
+                    if len(indices):
+                        images[indices] = ae.manipulate(code[indices], name, target_probability=p, keep=untouched)
                 after = judge.decide(images)
-                found[name][way] = {
+                judged[name][way] = {
                     "flipped": float((after[:, row] != before[:, row]).float().mean()),
                     "others_changed": float((after != before)[:, others].float().mean()),
                     "mse": mse(images, x),
                 }
-            say(f"{name}: {found[name]}")
+            say(f"{name}: {judged[name]}")
     ae.attributes = attributes
-    return found
+    return judged
 
 
 def few_shot(
-    ae: diffae.DiffusionAutoencoder, judge: Judge, data: ImageSet, *, samples: int, steps: int, draws: int, seed: int
+    run: Path, ae: diffae.DiffusionAutoencoder, judge: Judge, data: ImageSet, *, samples: int, steps: int, draws: int, seed: int
 ) -> dict[str, dict[str, float]]:
     """The share of generated images that the judge gives the class, from 50 + 50 labels, from 100 positives among unlabelled
     images, and of the two baselines."""
-    z = torch.cat([ae.encode(data.images(part)) for part in np.array_split(data.train, max(len(data.train) // 256, 1))])
+    z = inputs.codes(ae, str(run), data)[data.train]
     assert ae.standardizer is not None
-    found: dict[str, dict[str, float]] = {}
+    shares_of: dict[str, dict[str, float]] = {}
     for name in ("Wearing_Hat", "Sunglasses", "Long_Hair"):
         row, y = judge.names.index(name), data.labels[name][data.train]
         shares: dict[str, list[float]] = {}
@@ -178,11 +181,11 @@ def few_shot(
             for way, z_sem in codes.items():
                 images = ae.decode(z_sem, steps=steps, seed=drawn)
                 shares.setdefault(way, []).append(float(judge.decide(images)[:, row].float().mean()))
-        found[name] = {way: float(np.mean(values)) for way, values in shares.items()}
-        found[name] |= {f"{way}, spread": float(np.std(values, ddof=1)) for way, values in shares.items() if draws > 1}
-        found[name]["share in the data"] = float(y.mean())
-        say(f"{name}: {found[name]}")
-    return found
+        shares_of[name] = {way: float(np.mean(values)) for way, values in shares.items()}
+        shares_of[name] |= {f"{way}, spread": float(np.std(values, ddof=1)) for way, values in shares.items() if draws > 1}
+        shares_of[name]["share in the data"] = float(y.mean())
+        say(f"{name}: {shares_of[name]}")
+    return shares_of
 
 
 def priors(run: Path, data: ImageSet, *, start: int, seed: int) -> dict[str, dict[str, float]]:
@@ -192,13 +195,14 @@ def priors(run: Path, data: ImageSet, *, start: int, seed: int) -> dict[str, dic
         ae = diffae.load(run, prior=name)
         assert ae.standardizer is not None
         assert ae.prior is not None
-        real = ae.standardizer(torch.cat([ae.encode(data.images(range(i, i + 250))) for i in range(start, start + UNSEEN, 250)]))
+        with work_bar("Encoding") as update:
+            real = ae.standardizer(Encoded.of(ae, data, np.arange(start, start + UNSEEN), update).z_sem)
         samples[name] = ae.prior.sample(UNSEEN // 2, seed=seed)
     assert real is not None
     return prior_table(samples, real, seed=seed)
 
 
-def strip(ae: diffae.DiffusionAutoencoder, x: Tensor, names: list[str], *, steps: int):
+def strip(ae: diffae.DiffusionAutoencoder, x: Tensor, names: list[str], *, steps: int) -> Image.Image:
     """A row an image, a group of columns an attribute: strengths -0.5 to 0.5."""
     code = ae.infer(x, steps=steps)
     columns: Iterator[Tensor] = (

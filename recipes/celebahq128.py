@@ -46,17 +46,17 @@ class Stage:
 def stages(ffhq: Path, celebahq: Path, attributes: Path, out: Path, *, images: int, checkpoint: Path | None) -> list[Stage]:
     """The commands in their order."""
     model, ddim = str(out / "ffhq128"), str(out / "ffhq128-ddim")
-    found = []
+    commands = []
 
     def train(what: str, command: list[str], folder: str, flop: float) -> None:
-        found.append(Stage(what, [*command, "--images", str(images), "--out", folder], 3 * flop * images))
+        commands.append(Stage(what, [*command, "--images", str(images), "--out", folder], 3 * flop * images))
 
     if checkpoint is not None:
-        found.append(Stage("The authors' weights", ["import", str(checkpoint), "--out", model], 0))
+        commands.append(Stage("The authors' weights", ["import", str(checkpoint), "--out", model], 0))
     else:
         train("The autoencoder", ["train", str(ffhq), "--preset", "ffhq128"], model, ENCODER + UNET)
         prior = ["train-prior", model, "--preset", "latent10", "--images", str(images * 101 // 130)]
-        found.append(Stage("The latent prior", prior, ENCODER * 70_000 + 6 * 33e6 * images * 101 // 130))
+        commands.append(Stage("The latent prior", prior, ENCODER * 70_000 + 6 * 33e6 * images * 101 // 130))
     train("The plain DDIM", ["train", str(ffhq), "--preset", "ffhq128-ddim"], ddim, UNET)
     # As many latent values as z_sem has, 8 x 8 x 8; and those of Stable Diffusion, an eighth of the side with 4 channels, 1,024.
     against = []
@@ -66,14 +66,14 @@ def stages(ffhq: Path, celebahq: Path, attributes: Path, out: Path, *, images: i
             against.append(str(out / f"{kind}-{size}"))
             train(f"A {kind} of {size:,} values", ["train-comparator", str(ffhq), *beside], against[-1], COMPARATOR)
     labelled = ["--data", str(celebahq), "--labels", str(attributes)]
-    found.append(Stage("Attributes", ["fit-attributes", model, *labelled], ENCODER * 30_000))
+    commands.append(Stage("Attributes", ["fit-attributes", model, *labelled], ENCODER * 30_000))
     tables = ["evaluate", model, "--protocol", "celebahq128", *labelled, "--ddim", ddim, "--against", *against]
     both_ways = 180 * (2 + 2 + 1)  # The autoencoder's and the DDIM's inversion and decoding, and random x_T.
     flop = UNET * both_ways * 30_000
-    found.append(Stage("Tables 1 and 2, figures 3 to 6, AUROC", [*tables, "--out", str(out / "celebahq128")], flop))
+    commands.append(Stage("Tables 1 and 2, figures 3 to 6, AUROC", [*tables, "--out", str(out / "celebahq128")], flop))
     samples = ["evaluate", model, "--protocol", "ffhq128", "--data", str(ffhq), "--ddim", ddim]
-    found.append(Stage("Table 4", [*samples, "--out", str(out / "generation")], UNET * 180 * 50_000 * 3))
-    return found
+    commands.append(Stage("Table 4", [*samples, "--out", str(out / "generation")], UNET * 180 * 50_000 * 3))
+    return commands
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -103,12 +103,12 @@ def main(
         plan: print the commands and their cost, and run nothing.
         run: runs a command.
     """
-    given = stages(ffhq, celebahq, attributes, out, images=images, checkpoint=checkpoint)
-    for stage in given:
+    commands = stages(ffhq, celebahq, attributes, out, images=images, checkpoint=checkpoint)
+    for stage in commands:
         print(f"{stage.what}: about {stage.flop / A100 / 3600:.3g} hours of an A100\n  diffae {' '.join(stage.arguments)}")
         if not plan:
             run(stage.arguments)
-    print(f"In all about {sum(s.flop for s in given) / A100 / 3600:.0f} hours of an A100.")
+    print(f"In all about {sum(s.flop for s in commands) / A100 / 3600:.0f} hours of an A100.")
 
 
 if __name__ == "__main__":

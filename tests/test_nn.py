@@ -13,9 +13,9 @@ from diffae.nn import SkipMLP, UNet
 from diffae.nn.kernels import normalisation as kernels
 from diffae.nn.kernels import operators
 from diffae.nn.layers import SelfAttention
-from diffae.nn.normalisation import AdaGNSiLU, Dropout, GroupNorm, Maps, NormSiLU, maps_of
+from diffae.nn.normalisation import AdaGNSiLU, Dropout, GroupNorm, Modulation, NormSiLU, modulations
 from diffae.nn.normalisation import normalise as normalised_by
-from diffae.nn.resampling import pooled
+from diffae.nn.resampling import adaptive_average_pool
 from diffae.nn.winograd import Conv3x3
 from diffae.runtime import processor
 from diffae.runtime.seeding import Draws
@@ -72,8 +72,8 @@ def test_adagn_is_the_formula_of_the_paper_as_run():
     t_s, t_b = layer.time(t)[:, :, None, None].chunk(2, dim=1)
     z_s = layer.semantics(z)[:, :, None, None]
     expected = torch.nn.functional.silu((layer.norm(h) * (1 + t_s) + t_b) * (1 + z_s))
-    (maps,) = maps_of([layer], t, z)
-    assert torch.allclose(layer(h, maps), expected, atol=1e-6)
+    (modulation,) = modulations([layer], t, z)
+    assert torch.allclose(layer(h, modulation), expected, atol=1e-6)
 
 
 def test_attention_with_several_heads_splits_heads_before_q_k_v():
@@ -111,13 +111,14 @@ def test_one_cell_forgets_where_features_are_and_more_keep_it(tiny):
         encoder = DiffusionAutoencoder(replace(tiny, encoder=replace(tiny.encoder, pooled_size=cells))).encoder
         assert encoder(torch.rand(2, 3, 8, 8)).shape == (2, tiny.z_dim)
         assert encoder.pooled_size == cells
-        assert torch.allclose(pooled(h, cells), pooled(h.flip(3), cells)) == (cells == 1)
+        same = torch.allclose(adaptive_average_pool(h, cells), adaptive_average_pool(h.flip(3), cells))
+        assert same == (cells == 1)
 
 
 @pytest.mark.parametrize(("h", "w", "size"), [(4, 4, 4), (8, 4, 2), (5, 7, 3), (6, 6, 1), (7, 5, 5)])
 def test_cells_are_those_of_adaptive_pooling(h, w, size):
     x = torch.randn(2, 3, h, w).requires_grad_()
-    expected, found = torch.nn.functional.adaptive_avg_pool2d(x, size), pooled(x, size)
+    expected, found = torch.nn.functional.adaptive_avg_pool2d(x, size), adaptive_average_pool(x, size)
     torch.testing.assert_close(found, expected)
     dy = torch.randn(expected.shape)
     torch.testing.assert_close(*(torch.autograd.grad(y, x, dy)[0] for y in (found, expected)))
@@ -176,7 +177,7 @@ def test_winograds_convolution_is_the_convolution(n, c_in, c_out, h, w):
     expected = torch.nn.functional.conv2d(*(v.detach().double() for v in (x, conv.weight, conv.bias)), padding=1)
     plain = conv(x)
     with torch.no_grad():
-        assert conv._gains(x)
+        assert conv._uses_winograd(x)
         quick = conv(x)
     assert plain.requires_grad
     assert float((plain.detach() - expected).norm() / expected.norm()) < 1e-6
@@ -195,7 +196,7 @@ def test_winograds_convolution_knows_when_its_weight_has_changed():
         conv.load_state_dict({key: value / 2 for key, value in conv.state_dict().items()})
         torch.testing.assert_close(conv(x), before, rtol=1e-4, atol=1e-4)
         twin = copy.deepcopy(conv)
-        assert twin._moved is None, "a copy does not carry four times its weights"
+        assert twin._transformed is None, "a copy does not carry four times its weights"
         conv.weight.zero_()
         torch.testing.assert_close(twin(x), before, rtol=1e-4, atol=1e-4)
 
@@ -203,16 +204,16 @@ def test_winograds_convolution_knows_when_its_weight_has_changed():
 @pytest.mark.usefixtures("quick_products")
 def test_convolutions_go_winograds_way_only_where_it_is_quicker(monkeypatch):
     conv, x = Conv3x3(128, 128), torch.randn(4, 128, 8, 8)
-    assert not conv._gains(x), "gradients are the plain convolution's"
+    assert not conv._uses_winograd(x), "gradients are the plain convolution's"
     with torch.no_grad():
-        assert conv._gains(x)
-        assert not conv._gains(x[:1]), "few pixels"
-        assert not conv._gains(x.bfloat16())
-        assert not Conv3x3(64, 128)._gains(x), "few channels"
+        assert conv._uses_winograd(x)
+        assert not conv._uses_winograd(x[:1]), "few pixels"
+        assert not conv._uses_winograd(x.bfloat16())
+        assert not Conv3x3(64, 128)._uses_winograd(x), "few channels"
         with torch.autocast("cpu", torch.bfloat16):
-            assert not conv._gains(x)
+            assert not conv._uses_winograd(x)
         monkeypatch.setattr("diffae.nn.winograd.quick_products", lambda: False)
-        assert not conv._gains(x), "slow products"
+        assert not conv._uses_winograd(x), "slow products"
 
 
 @pytest.mark.parametrize(("name", "quick"), [("AMD EPYC", False), ("Intel Xeon", True), ("", True)])
@@ -229,10 +230,10 @@ def normalise(x, gamma, beta, t=None, z=None, *, groups, **kwargs):
     norm = GroupNorm(len(gamma))
     norm.num_groups = groups
     norm.__dict__ |= {"weight": gamma, "bias": beta}
-    return normalised_by(x, norm, None if t is None else Maps(t, z), **kwargs)
+    return normalised_by(x, norm, None if t is None else Modulation(t, z), **kwargs)
 
 
-def by_definition(x, gamma, beta, t=None, z=None, *, groups, silu=True, kept=1.0):
+def by_definition(x, gamma, beta, t=None, z=None, *, groups, silu=True, mask=1.0):
     """Group normalisation, and what follows it, step by step."""
     y = torch.nn.functional.group_norm(x, groups, gamma, beta, eps=1e-5)
     if t is not None:
@@ -240,10 +241,10 @@ def by_definition(x, gamma, beta, t=None, z=None, *, groups, silu=True, kept=1.0
         y = y * (1 + t_s) + t_b
     if z is not None:
         y = y * (1 + z[:, :, None, None])
-    return (torch.nn.functional.silu(y) if silu else y) * kept
+    return (torch.nn.functional.silu(y) if silu else y) * mask
 
 
-def given(kind=torch.float32, *, channels=8, size=(5, 4), adaptive=2, seed=0):
+def random_inputs(kind=torch.float32, *, channels=8, size=(5, 4), adaptive=2, seed=0):
     """Images, gamma, beta, t and z, as far as they are asked for; and a gradient."""
     torch.manual_seed(seed)
     shapes = [(3, channels, *size), (channels,), (channels,), (3, 2 * channels), (3, channels)][: 3 + adaptive]
@@ -255,7 +256,7 @@ def given(kind=torch.float32, *, channels=8, size=(5, 4), adaptive=2, seed=0):
     ("channels", "groups", "adaptive", "silu"), [(8, 4, 2, True), (6, 6, 1, True), (8, 2, 0, True), (8, 4, 0, False)]
 )
 def test_normalisation_has_the_gradients_of_its_parts(layout, channels, groups, adaptive, silu):
-    (x, *others), dy = given(channels=channels, adaptive=adaptive)
+    (x, *others), dy = random_inputs(channels=channels, adaptive=adaptive)
     inputs = [v.clone().requires_grad_() for v in (x.to(memory_format=layout), *others)]
     doubles = [v.double().requires_grad_() for v in (x, *others)]
     y, expected = normalise(*inputs, groups=groups, silu=silu), by_definition(*doubles, groups=groups, silu=silu)
@@ -268,7 +269,7 @@ def test_normalisation_has_the_gradients_of_its_parts(layout, channels, groups, 
 
 def test_the_operator_of_normalisation_is_one_that_torch_can_rely_on():
     """Its shapes without values are those with them, and it changes and shares nothing that it is given."""
-    (x, *others), dy = given()
+    (x, *others), dy = random_inputs()
     x, dy = (v.to(memory_format=torch.channels_last) for v in (x, dy))
     numbers, settings = torch.arange(3), (True, 0.25, 7)
     checks = ("test_schema", "test_faketensor")
@@ -278,15 +279,15 @@ def test_the_operator_of_normalisation_is_one_that_torch_can_rely_on():
 
 
 def test_dropout_is_a_share_of_an_image_whatever_batch_it_is_in():
-    (x, *others), dy = given(channels=16, size=(32, 32))
+    (x, *others), dy = random_inputs(channels=16, size=(32, 32))
     dropout = Dropout(0.25, Draws.of(3, 5), 2)
     inputs = [v.clone().requires_grad_() for v in (x, *others)]
     y = normalise(*inputs, groups=4, dropout=dropout)
     zeros = y == 0
     assert float(zeros.float().mean()) == pytest.approx(0.25, abs=0.01)
-    kept = (~zeros).double() / 0.75
+    mask = (~zeros).double() / 0.75
     doubles = [v.double().requires_grad_() for v in (x, *others)]
-    expected = by_definition(*doubles, groups=4, kept=kept)
+    expected = by_definition(*doubles, groups=4, mask=mask)
     torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)
     for ours, theirs in zip(torch.autograd.grad(y, inputs, dy), torch.autograd.grad(expected, doubles, dy.double()), strict=True):
         torch.testing.assert_close(ours.double(), theirs, rtol=1e-3, atol=1e-3)
@@ -305,7 +306,7 @@ def test_normalisation_computes_in_float32_and_keeps_the_precision_of_its_input(
 
 
 def test_normalisation_in_bfloat16_has_the_gradients_of_float32():
-    (x, gamma, beta), dy = given(torch.bfloat16, size=(16, 16), adaptive=0)
+    (x, gamma, beta), dy = random_inputs(torch.bfloat16, size=(16, 16), adaptive=0)
     found = []
     for kind in (torch.bfloat16, torch.float32):
         inputs = [v.clone().requires_grad_() for v in (x.to(kind), gamma.float(), beta.float())]
@@ -317,11 +318,11 @@ def test_normalisation_in_bfloat16_has_the_gradients_of_float32():
 
 
 @pytest.mark.parametrize("silu", [True, False])
-@pytest.mark.parametrize("share", [0.0, 0.5])
-def test_normalisation_leaves_the_gradient_that_it_is_given(silu, share):
-    (x, gamma, beta), dy = given(adaptive=0)
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_normalisation_leaves_the_gradient_that_it_is_given(silu, rate):
+    (x, gamma, beta), dy = random_inputs(adaptive=0)
     before = dy.clone()
-    dropout = Dropout(share, Draws.of(3, 0), 0) if share else None
+    dropout = Dropout(rate, Draws.of(3, 0), 0) if rate else None
     normalise(x.requires_grad_(), gamma, beta, groups=4, silu=silu, dropout=dropout).backward(dy)
     assert torch.equal(dy, before)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from diffae.config import EncoderConfig
 from diffae.nn.layers import ResBlock, SelfAttention, Stage, channels_last, check_network
 from diffae.nn.normalisation import NormSiLU
-from diffae.nn.resampling import pooled
+from diffae.nn.resampling import adaptive_average_pool
 
 
 @runtime_checkable
@@ -47,8 +47,8 @@ class SemanticEncoder(nn.Module):
             if level > 0:
                 self.down.append(Stage(ResBlock(c, c, resample="down")))
             for _ in range(config.blocks_per_level):
-                here = min(image_size) // 2**level in config.attention_resolutions
-                attention = SelfAttention(width, config.attention_heads) if here else None
+                attends = min(image_size) // 2**level in config.attention_resolutions
+                attention = SelfAttention(width, config.attention_heads) if attends else None
                 self.down.append(Stage(ResBlock(c, width), attention))
                 c = width
         self.middle = nn.ModuleList([Stage(ResBlock(c, c), SelfAttention(c, config.attention_heads)), Stage(ResBlock(c, c))])
@@ -62,36 +62,36 @@ class SemanticEncoder(nn.Module):
         return self.linear(self.features(x))
 
     def features(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n features"]:
-        """What is pooled over the image, before the linear map to z_sem."""
+        """The features, pooled over the image, before the linear map to z_sem."""
         h = self.conv_in(x.contiguous(memory_format=torch.channels_last))
         for stage in [*self.down, *self.middle]:
             h = stage(h)
-        return pooled(self.norm(h), self.pooled_size).flatten(1)
+        return adaptive_average_pool(self.norm(h), self.pooled_size).flatten(1)
 
     @torch.no_grad()
     def whiten(self, features: Float[Tensor, "n features"]) -> None:
         """Sets the last linear map so that z_sem of these features has mean 0 and the identity as covariance.
 
-        The features of an untrained encoder hardly vary from image to image, and do so in a few directions. Their z_sem, which
-        multiplies what the decoder does, then says almost nothing, and the decoder learns to do without it before the encoder
-        learns to say something. After whitening, all that the untrained encoder tells apart reaches the decoder from the
-        first step. (Data-dependent initialisation as in Salimans & Kingma 2016, section 3, here of one layer.)
+        The features of an untrained encoder hardly vary from image to image, and only in a few directions. So z_sem, which
+        scales the decoder's features, says almost nothing, and the decoder learns to do without it before the encoder learns
+        to say something. After whitening, all that the untrained encoder tells apart reaches the decoder from the first step.
+        (Data-dependent initialisation as in Salimans & Kingma 2016, section 3, here of one layer.)
 
         Args:
             features: of at least as many images as z_sem has dimensions. Directions beyond the number of features that
-                vary stay at zero. Of images that are all alike, or of one alone, nothing varies but rounding: then the map stays
-                as it is.
+                vary stay at zero. If the images are all alike, or there is only one, nothing varies but rounding, and the map
+                stays as it is.
         """
-        d, f = self.linear.weight.double(), features.double()
+        initial, f = self.linear.weight.double(), features.double()
         mean = f.mean(0)
         _, singular, directions = torch.linalg.svd(f - mean, full_matrices=False)
-        variances = singular.square()[: len(d)] / max(len(f) - 1, 1)
+        variances = singular.square()[: len(initial)] / max(len(f) - 1, 1)
         if variances[0] <= (torch.finfo(features.dtype).eps * f.norm() / len(f) ** 0.5).square():
             return
-        # A floor keeps directions of rounding errors from being blown up.
-        whitening = directions[: len(d)] / (variances[:, None] + 1e-6 * variances[0]).sqrt()
-        # A random rotation: no component of z_sem is special. It comes from the initial weights, and so from the run's seed.
-        rotation, _ = torch.linalg.qr(d[:, : len(whitening)])
+        # The floor keeps directions of rounding errors from being amplified.
+        whitening = directions[: len(initial)] / (variances[:, None] + 1e-6 * variances[0]).sqrt()
+        # After a random rotation no component of z_sem is special. It comes from the initial weights, and so from the run's seed.
+        rotation, _ = torch.linalg.qr(initial[:, : len(whitening)])
         weight = rotation @ whitening
         self.linear.weight.copy_(weight)
         self.linear.bias.copy_(-(weight @ mean))

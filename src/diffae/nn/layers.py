@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from diffae.nn.normalisation import AdaGNSiLU, Dropout, GroupNorm, Maps, NormSiLU, maps_of
-from diffae.nn.resampling import doubled, halved, plus_doubled
+from diffae.nn.normalisation import AdaGNSiLU, Dropout, GroupNorm, Modulation, NormSiLU, modulations
+from diffae.nn.resampling import add_upsampled, downsample, upsample
 from diffae.nn.winograd import Conv3x3
 from diffae.runtime.seeding import Draws
 
@@ -31,12 +31,12 @@ def sinusoid(t: Float[Tensor, " n"], channels: int) -> Float[Tensor, "n channels
 
 
 class Conditions(NamedTuple):
-    """What a UNet tells its blocks.
+    """What the blocks of a UNet are conditioned on.
 
     Attributes:
         t: (n, k), embedded time, after SiLU.
         z_sem: (n, d), after SiLU, or None.
-        draws: of the images, where there is dropout.
+        draws: of the images, for dropout, or None.
     """
 
     t: Tensor
@@ -51,12 +51,12 @@ class ResBlock(nn.Module):
     AdaGN - SiLU - Dropout - Conv, whose convolution starts at zero so that a new block is the identity.
 
     Attributes:
-        place: of its dropout among those of its network.
+        index: of this block among those of its network, which tells their dropouts apart.
 
     References: Dhariwal & Nichol 2021, appendix A (the residual block of BigGAN).
     """
 
-    place = 0
+    index = 0
 
     def __init__(
         self,
@@ -77,22 +77,22 @@ class ResBlock(nn.Module):
         self.adagn: AdaGNSiLU | None = None
         if t_channels is not None:
             self.adagn = AdaGNSiLU(out_channels, t_channels, z_dim)
-            self.conv_out = zero(Conv3x3(out_channels, out_channels))
+            self.conv_out = zero_init(Conv3x3(out_channels, out_channels))
 
-    def forward(self, x: Tensor, maps: Maps | None = None, draws: Draws | None = None) -> Tensor:
+    def forward(self, x: Tensor, modulation: Modulation | None = None, draws: Draws | None = None) -> Tensor:
         h = self.conv(self._resample(self.norm(x)))
         if self.adagn is not None:
-            assert maps is not None
-            drops = Dropout(self.dropout, draws, self.place) if self.dropout and draws is not None else None
-            h = self.conv_out(self.adagn(h, maps, drops))
+            assert modulation is not None
+            dropout = Dropout(self.dropout, draws, self.index) if self.dropout and draws is not None else None
+            h = self.conv_out(self.adagn(h, modulation, dropout))
         if self.resample == "up":
-            return plus_doubled(h, self.skip(x))
-        return self.skip(halved(x) if self.resample == "down" else x) + h
+            return add_upsampled(h, self.skip(x))
+        return self.skip(downsample(x) if self.resample == "down" else x) + h
 
     def _resample(self, x: Tensor) -> Tensor:
         if self.resample == "up":
-            return doubled(x)
-        return halved(x) if self.resample == "down" else x
+            return upsample(x)
+        return downsample(x) if self.resample == "down" else x
 
 
 class SelfAttention(nn.Module):
@@ -103,7 +103,7 @@ class SelfAttention(nn.Module):
         self.heads = heads
         self.norm = GroupNorm(channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
-        self.out = zero(nn.Conv2d(channels, channels, 1))
+        self.out = zero_init(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         n, c, h, w = x.shape
@@ -117,7 +117,7 @@ class Stage(nn.Module):
     """A residual block, then self-attention where the resolution has it, then (on the way up) an upsampling block."""
 
     recompute = False
-    """Whether what is inside is computed again for the gradient rather than kept (Chen et al. 2016)."""
+    """Whether activations are computed again in the backward pass, and not stored (Chen et al. 2016)."""
 
     def __init__(self, block: ResBlock, attention: SelfAttention | None = None, upsample: ResBlock | None = None) -> None:
         super().__init__()
@@ -127,34 +127,35 @@ class Stage(nn.Module):
 
     @property
     def adaptive(self) -> list[AdaGNSiLU]:
-        """Its normalisations that are told of time and semantics."""
+        """Its adaptive normalisations, on time and semantics."""
         blocks = [self.block] if self.upsample is None else [self.block, self.upsample]
         return [block.adagn for block in blocks if block.adagn is not None]
 
-    def forward(self, x: Tensor, conditions: Conditions | None = None, maps: Sequence[Maps] | None = None) -> Tensor:
+    def forward(self, x: Tensor, conditions: Conditions | None = None, modulated: Sequence[Modulation] | None = None) -> Tensor:
         """
         Args:
-            x: images of features.
-            conditions: of a UNet.
-            maps: what they say to each of `adaptive`, where that is known already.
+            x: images of features, (n, c, h, w).
+            conditions: in a UNet.
+            modulated: the modulation of each of `adaptive`, if it was computed before.
         """
         if self.recompute and torch.is_grad_enabled():
-            return checkpoint(self._forward, x, conditions, maps, use_reentrant=False)
-        return self._forward(x, conditions, maps)
+            return checkpoint(self._forward, x, conditions, modulated, use_reentrant=False)
+        return self._forward(x, conditions, modulated)
 
-    def _forward(self, x: Tensor, conditions: Conditions | None, maps: Sequence[Maps] | None) -> Tensor:
+    def _forward(self, x: Tensor, conditions: Conditions | None, modulated: Sequence[Modulation] | None) -> Tensor:
         if conditions is None:
             x = self.block(x)
             return x if self.attention is None else self.attention(x)
-        maps = maps_of(self.adaptive, conditions.t, conditions.z_sem) if maps is None else maps
-        x = self.block(x, maps[0], conditions.draws)
+        if modulated is None:
+            modulated = modulations(self.adaptive, conditions.t, conditions.z_sem)
+        x = self.block(x, modulated[0], conditions.draws)
         if self.attention is not None:
             x = self.attention(x)
-        return x if self.upsample is None else self.upsample(x, maps[1], conditions.draws)
+        return x if self.upsample is None else self.upsample(x, modulated[1], conditions.draws)
 
 
-def zero(module: C) -> C:
-    """The convolution, starting at zero."""
+def zero_init(module: C) -> C:
+    """The convolution, with weights and bias set to zero."""
     nn.init.zeros_(module.weight)
     assert module.bias is not None
     nn.init.zeros_(module.bias)
@@ -162,12 +163,12 @@ def zero(module: C) -> C:
 
 
 def channels_last(network: nn.Module) -> None:
-    """Keeps the weights of convolutions with their channels last, in which processors and GPUs compute them without copies."""
+    """Stores the weights of convolutions with their channels last, the layout that processors and GPUs compute without copies."""
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def check_network(name: str, image_size: tuple[int, int], base_channels: int, channel_mult: tuple[int, ...], heads: int) -> None:
-    """Refuses sizes and widths that a network cannot have, with what it could have instead.
+    """Refuses sizes and widths that a network cannot have, and names the nearest size that it can.
 
     Raises:
         ValueError: a side that the levels do not divide; a width that the heads do not divide.

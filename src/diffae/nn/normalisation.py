@@ -1,4 +1,4 @@
-"""Group normalisation, adaptive or not, with the SiLU and the dropout that follow it: one function (`kernels.normalisation`)."""
+"""Group normalisation, plain and adaptive, fused with the SiLU and the dropout that follow it (`kernels.normalisation`)."""
 
 import math
 from collections.abc import Sequence
@@ -15,37 +15,37 @@ from diffae.nn.kernels import operators
 from diffae.runtime.seeding import Draws, mix
 
 
-class Maps(NamedTuple):
-    """What time and semantics say to one adaptive normalisation.
+class Modulation(NamedTuple):
+    """Scales and shifts of one adaptive normalisation, from time and semantics.
 
     Attributes:
-        t: (n, 2 c), scale's half first.
-        z: (n, c), or None.
+        t: (n, 2 c), the scale first, then the shift.
+        z: (n, c), a scale, or None.
     """
 
     t: Tensor
     z: Tensor | None
 
 
-class Joined(NamedTuple):
-    """The linear maps of several adaptive normalisations as one: weight and bias of time's, and of semantics'."""
+class FusedMaps(NamedTuple):
+    """The linear maps of several adaptive normalisations as one map of time and one of semantics, each weight and bias."""
 
     time: tuple[Tensor, Tensor]
     semantics: tuple[Tensor, Tensor] | None
 
 
 class Dropout(NamedTuple):
-    """Which values become zero: the same for an image of the same number, whatever batch it is in.
+    """Which values become zero. It depends on the number of an image, and not on the batch that the image is in.
 
     Attributes:
-        share: of the values, in 0..1.
+        rate: the fraction of values that become zero, in 0..1.
         draws: of the images.
-        place: of this dropout among those of its network.
+        layer: the number of this dropout among those of its network.
     """
 
-    share: float
+    rate: float
     draws: Draws
-    place: int
+    layer: int
 
 
 class GroupNorm(nn.GroupNorm):
@@ -83,59 +83,66 @@ class AdaGNSiLU(nn.Module):
         self.time = nn.Linear(t_channels, 2 * channels)
         self.semantics = nn.Linear(z_dim, channels) if z_dim else None
 
-    def forward(self, h: Float[Tensor, "n c h w"], maps: Maps, dropout: Dropout | None = None) -> Float[Tensor, "n c h w"]:
-        """The images, modulated by what `maps_of` says."""
-        return normalise(h, self.norm, maps, dropout=dropout)
+    def forward(
+        self, h: Float[Tensor, "n c h w"], modulation: Modulation, dropout: Dropout | None = None
+    ) -> Float[Tensor, "n c h w"]:
+        """The normalised and modulated images. `modulations` makes the modulation."""
+        return normalise(h, self.norm, modulation, dropout=dropout)
 
 
-def join(layers: Sequence[AdaGNSiLU]) -> Joined:
-    """Their linear maps as one."""
+def fuse_maps(layers: Sequence[AdaGNSiLU]) -> FusedMaps:
+    """The linear maps of these layers as one."""
     semantics = [layer.semantics for layer in layers if layer.semantics is not None]
-    return Joined(_join([layer.time for layer in layers]), _join(semantics) if semantics else None)
+    return FusedMaps(_fuse([layer.time for layer in layers]), _fuse(semantics) if semantics else None)
 
 
-def maps_of(
-    layers: Sequence[AdaGNSiLU], t: Float[Tensor, "n k"], z_sem: Float[Tensor, "n d"] | None, joined: Joined | None = None
-) -> list[Maps]:
-    """What time and semantics say to each of several layers: two products for all of them, in place of two for each.
+def modulations(
+    layers: Sequence[AdaGNSiLU], t: Float[Tensor, "n k"], z_sem: Float[Tensor, "n d"] | None, fused: FusedMaps | None = None
+) -> list[Modulation]:
+    """The modulation of each layer, by two matrix products for all layers in place of two for each.
 
     Args:
         layers: adaptive normalisations of one network.
         t: embedded time, after SiLU.
         z_sem: after SiLU, or None.
-        joined: `join(layers)`, where it is there already.
+        fused: `fuse_maps(layers)`, if it was computed before.
     """
-    joined = joined or join(layers)
-    of_t = F.linear(t, *joined.time).split([layer.time.out_features for layer in layers], dim=1)
-    if z_sem is None or joined.semantics is None:
-        return [Maps(part, None) for part in of_t]
-    of_z = F.linear(z_sem, *joined.semantics).split([layer.norm.num_channels for layer in layers], dim=1)
-    return [Maps(*parts) for parts in zip(of_t, of_z, strict=True)]
+    fused = fused or fuse_maps(layers)
+    of_t = F.linear(t, *fused.time).split([layer.time.out_features for layer in layers], dim=1)
+    if z_sem is None or fused.semantics is None:
+        return [Modulation(part, None) for part in of_t]
+    of_z = F.linear(z_sem, *fused.semantics).split([layer.norm.num_channels for layer in layers], dim=1)
+    return [Modulation(*parts) for parts in zip(of_t, of_z, strict=True)]
 
 
 def normalise(
-    x: Float[Tensor, "n c h w"], norm: GroupNorm, maps: Maps | None = None, *, silu: bool = True, dropout: Dropout | None = None
+    x: Float[Tensor, "n c h w"],
+    norm: GroupNorm,
+    modulation: Modulation | None = None,
+    *,
+    silu: bool = True,
+    dropout: Dropout | None = None,
 ) -> Float[Tensor, "n c h w"]:
     """`Dropout(SiLU((GroupNorm(x) (1 + t_s) + t_b) (1 + z)))`, computed in float32; the result has the precision of x."""
     gamma, beta, groups, eps = norm.weight, norm.bias, norm.num_groups, norm.eps
-    t, z = maps or (None, None)
-    share, numbers, key = 0.0, None, 0
+    t, z = modulation or (None, None)
+    rate, numbers, key = 0.0, None, 0
     if dropout is not None:
-        share, numbers, key = dropout.share, dropout.draws.numbers, mix(dropout.draws.seed, "dropout", dropout.place)
+        rate, numbers, key = dropout.rate, dropout.draws.numbers, mix(dropout.draws.seed, "dropout", dropout.layer)
     if torch.compiler.is_compiling() and x.is_cpu:
-        # There compilers fuse by themselves what is done by hand, and do not see through it.
+        # On a processor, compilers fuse these steps by themselves, but cannot look into what is fused by hand.
         scale, shift = kernels.affine(gamma, beta, t, z, len(x))
-        y = torch.addcmul(_image(shift), F.group_norm(x.float(), groups, eps=eps), _image(scale))
+        y = torch.addcmul(kernels.over_pixels(shift), F.group_norm(x.float(), groups, eps=eps), kernels.over_pixels(scale))
         y = F.silu(y) if silu else y
-        return (y if numbers is None else y * kernels.kept(numbers, key, share, x.shape)).to(x.dtype)
-    settings = (groups, eps, silu, share, key)
+        return (y if numbers is None else y * kernels.dropout_mask(numbers, key, rate, x.shape)).to(x.dtype)
+    settings = (groups, eps, silu, rate, key)
     if not torch.is_grad_enabled():
         return _operator(x)[0](x, gamma, beta, t, z, numbers, *settings)[0]
     return _Normalise.apply(x, gamma, beta, t, z, numbers, *settings)
 
 
 def _operator(x: Tensor) -> tuple[Any, Any]:
-    """The operator and its gradient; on a processor the functions themselves, which are called sooner."""
+    """The operator and its gradient. On a processor these are the plain functions, which take less time to call."""
     return (kernels.forward, kernels.backward) if x.is_cpu else (operators.normalise, operators.normalise_backward)
 
 
@@ -143,26 +150,21 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, t: Tensor | None, z: Tensor | None, numbers: Tensor | None,
-        groups: int, eps: float, silu: bool, share: float, key: int,
+        groups: int, eps: float, silu: bool, rate: float, key: int,
     ) -> Tensor:  # fmt: skip
-        y, mean, inverse = _operator(x)[0](x, gamma, beta, t, z, numbers, groups, eps, silu, share, key)
+        y, mean, inverse = _operator(x)[0](x, gamma, beta, t, z, numbers, groups, eps, silu, rate, key)
         ctx.save_for_backward(x, mean, inverse, gamma, beta, t, z, numbers)
-        ctx.settings = (silu, share, key)
+        ctx.settings = (silu, rate, key)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, mean, inverse, gamma, beta, t, z, numbers = ctx.saved_tensors
-        given = (dy, x, mean, inverse, gamma, beta, t, z, numbers)
-        dx, daffine, dt, dz = _operator(x)[1](*given, *ctx.settings)
+        dx, daffine, dt, dz = _operator(x)[1](dy, x, mean, inverse, gamma, beta, t, z, numbers, *ctx.settings)
         dgamma, dbeta = daffine
         return dx, dgamma, dbeta, None if t is None else dt, None if z is None else dz, *[None] * 6
 
 
-def _join(maps: Sequence[nn.Linear]) -> tuple[Tensor, Tensor]:
+def _fuse(maps: Sequence[nn.Linear]) -> tuple[Tensor, Tensor]:
     return torch.cat([m.weight for m in maps]), torch.cat([m.bias for m in maps])
-
-
-def _image(values: Float[Tensor, "n c"]) -> Float[Tensor, "n c 1 1"]:
-    return values[:, :, None, None]

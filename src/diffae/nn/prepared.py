@@ -1,4 +1,4 @@
-"""A network's weights as its calls want them, made all at once for as many calls as the weights stay the same."""
+"""A network's weights in the form that its calls use, computed once for all calls between two updates of the weights."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,80 +6,80 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffae.nn.normalisation import Joined
+from diffae.nn.normalisation import FusedMaps
 from diffae.nn.unet import UNet
 
 
 class Prepared:
-    """Within it (`with`), convolutions and linear maps have their weights in another precision, cast all at once rather than one by
-    one at each call; and the UNet has the linear maps of its blocks joined.
+    """A context (`with`) in which convolutions and linear maps have weights of another precision, and UNets have fused maps.
 
-    Gradients go through to the weights themselves. What is computed in float32 keeps its weights as they are.
+    Weights are cast all at once, not one by one at each call. The linear maps of a UNet's blocks are one (`UNet.fuse_maps`).
+    Gradients reach the weights themselves. Layers that compute in float32 keep their weights as they are.
 
     Args:
-        network: whose weights are meant.
+        network: the network.
         dtype: of the cast weights; None leaves them as they are.
     """
 
     def __init__(self, network: nn.Module, dtype: torch.dtype | None) -> None:
         layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)] if dtype else []
-        self._places = [(m, name) for m in layers for name in ("weight", "bias") if getattr(m, name) is not None]
-        self._weights: list[Tensor] = [getattr(m, name) for m, name in self._places]
+        self._owners = [(m, name) for m in layers for name in ("weight", "bias") if getattr(m, name) is not None]
+        self._weights: list[Tensor] = [getattr(m, name) for m, name in self._owners]
         self._unets = [m for m in network.modules() if isinstance(m, UNet) and m.joins]
         self._dtype = dtype
         self._cast: Sequence[Tensor] = ()
-        self._joined: list[Joined] = []
+        self._fused: list[FusedMaps] = []
 
     def make(self) -> "Prepared":
-        """Makes them of the weights as they are now."""
+        """Casts and fuses the weights as they are now."""
         if self._dtype is not None:
             self._cast = _Cast.apply(self._dtype, *self._weights)
-        self._put()
-        self._joined = [unet.join() for unet in self._unets]
-        self._take()
+        self._substitute()
+        self._fused = [unet.fuse_maps() for unet in self._unets]
+        self._restore()
         return self
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Makes them anew, in the same places in memory."""
-        before, joined = self._cast, self._joined
-        if not (before or joined):
+        """Casts and fuses them again, into the same memory."""
+        if not (self._cast or self._fused):
             self.make()
             return
-        if before:
-            torch._foreach_copy_(list(before), self._weights)
-        self._put()
-        for old, unet in zip(joined, self._unets, strict=True):
-            torch._foreach_copy_(_tensors(old), _tensors(unet.join()))
-        self._take()
+        if self._cast:
+            torch._foreach_copy_(list(self._cast), self._weights)
+        self._substitute()
+        for fused, unet in zip(self._fused, self._unets, strict=True):
+            torch._foreach_copy_(_tensors(fused), _tensors(unet.fuse_maps()))
+        self._restore()
 
     def __enter__(self) -> "Prepared":
-        if not (self._cast or self._joined):
+        if not (self._cast or self._fused):
             self.make()
-        self._put()
-        for unet, joined in zip(self._unets, self._joined, strict=True):
-            unet.joined = joined
+        self._substitute()
+        for unet, fused in zip(self._unets, self._fused, strict=True):
+            unet.fused_maps = fused
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._take()
+        self._restore()
         for unet in self._unets:
-            unet.joined = None
-        if torch.is_grad_enabled():  # Their gradients are of one step.
-            self._cast, self._joined = (), []
+            unet.fused_maps = None
+        if torch.is_grad_enabled():  # Their graph serves one backward pass.
+            self._cast, self._fused = (), []
 
-    def _put(self) -> None:
-        # An instance's own attribute is found before its parameter of the same name, which stays where it is.
-        for (module, name), cast in zip(self._places, self._cast, strict=False):
+    def _substitute(self) -> None:
+        """Puts cast weights before the parameters. Python finds an instance's attribute before a parameter of the same name."""
+        for (module, name), cast in zip(self._owners, self._cast, strict=False):
             module.__dict__[name] = cast
 
-    def _take(self) -> None:
-        for module, name in self._places:
+    def _restore(self) -> None:
+        """Uncovers the parameters."""
+        for module, name in self._owners:
             module.__dict__.pop(name, None)
 
 
 class _Cast(torch.autograd.Function):
-    """Many tensors in another precision, by one command."""
+    """Many tensors in another precision, by one call."""
 
     @staticmethod
     def forward(ctx: Any, dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -90,10 +90,10 @@ class _Cast(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        found = [torch.empty_like(g, dtype=dtype) for g, dtype in zip(gradients, ctx.dtypes, strict=True)]
-        torch._foreach_copy_(found, list(gradients))
-        return None, *found
+        cast = [torch.empty_like(g, dtype=dtype) for g, dtype in zip(gradients, ctx.dtypes, strict=True)]
+        torch._foreach_copy_(cast, list(gradients))
+        return None, *cast
 
 
-def _tensors(joined: Joined) -> list[Tensor]:
-    return [*joined.time, *(joined.semantics or ())]
+def _tensors(fused: FusedMaps) -> list[Tensor]:
+    return [*fused.time, *(fused.semantics or ())]

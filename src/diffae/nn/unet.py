@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffae.config import UNetConfig
-from diffae.nn.layers import Conditions, ResBlock, SelfAttention, Stage, channels_last, check_network, sinusoid, zero
-from diffae.nn.normalisation import Joined, Maps, NormSiLU, join, maps_of
+from diffae.nn.layers import Conditions, Resample, ResBlock, SelfAttention, Stage, channels_last, check_network, sinusoid, zero_init
+from diffae.nn.normalisation import FusedMaps, Modulation, NormSiLU, fuse_maps, modulations
 from diffae.runtime.seeding import Draws
 
 
@@ -23,8 +23,8 @@ class UNet(nn.Module):
         z_dim: dimension of z_sem, or None.
 
     Attributes:
-        joins: whether what time and semantics say to all blocks is computed at once. Not where weights are divided over processes.
-        joined: the linear maps of all blocks as one, where they were made for several calls.
+        joins: whether the modulations of all blocks are computed at once. Not where weights are divided over processes.
+        fused_maps: the linear maps of all blocks as one, if they were computed for several calls.
 
     Raises:
         ValueError: a size or width that the network cannot have.
@@ -34,7 +34,7 @@ class UNet(nn.Module):
     """
 
     joins = True
-    joined: Joined | None = None
+    fused_maps: FusedMaps | None = None
 
     def __init__(self, config: UNetConfig, *, image_size: tuple[int, int], channels: int, z_dim: int | None) -> None:
         super().__init__()
@@ -44,12 +44,12 @@ class UNet(nn.Module):
         base, embed = config.base_channels, config.embed_channels
         widths = [base * mult for mult in config.channel_mult]
 
-        def block(c_in: int, c_out: int, **kwargs) -> ResBlock:
-            return ResBlock(c_in, c_out, t_channels=embed, z_dim=z_dim, dropout=config.dropout, **kwargs)
+        def block(c_in: int, c_out: int, resample: Resample = "none") -> ResBlock:
+            return ResBlock(c_in, c_out, resample=resample, t_channels=embed, z_dim=z_dim, dropout=config.dropout)
 
         def attention(c: int, level: int) -> SelfAttention | None:
-            here = min(image_size) // 2**level in config.attention_resolutions
-            return SelfAttention(c, config.attention_heads) if here else None
+            attends = min(image_size) // 2**level in config.attention_resolutions
+            return SelfAttention(c, config.attention_heads) if attends else None
 
         self.time = nn.Sequential(nn.Linear(base, embed), nn.SiLU(), nn.Linear(embed, embed))
         self.conv_in = nn.Conv2d(channels, widths[0], 3, padding=1)
@@ -71,10 +71,10 @@ class UNet(nn.Module):
                 upsample = block(width, width, resample="up") if last else None
                 self.up.append(Stage(block(c + skips.pop(), width), attention(width, level), upsample))
                 c = width
-        for place, module in enumerate(m for m in self.modules() if isinstance(m, ResBlock)):
-            module.place = place
+        for index, module in enumerate(m for m in self.modules() if isinstance(m, ResBlock)):
+            module.index = index
         self.norm = NormSiLU(c)
-        self.conv_out = zero(nn.Conv2d(c, channels, 3, padding=1))
+        self.conv_out = zero_init(nn.Conv2d(c, channels, 3, padding=1))
         channels_last(self)
 
     def forward(
@@ -91,7 +91,7 @@ class UNet(nn.Module):
             x_t: noisy images.
             t: timesteps 0..T-1, which need not be integers.
             z_sem: semantic codes; required where the network has `z_dim`, refused where it has none.
-            draws: of the images, which dropout needs in training; by default others at each call.
+            draws: of the images, for dropout in training; by default new ones at each call.
         """
         if (z_sem is None) != (self.z_dim is None):
             raise ValueError(
@@ -104,30 +104,30 @@ class UNet(nn.Module):
         if self.config.dropout and self.training and draws is None:
             draws = Draws.of(len(x_t), torch.default_generator, device=x_t.device)
         conditions = Conditions(e_t, z, draws if self.training else None)
-        maps = self._maps(conditions)
-        # Weights say so too, except where they are sharded and have to lie as FSDP wants them.
+        modulated = self._modulations(conditions)
+        # The layout of the weights implies it, except where they are sharded and have the layout that FSDP wants.
         h = self.conv_in(x_t.contiguous(memory_format=torch.channels_last))
         skips = [h]
         for stage in self.down:
-            h = stage(h, conditions, next(maps))
+            h = stage(h, conditions, next(modulated))
             skips.append(h)
         for stage in self.middle:
-            h = stage(h, conditions, next(maps))
+            h = stage(h, conditions, next(modulated))
         for stage in self.up:
-            h = stage(torch.cat([h, skips.pop()], dim=1), conditions, next(maps))
+            h = stage(torch.cat([h, skips.pop()], dim=1), conditions, next(modulated))
         return self.conv_out(self.norm(h))
 
-    def join(self) -> Joined:
-        """The linear maps of time and semantics of all blocks as one, for `joined`."""
-        return join([layer for stage in self._stages() for layer in stage.adaptive])
+    def fuse_maps(self) -> FusedMaps:
+        """The linear maps of time and semantics of all blocks as one, for `fused_maps`."""
+        return fuse_maps([layer for stage in self._stages() for layer in stage.adaptive])
 
-    def _maps(self, conditions: Conditions) -> Iterator[list[Maps] | None]:
-        """What the conditions say to the blocks of each stage; None where a stage finds out for itself."""
+    def _modulations(self, conditions: Conditions) -> Iterator[list[Modulation] | None]:
+        """The modulations of each stage, or None where a stage is to compute its own."""
         stages = self._stages()
         if not self.joins:
             return iter([None] * len(stages))
         layers = [layer for stage in stages for layer in stage.adaptive]
-        each = iter(maps_of(layers, conditions.t, conditions.z_sem, self.joined))
+        each = iter(modulations(layers, conditions.t, conditions.z_sem, self.fused_maps))
         return iter([[next(each) for _ in stage.adaptive] for stage in stages])
 
     def _stages(self) -> list[Stage]:

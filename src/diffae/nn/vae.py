@@ -1,4 +1,4 @@
-"""A frozen autoencoder of diffusers, whose latents are diffused in place of pixels, for large images."""
+"""A frozen autoencoder of diffusers. For large images its latents are diffused in place of pixels."""
 
 import functools
 import hashlib
@@ -19,7 +19,7 @@ BATCH = 8
 class FrozenAutoencoder:
     """`AutoencoderKL` (Rombach et al. 2022) or `AutoencoderDC` (Chen et al. 2024), which is never trained here.
 
-    No module of any model: its weights stay where they are, and are not saved with what is trained on its latents.
+    It is not a submodule of any model: its weights are not saved with the models that are trained on its latents.
 
     Args:
         name: what messages call it.
@@ -41,10 +41,10 @@ class FrozenAutoencoder:
         self.image_channels: int = net.config["in_channels"]
         self.scale = float(net.config.get("scaling_factor") or 1)
         self.shift = float(net.config.get("shift_factor") or 0)
-        found = hashlib.blake2b(f"{self.scale} {self.shift}".encode(), digest_size=16)
+        digest = hashlib.blake2b(f"{self.scale} {self.shift}".encode(), digest_size=16)
         for weight in net.state_dict().values():
-            found.update(weight.cpu().contiguous().numpy().tobytes())
-        self.digest = found.hexdigest()
+            digest.update(weight.cpu().contiguous().numpy().tobytes())
+        self.digest = digest.hexdigest()
 
     def image_size(self, channels: int, size: tuple[int, int]) -> tuple[int, int]:
         """Height and width of the images whose latents have this many channels and this height and width.
@@ -61,7 +61,7 @@ class FrozenAutoencoder:
 
     @torch.no_grad()
     def encode(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k i j"]:
-        """Latents of images in [-1, 1]: the mean of the posterior where there is one, shifted and scaled as its makers say.
+        """Latents of images in [-1, 1]: the mode of the posterior where there is one, shifted and scaled as its authors say.
 
         Raises:
             ValueError: images of other channels, or of sides that its factor does not divide.
@@ -87,13 +87,13 @@ class FrozenAutoencoder:
         return torch.cat([self.net.decode(part).sample for part in latents.split(BATCH)]).clamp(-1, 1).to(z)
 
     def _encode(self, x: Tensor) -> Tensor:
-        found = self.net.encode(x)
-        return found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latent
+        encoded = self.net.encode(x)
+        return encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latent
 
 
 @functools.lru_cache(maxsize=1)
 def frozen_autoencoder(name: str) -> FrozenAutoencoder:
-    """Reads an autoencoder, from safetensors only; the last one is kept.
+    """Reads an autoencoder, from safetensors only. The last one stays in memory.
 
     Args:
         name: a folder that diffusers saved (or a pipeline's, with a folder `vae` in it), or the hub's name of one.
@@ -107,16 +107,16 @@ def frozen_autoencoder(name: str) -> FrozenAutoencoder:
         import diffusers
     except ImportError:
         raise ImportError("Autoencoders of latents are networks of diffusers: pip install 'diffae[interop]'.") from None
-    place = Path(name) / "vae" if (Path(name) / "vae" / "config.json").is_file() else name
+    source = Path(name) / "vae" if (Path(name) / "vae" / "config.json").is_file() else name
     try:
         if not Path(name).is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
             raise OSError("there is no such folder")
-        config: Any = diffusers.AutoencoderKL.load_config(place)
+        config: Any = diffusers.AutoencoderKL.load_config(source)
         kind = config.get("_class_name")
         if kind not in KINDS:
             raise ValueError(f"{name} is {kind or 'of no named kind'}, and latents are taken of {' or '.join(KINDS)}.")
-        # Not by accelerate's way, which warns where it is not installed.
-        net = getattr(diffusers, kind).from_pretrained(place, use_safetensors=True, low_cpu_mem_usage=False)
+        # low_cpu_mem_usage would go through accelerate, and warn where that is not installed.
+        net = getattr(diffusers, kind).from_pretrained(source, use_safetensors=True, low_cpu_mem_usage=False)
     except OSError as error:
         reason = str(error).strip().split("\n")[0].rstrip(".")
         raise FileNotFoundError(

@@ -1,10 +1,9 @@
 """3x3 convolutions by Winograd's minimal filtering, with fewer than a third of the multiplications (Lavin & Gray 2016).
 
-An output tile of 4 x 4 pixels needs an input tile of 6 x 6. Both, and the filter, are moved by small constant matrices to a space
-where the convolution is a product at each of 36 places: `Y = A^T [(G g G^T) * (B^T d B)] A`, with matrix products over channels in
-place of `*`. That takes 36 multiplications where the definition takes 144. Processors that are not quicker in bfloat16 gain by it
-what others gain by bfloat16, and lose nothing that can be seen: its rounding is about ten times that of float32, a thousandth of
-bfloat16's.
+An output tile of 4 x 4 pixels needs an input tile of 6 x 6. Small constant matrices transform tiles and filters to a space where
+the convolution is a product at each of 36 points: `Y = A^T [(G g G^T) * (B^T d B)] A`, with matrix products over channels in place
+of `*`. That takes 36 multiplications where the definition takes 144. Processors that are not quicker in bfloat16 gain by it what
+others gain by bfloat16. The rounding error is about ten times that of float32, and a thousandth of bfloat16's.
 """
 
 import torch
@@ -16,7 +15,7 @@ from diffae.runtime.processor import quick_products
 TILE = 4
 """Side of an output tile; an input tile is two larger."""
 LEAST_CHANNELS = 128
-"""Below, moving tiles to and fro costs what the products save."""
+"""With fewer channels, the transforms cost what the products save."""
 LEAST_TILES = 16
 
 # The matrices of F(4 x 4, 3 x 3): interpolation at the points 0, 1, -1, 2, -2 and infinity.
@@ -43,29 +42,29 @@ _G = torch.tensor(
     dtype=torch.float64,
 )
 _A = torch.tensor([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], dtype=torch.float64)
-# On both axes at once.
+# Of both axes at once.
 _INPUT, _FILTER, _OUTPUT = torch.kron(_B, _B).float(), torch.kron(_G, _G), torch.kron(_A, _A).float()
 
 
 class Conv3x3(nn.Conv2d):
     """A 3x3 convolution of zero-padded images, as `nn.Conv2d(c_in, c_out, 3, padding=1)`, in less time where there is no gradient.
 
-    On a processor in float32, with enough channels and pixels and quick matrix products, it goes Winograd's way, and keeps the
-    moved filter, which is four times as large; everywhere else it is the plain one.
+    On a processor in float32, with enough channels and pixels and quick matrix products, it is computed by Winograd's method. It
+    then keeps the transformed filter, which is four times as large. Everywhere else it is the plain convolution.
     """
 
-    _moved: tuple[tuple[int, int], Tensor] | None = None
+    _transformed: tuple[tuple[int, int], Tensor] | None = None
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "n c_in h w"]) -> Float[Tensor, "n c_out h w"]:
-        if not self._gains(x):
+        if not self._uses_winograd(x):
             return super().forward(x)
         assert self.bias is not None
-        return convolve(x, self._moved_weight(), self.bias)
+        return convolve(x, self._transformed_weight(), self.bias)
 
-    def _gains(self, x: Tensor) -> bool:
+    def _uses_winograd(self, x: Tensor) -> bool:
         return (
             not torch.is_grad_enabled()
             and x.device.type == "cpu"
@@ -78,53 +77,54 @@ class Conv3x3(nn.Conv2d):
             and quick_products()
         )
 
-    def _moved_weight(self) -> Tensor:
-        """The filter among the 36 places, made anew when the weight was changed."""
+    def _transformed_weight(self) -> Tensor:
+        """The filter at the 36 points, computed again when the weight has changed."""
         version = (self.weight.data_ptr(), self.weight._version)
-        if self._moved is None or self._moved[0] != version:
-            self._moved = (version, move_filter(self.weight))
-        return self._moved[1]
+        if self._transformed is None or self._transformed[0] != version:
+            self._transformed = (version, transform_filter(self.weight))
+        return self._transformed[1]
 
     def __getstate__(self) -> dict:
-        return self.__dict__ | {"_moved": None}
+        return self.__dict__ | {"_transformed": None}
 
 
 @torch.no_grad()
-def move_filter(weight: Float[Tensor, "c_out c_in 3 3"]) -> Float[Tensor, "36 c_in c_out"]:
-    """G g G^T of every filter, computed in float64."""
+def transform_filter(weight: Float[Tensor, "c_out c_in 3 3"]) -> Float[Tensor, "36 c_in c_out"]:
+    """`G g G^T` of every filter, computed in float64."""
     c_out, c_in = weight.shape[:2]
     return (_FILTER @ weight.double().permute(2, 3, 1, 0).reshape(9, -1)).to(weight.dtype).reshape(-1, c_in, c_out)
 
 
 def convolve(
-    x: Float[Tensor, "n c_in h w"], moved: Float[Tensor, "36 c_in c_out"], bias: Float[Tensor, " c_out"]
+    x: Float[Tensor, "n c_in h w"], filters: Float[Tensor, "36 c_in c_out"], bias: Float[Tensor, " c_out"]
 ) -> Float[Tensor, "n c_out h w"]:
     """The convolution, channels last in memory.
 
     Args:
         x: images of any size, float32 on a processor.
-        moved: filters, from `move_filter`.
+        filters: from `transform_filter`.
         bias: added to each pixel.
     """
     n, c_in, h, w = x.shape
-    c_out = moved.shape[2]
+    c_out = filters.shape[2]
     rows, columns = -(-h // TILE), -(-w // TILE)
-    # Worked on together: as many tiles as a processor's cache holds, of several images or of a part of one.
+    # As many tiles at a time as a processor's cache holds: those of several images, or some rows of tiles of one.
     most = max(64, 16_384 // max(c_in, c_out))
-    images, lines = max(1, most // (rows * columns)), max(1, min(rows, most // columns))
+    images, band = max(1, most // (rows * columns)), max(1, min(rows, most // columns))
     padded = x.new_zeros(min(n, images), rows * TILE + 2, columns * TILE + 2, c_in)
     image, row, pixel, channel = padded.stride()
     tiles = padded.as_strided(
         (TILE + 2, TILE + 2, len(padded), rows, columns, c_in), (row, pixel, image, TILE * row, TILE * pixel, channel)
     )
     y = x.new_empty(n, rows * TILE, columns * TILE, c_out)
-    places = y.view(n, rows, TILE, columns, TILE, c_out).permute(2, 4, 0, 1, 3, 5)
+    y_tiles = y.view(n, rows, TILE, columns, TILE, c_out).permute(2, 4, 0, 1, 3, 5)
+    points = len(filters)
     for first in range(0, n, images):
-        here = x[first : first + images].permute(0, 2, 3, 1)
-        padded[: len(here), 1 : h + 1, 1 : w + 1] = here
-        for top in range(0, rows, lines):
-            part = tiles[:, :, : len(here), top : top + lines].reshape(len(moved), -1)
-            products = torch.bmm((_INPUT @ part).view(len(moved), -1, c_in), moved)
-            place = places[:, :, first : first + images, top : top + lines]
-            torch.add((_OUTPUT @ products.view(len(moved), -1)).view(place.shape), bias, out=place)
+        batch = x[first : first + images].permute(0, 2, 3, 1)
+        padded[: len(batch), 1 : h + 1, 1 : w + 1] = batch
+        for top in range(0, rows, band):
+            part = tiles[:, :, : len(batch), top : top + band].reshape(points, -1)
+            products = torch.bmm((_INPUT @ part).view(points, -1, c_in), filters)
+            out = y_tiles[:, :, first : first + images, top : top + band]
+            torch.add((_OUTPUT @ products.view(points, -1)).view(out.shape), bias, out=out)
     return y[:, :h, :w].permute(0, 3, 1, 2)

@@ -1,1 +1,1 @@
-"""What a card computes by kernels of ours, in Triton, each beside the PyTorch that it takes the place of."""
+"""Kernels in Triton, for cards, each beside the PyTorch code that computes the same everywhere else."""
