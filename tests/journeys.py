@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ def followed() -> Iterator[list[tuple[str, str]]]:
     found: list[tuple[str, str]] = []
     seen: set[object] = set()
 
-    def look(frame, event, argument):
+    def look(frame: FrameType, event: str, argument: object) -> None:
         code = frame.f_code
         if event != "call" or code in seen or not code.co_filename.startswith(str(ROOT)):
             return
@@ -59,7 +60,7 @@ def counted(steps: list[tuple[str, str]]) -> tuple[list[str], int]:
     return entered, returns
 
 
-def journeys() -> dict[str, Callable[[], object]]:
+def journeys() -> dict[str, Callable[[], list[tuple[str, str]]]]:
     """The three, on the smallest networks."""
     from diffae.autoencoder import DiffusionAutoencoder
 
@@ -76,7 +77,7 @@ def journeys() -> dict[str, Callable[[], object]]:
     ae.attributes, _ = fit_attributes(z, labels, held_z_sem=z, held_labels=labels)
     x = torch.rand(1, 3, 8, 8) * 2 - 1
 
-    def train() -> None:
+    def train() -> list[tuple[str, str]]:
         from PIL import Image
 
         from diffae.data import prepare
@@ -89,18 +90,18 @@ def journeys() -> dict[str, Callable[[], object]]:
             for i in range(8):
                 Image.fromarray(np.full((8, 8, 3), 30 * i, np.uint8)).save(Path(folder) / "images" / f"{i}.png")
             data = DataConfig(source=f"{folder}/images", validation=0.0)
-            config = RunConfig(model=replace(tiny), data=data, training=TrainingConfig(images=8, batch_size=4))
+            config = RunConfig(model=replace(tiny), data=data, training=TrainingConfig(images=16, batch_size=4))
             config = resolve(config, Path(folder) / "run")
             images = prepare(config.data, size=(8, 8), channels=3)
-            steps.clear()
-            for event in run(ImageSubject(config, images), Path(folder) / "run"):
-                if isinstance(event, Stepped):
-                    break
+            events = run(ImageSubject(config, images), Path(folder) / "run")
+            next(event for event in events if isinstance(event, Stepped))
+            # The second batch: the run has begun.
+            with followed() as steps:
+                next(event for event in events if isinstance(event, Stepped))
 
-    steps: list[tuple[str, str]] = []
+        return steps
 
     def following(what: Callable[[], object]) -> list[tuple[str, str]]:
-        nonlocal steps
         with followed() as steps:
             what()
         return steps
@@ -108,7 +109,7 @@ def journeys() -> dict[str, Callable[[], object]]:
     return {
         "encode": lambda: following(lambda: ae.encode(x)),
         "manipulate": lambda: following(lambda: ae.manipulate(x, "a", strength=0.2, steps=2)),
-        "train": lambda: following(train),
+        "train": train,
     }
 
 

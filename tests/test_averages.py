@@ -13,6 +13,7 @@ from diffae.data import prepare
 from diffae.training.averages import average, combination, save_averages
 from diffae.training.run import Stepped, resolve, train
 from diffae.training.state import AVERAGES, TrainingState, exponent, newest_checkpoint
+from diffae.training.step import average_rates
 from diffae.training.subjects import ImageSubject
 from diffae.training.updates import move_towards
 
@@ -74,7 +75,7 @@ def test_what_is_kept_itself_is_given_back():
 
 def follow(state, decay=0.9):
     """The averages, as a step moves them."""
-    for moved, rate in state.average_rates(decay):
+    for moved, rate in zip([state.ema, *state.averages], average_rates(state.step, decay), strict=True):
         move_towards(list(moved.parameters()), list(state.model.parameters()), torch.tensor(rate))
 
 

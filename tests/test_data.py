@@ -16,10 +16,11 @@ from pretended_device import pretended
 
 from diffae.config import DataConfig, Preparation
 from diffae.data import avatars, prepare
-from diffae.data.dataset import Order, split, training_view
+from diffae.data.dataset import Order, split
 from diffae.data.feed import Rows
 from diffae.data.images import UnusableImage, in_range, read_image, scaled
 from diffae.runtime.seeding import Draws
+from diffae.training.views import training_view
 
 
 def encoded(image, form="PNG", **kwargs):

@@ -173,7 +173,8 @@ import safetensors.torch
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import PriorConfig, PriorRunConfig, RunConfig, read_json
 from diffae.data import prepare
-from diffae.data.dataset import Order, training_view
+from diffae.data.dataset import Order
+from diffae.training.views import training_view
 from diffae.data.feed import Rows
 from diffae.runtime.seeding import Draws
 from diffae.training.loop import LossModule, training_steps

@@ -4,15 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from diffae.config import DataConfig
-from diffae.data.images import in_range, scaled
+from diffae.data.images import in_range
 from diffae.runtime import seeding
 from diffae.runtime.files import digest_lines
-from diffae.runtime.seeding import Draws
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,21 +102,3 @@ class Order:
             generator = np.random.default_rng(seeding.mix(self.seed, "epoch", epoch))
             self._epoch = (epoch, generator.permutation(self.indices))
         return int(self._epoch[1][place])
-
-
-def training_view(rows: Tensor, draws: Draws, *, flip: bool, mirrored: Tensor | None = None) -> Float[Tensor, "n c h w"]:
-    """Images as training sees them: in [-1, 1], and mirrored with probability one half if `flip`.
-
-    Args:
-        rows: stored pixels or latents (n, c, h, w).
-        draws: one for each image; decides which are mirrored.
-        flip: whether any is mirrored.
-        mirrored: like `rows`, for the mirrored images. Only for latents, which cannot be flipped themselves.
-    """
-    if not flip:
-        return scaled(rows)
-    chosen = (draws.uniform("flip") < 0.5)[:, None, None, None]
-    if mirrored is not None:
-        return scaled(torch.where(chosen, mirrored, rows))
-    x = scaled(rows)
-    return torch.where(chosen, x.flip(3), x)

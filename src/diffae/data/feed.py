@@ -34,15 +34,19 @@ class Rows:
         """What the host sends for rows with these indices: the rows (n, arrays, ...), or the indices alone if data is resident."""
         chosen = np.asarray(indices, dtype=np.int64)
         if self.resident is not None:
-            return torch.from_numpy(chosen)
+            return self._pinned(torch.from_numpy(chosen))
         rows = [_signed(array[chosen]) for array in self._arrays]
-        return torch.from_numpy(rows[0][:, None] if len(rows) == 1 else np.stack(rows, axis=1))
+        return self._pinned(torch.from_numpy(rows[0][:, None] if len(rows) == 1 else np.stack(rows, axis=1)))
 
     def unpack(self, sent: Tensor) -> tuple[Tensor, ...]:
         """The rows of each array, from what `pack` made and the device has received."""
         if self.resident is not None:
             return tuple(array.index_select(0, sent) for array in self.resident)
         return sent.unbind(1)
+
+    def _pinned(self, sent: Tensor) -> Tensor:
+        """In pinned memory, where a card fetches it by itself; unchanged for other devices."""
+        return sent.pin_memory() if self.device.type == "cuda" else sent
 
 
 def _room(device: torch.device) -> int:

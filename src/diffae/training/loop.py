@@ -14,10 +14,9 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from diffae.config import TrainingConfig
-from diffae.runtime.seeding import Draws
 from diffae.training.sharding import is_sharded
 from diffae.training.state import TrainingState
-from diffae.training.step import DeviceStep
+from diffae.training.step import DeviceStep, LossModule
 
 Batch = Callable[[range], Tensor]
 """Positions of the run -> the data that the model's loss takes."""
@@ -91,18 +90,6 @@ class NonFiniteLoss(RuntimeError):
         self.loss, self.step, self.positions = loss, step, positions
 
 
-class LossModule(nn.Module):
-    """A model's loss as the forward of a module: wrappers for several processes synchronise what a forward computes."""
-
-    def __init__(self, model: nn.Module, loss: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.model = model
-        self._loss = loss
-
-    def forward(self, batch: Tensor, draws: Draws) -> Tensor:
-        return self._loss(batch, draws)
-
-
 def compile_networks(model: nn.Module, config: TrainingConfig) -> None:
     """Compiles the networks of a model, in place, where the configuration says so; losses, which draw noise, stay as they are.
 
@@ -172,7 +159,7 @@ def training_steps(
         first = state.step * config.batch_size
         rate = learning_rate(config, first, total())
         starts = [first + (i * processes + accelerator.process_index) * size for i in range(config.accumulation)]
-        step.take([_pinned(batch(range(start, start + size)), device) for start in starts], rate)
+        step.take([batch(range(start, start + size)) for start in starts], rate)
         taken = Step(first + config.batch_size, rate, step.seen.clone(), config.batch_size, note=step.note)
         if device.type == "cpu":
             taken.loss_and_norm()  # There is nothing to wait for.
@@ -182,8 +169,3 @@ def training_steps(
             asked = torch.full((), float(stop()), device=device)
             taken = replace(taken, stop=float(accelerator.reduce(asked, "sum")) > 0)
         yield taken
-
-
-def _pinned(rows: Tensor, device: torch.device) -> Tensor:
-    """Rows in pinned memory, where a card fetches them by itself; unchanged for other devices."""
-    return rows.pin_memory() if device.type == "cuda" and rows.device.type == "cpu" else rows

@@ -82,16 +82,6 @@ class TrainingState(Generic[M]):
             optimizers.append(Muon(groups(matrices, config.muon_rate), dtype=quick, **common))
         return cls(model.train(), ema, tuple(optimizers), averages=averages, sharded=config.sharded)
 
-    def average_rates(self, decay: float) -> list[tuple[M, float]]:
-        """Each average of the weights, and how far the next step moves it towards them.
-
-        The moving average takes `1 - min(decay, (1 + step) / (10 + step))`: more in the first steps, so that the initial weights
-        are forgotten sooner. An average with a power profile takes all of the first step: nothing of the initial weights is left.
-        """
-        moving = 1 - min(decay, (1 + self.step) / (10 + self.step))
-        powers = [1 - (1 - 1 / (self.step + 1)) ** (exponent(length) + 1) for length in AVERAGES]
-        return [(self.ema, moving), *zip(self.averages, powers, strict=False)]
-
     def save(self, file: Path) -> None:
         """Writes the state to one safetensors file, or where it is sharded to a folder of one from each process; atomically."""
         tensors = self._tensors()
@@ -183,6 +173,10 @@ def exponent(length: float) -> float:
         )
     inverse = length**-2
     return float(np.roots([1, 7, 16 - inverse, 12 - inverse]).real.max())
+
+
+PROFILES = tuple(exponent(length) for length in AVERAGES)
+"""Exponents of the averages with a power profile."""
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

@@ -18,11 +18,23 @@ from diffae.runtime.graphs import Repeated
 from diffae.runtime.processor import autocast, resolve_precision
 from diffae.runtime.seeding import Draws
 from diffae.training.sharding import is_sharded, whole
-from diffae.training.state import TrainingState
+from diffae.training.state import PROFILES, TrainingState
 from diffae.training.updates import move_towards
 
 Sent = list[Tensor]
 """What the host sends for one step: for each micro-batch, what the loss takes."""
+
+
+class LossModule(nn.Module):
+    """A model's loss as the forward of a module: wrappers for several processes synchronise what a forward computes."""
+
+    def __init__(self, model: nn.Module, loss: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.model = model
+        self._loss = loss
+
+    def forward(self, batch: Tensor, draws: Draws) -> Tensor:
+        return self._loss(batch, draws)
 
 
 class DeviceStep:
@@ -77,7 +89,7 @@ class DeviceStep:
         state, device = self._state, self._accelerator.device
         for i, group in enumerate(group for optimizer in state.optimizers for group in optimizer.param_groups):
             self._number(f"rate {i}", rate * group["relative_rate"])
-        for i, (_, average_rate) in enumerate(state.average_rates(self._config.ema_decay)):
+        for i, average_rate in enumerate(average_rates(state.step, self._config.ema_decay)[: 1 + len(state.averages)]):
             self._number(f"average {i}", average_rate)
         if self._repeated.replays:
             for place, value in zip(self._sent, sent, strict=True):
@@ -137,3 +149,12 @@ class DeviceStep:
                 value = module(self._sent[i], Draws(config.seed, numbers).apart("image"))
             (value / self._parts).backward()
         return value.detach().float() / self._parts
+
+
+def average_rates(step: int, decay: float) -> list[float]:
+    """How far a step moves each average of the weights towards them: the moving average, and those with a power profile.
+
+    The moving average takes `1 - min(decay, (1 + step) / (10 + step))`: more in the first steps, so that the initial weights are
+    forgotten sooner. An average with a power profile takes all of the first step: nothing of the initial weights is left.
+    """
+    return [1 - min(decay, (1 + step) / (10 + step)), *(1 - (1 - 1 / (step + 1)) ** (power + 1) for power in PROFILES)]

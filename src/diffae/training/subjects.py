@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from diffae.autoencoder import DiffusionAutoencoder, build
 from diffae.config import ComparatorRunConfig, PriorRunConfig, RunConfig
-from diffae.data.dataset import ImageSet, Order, training_view
+from diffae.data.dataset import ImageSet, Order
 from diffae.data.feed import Rows
 from diffae.diffusion.model import DDIM, ImageDiffusion
 from diffae.interop.parts import save_part
@@ -20,7 +20,7 @@ from diffae.runtime import seeding
 from diffae.runtime.seeding import Draws
 from diffae.semantics.prior import LatentPrior
 from diffae.training.health import Health, check_codes, check_images, check_prior
-from diffae.training.views import dropped, shifted
+from diffae.training.views import dropped, shifted, training_view
 
 AnyRunConfig = RunConfig | PriorRunConfig | ComparatorRunConfig
 WHITENED_IMAGES = 2048

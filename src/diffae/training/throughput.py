@@ -13,12 +13,13 @@ from accelerate import Accelerator
 
 from diffae.config import DataConfig, RunConfig
 from diffae.data.cache import Decoder, cached
-from diffae.data.dataset import ImageSet, Order, training_view
+from diffae.data.dataset import ImageSet, Order
 from diffae.data.feed import Rows
 from diffae.data.sources import Source
 from diffae.runtime import seeding
 from diffae.runtime.seeding import Draws
 from diffae.training.speed import ENCODING, TRAINING_STEP, measure
+from diffae.training.views import training_view
 
 READ_SECONDS, NETWORK_SECONDS = 1.0, 3.0
 """How long reading, and each use of the network, is watched."""

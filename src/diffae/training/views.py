@@ -1,11 +1,30 @@
-"""What the encoder is shown, and what the decoder is told, while training: drawn by the image's seed, like its noise."""
+"""What the networks see while training: images mirrored or shifted, codes dropped; drawn by the image's seed, like noise."""
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from diffae.data.images import scaled
 from diffae.runtime.seeding import Draws
+
+
+def training_view(rows: Tensor, draws: Draws, *, flip: bool, mirrored: Tensor | None = None) -> Float[Tensor, "n c h w"]:
+    """Images as training sees them: in [-1, 1], and mirrored with probability one half if `flip`.
+
+    Args:
+        rows: stored pixels or latents (n, c, h, w).
+        draws: one for each image; decides which are mirrored.
+        flip: whether any is mirrored.
+        mirrored: like `rows`, for the mirrored images. Only for latents, which cannot be flipped themselves.
+    """
+    if not flip:
+        return scaled(rows)
+    chosen = (draws.uniform("flip") < 0.5)[:, None, None, None]
+    if mirrored is not None:
+        return scaled(torch.where(chosen, mirrored, rows))
+    x = scaled(rows)
+    return torch.where(chosen, x.flip(3), x)
 
 
 def shifted(x: Float[Tensor, "n c h w"], draws: Draws, fraction: float) -> Float[Tensor, "n c h w"]:
