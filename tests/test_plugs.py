@@ -8,11 +8,14 @@ from torch import nn
 
 import diffae
 from diffae.autoencoder import DiffusionAutoencoder
+from diffae.data import prepare
 from diffae.diffusion.predictor import NoisePredictor
 from diffae.diffusion.schedule import Schedule, spaced_path
 from diffae.diffusion.solvers import Step, ddim_step, solve
 from diffae.nn.encoder import Encoder
 from diffae.runtime.seeding import Draws
+from diffae.training.run import Logged, resolve, train
+from diffae.training.subjects import ImageSubject
 
 
 class Means(nn.Module):
@@ -100,3 +103,55 @@ def test_a_foreign_network_serves_a_plain_ddim_too(tiny, x):
 
     ddim = diffae.DDIM(replace(tiny, z_dim=None), unet=Plain(3, 3, 3, padding=1)).eval()
     assert ddim.sample(2, steps=2).shape == x.shape
+
+
+class Line:
+    """A line through points, by its absolute error: a subject that has nothing to do with images."""
+
+    identity = "the line of slope 3"
+
+    def __init__(self, config):
+        self.config = config
+
+    def build(self):
+        return nn.Linear(1, 1)
+
+    def batch(self, positions):
+        return torch.tensor([[p % 8 / 8] for p in positions])
+
+    def loss(self, model, batch, draws):
+        return (model(batch) - 3 * batch).abs().mean()
+
+    def save(self, ema, folder, images):
+        folder.mkdir(exist_ok=True)
+        (folder / "slope").write_text(str(float(ema.weight)))
+
+    def nothing(self, *_):
+        return None
+
+    begin = place = validate = names = draw = nothing
+
+
+def test_a_foreign_subject_is_trained_by_the_one_loop(tiny_run, tmp_path):
+    config = resolve(tiny_run(images=2048, learning_rate=0.05, learning_rate_schedule="cosine"), tmp_path / "run")
+    losses = [event.loss for event in train(Line(config), tmp_path / "run") if isinstance(event, Logged)]
+    assert losses[-1] < losses[0] / 10
+    assert float((tmp_path / "run" / "model" / "slope").read_text()) == pytest.approx(3, abs=0.2)
+
+
+def test_a_model_of_foreign_networks_is_trained_on_images(tiny_run, tmp_path, write_colours):
+    write_colours(tmp_path / "images", 12)
+    config = tiny_run(images=16)
+    config = resolve(replace(config, data=replace(config.data, source=str(tmp_path / "images"))), tmp_path / "run")
+    data = prepare(config.data, size=config.model.image_size, channels=3)
+
+    def make(settings):
+        return DiffusionAutoencoder(settings, encoder=Means(settings.z_dim), unet=Convolution(settings.z_dim))
+
+    for _ in train(ImageSubject(config, data, make=make), tmp_path / "run"):
+        pass
+    again = diffae.load(tmp_path / "run", encoder=Means(config.model.z_dim), unet=Convolution(config.model.z_dim))
+    assert again.encode(data.images([0, 1])).shape == (2, config.model.z_dim)
+    whitened = replace(config, training=replace(config.training, whitened_start=True))
+    with pytest.raises(ValueError, match=r"whitened_start sets the last layer of the configured encoder"):
+        ImageSubject(whitened, data, make=make).begin(make(config.model))

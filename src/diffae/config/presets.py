@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+from diffae.config.protocols import named
 from diffae.config.runs import ComparatorRunConfig, PriorRunConfig, RunConfig
 from diffae.config.schema import AutoencoderConfig, ComparatorConfig, EncoderConfig, PriorConfig, UNetConfig
 from diffae.config.training import TrainingConfig
@@ -158,22 +159,10 @@ def comparator(autoencoder: str, **model: Any) -> ComparatorRunConfig:
 
 
 def preset(name: str) -> RunConfig:
-    """The named configuration.
-
-    Raises:
-        ValueError: there is no such preset; the message lists those that there are.
-    """
-    if name not in PRESETS:
-        raise ValueError(f"There is no preset {name!r}. There are: {', '.join(PRESETS)}.")
-    return replace(PRESETS[name], preset=name)
+    """The named configuration; a ValueError lists those that there are."""
+    return replace(named(PRESETS, name, "preset"), preset=name)
 
 
 def prior_preset(name: str) -> PriorRunConfig:
-    """The named configuration of a latent prior.
-
-    Raises:
-        ValueError: there is no such preset; the message lists those that there are.
-    """
-    if name not in PRIOR_PRESETS:
-        raise ValueError(f"There is no prior preset {name!r}. There are: {', '.join(PRIOR_PRESETS)}.")
-    return replace(PRIOR_PRESETS[name], preset=name)
+    """The named configuration of a latent prior; errors likewise."""
+    return replace(named(PRIOR_PRESETS, name, "prior preset"), preset=name)

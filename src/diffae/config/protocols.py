@@ -1,9 +1,13 @@
 """Named protocols of an evaluation: which tables and figures, of how many images."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from diffae.config.data import Crop
 from diffae.config.ranges import Count, InRange, Share
+
+C = TypeVar("C")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,11 +69,16 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 def protocol(name: str) -> Protocol:
-    """The named protocol of an evaluation.
+    """The named protocol; a ValueError lists those that there are."""
+    return named(PROTOCOLS, name, "protocol")
+
+
+def named(table: Mapping[str, C], name: str, what: str) -> C:
+    """An entry of a table of settings.
 
     Raises:
-        ValueError: there is no such protocol; the message lists those that there are.
+        ValueError: there is none of that name; the message lists those that there are.
     """
-    if name not in PROTOCOLS:
-        raise ValueError(f"There is no protocol {name!r}. There are: {', '.join(PROTOCOLS)}.")
-    return PROTOCOLS[name]
+    if name not in table:
+        raise ValueError(f"There is no {what} {name!r}. There are: {', '.join(table)}.")
+    return table[name]

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from diffae.config import AnyRunConfig
 from diffae.training.health import Health
 from diffae.training.loop import Step
-from diffae.training.subjects import AnyRunConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from diffae.config import differences, read_json, to_dict
+from diffae.config import AnyRunConfig, differences, read_json, to_dict
 from diffae.runtime.files import LOCK, write_text
 from diffae.runtime.processor import resolve_precision
-from diffae.training.subjects import AnyRunConfig, Subject
+from diffae.training.subjects import Subject
 
 R = TypeVar("R", bound=AnyRunConfig)
 

@@ -1,6 +1,6 @@
 """What can be trained: an autoencoder, a plain DDIM, a latent prior. The one training run asks each for the same few things."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from diffae.autoencoder import DiffusionAutoencoder, build
-from diffae.config import ComparatorRunConfig, PriorRunConfig, RunConfig
+from diffae.config import AutoencoderConfig, PriorRunConfig, RunConfig
 from diffae.data.dataset import ImageSet, Order
 from diffae.data.feed import Rows
-from diffae.diffusion.model import DDIM, ImageDiffusion
+from diffae.diffusion.model import DDIM, ImageDiffusion, configured
 from diffae.interop.parts import save_part
 from diffae.nn.layers import Stage
 from diffae.pictures import save_png, scale_for, sheet
@@ -22,7 +22,6 @@ from diffae.semantics.prior import LatentPrior
 from diffae.training.health import Health, check_codes, check_images, check_prior
 from diffae.training.views import dropped, shifted, training_view
 
-AnyRunConfig = RunConfig | PriorRunConfig | ComparatorRunConfig
 WHITENED_IMAGES = 2048
 """Images over which z_sem is whitened at the start."""
 
@@ -81,12 +80,15 @@ class ImageSubject:
     Args:
         config: the run's.
         data: its images.
+        make: builds the model, with fresh weights; give your own for a model with an encoder or a network of your own.
 
     Raises:
         ValueError: model and data are not both of pixels, or not both of the same latents.
     """
 
-    def __init__(self, config: RunConfig, data: ImageSet) -> None:
+    def __init__(
+        self, config: RunConfig, data: ImageSet, *, make: Callable[[AutoencoderConfig], DiffusionAutoencoder | DDIM] = build
+    ) -> None:
         if config.model.latents != config.data.latents:
             raise ValueError(
                 f"The model is one of {config.model.latents or 'pixels'} (model.latents) and its data of "
@@ -94,6 +96,7 @@ class ImageSubject:
             )
         self.config = config
         self.data = data
+        self._make = make
         self.order = Order(data.train, seed=seeding.mix(config.training.seed, "order"))
         self._noisy = config.training.timesteps == "noisy"
         self.place(torch.device("cpu"))
@@ -103,7 +106,7 @@ class ImageSubject:
         return self.data.identity
 
     def build(self) -> DiffusionAutoencoder | DDIM:
-        model = build(self.config.model)
+        model = self._make(self.config.model)
         model.preparation = self.config.data.preparation
         for module in model.modules():
             if isinstance(module, Stage):
@@ -113,6 +116,11 @@ class ImageSubject:
     @torch.no_grad()
     def begin(self, model: nn.Module) -> None:
         if self.config.training.whitened_start and isinstance(model, DiffusionAutoencoder):
+            if not configured(model.encoder):
+                raise ValueError(
+                    f"training.whitened_start sets the last layer of the configured encoder, and this is a "
+                    f"{type(model.encoder).__name__}: switch it off."
+                )
             parts = np.array_split(np.unique([self.order[p] for p in range(WHITENED_IMAGES)]), 16)
             features = [model.encoder.features(self._images(p, model)) for p in parts]
             model.encoder.whiten(torch.cat(features))

@@ -72,15 +72,23 @@ def _pixel_range(part, parts, pixels, ROWS: tl.constexpr):
 
 
 @triton.jit
-def statistics_kernel(
-    x, means, squares, pixels, channels, parts, USED: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr
-):  # fmt: skip
-    """Means, and sums of squares about them, of channels over a part of the pixels: (n, parts, c) each."""
+def _program(pixels, channels, parts, USED: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr):
+    """What this program works on: image n and part, lanes, their channels c, which of these are used, where the image begins, and
+    its first and last pixel."""
     n, part, lane = tl.program_id(0), tl.program_id(2), tl.arange(0, BLOCK)
     c = tl.program_id(1) * USED + lane
     used = (lane < USED) & (c < channels)
     first, last = _pixel_range(part, parts, pixels, ROWS)
-    mean, square = _channel_statistics(x + n.to(tl.int64) * pixels * channels, c, used, first, last, channels, ROWS, BLOCK)
+    return n, part, lane, c, used, n.to(tl.int64) * pixels * channels, first, last
+
+
+@triton.jit
+def statistics_kernel(
+    x, means, squares, pixels, channels, parts, USED: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr
+):  # fmt: skip
+    """Means, and sums of squares about them, of channels over a part of the pixels: (n, parts, c) each."""
+    n, part, _, c, used, image, first, last = _program(pixels, channels, parts, USED, BLOCK, ROWS)
+    mean, square = _channel_statistics(x + image, c, used, first, last, channels, ROWS, BLOCK)
     tl.store(means + (n * parts + part) * channels + c, mean, mask=used)
     tl.store(squares + (n * parts + part) * channels + c, square, mask=used)
 
@@ -92,11 +100,7 @@ def normalise_kernel(
     SILU: tl.constexpr, DROPOUT: tl.constexpr, ADAPTIVE: tl.constexpr, CONDITIONED: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """The normalised image. With PARTS, the statistics of its parts are given. Without, this kernel computes them."""
-    n, part, lane = tl.program_id(0), tl.program_id(2), tl.arange(0, BLOCK)
-    c = tl.program_id(1) * USED + lane
-    used = (lane < USED) & (c < channels)
-    image = n.to(tl.int64) * pixels * channels
-    first, last = _pixel_range(part, parts, pixels, ROWS)
+    n, part, lane, c, used, image, first, last = _program(pixels, channels, parts, USED, BLOCK, ROWS)
     if PARTS:
         mean = tl.zeros([BLOCK], dtype=tl.float32)
         square = tl.zeros([BLOCK], dtype=tl.float32)
@@ -136,10 +140,13 @@ def normalise_kernel(
 
 @triton.jit
 def _preactivation_gradient(
-    x, dy, offset, inside, mean, inverse, scale, shift, numbers, n, key, pixel, channels, threshold, dropout_scale,
-    USED: tl.constexpr, BLOCK: tl.constexpr, SILU: tl.constexpr, DROPOUT: tl.constexpr,
+    x, dy, image, start, last, used, mean, inverse, scale, shift, numbers, n, key, c, channels, threshold, dropout_scale,
+    ROWS: tl.constexpr, USED: tl.constexpr, BLOCK: tl.constexpr, SILU: tl.constexpr, DROPOUT: tl.constexpr,
 ):  # fmt: skip
-    """The gradient dh of the input of SiLU, and the normalised image x_hat."""
+    """The gradient dh of the input of SiLU and the normalised image x_hat of ROWS pixels, where these lie, and which there are."""
+    pixel = start + tl.arange(0, ROWS)
+    inside = (pixel < last)[:, None] & used[None, :]
+    offset = image + pixel[:, None] * channels + c[None, :]
     x_hat = (tl.load(x + offset, mask=inside, other=0.0).to(tl.float32) - mean[None, :]) * inverse[None, :]
     dh = tl.load(dy + offset, mask=inside, other=0.0).to(tl.float32)
     if DROPOUT:
@@ -149,7 +156,7 @@ def _preactivation_gradient(
         h = x_hat * scale[None, :] + shift[None, :]
         s = 1 / (1 + tl.exp(-h))
         dh = dh * s * (1 + h * (1 - s))
-    return dh, tl.where(inside, x_hat, 0.0)
+    return dh, tl.where(inside, x_hat, 0.0), offset, inside
 
 
 @triton.jit
@@ -161,12 +168,9 @@ def _gradient_sums(
     sum_dh = tl.zeros([BLOCK], dtype=tl.float32)
     sum_dh_x_hat = tl.zeros([BLOCK], dtype=tl.float32)
     for start in range(first, last, ROWS):
-        pixel = start + tl.arange(0, ROWS)
-        inside = (pixel < last)[:, None] & used[None, :]
-        offset = image + pixel[:, None] * channels + c[None, :]
-        dh, x_hat = _preactivation_gradient(
-            x, dy, offset, inside, mean, inverse, scale, shift, numbers, n, key, pixel, channels, threshold, dropout_scale,
-            USED, BLOCK, SILU, DROPOUT,
+        dh, x_hat, _, _ = _preactivation_gradient(
+            x, dy, image, start, last, used, mean, inverse, scale, shift, numbers, n, key, c, channels, threshold, dropout_scale,
+            ROWS, USED, BLOCK, SILU, DROPOUT,
         )  # fmt: skip
         sum_dh += tl.sum(dh, axis=0)
         sum_dh_x_hat += tl.sum(dh * x_hat, axis=0)
@@ -181,11 +185,7 @@ def gradient_kernel(
     DROPOUT: tl.constexpr, ADAPTIVE: tl.constexpr, CONDITIONED: tl.constexpr, STAGE: tl.constexpr,
 ):  # fmt: skip
     """The gradients. STAGE 1 writes sums over a part of the pixels, STAGE 2 starts from them, STAGE 0 does both at once."""
-    n, part, lane = tl.program_id(0), tl.program_id(2), tl.arange(0, BLOCK)
-    c = tl.program_id(1) * USED + lane
-    used = (lane < USED) & (c < channels)
-    image = n.to(tl.int64) * pixels * channels
-    first, last = _pixel_range(part, parts, pixels, ROWS)
+    n, part, lane, c, used, image, first, last = _program(pixels, channels, parts, USED, BLOCK, ROWS)
     group_index = n * (channels // WIDTH) + c // WIDTH
     mean = tl.load(mean_in + group_index, mask=used, other=0.0)
     inverse = tl.load(inverse_in + group_index, mask=used, other=0.0)
@@ -225,12 +225,9 @@ def gradient_kernel(
         mean_dn = _group_sum(scale * sum_dh, lane, WIDTH) / values
         mean_dn_x_hat = _group_sum(scale * sum_dh_x_hat, lane, WIDTH) / values
         for start in range(first, last, ROWS):
-            pixel = start + tl.arange(0, ROWS)
-            inside = (pixel < last)[:, None] & used[None, :]
-            offset = image + pixel[:, None] * channels + c[None, :]
-            dh, x_hat = _preactivation_gradient(
-                x, dy, offset, inside, mean, inverse, scale, shift, numbers, n, key, pixel, channels, threshold, dropout_scale,
-                USED, BLOCK, SILU, DROPOUT,
+            dh, x_hat, offset, inside = _preactivation_gradient(
+                x, dy, image, start, last, used, mean, inverse, scale, shift, numbers, n, key, c, channels, threshold,
+                dropout_scale, ROWS, USED, BLOCK, SILU, DROPOUT,
             )  # fmt: skip
             gradient = inverse[None, :] * (dh * scale[None, :] - mean_dn[None, :] - x_hat * mean_dn_x_hat[None, :])
             tl.store(dx + offset, gradient.to(dx.dtype.element_ty), mask=inside)
