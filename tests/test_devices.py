@@ -227,7 +227,7 @@ def test_the_studio_computes_on_the_device(shop):  # noqa: F811 - the fixture
         torch.testing.assert_close(moved, expected, rtol=1e-4, atol=1e-4)
         assert not isinstance(shop.ae.render(visit.opened.preview, z_sem=moved), Pretended)
         own = shop.define("Mine", [0, 1, 2, 3], [4, 5, 6, 7])
-        visit = replace(visit, own={"Mine": own})
+        visit = replace(visit, defined={"Mine": own})
         assert set(shop.probabilities(visit, moved)) >= {"Red", "Mine"}
         assert np.isfinite(shop.map()).all()
 

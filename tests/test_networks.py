@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from diffae.metrics.networks import weights as networks
 from diffae.metrics.networks.identity import FaceDescriptor, read_face_descriptor
 from diffae.metrics.networks.inception import Inception
 from diffae.metrics.networks.perceptual import LPIPS

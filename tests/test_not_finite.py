@@ -6,9 +6,9 @@ from safetensors.torch import load_file, save_file
 
 from diffae import cli
 from diffae.autoencoder import DiffusionAutoencoder
-from diffae.diffusion.border import check_finite
 from diffae.nn import SemanticEncoder
 from diffae.pictures import to_pil
+from diffae.runtime.weights import check_finite
 
 
 @pytest.fixture

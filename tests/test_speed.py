@@ -36,7 +36,7 @@ def test_the_benchmark_beside_the_authors_takes_our_steps(tiny, monkeypatch):
     speed = importlib.import_module("speed")
     monkeypatch.setitem(presets.PRESETS, "avatars64", replace(presets.preset("avatars64"), model=tiny))
     ae = speed.like_theirs("avatars64")
-    step = speed.our_step("avatars64", ae, speed._images(ae, 4), precision="float32")
+    step = speed.our_step("avatars64", ae, speed.random_images(ae, 4), precision="float32")
     losses = [step().loss for _ in range(20)]
     assert losses[-1] < losses[0]
 
