@@ -362,7 +362,7 @@ class Recorder:
     def wait(self):
         pass
 
-    def aside(self):
+    def side_stream(self):
         return contextlib.nullcontext()
 
     def record(self, compute):

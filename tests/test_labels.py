@@ -24,7 +24,7 @@ from diffae.data.labels.columns import described, parse_kinds, read_kinds
 from diffae.data.labels.labels import align, load_labels, write_labels
 from diffae.data.sources.parquet import Table
 from diffae.semantics.attributes import Attributes, Score
-from diffae.semantics.fitting import fit_attributes, joined
+from diffae.semantics.fitting import fit_attributes, merge_attributes
 from diffae.semantics.standardizer import Standardizer
 
 NAN = float("nan")
@@ -510,7 +510,7 @@ def test_joined_attributes_see_and_move_codes_as_before():
         z[:100], {k: v[:100] for k, v in y.items()}, held_z_sem=z[100:], held_labels={k: v[100:] for k, v in y.items()}
     )
     new, _ = fit_attributes(z[50:], {"B": y["B"][50:]}, held_z_sem=z[:50], held_labels={"B": y["B"][:50]})
-    both = joined(earlier, new)
+    both = merge_attributes(earlier, new)
     assert both.names == ["A", "B"]
     assert torch.allclose(both.logits(z)[:, 0], earlier.logits(z)[:, 0], atol=1e-4)
     assert torch.allclose(both.logits(z)[:, 1], new.logits(z)[:, 0], atol=1e-4)
@@ -518,7 +518,7 @@ def test_joined_attributes_see_and_move_codes_as_before():
     moved = [a.move(z, {"A": 0.1}) - z for a in (both, earlier)]
     assert torch.allclose(torch.cosine_similarity(*moved), torch.ones(200), atol=1e-4)
     nothing = Attributes({}, 4)
-    assert joined(nothing, new).names == ["B"]
+    assert merge_attributes(nothing, new).names == ["B"]
 
 
 def test_a_sample_of_a_class_reads_its_labels_as_fitting_does(model, make_images, tmp_path, capsys):

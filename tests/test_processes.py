@@ -107,10 +107,10 @@ def test_two_processes_share_the_codes_of_a_prior_and_train_the_prior_of_one(run
 
 def test_one_process_needs_nobody():
     assert (processes.rank(), processes.count(), processes.is_first()) == (0, 1, True)
-    assert processes.from_all("own") == ["own"]
-    assert processes.from_first("own") == "own"
-    assert processes.own(range(3)) == range(3)
+    assert processes.all_gather("own") == ["own"]
+    assert processes.broadcast("own") == "own"
+    assert processes.shard(range(3)) == range(3)
     with processes.first_before_others():
-        processes.wait()
+        processes.barrier()
     processes.join()
     assert processes.count() == 1

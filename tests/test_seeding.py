@@ -87,7 +87,7 @@ def test_draws_of_neighbours_purposes_and_seeds_are_independent_and_as_they_shou
     for moment, expected in ((1, 0), (2, 1), (3, 0), (4, 3)):
         assert x.pow(moment).mean() == pytest.approx(expected, abs=0.03)
     others = [x.roll(1, 0), x.roll(1, 1), Draws.of(400, 0).normal("y", (1000,)), Draws.of(400, 1).normal("x", (1000,))]
-    for other in [*others, Draws.of(400, 0).apart("z").normal("x", (1000,))]:
+    for other in [*others, Draws.of(400, 0).fork("z").normal("x", (1000,))]:
         assert float((x * other).mean()) == pytest.approx(0, abs=0.008)
     u = Draws.of(400, 0).uniform("u", (1000,)).double()
     assert 0 <= u.min() < 1e-4

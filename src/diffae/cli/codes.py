@@ -142,7 +142,7 @@ def fit(source: str, z_sem: "Tensor", data: "ImageSet", *, replace: bool = False
     import diffae
     from diffae.data.labels.columns import described
     from diffae.interop.parts import is_stale, load_part, save_part
-    from diffae.semantics.fitting import fit_attributes, joined
+    from diffae.semantics.fitting import fit_attributes, merge_attributes
 
     ae = diffae.load_diffusion(source)
     assert isinstance(ae, diffae.DiffusionAutoencoder)
@@ -163,7 +163,7 @@ def fit(source: str, z_sem: "Tensor", data: "ImageSet", *, replace: bool = False
         warn(note)
     fitted = list(ae.attributes.scores.items())
     if earlier is not None:
-        ae.attributes = joined(earlier, ae.attributes)
+        ae.attributes = merge_attributes(earlier, ae.attributes)
         others = ae.attributes.names[: -len(fitted) or None]
         if others:
             say(f"{len(others)} attributes that were fitted before are kept (--replace drops them): {', '.join(others)}")

@@ -82,11 +82,11 @@ class Sample(arguments.Decoding, arguments.Labelling):
 
         starts = range(0, self.num, self.batch_size)
         with work_bar("Sampling") as update:
-            for start in processes.own(starts):
+            for start in processes.shard(starts):
                 update("Sampling", start, self.num)
                 for i, image in enumerate(ae.to_pixels(self._decoded(ae, z_sem, start)), start=start):
                     save_png(to_pil(image), self.out / f"{i:05d}.png")
-        processes.wait()
+        processes.barrier()
         if processes.is_first():
             print(f"Pictures: {self.out}")
 

@@ -1,4 +1,4 @@
-"""The embedded data set: cartoon faces of which every attribute is known, drawn from a seed.
+"""The embedded data set: cartoon faces with every attribute known, drawn from a seed.
 
 Art: *avataaars* by Pablo Stanley, free for personal and commercial use, by way of `python-avatars` (MIT).
 """

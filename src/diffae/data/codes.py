@@ -100,18 +100,18 @@ def write_codes(
     metadata = {"identity": identity, "x_T_steps": x_T_steps, "path": path, "names": len(data.names)}
     metadata["labels"] = digest_arrays(data.labels)
     whole = {start: parts / f"{start:012d}.parquet" for start in range(0, len(data.names), PART)}
-    for start in processes.own(list(whole)):
+    for start in processes.shard(list(whole)):
         if _metadata(whole[start]) != metadata:
             indices = range(start, min(start + PART, len(data.names)))
             table = _encode(ae, data, indices, x_T_steps=x_T_steps, batch_size=batch_size, spent=spent, progress=progress)
             table = table.replace_schema_metadata({b"diffae": json.dumps(metadata).encode()})
             with replacing(whole[start]) as temporary:
                 parquet.write_table(table, temporary)
-    processes.wait()
+    processes.barrier()
     if processes.is_first():
         _join(list(whole.values()), file)
         shutil.rmtree(parts)
-    processes.wait()
+    processes.barrier()
     return spent
 
 

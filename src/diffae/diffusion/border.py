@@ -44,15 +44,15 @@ def border(method: M) -> M:
     def called(self: Any, *args: Any, **kwargs: Any) -> Any:
         if _inside.get() is self:
             return method(self, *args, **kwargs)
-        given = dict(zip(names, args, strict=False)) | kwargs
-        _check(self, given)
+        arguments = dict(zip(names, args, strict=False)) | kwargs
+        _check(self, arguments)
         home = device_of(self)
-        places = [value.device for value in given.values() if _has_a_place(value)]
-        near = {name: value.to(home) if _has_a_place(value) else value for name, value in given.items()}
+        places = [value.device for value in arguments.values() if _has_a_place(value)]
+        moved = {name: value.to(home) if _has_a_place(value) else value for name, value in arguments.items()}
         token = _inside.set(self)
         try:
             with torch.no_grad():
-                found = method(self, **near)
+                found = method(self, **moved)
         finally:
             _inside.reset(token)
         return found.to(places[0]) if places else found
@@ -60,13 +60,13 @@ def border(method: M) -> M:
     return called  # type: ignore[return-value]
 
 
-def _check(model: Any, given: Mapping[str, Any]) -> None:
+def _check(model: Any, arguments: Mapping[str, Any]) -> None:
     """Refuses what cannot be, and warns of what looks wrong."""
-    num = next((len(v.z_sem if hasattr(v, "z_sem") else v) for n, v in given.items() if n in BATCHES), None)
-    for name, value in given.items():
+    num = next((len(v.z_sem if hasattr(v, "z_sem") else v) for n, v in arguments.items() if n in BATCHES), None)
+    for name, value in arguments.items():
         if name in CHECKS and value is not None:
             CHECKS[name](model, value, num)
-    check_counts(**{name: given[name] for name in COUNTS if name in given})
+    check_counts(**{name: arguments[name] for name in COUNTS if name in arguments})
 
 
 def _check_x(model: Any, x: Any, num: int | None) -> None:

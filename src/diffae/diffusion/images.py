@@ -71,8 +71,8 @@ class ImageModel(nn.Module):
 
     def described(self) -> dict[str, Any]:
         """`config.json`: all that a reader of the weights has to know of the model."""
-        told = {"format": FORMAT, "model": to_dict(self.config), **self.fitted(), "about": self.about}
-        return told | {"preparation": to_dict(self.preparation)}
+        config = {"format": FORMAT, "model": to_dict(self.config), **self.fitted(), "about": self.about}
+        return config | {"preparation": to_dict(self.preparation)}
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
         """Writes `config.json` and `model.safetensors`, together and atomically; `diffae.load(folder)` reads them.

@@ -227,7 +227,7 @@ class DDIM(ImageDiffusion):
         Args:
             x: images, or sketches of images.
             t_0: how much of the way to noise, in 0..1: 0 returns the image, 1 all but a fresh sample.
-            steps: network calls of the whole way, of which about this share is made.
+            steps: network calls of the whole way; about this share of them is made.
             seed: of the noise.
             start: number of the first image, whose noise depends on the seed and its number alone.
 

@@ -11,7 +11,7 @@ from diffae.config import Precision, Prediction
 from diffae.diffusion.schedule import Schedule
 from diffae.diffusion.solvers import to_eps
 from diffae.nn.prepared import Prepared
-from diffae.runtime.graphs import Calls, recorder_of
+from diffae.runtime.graphs import GraphedCalls, recorder_of
 from diffae.runtime.processor import autocast, resolve_precision
 from diffae.runtime.seeding import Draws
 
@@ -40,7 +40,7 @@ class Recordings:
     """What is kept of a network from one solver to the next, on devices that record: its calls, and the weights that they read."""
 
     def __init__(self) -> None:
-        self.calls = Calls()
+        self.calls = GraphedCalls()
         self._prepared: dict[torch.dtype | None, tuple[Hashable, Prepared]] = {}
 
     def prepared(self, unet: Any, dtype: torch.dtype | None) -> tuple[Hashable, Prepared]:
@@ -86,15 +86,15 @@ class Predictor:
     def __call__(self, x_t: Float[Tensor, "n *s"], t: Float[Tensor, " n"]) -> Float[Tensor, "n *s"]:
         """The noise in x_t at timesteps t (0..T-1)."""
         like = next(self._unet.parameters())
-        given = x_t.to(like), t.to(like), self._z_sem
+        inputs = x_t.to(like), t.to(like), self._z_sem
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
-            output = self._ask(*given)
+            output = self._ask(*inputs)
         else:
             self._make_ready()
             if self._recordings is None or self._unet.training:
-                output = self._ask_ready(*given)
+                output = self._ask_ready(*inputs)
             else:
-                output = self._recordings.calls(self._ask_ready, given, self._key)
+                output = self._recordings.calls(self._ask_ready, inputs, self._key)
         output = output.to(x_t)
         if self._prediction == "eps":
             return output

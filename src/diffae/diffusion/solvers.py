@@ -141,8 +141,8 @@ def heun_step(eps_model: EpsModel, x: Tensor, path: Path, i: int, x_0s: Sequence
     if path.t[i + 1].isnan():
         return predicted
     (alpha, sigma), (alpha_next, sigma_next) = _alpha_sigma(path, i), _alpha_sigma(path, i + 1)
-    there = predict(eps_model, predicted, path, i + 1, clamp=clamp)
-    slope = ((x - alpha * x_0s[-1]) / sigma + (predicted - alpha_next * there) / sigma_next) / 2
+    x_0_next = predict(eps_model, predicted, path, i + 1, clamp=clamp)
+    slope = ((x - alpha * x_0s[-1]) / sigma + (predicted - alpha_next * x_0_next) / sigma_next) / 2
     return alpha_next * (x / alpha + (sigma_next / alpha_next - sigma / alpha) * slope)
 
 

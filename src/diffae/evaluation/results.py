@@ -77,7 +77,7 @@ class Store:
         whole = {name: self.depends.get(name) for name in ("images", *on)} | key
         text = json.dumps(whole, sort_keys=True)
         file = self.folder / f"{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}.json"
-        known = processes.from_first(_read(file))
+        known = processes.broadcast(_read(file))
         if known is not None:
             return known
         started = time.monotonic()

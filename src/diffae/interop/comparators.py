@@ -101,7 +101,7 @@ class Comparator(nn.Module):
 
         Args:
             x: images in [-1, 1].
-            draws: of the images, of which the VAE needs one.
+            draws: of the images; the VAE draws its posterior by them.
         """
         if self.config.kind == "vq":
             quantized, codebook_loss, _ = self.net.quantize(self.net.encode(x).latents)

@@ -21,7 +21,7 @@ PART_FORMAT = "diffae-part-1"
 PARTS = ("prior", "standardizer", "attributes")
 """What is fitted to an autoencoder."""
 MOST_COMPONENTS = 100_000
-"""Principal directions, of which there are at most as many as z_sem has dimensions."""
+"""Principal directions; there are never more than dimensions of z_sem."""
 
 
 def prior_folder(source: Path, name: str) -> Path:

@@ -16,7 +16,7 @@ def compare_codes(
     """Sampled codes against held-out real ones, both standardised.
 
     Args:
-        made: sampled codes; at least as many as real ones, of which the first m are taken.
+        made: sampled codes; at least as many as real ones; the first m are taken.
         real: held-out real codes.
         neighbours: k of the precision and recall.
         seed: of the folds of the classifier.

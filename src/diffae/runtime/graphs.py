@@ -30,7 +30,7 @@ class Recorder(Protocol):
         ...
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
+    def side_stream(self) -> Iterator[None]:
         """Where what will be recorded is done before."""
         ...
 
@@ -49,7 +49,7 @@ class Cuda:
         torch.cuda.synchronize()
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
+    def side_stream(self) -> Iterator[None]:
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             yield
@@ -83,7 +83,7 @@ def try_to_record(recorder: Recorder, compute: Callable[[], None], what: str) ->
         return None
 
 
-class Repeated:
+class GraphedStep:
     """Something done again and again, with the same tensors: recorded after a few times, if it is the host that it waits for.
 
     Args:
@@ -117,7 +117,7 @@ class Repeated:
         elif self._recorder is None or self._times > WARM_UP + 1:
             self._compute()
         elif self._times <= WARM_UP:
-            with self._recorder.aside():
+            with self._recorder.side_stream():
                 self._compute()
         else:
             self._decide(self._recorder)
@@ -126,7 +126,7 @@ class Repeated:
         """Does it while looking at the clock, and records it if the host was busy for most of the time."""
         recorder.wait()
         began = time.perf_counter()
-        with recorder.aside():
+        with recorder.side_stream():
             self._compute()
         asked = time.perf_counter() - began
         recorder.wait()
@@ -140,65 +140,65 @@ class Repeated:
             self.note = f"{self._what} is recorded and replayed (CUDA graph): {times} without"
 
 
-class Calls:
+class GraphedCalls:
     """Calls of functions of tensors, recorded one for each of a few shapes.
 
-    What a call is given is copied to where its recording reads, and its result is a copy.
+    What a call is inputs is copied to where its recording reads, and its result is a copy.
     """
 
     def __init__(self) -> None:
-        self._found: OrderedDict[Hashable, _Call] = OrderedDict()
+        self._found: OrderedDict[Hashable, _GraphedCall] = OrderedDict()
         self._failed = False
         self._lock = Lock()
 
-    def __call__(self, function: Callable[..., Tensor], given: Sequence[Tensor | None], key: Hashable) -> Tensor:
-        """`function(*given)`.
+    def __call__(self, function: Callable[..., Tensor], inputs: Sequence[Tensor | None], key: Hashable) -> Tensor:
+        """`function(*inputs)`.
 
         Args:
             function: of tensors. What else it reads stays where it is while the key is the same.
-            given: tensors on one device, or None.
+            inputs: tensors on one device, or None.
             key: of all that it depends on beside these.
         """
-        recorder = recorder_of(next(t.device for t in given if t is not None))
+        recorder = recorder_of(next(t.device for t in inputs if t is not None))
         if recorder is None or self._failed:
-            return function(*given)
-        whole = (key, *(None if t is None else (tuple(t.shape), t.dtype) for t in given))
+            return function(*inputs)
+        whole = (key, *(None if t is None else (tuple(t.shape), t.dtype) for t in inputs))
         with self._lock:
-            call = self._found.setdefault(whole, _Call())
+            call = self._found.setdefault(whole, _GraphedCall())
             self._found.move_to_end(whole)
             while len(self._found) > SHAPES:
                 self._found.popitem(last=False)
-            result = call(function, given, recorder)
+            result = call(function, inputs, recorder)
             self._failed |= call.failed
             return result
 
 
-class _Call:
+class _GraphedCall:
     """Of one shape."""
 
     def __init__(self) -> None:
         self.failed = False
         self._times = 0
         self._replay: Callable[[], None] | None = None
-        self._given: list[Tensor | None] = []
+        self._inputs: list[Tensor | None] = []
         self._result: Tensor | None = None
 
-    def __call__(self, function: Callable[..., Tensor], given: Sequence[Tensor | None], recorder: Recorder) -> Tensor:
+    def __call__(self, function: Callable[..., Tensor], inputs: Sequence[Tensor | None], recorder: Recorder) -> Tensor:
         self._times += 1
         if self._times <= WARM_UP:
-            with recorder.aside():
-                return function(*given)
+            with recorder.side_stream():
+                return function(*inputs)
         if self._replay is None:
-            self._given = [None if t is None else t.clone() for t in given]
+            self._inputs = [None if t is None else t.clone() for t in inputs]
 
             def compute() -> None:
-                self._result = function(*self._given)
+                self._result = function(*self._inputs)
 
             self._replay = try_to_record(recorder, compute, "The decoder's call")
             if self._replay is None:
                 self.failed = True
-                return function(*given)
-        for place, value in zip(self._given, given, strict=True):
+                return function(*inputs)
+        for place, value in zip(self._inputs, inputs, strict=True):
             if place is not None and value is not None:
                 place.copy_(value)
         self._replay()

@@ -34,7 +34,7 @@ def rank() -> int:
     return _group().get_rank() if _group() else 0
 
 
-def own(values: Sequence[T]) -> Sequence[T]:
+def shard(values: Sequence[T]) -> Sequence[T]:
     """This one's share of what is to be done: of n processes each takes every n-th."""
     return values[rank() :: count()]
 
@@ -44,7 +44,7 @@ def is_first() -> bool:
     return rank() == 0
 
 
-def from_all(value: T) -> list[T]:
+def all_gather(value: T) -> list[T]:
     """Everybody's value, in the order of their numbers. All have to ask."""
     if count() == 1:
         return [value]
@@ -53,7 +53,7 @@ def from_all(value: T) -> list[T]:
     return found
 
 
-def from_first(value: T) -> T:
+def broadcast(value: T) -> T:
     """The first one's value. All have to ask."""
     if count() == 1:
         return value
@@ -62,7 +62,7 @@ def from_first(value: T) -> T:
     return found[0]
 
 
-def wait() -> None:
+def barrier() -> None:
     """Until all are here."""
     if count() > 1:
         _group().barrier()
@@ -72,10 +72,10 @@ def wait() -> None:
 def first_before_others() -> Iterator[None]:
     """What the first does, such as filling a cache, is done when the others come to do it."""
     if not is_first():
-        wait()
+        barrier()
     yield
     if is_first():
-        wait()
+        barrier()
 
 
 def _group() -> Any:

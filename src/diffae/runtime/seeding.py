@@ -46,7 +46,7 @@ class Draws:
     def __getitem__(self, index: slice | Tensor) -> "Draws":
         return Draws(self.seed, self.numbers[index])
 
-    def apart(self, *parts: int | str) -> "Draws":
+    def fork(self, *parts: int | str) -> "Draws":
         """The same samples with numbers of their own for something else: unrelated to these."""
         return Draws(mix(self.seed, *parts), self.numbers)
 

@@ -38,7 +38,7 @@ def files_of_weights(folder: Path) -> tuple[Path, Path]:
 
 
 def check_finite(tensors: Mapping[str, Tensor], source: object) -> None:
-    """Refuses weights of which some are no numbers: all that they would make were none either.
+    """Refuses weights that are not all finite: whatever they make would not be either.
 
     Args:
         tensors: by their names.

@@ -183,8 +183,8 @@ class Attributes(nn.Module):
                 break
             response = torch.where(asked[todo] == 0, 1, (first[todo] - still) / asked[todo]).clamp(LEAST_RESPONSE, 1)
             asked[todo] += still / response
-            back = before[todo] - self.logits(seen)[:, rows]
-            moved[todo] = self._shift(moved[todo], names, still / response, keep, back)
+            restore = before[todo] - self.logits(seen)[:, rows]
+            moved[todo] = self._shift(moved[todo], names, still / response, keep, restore)
             images[todo] = render(todo, moved[todo])
         return images
 
@@ -227,15 +227,15 @@ class Attributes(nn.Module):
         return torch.where((p >= 0.5) == (scale > 0), gap.clamp(min=0), gap.clamp(max=0))
 
     def _shift(
-        self, z_sem: Tensor, names: Sequence[str], change: Tensor, keep: Sequence[str], back: Tensor | None = None
+        self, z_sem: Tensor, names: Sequence[str], change: Tensor, keep: Sequence[str], restore: Tensor | None = None
     ) -> Float[Tensor, "n d"]:
-        """The likeliest move that changes the logits of `names` by as much, and those of `keep` by `back`, or not at all."""
-        rows, kept = ([self._row(name) for name in some] for some in (names, keep))
+        """The likeliest move that changes the logits of `names` by as much, and those of `keep` by `restore`, or not at all."""
+        rows, keep_rows = ([self._row(name) for name in some] for some in (names, keep))
         move = torch.zeros_like(z_sem, dtype=torch.float64)
         weight, pattern = self.weight.to(move), self.pattern.to(move)
         free = self._free(names, self.pattern[rows], keep).to(move)
-        if back is not None and kept:
-            move = _least_squares(weight[kept] @ pattern[kept].T, back.T).T @ pattern[kept]
+        if restore is not None and keep_rows:
+            move = _least_squares(weight[keep_rows] @ pattern[keep_rows].T, restore.T).T @ pattern[keep_rows]
             change = change - move @ weight[rows].T
         # A move c F along the free patterns F, with W (c F)^T = change.
         move = move + torch.linalg.solve(weight[rows] @ free.T, change.T).T @ free
@@ -253,8 +253,8 @@ class Attributes(nn.Module):
                 )
         if not keep:
             return rows
-        kept = [self._row(k) for k in keep]
-        weight, pattern = self.weight[kept].double(), self.pattern[kept].double()
+        keep_rows = [self._row(k) for k in keep]
+        weight, pattern = self.weight[keep_rows].double(), self.pattern[keep_rows].double()
         free = rows.double() - _least_squares(weight @ pattern.T, weight @ rows.double().T).T @ pattern
         for name, before, after in zip(names, rows, free, strict=True):
             if after.norm() < 1e-4 * before.norm():

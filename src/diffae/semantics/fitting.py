@@ -51,16 +51,16 @@ def fit_attributes(
         progress("Fitting attributes", i, len(labels))
         known = ~np.isnan(y)
         held_y = np.asarray(held_labels[name])
-        there = ~np.isnan(held_y)
+        measured = ~np.isnan(held_y)
         # A number stays one where those to fit on happen to be 0 and 1.
-        values = set(np.unique(np.concatenate([y[known], held_y[there]])).tolist())
+        values = set(np.unique(np.concatenate([y[known], held_y[measured]])).tolist())
         kind: Kind = "binary" if values <= {0, 1} else "continuous"
         reason = _unusable(y[known], values)
         if reason:
             notes.append(f"{name} was left out: {reason}.")
             continue
         rows.append(_fit_row(z[known], y[known], kind))
-        scores[name] = _score(rows[-1], y[known], held[there], held_y[there])
+        scores[name] = _score(rows[-1], y[known], held[measured], held_y[measured])
     if labels and not rows:
         raise ValueError("No attribute can be fitted. " + " ".join(notes))
     # Of n codes about their mean there are n - 1 directions.
@@ -69,15 +69,15 @@ def fit_attributes(
     return _filled(found, standardizer, rows, z), notes
 
 
-def joined(earlier: Attributes, new: Attributes) -> Attributes:
+def merge_attributes(earlier: Attributes, new: Attributes) -> Attributes:
     """New attributes, after those earlier ones whose names are not among them. The components are the new ones.
 
     All are behind the new ones' standardiser; the earlier ones' logits, and their ways through z_sem, stay what they were.
     """
-    kept = [name for name in earlier.names if name not in new.scores]
-    rows = [earlier.names.index(name) for name in kept]
+    earlier_names = [name for name in earlier.names if name not in new.scores]
+    rows = [earlier.names.index(name) for name in earlier_names]
     found = Attributes(
-        {name: earlier.scores[name] for name in kept} | new.scores, new.weight.shape[1], components=len(new.components)
+        {name: earlier.scores[name] for name in earlier_names} | new.scores, new.weight.shape[1], components=len(new.components)
     )
     before, after = earlier.standardizer, new.standardizer
     scale, shift = after.std.double() / before.std.double(), (after.mean.double() - before.mean.double()) / before.std.double()

@@ -44,7 +44,7 @@ def rejection_sample(
     Raises:
         ValueError: the bound was reached; the message names the acceptance rate.
     """
-    kept: list[Tensor] = []
+    accepted_codes: list[Tensor] = []
     accepted = start = 0
     while accepted < num:
         if start >= max_proposals:
@@ -57,8 +57,8 @@ def rejection_sample(
         u = Draws.of(count, seed, start=start, device=z_sem.device).uniform("accept")
         (places,) = torch.where(u < probability(z_sem))
         places = places[: num - accepted]
-        kept.append(z_sem[places])
+        accepted_codes.append(z_sem[places])
         accepted += len(places)
         # Proposals after the last that was needed were not needed.
         start = start + int(places[-1]) + 1 if accepted == num else start + count
-    return Accepted(torch.cat(kept) if kept else propose(0, 1)[:0], start)
+    return Accepted(torch.cat(accepted_codes) if accepted_codes else propose(0, 1)[:0], start)

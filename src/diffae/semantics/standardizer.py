@@ -27,7 +27,7 @@ class Standardizer(nn.Module):
         """The standardiser of these codes.
 
         Raises:
-            ValueError: fewer than two codes, of which there is no standard deviation, or codes that do not vary.
+            ValueError: fewer than two codes, which have no standard deviation, or codes that do not vary.
         """
         if len(z_sem) < 2:
             raise ValueError(f"A standard deviation needs at least two codes, got {len(z_sem)}: give more images.")

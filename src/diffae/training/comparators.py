@@ -50,7 +50,7 @@ class ComparatorSubject(ImageSubject):
             return None
         size = self.config.training.batch_size
         parts = [self._images(held_out[i : i + size], ema) for i in range(0, len(held_out), size)]
-        draws = [Draws.of(len(x), 0, start=i * size, device=x.device).apart("validation") for i, x in enumerate(parts)]
+        draws = [Draws.of(len(x), 0, start=i * size, device=x.device).fork("validation") for i, x in enumerate(parts)]
         losses = [float(ema.loss(x, d)) for x, d in zip(parts, draws, strict=True)]
         return LossHealth(float(np.average(losses, weights=[len(x) for x in parts])))
 

@@ -139,13 +139,13 @@ def check_prior(prior: LatentPrior, train: Float[Tensor, "n d"], held_out: Float
 
     def loss(z: Tensor) -> float:
         repeated = z.repeat(4, 1).to(device)
-        return float(prior.loss(repeated, Draws.of(len(repeated), seed, device=device).apart("validation")))
+        return float(prior.loss(repeated, Draws.of(len(repeated), seed, device=device).fork("validation")))
 
     gaussian = GaussianPrior(train.shape[1]).fit(train)
     total, times = 0.0, torch.linspace(0, prior.schedule.T - 1, 50).long()
     for t in times:
         alpha, sigma = prior.schedule.alpha_sigma(t[None], like=held_out)
-        draws = Draws.of(len(held_out), seed, device=held_out.device).apart("gaussian", int(t))
+        draws = Draws.of(len(held_out), seed, device=held_out.device).fork("gaussian", int(t))
         eps = draws.normal("eps", tuple(held_out.shape[1:]))
         total += float((gaussian.eps(alpha * held_out + sigma * eps, alpha, sigma) - eps).abs().mean()) / len(times)
     return PriorHealth(loss(held_out), loss(train[: len(held_out)]), total)
@@ -153,6 +153,6 @@ def check_prior(prior: LatentPrior, train: Float[Tensor, "n d"], held_out: Float
 
 def _parts(x: Tensor, batch_size: int, seed: int) -> list[tuple[slice, Draws]]:
     """Parts of a batch, with the draws that each image always has."""
-    draws = Draws.of(len(x), seed, device=x.device).apart("validation")
+    draws = Draws.of(len(x), seed, device=x.device).fork("validation")
     parts = [slice(i, i + batch_size) for i in range(0, len(x), batch_size)]
     return [(part, draws[part]) for part in parts]

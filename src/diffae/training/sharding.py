@@ -75,7 +75,7 @@ def save_parts(tensors: dict[str, Tensor], folder: Path) -> None:
     unfinished = folder.with_name(f".{folder.name}.part")
     if processes.is_first():
         shutil.rmtree(unfinished, ignore_errors=True)
-    processes.wait()
+    processes.barrier()
     with _alone_or_not():
         writer = HuggingFaceStorageWriter(str(unfinished), save_distributed=True)
         packed = {k: v.detach().contiguous() for k, v in tensors.items()}
@@ -83,7 +83,7 @@ def save_parts(tensors: dict[str, Tensor], folder: Path) -> None:
     if processes.is_first():
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.replace(folder)
-    processes.wait()
+    processes.barrier()
 
 
 def names_of_parts(folder: Path) -> set[str]:

@@ -14,7 +14,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from diffae.config import TrainingConfig
 from diffae.nn.prepared import Prepared
-from diffae.runtime.graphs import Repeated
+from diffae.runtime.graphs import GraphedStep
 from diffae.runtime.processor import autocast, resolve_precision
 from diffae.runtime.seeding import Draws
 from diffae.training.sharding import is_sharded, whole
@@ -67,7 +67,7 @@ class DeviceStep:
         # What is divided over processes is gathered by the host's commands, and compiled networks record for themselves.
         alone = accelerator.num_processes == 1 and not state.sharded and config.compile is None
         self._sent: Sent = []
-        self._repeated = Repeated(self._compute, device, "The training step", asked=config.graphs and alone)
+        self._repeated = GraphedStep(self._compute, device, "The training step", asked=config.graphs and alone)
         low = resolve_precision(config.precision, device) == "bfloat16"
         cast = low and not state.sharded and config.compile is None
         self._prepared: Callable[[], contextlib.AbstractContextManager] = (
@@ -146,7 +146,7 @@ class DeviceStep:
             module.set_requires_gradient_sync(last)
         with contextlib.nullcontext() if last or is_sharded(module) else accelerator.no_sync(module), self._prepared():
             with autocast(config.precision, accelerator.device):
-                value = module(self._sent[i], Draws(config.seed, numbers).apart("image"))
+                value = module(self._sent[i], Draws(config.seed, numbers).fork("image"))
             (value / self._parts).backward()
         return value.detach().float() / self._parts
 

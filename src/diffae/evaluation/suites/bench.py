@@ -114,10 +114,10 @@ class Bench:
         """
         starts = range(0, num, self.batch_size)
         local = {}
-        for start in processes.own(starts):
+        for start in processes.shard(starts):
             self.progress(what, start, num)
             local[start] = make(range(start, min(start + self.batch_size, num)))
-        batches = {start: batch for of_process in processes.from_all(local) for start, batch in of_process.items()}
+        batches = {start: batch for of_process in processes.all_gather(local) for start, batch in of_process.items()}
         return torch.cat([batches[start] for start in starts])
 
     def latents(self, encode: Callable[[Tensor], Tensor], data: ImageSet, indices: np.ndarray) -> Tensor:

@@ -36,7 +36,7 @@ def variation(bench: Bench) -> Section:
 
 def decoded(ae: DiffusionAutoencoder, z_sem: Tensor, seed: int, draw: int, part: range) -> Tensor:
     """Images of some codes, image i with the same x_T in each `draw`."""
-    draws = Draws.of(len(part), seed, start=part.start, device=z_sem.device).apart("variation", draw)
+    draws = Draws.of(len(part), seed, start=part.start, device=z_sem.device).fork("variation", draw)
     x_T = draws.normal("x_T", ae.image_shape).to(z_sem)
     return ae.decode(z_sem[part.start : part.stop], x_T, steps=STEPS, clamp=True)
 
