@@ -29,6 +29,11 @@ def to_pil(x: Float[Tensor, "c h w"]) -> Image.Image:
     return Image.fromarray(array[0] if len(array) == 1 else np.ascontiguousarray(array.transpose(1, 2, 0)))
 
 
+def batch_of(images: Sequence[Tensor] | Tensor) -> Float[Tensor, "n c h w"]:
+    """Images (c, h, w) as one batch."""
+    return torch.stack(list(images))
+
+
 def sheet(rows: Sequence[Sequence[Tensor] | Tensor], *, scale: int = 1, gap: int = 2, names: Sequence[str] = ()) -> Image.Image:
     """Rows of images in [-1, 1] as one picture, each pixel enlarged `scale` times, with the rows' names at their left."""
     _, h, w = rows[0][0].shape

@@ -9,6 +9,7 @@ import tyro
 
 from diffae.cli import arguments, inputs
 from diffae.cli.bars import console, say, warn, work_bar
+from diffae.cli.sheets import show
 from diffae.config import Count, Range
 from diffae.runtime import processes
 
@@ -81,22 +82,17 @@ class Neighbours(arguments.Cropping):
     """The contact sheet."""
 
     def run(self) -> None:
-        import torch
-
         from diffae.data.codes import nearest_codes
-        from diffae.pictures import save_png, scale_for, sheet
 
         ae = inputs.autoencoder(self.source)
         x = inputs.pictures(ae, self.files, self.crop)
         data = inputs.images(ae, self.source, self.data)
         names, distances = nearest_codes(inputs.codes_file(ae, self.source, data), ae.encode(x), num=self.num)
         place = {name: i for i, name in enumerate(data.names)}
-        rows = [torch.cat([x[i][None], data.images([place[n] for n in row])]) for i, row in enumerate(names)]
-        rows = [ae.to_pixels(row) for row in rows]
-        save_png(sheet(rows, scale=scale_for(rows[0])), self.out)
+        rows = [[image, *data.images([place[n] for n in row])] for image, row in zip(x, names, strict=True)]
+        show(ae, rows, self.out)
         for file, row, distance in zip(self.files, names, distances.tolist(), strict=True):
             print(f"{file}: {', '.join(f'{n} ({d:.2f})' for n, d in zip(row, distance, strict=True))}")
-        print(f"Picture: {self.out}")
 
 
 @dataclass(frozen=True, kw_only=True)

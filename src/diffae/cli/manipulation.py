@@ -40,8 +40,6 @@ class Manipulate(arguments.Decoding, arguments.Cropping):
     """The picture; a .gif, .webp or .mp4 shows the strengths one after another."""
 
     def run(self) -> None:
-        import torch
-
         if (self.edit is None) == (not self.files or not self.attribute):
             raise ValueError("Give images and --attribute, or an edit that the studio saved, --from.")
         ae = inputs.autoencoder(self.source, precision=self.precision)
@@ -55,15 +53,12 @@ class Manipulate(arguments.Decoding, arguments.Cropping):
         else:
             moved = [ae.edit(code.z_sem, self.attribute, strength=s, keep=self.keep) for s in self.strengths]
             columns = [ae.render(code, z_sem=z) for z in moved]
-        attributes = ae.attributes
-        for name in (n for n in self.attribute if attributes is not None and n in attributes.scores):
-            assert attributes is not None
-            row = attributes.names.index(name)
-            p = torch.stack([attributes.probabilities(ae.encode(ae.in_range(c)))[:, row] for c in (x, *columns)], dim=1)
-            for file, values in zip(self.files, p.tolist(), strict=True):
-                print(f"{file}: {name} {values[0]:.2f} -> {', '.join(f'{v:.2f}' for v in values[1:])}")
-        edited = torch.stack(columns, dim=1)
-        show(ae, [torch.cat([a[None], b]) for a, b in zip(x, edited, strict=True)], self.out)
+        seen = [] if ae.attributes is None else [ae.attributes.by_name(ae.encode(ae.in_range(c))) for c in (x, *columns)]
+        for name in (name for name in self.attribute if seen and name in seen[0]):
+            for i, file in enumerate(self.files):
+                before, *after = (column[name][i] for column in seen)
+                print(f"{file}: {name} {before:.2f} -> {', '.join(f'{p:.2f}' for p in after)}")
+        show(ae, list(zip(x, *columns, strict=True)), self.out)
 
 
 def _replay(ae: "DiffusionAutoencoder", file: Path, out: Path) -> None:

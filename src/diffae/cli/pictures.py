@@ -56,12 +56,10 @@ class Vary(arguments.Decoding, arguments.Cropping):
     """The picture; a .gif, .webp or .mp4 shows the variations one after another."""
 
     def run(self) -> None:
-        import torch
-
         ae = inputs.autoencoder(self.source, precision=self.precision)
         x = inputs.pictures(ae, self.files, self.crop)
         varied = ae.vary(x, num=self.num, steps=self.steps, seed=self.seed)
-        show(ae, [torch.cat([a[None], b]) for a, b in zip(x, varied, strict=True)], self.out)
+        show(ae, [[image, *fresh] for image, fresh in zip(x, varied, strict=True)], self.out)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,8 +56,6 @@ class Sample(arguments.Decoding, arguments.Labelling):
     """The contact sheet; with a folder's name, every image as a PNG."""
 
     def run(self) -> None:
-        import torch
-
         if self.labels is None and self.labels_kind:
             raise ValueError("--labels-kind is about the table of --labels, and none was given: name it.")
         processes.join()
@@ -72,7 +70,7 @@ class Sample(arguments.Decoding, arguments.Labelling):
             self._fill(ae, drawn.z_sem)
         elif processes.is_first():
             starts = range(0, self.num, self.batch_size)
-            x = torch.cat([self._decoded(ae, drawn.z_sem, start) for start in starts])
+            x = [image for start in starts for image in self._decoded(ae, drawn.z_sem, start)]
             columns = min(8, self.num)
             show(ae, [x[i : i + columns] for i in range(0, len(x), columns)], self.out)
 
@@ -96,11 +94,8 @@ class Sample(arguments.Decoding, arguments.Labelling):
 
     def _accept(self, ae: "DiffusionAutoencoder") -> "Callable[[Tensor], Tensor]":
         """A function of codes (n, d): the probability of the class for each."""
-        import numpy as np
-
         from diffae.data.labels.columns import described, is_binary
-        from diffae.semantics.fitting import fit_few
-        from diffae.semantics.standardizer import Standardizer
+        from diffae.semantics.fitting import fit_labelled
 
         assert self.attribute is not None
         if self.labels is None:
@@ -119,11 +114,6 @@ class Sample(arguments.Decoding, arguments.Labelling):
         say(f"{self.attribute}: {described(y)}")
         if not is_binary(y):
             raise ValueError(f"{self.attribute!r} is continuous and has no probability: give labels of 1, and 0 or nothing.")
-        z = inputs.codes(ae, self.source, data)
-        negatives, unlabelled = np.flatnonzero(y == 0), np.flatnonzero(np.isnan(y))
-        others = negatives if len(negatives) else unlabelled
-        positives = np.flatnonzero(y == 1)
-        kind = "negative" if len(negatives) else "unlabelled"
-        say(f"{len(positives)} positive and {len(others)} {kind} images")
-        few = fit_few(self.attribute, z[positives], z[others], Standardizer.fit(z), unlabelled=not len(negatives))
+        few, found = fit_labelled(self.attribute, inputs.codes(ae, self.source, data), y)
+        say(found)
         return few.probability(self.attribute, value=not self.absent)

@@ -4,26 +4,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from diffae.autoencoder import DiffusionAutoencoder
 
 
-def show(ae: "DiffusionAutoencoder", rows: "list[Tensor]", out: Path) -> None:
+def show(ae: "DiffusionAutoencoder", rows: "Sequence[Sequence[Tensor] | Tensor]", out: Path) -> None:
     """Writes rows of images to a file.
 
     Args:
         ae: the model, which turns its images to pixels.
-        rows: images as the model has them, (n, c, h, w) each.
+        rows: of images as the model has them, (c, h, w) each.
         out: .png for a contact sheet; any other ending of `arguments.MOVING` for an animation, with a frame for each column.
     """
-    from diffae.pictures import save_animation, save_png, scale_for, sheet
+    from diffae.pictures import batch_of, save_animation, save_png, scale_for, sheet
 
-    rows = [ae.to_pixels(row) for row in rows]
-    scale = scale_for(rows[0])
+    seen = [ae.to_pixels(batch_of(row)) for row in rows]
+    scale = scale_for(seen[0])
     if out.suffix.lower() == ".png":
-        save_png(sheet(rows, scale=scale), out)
+        save_png(sheet(seen, scale=scale), out)
     else:
-        frames = [sheet([[row[i]] for row in rows], scale=2 * scale) for i in range(len(rows[0]))]
+        frames = [sheet([[row[i]] for row in seen], scale=2 * scale) for i in range(len(seen[0]))]
         save_animation(frames, out)
     print(f"Picture: {out}")

@@ -100,6 +100,10 @@ class Attributes(nn.Module):
         continuous = torch.tensor([s.kind == "continuous" for s in self.scores.values()], device=p.device)
         return torch.where(continuous, logits, p.clamp(max=1))
 
+    def by_name(self, z_sem: Float[Tensor, "n d"]) -> dict[str, list[float]]:
+        """What `probabilities` gives, as lists of n numbers by the attributes' names."""
+        return dict(zip(self.names, self.probabilities(z_sem).T.tolist(), strict=True))
+
     def probability(self, name: str, *, value: bool = True) -> Callable[[Tensor], Tensor]:
         """The function z_sem (n, d) -> (n,) that gives the probability of one attribute being present, or absent."""
         row = self._row(name)

@@ -125,6 +125,25 @@ def fit_few(
     return _filled(Attributes({name: Score("binary", len(y), len(positives) / len(y))}, z.shape[1]), standardizer, [row], z)
 
 
+def fit_labelled(name: str, z_sem: Float[Tensor, "n d"], y: np.ndarray) -> tuple[Attributes, str]:
+    """A classifier of the few images that have a label, among the codes of all: see `fit_few`.
+
+    Args:
+        name: of the attribute.
+        z_sem: codes of all images, which standardise.
+        y: (n,), 1, 0, or NaN for unknown; where there is no 0, the unknown ones are taken as unlabelled.
+
+    Returns:
+        The classifier, and how many images of which kind it was fitted to, in a sentence.
+    """
+    negatives, unlabelled = np.flatnonzero(y == 0), np.flatnonzero(np.isnan(y))
+    others, kind = (negatives, "negative") if len(negatives) else (unlabelled, "unlabelled")
+    positives = np.flatnonzero(y == 1)
+    standardizer = Standardizer.fit(z_sem)
+    few = fit_few(name, z_sem[positives], z_sem[others], standardizer, unlabelled=not len(negatives))
+    return few, f"{len(positives)} positive and {len(others)} {kind} images"
+
+
 class _Row(NamedTuple):
     """One fitted attribute."""
 

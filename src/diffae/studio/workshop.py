@@ -131,7 +131,7 @@ class Workshop:
         """The probability of every attribute at a code."""
         found: dict[str, float] = {}
         if self.ae.attributes is not None:
-            found = dict(zip(self.ae.attributes.names, self.ae.attributes.probabilities(z_sem)[0].tolist(), strict=True))
+            found = {name: values[0] for name, values in self.ae.attributes.by_name(z_sem).items()}
         for name, classifier in visit.defined.items():
             found[name] = float(classifier.probabilities(z_sem)[0, 0])
         return {name: found[name] for name in self.attributes(visit)}
