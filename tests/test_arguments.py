@@ -167,6 +167,20 @@ def test_calls_refuse_numbers_that_mean_nothing(ae, call, message):
         call(ae)
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda ae: ae.encode(X, 5), "too many positional arguments"),
+        (lambda ae: ae.decode(torch.zeros(1, 6), None, 20), "too many positional arguments"),
+        (lambda ae: ae.encode(X, seed=0), "unexpected keyword argument 'seed'"),
+        (lambda ae: ae.invert(X), "missing a required argument: 'z_sem'"),
+    ],
+)
+def test_arguments_that_a_method_does_not_have_are_refused(ae, call, message):
+    with pytest.raises(TypeError, match=message):
+        call(ae)
+
+
 def test_images_in_0_to_1_are_warned_of_and_others_are_not():
     shape, draw = (3, 8, 8), torch.Generator().manual_seed(0)
     unit = torch.rand(1, *shape, generator=draw)

@@ -36,15 +36,16 @@ def border(method: M) -> M:
 
     Raises:
         ValueError: shapes, ranges or numbers that cannot be.
-        TypeError: images that are not floating-point.
+        TypeError: images that are not floating-point, or arguments that the method does not have.
     """
-    names = list(inspect.signature(method).parameters)[1:]
+    signature = inspect.signature(method)
 
     @functools.wraps(method)
     def called(self: Any, *args: Any, **kwargs: Any) -> Any:
         if _inside.get() is self:
             return method(self, *args, **kwargs)
-        arguments = dict(zip(names, args, strict=False)) | kwargs
+        _, *given = signature.bind(self, *args, **kwargs).arguments.items()
+        arguments = dict(given)
         _check(self, arguments)
         home = device_of(self)
         places = [value.device for value in arguments.values() if _has_a_place(value)]

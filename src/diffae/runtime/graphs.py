@@ -143,7 +143,7 @@ class GraphedStep:
 class GraphedCalls:
     """Calls of functions of tensors, recorded one for each of a few shapes.
 
-    What a call is inputs is copied to where its recording reads, and its result is a copy.
+    The inputs of a call are copied to where its recording reads; its result is a copy.
     """
 
     def __init__(self) -> None:
