@@ -75,7 +75,7 @@ def test_what_is_kept_itself_is_given_back():
 
 def follow(state, decay=0.9):
     """The averages, as a step moves them."""
-    for moved, rate in zip([state.ema, *state.averages], average_rates(state.step, decay), strict=True):
+    for moved, rate in zip([state.ema, *state.averages], average_rates(state.step, decay), strict=False):
         move_towards(list(moved.parameters()), list(state.model.parameters()), torch.tensor(rate))
 
 
