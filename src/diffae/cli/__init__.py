@@ -50,11 +50,11 @@ COMMANDS = {
 
 def _command(argv: list[str]) -> Any:
     """All commands as one type. The training command asked for gets the defaults of the preset that the command line names."""
-    name = next((b for a, b in itertools.pairwise(argv) if a == "--preset"), None)
+    name, start = (next((b for a, b in itertools.pairwise(argv) if a == option), None) for option in ("--preset", "--from"))
     kinds = []
     for command, kind in COMMANDS.items():
         # Other commands know no preset of that name.
-        default = defaults(kind, name) if command == next(iter(argv), None) else None
+        default = defaults(kind, name, start) if command == next(iter(argv), None) else None
         kinds.append(Annotated[kind, tyro.conf.subcommand(command, **({} if default is None else {"default": default}))])
     return functools.reduce(operator.or_, kinds)
 

@@ -16,9 +16,11 @@ from diffae.config import (
     AutoencoderConfig,
     Count,
     DataConfig,
+    Frozen,
     PriorConfig,
     Range,
     RunConfig,
+    StartConfig,
     TrainingConfig,
     read_json,
 )
@@ -53,19 +55,26 @@ class Train:
     """Budget in minutes, turned into images from the rate of the first minute."""
     images: arguments.Number = None
     """Budget in images seen, total over resumes."""
+    start: Annotated[str | None, tyro.conf.arg(name="from")] = None
+    """A trained model to start from: a run, a saved folder, the hub's name of one, or the authors' `last.ckpt`. Every weight that
+    fits is taken, the rest is named; the networks' settings below are then its own."""
+    freeze: Frozen | None = None
+    """Which network keeps the weights that it starts from."""
     model: AutoencoderConfig
     data: DataConfig
     training: TrainingConfig
 
     def run(self) -> None:
         training = _budget(self.training, self.minutes, self.images)
+        start = None if self.start is None else str(Path(self.start).resolve()) if Path(self.start).exists() else self.start
         latents = self.data.latents
         if latents is not None and Path(latents).is_dir():
             # The model names it wherever it is loaded from.
             latents = str(Path(latents).resolve())
         data = dataclasses.replace(self.data, source=self.source, latents=latents)
         model = dataclasses.replace(self.model, latents=self.model.latents or latents)
-        train(RunConfig(preset=self.preset, model=model, data=data, training=training), self.out)
+        begins = StartConfig(model=start, freeze=self.freeze)
+        train(RunConfig(preset=self.preset, model=model, data=data, training=training, start=begins), self.out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,11 +197,16 @@ class TrainComparator:
         train(dataclasses.replace(config, data=data, training=_budget(config.training, self.minutes, self.images)), self.out)
 
 
-def defaults(command: type, name: str | None) -> Any:
-    """The defaults of a command that trains, which are those of its preset; None for other commands."""
+def defaults(command: type, name: str | None, start: str | None = None) -> Any:
+    """The defaults of a command that trains: its preset's, with the networks of the model that it starts from; None for others."""
     if command is Train:
         name = name or DEFAULT_PRESET
         base = preset(name)
+        if start is not None:
+            from diffae.training.starting import trained_model
+
+            training = dataclasses.replace(base.training, whitened_start=False)
+            base = dataclasses.replace(base, model=trained_model(start).config, training=training)
         return Train(source=tyro.MISSING, out=tyro.MISSING, preset=name, model=base.model, data=base.data, training=base.training)
     if command is TrainPrior:
         name = name or DEFAULT_PRIOR_PRESET

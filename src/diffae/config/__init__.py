@@ -3,7 +3,7 @@
 from diffae.config.data import Crop, DataConfig, Preparation
 from diffae.config.protocols import Protocol
 from diffae.config.ranges import Amount, Count, Counts, Range, Seed, Share, check_ranges
-from diffae.config.runs import AnyRunConfig, ComparatorRunConfig, PriorRunConfig, RunConfig
+from diffae.config.runs import AnyRunConfig, ComparatorRunConfig, Frozen, PriorRunConfig, RunConfig, StartConfig
 from diffae.config.schema import (
     AutoencoderConfig,
     ComparatorConfig,
@@ -29,6 +29,7 @@ __all__ = [
     "Crop",
     "DataConfig",
     "EncoderConfig",
+    "Frozen",
     "LearningRate",
     "Precision",
     "Prediction",
@@ -42,6 +43,7 @@ __all__ = [
     "Seed",
     "Share",
     "Spacing",
+    "StartConfig",
     "TrainingConfig",
     "UNetConfig",
     "check_ranges",

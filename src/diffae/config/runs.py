@@ -1,7 +1,7 @@
 """One training run: what is trained, on what, and how. Written, resolved, to RUN/config.json."""
 
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from diffae.config.data import DataConfig
 from diffae.config.ranges import InRange
@@ -9,6 +9,7 @@ from diffae.config.schema import AutoencoderConfig, ComparatorConfig, PriorConfi
 from diffae.config.training import TrainingConfig
 
 M = TypeVar("M")
+Frozen = Literal["encoder", "decoder"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,11 +27,38 @@ class AnyRunConfig(InRange, Generic[M]):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class StartConfig(InRange):
+    """Which weights a run begins with."""
+
+    model: str | None = None
+    """A trained model: a run, a saved folder, the hub's name of one, or the authors' `last.ckpt`. Every weight that fits is taken;
+    None begins with random weights."""
+    freeze: Frozen | None = None
+    """Which of the two networks keeps the weights that it begins with."""
+    fresh: tuple[str, ...] = ()
+    """Weights that the trained model had none for. Filled in when the run begins."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig(AnyRunConfig[AutoencoderConfig]):
     """A run of a diffusion autoencoder, or of the plain DDIM."""
 
     model: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     """The autoencoder."""
+    start: StartConfig = field(default_factory=StartConfig)
+    """The weights that it begins with."""
+
+    def __post_init__(self) -> None:
+        InRange.__post_init__(self)
+        if self.start.model is not None and self.training.whitened_start:
+            raise ValueError(
+                "training.whitened_start sets the encoder's last layer anew, and start.model begins with a trained one. Set one of "
+                "the two."
+            )
+        if self.start.freeze is not None and self.start.model is None:
+            raise ValueError(
+                f"start.freeze keeps the {self.start.freeze} as it begins, which is at random. Give start.model (--from MODEL) too."
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

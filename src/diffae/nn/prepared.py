@@ -85,14 +85,19 @@ class _Cast(torch.autograd.Function):
     def forward(ctx: Any, dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
         cast = [torch.empty_like(t, dtype=dtype) for t in tensors]
         torch._foreach_copy_(cast, list(tensors))
-        ctx.dtypes = [t.dtype for t in tensors]
+        ctx.dtypes = [t.dtype for t, trained in zip(tensors, ctx.needs_input_grad[1:], strict=True) if trained]
+        # Nothing that is computed with weights that stay needs a gradient for their sake.
+        ctx.mark_non_differentiable(*(c for c, trained in zip(cast, ctx.needs_input_grad[1:], strict=True) if not trained))
         return tuple(cast)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        cast = [torch.empty_like(g, dtype=dtype) for g, dtype in zip(gradients, ctx.dtypes, strict=True)]
-        torch._foreach_copy_(cast, list(gradients))
-        return None, *cast
+        trained = ctx.needs_input_grad[1:]
+        needed = [g for g, asked in zip(gradients, trained, strict=True) if asked]
+        cast = [torch.empty_like(g, dtype=dtype) for g, dtype in zip(needed, ctx.dtypes, strict=True)]
+        torch._foreach_copy_(cast, needed)
+        each = iter(cast)
+        return None, *(next(each) if asked else None for asked in trained)
 
 
 def _tensors(fused: FusedMaps) -> list[Tensor]:

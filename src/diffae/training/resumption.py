@@ -49,6 +49,7 @@ def resolve(asked: R, out: Path, *, say: Callable[[str], None] = lambda _: None)
     for name in ("precision", "accumulation"):
         if getattr(asked.training, name) == "auto":
             changed.pop(f"training.{name}", None)
+    changed.pop("start.fresh", None)
     refused = {name: pair for name, pair in changed.items() if name not in (*BUDGET, *MEANS)}
     if (out / DATA).is_file():
         refused = {name: pair for name, pair in refused.items() if name not in PLACES}

@@ -82,7 +82,10 @@ def _train(subject: Subject, out: Path, accelerator: Accelerator) -> Iterator[Ev
     torch.manual_seed(seeding.mix(training.seed, "weights"))
     model = subject.build().to(device)
     if newest is None:
-        subject.begin(model)
+        note = subject.begin(model)
+        config = subject.config
+        if main and note:
+            yield Noted(note)
     subject.place(device)
     loss = LossModule(model, lambda batch, draws: subject.loss(model, batch, draws))
     state = TrainingState.start(model, training, called=loss)

@@ -64,7 +64,7 @@ class TrainingState(Generic[M]):
             shard(called or model)
             for average in (ema, *averages):
                 shard(average)
-        named = list(model.named_parameters())
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         matrices = {name for name, p in named if config.muon_rate is not None and is_hidden_matrix(name, p)}
 
         def groups(names: set[str], rate: float) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """What can be trained: an autoencoder, a plain DDIM, a latent prior. The one training run asks each for the same few things."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ from diffae.runtime import seeding
 from diffae.runtime.seeding import Draws
 from diffae.semantics.prior import LatentPrior
 from diffae.training.health import Health, check_codes, check_images, check_prior
+from diffae.training.starting import take_weights, trained_model
 from diffae.training.views import dropped, shifted, training_view
 
 WHITENED_IMAGES = 2048
@@ -41,8 +43,8 @@ class Subject(Protocol):
         """The model, with fresh weights."""
         ...
 
-    def begin(self, model: nn.Module) -> None:
-        """What happens once, before the first step of a new run."""
+    def begin(self, model: nn.Module) -> str | None:
+        """What happens once, before the first step of a new run; a sentence for people, or None."""
         ...
 
     def place(self, device: torch.device) -> None:
@@ -111,10 +113,20 @@ class ImageSubject:
         for module in model.modules():
             if isinstance(module, Stage):
                 module.recompute = self.config.training.recompute
+        if frozen := self.config.start.freeze:
+            network = model.unet if frozen == "decoder" else getattr(model, "encoder", None)
+            if network is None:
+                raise ValueError("A plain DDIM has no encoder to freeze.")
+            network.requires_grad_(False)
         return model
 
     @torch.no_grad()
-    def begin(self, model: nn.Module) -> None:
+    def begin(self, model: nn.Module) -> str | None:
+        start = self.config.start
+        if start.model is not None:
+            found = take_weights(model, trained_model(start.model))
+            self.config = replace(self.config, start=replace(start, fresh=tuple(found.fresh)))
+            return f"Starting from {start.model}: {found}"
         if self.config.training.whitened_start and isinstance(model, DiffusionAutoencoder):
             if not configured(model.encoder):
                 raise ValueError(
@@ -124,6 +136,7 @@ class ImageSubject:
             parts = np.array_split(np.unique([self.order[p] for p in range(WHITENED_IMAGES)]), 16)
             features = [model.encoder.features(self._images(p, model)) for p in parts]
             model.encoder.whiten(torch.cat(features))
+        return None
 
     def place(self, device: torch.device) -> None:
         self.rows = Rows(self.data.arrays, device)

@@ -1,0 +1,69 @@
+"""Starting from trained weights: what of another model fits is taken, and what does not is named."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from diffae.autoencoder import DiffusionAutoencoder
+from diffae.diffusion.model import DDIM
+from diffae.interop import official
+from diffae.interop.weights import load_diffusion
+
+NETWORKS = ("unet.", "encoder.")
+"""How the names of weights begin that can be taken; what was fitted to z_sem is of the other model's z_sem alone."""
+
+
+class Taken(NamedTuple):
+    """What a start found.
+
+    Attributes:
+        taken: names of the weights that were taken.
+        fresh: those that keep their fresh values: the other model has none of that name, or one of another shape.
+        unused: weights of the other model that have no place.
+    """
+
+    taken: list[str]
+    fresh: list[str]
+    unused: list[str]
+
+    def __str__(self) -> str:
+        """In a sentence for people."""
+        said = f"{len(self.taken)} of {len(self.taken) + len(self.fresh)} weights were taken"
+        for what, names in (("fresh are", self.fresh), ("of no use are", self.unused)):
+            if names:
+                said += f"; {what} {len(names)}: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
+        return said + "."
+
+
+def trained_model(source: str) -> DiffusionAutoencoder | DDIM:
+    """The model to start from: a run, a saved folder, the hub's name of one, or a checkpoint of the authors' (`.ckpt`)."""
+    return official.load(source) if Path(source).suffix == ".ckpt" else load_diffusion(source)
+
+
+@torch.no_grad()
+def take_weights(model: nn.Module, trained: nn.Module) -> Taken:
+    """Copies all weights of the networks that have the same name and shape.
+
+    Args:
+        model: with fresh weights; changed in place.
+        trained: an autoencoder or a plain DDIM.
+
+    Raises:
+        ValueError: nothing fits.
+    """
+    theirs, ours = _weights(trained), _weights(model)
+    taken = [name for name, tensor in ours.items() if name in theirs and theirs[name].shape == tensor.shape]
+    for name in taken:
+        ours[name].copy_(theirs[name])
+    if not taken:
+        raise ValueError(
+            "None of its weights fits: the networks have other widths or depths. Leave --model.unet and .encoder alone."
+        )
+    return Taken(taken, [name for name in ours if name not in taken], [name for name in theirs if name not in taken])
+
+
+def _weights(model: nn.Module) -> Mapping[str, Tensor]:
+    return {name: tensor for name, tensor in model.state_dict().items() if name.startswith(NETWORKS)}
