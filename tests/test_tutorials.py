@@ -77,7 +77,15 @@ def test_a_tutorial_runs_as_it_stands(tutorial, here, capsys):
 
 
 def test_there_is_a_tutorial_for_each_of_the_things_one_does():
-    assert {p.stem for p in TUTORIALS.glob("*.md")} == {"encode", "manipulate", "interpolate", "sample", "evaluate", "studio"}
+    assert {p.stem for p in TUTORIALS.glob("*.md")} == {
+        "start",
+        "encode",
+        "manipulate",
+        "interpolate",
+        "sample",
+        "evaluate",
+        "studio",
+    }
     assert all(len(p.read_text().splitlines()) < 70 for p in TUTORIALS.glob("*.md"))
 
 
