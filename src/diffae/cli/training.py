@@ -203,10 +203,10 @@ def defaults(command: type, name: str | None, start: str | None = None) -> Any:
         name = name or DEFAULT_PRESET
         base = preset(name)
         if start is not None:
-            from diffae.training.starting import trained_model
+            from diffae.training.starting import trained_config
 
             training = dataclasses.replace(base.training, whitened_start=False)
-            base = dataclasses.replace(base, model=trained_model(start).config, training=training)
+            base = dataclasses.replace(base, model=trained_config(start), training=training)
         return Train(source=tyro.MISSING, out=tyro.MISSING, preset=name, model=base.model, data=base.data, training=base.training)
     if command is TrainPrior:
         name = name or DEFAULT_PRIOR_PRESET

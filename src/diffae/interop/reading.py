@@ -26,16 +26,8 @@ def read_weights(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, Ten
         FileNotFoundError: one of them is not there.
         ValueError: one of them is damaged, or of another format, or weights that are no numbers.
     """
-    config_file, weights_file = files_of_weights(folder)
-    for file in (config_file, weights_file):
-        if not file.is_file():
-            raise FileNotFoundError(f"{folder} holds no {file.name}: a run has its model after its first checkpoint.")
-    try:
-        config = json.loads(config_file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{config_file} is damaged ({error}). Save the model again.") from None
-    if not isinstance(config, dict) or config.get("format") != kind:
-        raise ValueError(f"{config_file} was not written by `save_pretrained`: its format is not {kind!r}.")
+    config = read_config(folder, kind)
+    weights_file = files_of_weights(folder)[1]
     try:
         tensors = safetensors.torch.load_file(weights_file)
     except SafetensorError as error:
@@ -46,6 +38,21 @@ def read_weights(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, Ten
         raise ValueError(f"{weights_file}: {odd[0]}, which is no type of weights here. Save them as float32.")
     check_finite(tensors, weights_file)
     return config, tensors
+
+
+def read_config(folder: Path, kind: str) -> dict[str, Any]:
+    """What `config.json` says, without the tensors. Errors as of `read_weights`."""
+    config_file, weights_file = files_of_weights(folder)
+    for file in (config_file, weights_file):
+        if not file.is_file():
+            raise FileNotFoundError(f"{folder} holds no {file.name}: a run has its model after its first checkpoint.")
+    try:
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{config_file} is damaged ({error}). Save the model again.") from None
+    if not isinstance(config, dict) or config.get("format") != kind:
+        raise ValueError(f"{config_file} was not written by `save_pretrained`: its format is not {kind!r}.")
+    return config
 
 
 def check_fit(expected: dict[str, Tensor], tensors: dict[str, Tensor], folder: Path) -> None:

@@ -24,7 +24,7 @@ from diffae.diffusion.predictor import NoisePredictor
 from diffae.diffusion.schedule import Calibration
 from diffae.interop.fingerprints import digest_model
 from diffae.interop.parts import add_parts, available_priors, load_part, prior_folder
-from diffae.interop.reading import check_depth, check_fit, naming, read_weights
+from diffae.interop.reading import check_depth, check_fit, naming, read_config, read_weights
 from diffae.nn.encoder import Encoder
 from diffae.runtime.files import write_text
 from diffae.runtime.hub import download
@@ -75,11 +75,7 @@ def load_diffusion(
     source: str | Path, *, encoder: Encoder | None = None, unet: NoisePredictor | None = None
 ) -> DiffusionAutoencoder | DDIM:
     """Reads a saved autoencoder, or a plain DDIM, without what stands beside it; see `load`."""
-    folder = beside = Path(source)
-    if not folder.is_dir():
-        folder = download(str(source), [CONFIG, WEIGHTS])
-    if (folder / "model").is_dir():
-        folder = folder / "model"
+    folder, beside = _folder(source), Path(source)
     config, tensors = read_weights(folder, FORMAT)
     networks: dict[str, Any] = {"encoder": encoder, "unet": unet}
     with naming(folder / "config.json"):
@@ -102,6 +98,21 @@ def load_diffusion(
     if (beside / CALIBRATION).is_file():
         _load_calibration(model, beside / CALIBRATION)
     return model.eval()
+
+
+def load_config(source: str | Path) -> AutoencoderConfig:
+    """The configuration of a saved model, without its weights; arguments and errors as of `load`."""
+    folder = _folder(source)
+    with naming(folder / "config.json"):
+        return from_dict(AutoencoderConfig, read_config(folder, FORMAT).get("model"), path="model")
+
+
+def _folder(source: str | Path) -> Path:
+    """Where the two files of a saved model are: in a run's `model`, in the folder itself, or downloaded from the hub."""
+    folder = Path(source)
+    if not folder.is_dir():
+        folder = download(str(source), [CONFIG, WEIGHTS])
+    return folder / "model" if (folder / "model").is_dir() else folder
 
 
 def _whole(settings: AutoencoderConfig, config: dict[str, Any], networks: dict[str, Any]) -> DiffusionAutoencoder | DDIM:

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from diffae.autoencoder import DiffusionAutoencoder
+from diffae.config import AutoencoderConfig
 from diffae.diffusion.model import DDIM
 from diffae.interop import official
-from diffae.interop.weights import load_diffusion
+from diffae.interop.weights import load_config, load_diffusion
 
 NETWORKS = ("unet.", "encoder.")
 """How the names of weights begin that can be taken; what was fitted to z_sem is of the other model's z_sem alone."""
@@ -41,6 +42,11 @@ class Taken(NamedTuple):
 def trained_model(source: str) -> DiffusionAutoencoder | DDIM:
     """The model to start from: a run, a saved folder, the hub's name of one, or a checkpoint of the authors' (`.ckpt`)."""
     return official.load(source) if Path(source).suffix == ".ckpt" else load_diffusion(source)
+
+
+def trained_config(source: str) -> AutoencoderConfig:
+    """The networks of the model to start from; of a saved one its `config.json` alone is read."""
+    return official.load(source).config if Path(source).suffix == ".ckpt" else load_config(source)
 
 
 @torch.no_grad()
