@@ -33,9 +33,9 @@ from diffae.evaluation.pages.figures import plotted
 from diffae.evaluation.pages.page import table_markdown
 from diffae.evaluation.pages.tables import number
 from diffae.evaluation.suites.bench import in_colour
+from diffae.frozen.perceptual import LEAST
+from diffae.frozen.weights import load_network
 from diffae.metrics.images import mse, psnr, ssim
-from diffae.metrics.networks.perceptual import LEAST
-from diffae.metrics.networks.weights import load_network
 from diffae.pictures import save_png
 
 LIMIT, THEIR_LIMIT = 600, 1000

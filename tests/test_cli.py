@@ -264,8 +264,8 @@ def test_bad_input_to_what_is_fitted_is_one_clear_line(args, message, trained, t
 
 def test_weights_that_are_there_are_only_checked(capsys, monkeypatch, tmp_path):
     fetched = []
-    monkeypatch.setattr("diffae.metrics.networks.weights.find_weights", lambda name: (Path(f"/there/{name}"), None))
-    monkeypatch.setattr("diffae.metrics.networks.weights.fetch_weights", fetched.append)
+    monkeypatch.setattr("diffae.frozen.weights.find_weights", lambda name: (Path(f"/there/{name}"), None))
+    monkeypatch.setattr("diffae.frozen.weights.fetch_weights", fetched.append)
     cli.main(["weights", "--networks", "alexnet", "inception"])
     assert capsys.readouterr().out == "alexnet: /there/alexnet\ninception: /there/inception\n"
     assert not fetched

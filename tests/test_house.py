@@ -14,7 +14,7 @@ import diffae
 ROOT = Path(diffae.__file__).parent
 FLOORS = {
     "config": 0, "runtime": 0, "_moved": 0,
-    "nn": 1, "pictures": 1,
+    "nn": 1, "frozen": 1, "pictures": 1,
     "diffusion": 2, "semantics": 2,
     "autoencoder": 3,
     "edits": 4, "interop": 4, "data": 4,
@@ -22,7 +22,7 @@ FLOORS = {
     "evaluation": 6,
     "studio": 7, "cli": 7, "__main__": 8,
 }  # fmt: skip
-WITHIN = {("runtime", "config"), ("semantics", "diffusion"), ("cli", "studio")}
+WITHIN = {("runtime", "config"), ("frozen", "nn"), ("semantics", "diffusion"), ("cli", "studio")}
 """Imports inside a floor: (who, whom)."""
 MOST_ROOMS = 20
 EXTRAS = {

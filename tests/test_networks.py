@@ -15,11 +15,11 @@ import pytest
 import torch
 from PIL import Image
 
-from diffae.metrics.networks import weights as networks
-from diffae.metrics.networks.identity import FaceDescriptor, read_face_descriptor
-from diffae.metrics.networks.inception import Inception
-from diffae.metrics.networks.perceptual import LPIPS
-from diffae.metrics.networks.weights import SOURCES, fetch_weights, find_weights, load_network
+from diffae.frozen import weights as networks
+from diffae.frozen.identity import FaceDescriptor, read_face_descriptor
+from diffae.frozen.inception import Inception
+from diffae.frozen.perceptual import LPIPS
+from diffae.frozen.weights import SOURCES, fetch_weights, find_weights, load_network
 
 
 def waves(shift=0.0, w=0.07):

@@ -18,7 +18,7 @@ from diffae import cli
 from diffae.config import DataConfig
 from diffae.data import prepare
 from diffae.data.dataset import Order
-from diffae.nn.vae import frozen_autoencoder
+from diffae.frozen.vae import frozen_autoencoder
 from diffae.training.run import Finished, train
 from diffae.training.subjects import ImageSubject
 
@@ -103,7 +103,7 @@ def test_flipped_latents_are_those_of_the_flipped_image(folder, vae):
 
 def test_latents_are_made_once(folder, vae, monkeypatch):
     first = latents_in(folder, vae)
-    monkeypatch.setattr("diffae.nn.vae.FrozenAutoencoder.encode", lambda *_: pytest.fail("encoded again"))
+    monkeypatch.setattr("diffae.frozen.vae.FrozenAutoencoder.encode", lambda *_: pytest.fail("encoded again"))
     assert np.array_equal(latents_in(folder, vae).pixels, first.pixels)
 
 

@@ -25,10 +25,10 @@ from torch import Tensor
 from diffae.config import AutoencoderConfig
 from diffae.diffusion.border import border, check_encoded
 from diffae.diffusion.inversion import Code, Inversion, concatenate, decode_along_path, encode_along_path, interpolate_codes
-from diffae.diffusion.model import DDIM, Draws, ImageDiffusion, drawn
+from diffae.diffusion.model import DDIM, Draws, ImageDiffusion, drawn, encoder_of
 from diffae.diffusion.predictor import NoisePredictor
 from diffae.diffusion.solvers import Solver
-from diffae.nn.encoder import Encoder, SemanticEncoder
+from diffae.nn.encoder import Encoder
 from diffae.semantics.space import Direction, SemanticSpace, names_of
 
 
@@ -49,8 +49,7 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
             raise ValueError("A diffusion autoencoder needs a z_dim; without z_sem there is `DDIM`.")
         super().__init__(config, unet=unet)
         self.z_dim = config.z_dim
-        sizes: dict[str, Any] = {"image_size": config.image_size, "channels": config.channels, "z_dim": config.z_dim}
-        self.encoder: Any = SemanticEncoder(config.encoder, **sizes) if encoder is None else encoder
+        self.encoder: Any = encoder_of(config) if encoder is None else encoder
         self.prior = self.standardizer = self.attributes = None
 
     # The two codes ---------------------------------------------------------------------------------------------------

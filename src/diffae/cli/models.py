@@ -135,7 +135,7 @@ class Weights:
     """Which of them."""
 
     def run(self) -> None:
-        from diffae.metrics.networks.weights import fetch_weights, find_weights
+        from diffae.frozen.weights import fetch_weights, find_weights
 
         for name in self.networks:
             try:

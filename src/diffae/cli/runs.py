@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffae.cli import inputs
-from diffae.cli.bars import say, training_bar, warn
+from diffae.cli.bars import say, training_bar, warn, work_bar
 from diffae.config import ComparatorRunConfig, PriorRunConfig, RunConfig
 from diffae.runtime import processes
 
@@ -41,7 +41,8 @@ def train(asked: RunConfig | ComparatorRunConfig, out: Path, *, first_look: bool
         say(f"{len(data.train):,} images to train on, {len(data.validation):,} held out, {h} x {w}, {config.training.precision}")
         if first_look and not (out / "checkpoints").is_dir():
             say(f"First picture: {_first_look(data, out)}")
-    subject = ImageSubject(config, data) if isinstance(config, RunConfig) else ComparatorSubject(config, data)
+    with work_bar("Features") as update:
+        subject = ImageSubject(config, data, progress=update) if isinstance(config, RunConfig) else ComparatorSubject(config, data)
     if not show_training(subject, out, accelerator, what="images"):
         return None
     if processes.is_first():

@@ -16,6 +16,7 @@ from diffae.config import (
     AutoencoderConfig,
     Count,
     DataConfig,
+    FeaturesConfig,
     Frozen,
     PriorConfig,
     Range,
@@ -72,7 +73,7 @@ class Train:
             # The model names it wherever it is loaded from.
             latents = str(Path(latents).resolve())
         data = dataclasses.replace(self.data, source=self.source, latents=latents)
-        model = dataclasses.replace(self.model, latents=self.model.latents or latents)
+        model = dataclasses.replace(self.model, latents=self.model.latents or latents, features=_named(self.model.features))
         begins = StartConfig(model=start, freeze=self.freeze)
         train(RunConfig(preset=self.preset, model=model, data=data, training=training, start=begins), self.out)
 
@@ -213,6 +214,17 @@ def defaults(command: type, name: str | None, start: str | None = None) -> Any:
         settings = prior_preset(DEFAULT_PRIOR_PRESET if name == "gaussian" else name)
         return TrainPrior(source=tyro.MISSING, preset=name, model=settings.model, training=settings.training)
     return None
+
+
+def _named(features: FeaturesConfig) -> FeaturesConfig:
+    """A frozen network by a name that holds wherever the model is loaded; a function's module is imported."""
+    network = features.network
+    if network is None:
+        return features
+    from diffae.frozen.features import import_function
+
+    import_function(network)
+    return dataclasses.replace(features, network=str(Path(network).resolve()) if Path(network).is_file() else network)
 
 
 def _forget_stale_prior(ae: "DiffusionAutoencoder", run: Path) -> None:

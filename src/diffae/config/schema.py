@@ -63,6 +63,27 @@ class EncoderConfig(InRange):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FeaturesConfig(InRange):
+    """A frozen network whose features z_sem is made of, and how it sees images."""
+
+    network: str | None = None
+    """`inception` (that of FID), `timm:NAME`, `transformers:NAME`, a file of TorchScript or ONNX, or a function of images,
+    `module:function`. None leaves z_sem to the encoder alone."""
+    size: Annotated[int | None, Range(1)] = None
+    """Side to which images are resized for it; None is its own, and for functions and files of no fixed size that of the images."""
+    mean: tuple[float, ...] = ()
+    """Of each channel on the [0, 1] scale, what it sees as 0; by default its own, or 0.5 where it has none."""
+    std: tuple[float, ...] = ()
+    """Likewise, what it sees as 1."""
+    width: Annotated[int, Range(0)] = 0
+    """Number of its features. Filled in when the run begins, as is what follows."""
+    digest: str = ""
+    """Identifies its weights."""
+    licence: str = ""
+    """Of its weights, where it is known."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class AutoencoderConfig(InRange):
     """Everything that defines a diffusion autoencoder's networks and its diffusion."""
 
@@ -82,9 +103,22 @@ class AutoencoderConfig(InRange):
     """The decoder's network."""
     encoder: EncoderConfig = EncoderConfig()
     """The semantic encoder."""
+    features: FeaturesConfig = FeaturesConfig()
+    """A frozen network whose features z_sem is made of, in place of the encoder or beside it."""
+    learned: Annotated[int, Range(0)] = 0
+    """Where there is a frozen network, how many of the z_dim values the encoder learns, for what that network does not see."""
 
     def __post_init__(self) -> None:
         InRange.__post_init__(self)
+        if self.features.network is None and self.learned:
+            raise ValueError(f"model.learned ({self.learned}) is what the encoder adds to model.features.network: name one.")
+        if self.features.network is not None:
+            if self.latents is not None:
+                raise ValueError("A frozen network (model.features) sees pixels, and this model is one of latents. Leave one away.")
+            if self.z_dim is None or self.learned >= self.z_dim:
+                raise ValueError(
+                    f"model.learned ({self.learned}) leaves none of z_dim ({self.z_dim}) values for {self.features.network}."
+                )
         if self.schedule.zero_terminal_snr and self.prediction != "v":
             raise ValueError(
                 "schedule.zero_terminal_snr needs prediction 'v': in noise alone, eps says nothing of an image. Set both or none."

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from diffae.runtime import seeding
-from diffae.runtime.files import digest_file, write_text
+from diffae.runtime.files import cache_folder, digest_file, write_text
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, number done, number in all)."""
@@ -18,13 +18,6 @@ Progress = Callable[[str, int, int], None]
 SETTLED = 2.0
 """Seconds without a change after which a digest may be remembered. Clocks of file systems are too coarse to show two changes in
 quick succession."""
-
-
-def cache_folder() -> Path:
-    """The folder of rendered and resized images: DIFFAE_CACHE, or `diffae` in the user's cache directory."""
-    if "DIFFAE_CACHE" in os.environ:
-        return Path(os.environ["DIFFAE_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffae"
 
 
 @contextlib.contextmanager

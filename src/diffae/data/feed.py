@@ -31,18 +31,20 @@ class Rows:
         self.resident: list[Tensor] | None = [_copied(array, device) for array in arrays] if fits else None
 
     def pack(self, indices: Sequence[int]) -> Tensor:
-        """What the host sends for rows with these indices: the rows (n, arrays, ...), or the indices alone if data is resident."""
+        """What the host sends for rows with these indices: the rows' bytes (n, bytes), or the indices alone if data is resident."""
         chosen = np.asarray(indices, dtype=np.int64)
         if self.resident is not None:
             return self._pinned(torch.from_numpy(chosen))
-        rows = [_signed(array[chosen]) for array in self._arrays]
-        return self._pinned(torch.from_numpy(rows[0][:, None] if len(rows) == 1 else np.stack(rows, axis=1)))
+        rows = [array[chosen].reshape(len(chosen), -1).view(np.uint8) for array in self._arrays]
+        return self._pinned(torch.from_numpy(rows[0] if len(rows) == 1 else np.concatenate(rows, axis=1)))
 
     def unpack(self, sent: Tensor) -> tuple[Tensor, ...]:
         """The rows of each array, from what `pack` made and the device has received."""
         if self.resident is not None:
             return tuple(array.index_select(0, sent) for array in self.resident)
-        return sent.unbind(1)
+        bytes_of = [array[:1].nbytes for array in self._arrays]
+        parts = zip(sent.split(bytes_of, dim=1), self._arrays, strict=True)
+        return tuple(part.contiguous().view(_kind(array)).unflatten(1, array.shape[1:]) for part, array in parts)
 
     def _pinned(self, sent: Tensor) -> Tensor:
         """In pinned memory, where a card fetches it by itself; unchanged for other devices."""
@@ -55,11 +57,16 @@ def _room(device: torch.device) -> int:
 
 def _copied(array: np.ndarray, device: torch.device) -> Tensor:
     """The array on a device, copied a piece at a time."""
-    copy = torch.empty(array.shape, dtype=torch.from_numpy(_signed(np.array(array[:0]))).dtype, device=device)
+    copy = torch.empty(array.shape, dtype=_kind(array), device=device)
     step = max(1, PIECE // max(array[:1].nbytes, 1))
     for start in range(0, len(array), step):
         copy[start : start + step] = torch.from_numpy(_signed(np.array(array[start : start + step]))).to(device)
     return copy
+
+
+def _kind(array: np.ndarray) -> torch.dtype:
+    """The type of an array's rows on a device."""
+    return torch.from_numpy(_signed(np.empty(0, array.dtype))).dtype
 
 
 def _signed(array: np.ndarray) -> np.ndarray:

@@ -12,14 +12,14 @@ import torch
 from diffae.config import DataConfig
 from diffae.data.avatars import SCALES, SETS, avatars_folder
 from diffae.data.cache import Decoder, cached
-from diffae.data.contents import Progress, cache_folder, caching, digests
+from diffae.data.contents import Progress, caching, digests
 from diffae.data.dataset import ImageSet, split
 from diffae.data.images import in_range
 from diffae.data.labels import Labels, align, load_labels
 from diffae.data.sources import HUB, Labelled, Source, divided, from_hub, open_source
-from diffae.nn.vae import FrozenAutoencoder, frozen_autoencoder
+from diffae.frozen.vae import FrozenAutoencoder, frozen_autoencoder
 from diffae.runtime import seeding
-from diffae.runtime.files import digest_lines, shown
+from diffae.runtime.files import cache_folder, digest_lines, shown
 
 
 def prepare(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from diffae.config import AutoencoderConfig, Preparation, to_dict
 from diffae.diffusion.border import Shape, device_of, shape_of
 from diffae.diffusion.card import model_card
-from diffae.nn.vae import frozen_autoencoder
+from diffae.frozen.vae import frozen_autoencoder
 from diffae.runtime.files import write_text
 from diffae.runtime.hub import upload
 from diffae.runtime.weights import write_weights

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffae.config import AutoencoderConfig, Precision
 from diffae.diffusion.border import border
@@ -29,6 +29,7 @@ from diffae.diffusion.schedule import (
     uncalibrated,
 )
 from diffae.diffusion.solvers import EpsModel, Solver, solve, to_target
+from diffae.frozen.encoder import FeatureEncoder
 from diffae.nn import SemanticEncoder, UNet
 from diffae.runtime.seeding import Draws as Draws
 from diffae.runtime.seeding import drawn as drawn
@@ -40,7 +41,15 @@ others go evenly in log-SNR and do not clamp. UniPC is for decoding."""
 
 def configured(network: object) -> bool:
     """Whether a network is built from a configuration, not one of the user's own."""
-    return network is None or type(network) in (UNet, SemanticEncoder)
+    return network is None or type(network) in (UNet, SemanticEncoder, FeatureEncoder)
+
+
+def encoder_of(config: AutoencoderConfig) -> nn.Module:
+    """The semantic encoder that a configuration describes: our CNN, or one that stands on a frozen network."""
+    if config.features.network is not None:
+        return FeatureEncoder(config)
+    assert config.z_dim is not None
+    return SemanticEncoder(config.encoder, image_size=config.image_size, channels=config.channels, z_dim=config.z_dim)
 
 
 class ImageDiffusion(ImageModel):

@@ -23,6 +23,13 @@ REFUSED = (errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS, errno.ESTALE)
 """What the system says of a write: there is no room, or it cannot be made."""
 
 
+def cache_folder() -> Path:
+    """The folder of what is made once and used again: DIFFAE_CACHE, or `diffae` in the user's cache directory."""
+    if "DIFFAE_CACHE" in os.environ:
+        return Path(os.environ["DIFFAE_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffae"
+
+
 class Unwritten(OSError):
     """What was to be written could not be."""
 

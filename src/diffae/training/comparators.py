@@ -28,7 +28,7 @@ class ComparatorSubject(ImageSubject):
 
     def __init__(self, config: ComparatorRunConfig, data: ImageSet) -> None:
         self.config = config
-        self.data = data
+        self.data, self._features = data, []
         self.order = Order(data.train, seed=seeding.mix(config.training.seed, "order"))
         self.place(torch.device("cpu"))
 
@@ -40,7 +40,7 @@ class ComparatorSubject(ImageSubject):
 
     def loss(self, model: nn.Module, batch: torch.Tensor, draws: Draws) -> torch.Tensor:
         assert isinstance(model, Comparator)
-        return model.loss(self.view(batch, draws), draws)
+        return model.loss(self.view(batch, draws)[0], draws)
 
     @torch.no_grad()
     def validate(self, ema: nn.Module) -> Health | None:

@@ -19,6 +19,8 @@ MEANS = ("training.accumulation", "training.recompute", "training.graphs")
 """Settings that may change too, since the gradients are the same but for rounding."""
 PLACES = ("data.source", "data.labels")
 """Settings that may change too, where the images are the same: `DATA` tells."""
+FILLED_IN = ("start.fresh", "model.features.width", "model.features.digest", "model.features.licence")
+"""Settings that nobody asks for: what was found when the run began."""
 DATA = "data.txt"
 """The file of a run that tells which images it began with."""
 UNFINISHED = ".config.json.part"
@@ -49,7 +51,8 @@ def resolve(asked: R, out: Path, *, say: Callable[[str], None] = lambda _: None)
     for name in ("precision", "accumulation"):
         if getattr(asked.training, name) == "auto":
             changed.pop(f"training.{name}", None)
-    changed.pop("start.fresh", None)
+    for name in FILLED_IN:
+        changed.pop(name, None)
     refused = {name: pair for name, pair in changed.items() if name not in (*BUDGET, *MEANS)}
     if (out / DATA).is_file():
         refused = {name: pair for name, pair in refused.items() if name not in PLACES}

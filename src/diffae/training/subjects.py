@@ -11,18 +11,22 @@ from torch import Tensor, nn
 
 from diffae.autoencoder import DiffusionAutoencoder, build
 from diffae.config import AutoencoderConfig, PriorRunConfig, RunConfig
+from diffae.data.contents import Progress
 from diffae.data.dataset import ImageSet, Order
 from diffae.data.feed import Rows
 from diffae.diffusion.model import DDIM, ImageDiffusion, configured
+from diffae.frozen.encoder import FeatureEncoder
+from diffae.frozen.features import described_features, features_about
 from diffae.interop.parts import save_part
 from diffae.nn.layers import Stage
 from diffae.pictures import save_png, scale_for, sheet
 from diffae.runtime import seeding
 from diffae.runtime.seeding import Draws
 from diffae.semantics.prior import LatentPrior
+from diffae.training.features import features_of, fit_features
 from diffae.training.health import Health, check_codes, check_images, check_prior
 from diffae.training.starting import take_weights, trained_model
-from diffae.training.views import dropped, shifted, training_view
+from diffae.training.views import dropped, of_view, shifted, training_view
 
 WHITENED_IMAGES = 2048
 """Images over which z_sem is whitened at the start."""
@@ -83,21 +87,26 @@ class ImageSubject:
         config: the run's.
         data: its images.
         make: builds the model, with fresh weights; give your own for a model with an encoder or a network of your own.
+        progress: called while features are computed, where there is a frozen network.
 
     Raises:
         ValueError: model and data are not both of pixels, or not both of the same latents.
     """
 
     def __init__(
-        self, config: RunConfig, data: ImageSet, *, make: Callable[[AutoencoderConfig], DiffusionAutoencoder | DDIM] = build
-    ) -> None:
+        self, config: RunConfig, data: ImageSet, *, make: Callable[[AutoencoderConfig], DiffusionAutoencoder | DDIM] = build,
+        progress: Progress | None = None,
+    ) -> None:  # fmt: skip
         if config.model.latents != config.data.latents:
             raise ValueError(
                 f"The model is one of {config.model.latents or 'pixels'} (model.latents) and its data of "
                 f"{config.data.latents or 'pixels'} (data.latents): a model knows one kind alone. Give both the same."
             )
-        self.config = config
+        self.config = config = replace(config, model=described_features(config.model))
         self.data = data
+        self._features = (
+            [] if config.model.features.network is None else features_of(data, config.model.features, progress=progress)
+        )
         self._make = make
         self.order = Order(data.train, seed=seeding.mix(config.training.seed, "order"))
         self._noisy = config.training.timesteps == "noisy"
@@ -122,43 +131,52 @@ class ImageSubject:
 
     @torch.no_grad()
     def begin(self, model: nn.Module) -> str | None:
+        assert isinstance(model, DiffusionAutoencoder | DDIM)
         start = self.config.start
         if start.model is not None:
-            found = take_weights(model, trained_model(start.model))
+            trained = trained_model(start.model)
+            found = take_weights(model, trained)
             self.config = replace(self.config, start=replace(start, fresh=tuple(found.fresh)))
-            return f"Starting from {start.model}: {found}"
+            note = f"Starting from {start.model}: {found}"
+            if self._features and (trained.config.features != model.config.features or "encoder.projection" in found.fresh):
+                note += "\n" + fit_features(model, self.data, self._features)
+            return note
+        told = fit_features(model, self.data, self._features) if self._features else None
         if self.config.training.whitened_start and isinstance(model, DiffusionAutoencoder):
             if not configured(model.encoder):
                 raise ValueError(
                     f"training.whitened_start sets the last layer of the configured encoder, and this is a "
                     f"{type(model.encoder).__name__}: switch it off."
                 )
-            parts = np.array_split(np.unique([self.order[p] for p in range(WHITENED_IMAGES)]), 16)
-            features = [model.encoder.features(self._images(p, model)) for p in parts]
-            model.encoder.whiten(torch.cat(features))
-        return None
+            ours = model.encoder.learned if isinstance(model.encoder, FeatureEncoder) else model.encoder
+            if ours is not None:
+                parts = np.array_split(np.unique([self.order[p] for p in range(WHITENED_IMAGES)]), 16)
+                ours.whiten(torch.cat([ours.features(self._images(p, model)) for p in parts]))
+        return told
 
     def place(self, device: torch.device) -> None:
-        self.rows = Rows(self.data.arrays, device)
+        self.rows = Rows([*self.data.arrays, *self._features], device)
 
     def batch(self, positions: range) -> Tensor:
         return self.rows.pack([self.order[p] for p in positions])
 
-    def view(self, batch: Tensor, draws: Draws) -> Tensor:
-        """The images of what `batch` sent."""
-        rows = self.rows.unpack(batch)
-        return training_view(rows[0], draws, flip=self.config.data.flip, mirrored=rows[1] if len(rows) > 1 else None)
+    def view(self, batch: Tensor, draws: Draws) -> tuple[Tensor, Tensor | None]:
+        """The images of what `batch` sent, and what the frozen network says of them, if there is one."""
+        flip, rows = self.config.data.flip, self.rows.unpack(batch)
+        images, features = rows[: len(self.data.arrays)], rows[len(self.data.arrays) :]
+        x = training_view(images[0], draws, flip=flip, mirrored=images[1] if len(images) > 1 else None)
+        return x, of_view(features, draws) if features else None
 
     def loss(self, model: nn.Module, batch: Tensor, draws: Draws) -> Tensor:
-        training, batch = self.config.training, self.view(batch, draws)
+        training, (x, features) = self.config.training, self.view(batch, draws)
         if isinstance(model, DDIM):
-            return model.loss(batch, draws, noisy=self._noisy, min_snr=training.min_snr)
+            return model.loss(x, draws, noisy=self._noisy, min_snr=training.min_snr)
         assert isinstance(model, DiffusionAutoencoder)
-        view = shifted(batch, draws, training.encoder_shift) if training.encoder_shift else batch
-        z_sem = model.encoder(view)
+        view = shifted(x, draws, training.encoder_shift) if training.encoder_shift else x
+        z_sem = model.encoder(view) if features is None else model.encoder(view, features)
         if training.z_sem_dropout:
             z_sem = dropped(z_sem, draws, training.z_sem_dropout)
-        return model.loss(batch, draws, noisy=self._noisy, min_snr=training.min_snr, z_sem=z_sem)
+        return model.loss(x, draws, noisy=self._noisy, min_snr=training.min_snr, z_sem=z_sem)
 
     def names(self, positions: range) -> list[str]:
         return [self.data.names[self.order[p]] for p in positions]
@@ -195,7 +213,7 @@ class ImageSubject:
             "data": f"{Path(self.config.data.source).name}, {len(self.data.train):,} images",
             "preset": self.config.preset,
             "images_seen": images,
-        }
+        } | features_about(ema.config)
         ema.save_pretrained(folder)
 
     def _images(self, indices: Sequence[int] | np.ndarray, model: nn.Module) -> Tensor:

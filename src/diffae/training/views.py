@@ -1,5 +1,7 @@
 """What the networks see while training: images mirrored or shifted, codes dropped; drawn by the image's seed, like noise."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -20,11 +22,20 @@ def training_view(rows: Tensor, draws: Draws, *, flip: bool, mirrored: Tensor | 
     """
     if not flip:
         return scaled(rows)
-    chosen = (draws.uniform("flip") < 0.5)[:, None, None, None]
+    chosen = _mirrored(draws)[:, None, None, None]
     if mirrored is not None:
         return scaled(torch.where(chosen, mirrored, rows))
     x = scaled(rows)
     return torch.where(chosen, x.flip(3), x)
+
+
+def of_view(features: Sequence[Float[Tensor, "n f"]], draws: Draws) -> Float[Tensor, "n f"]:
+    """Of features of images, and of the same images mirrored if training mirrors any, those of the images that it sees."""
+    return features[0] if len(features) == 1 else torch.where(_mirrored(draws)[:, None], features[1], features[0])
+
+
+def _mirrored(draws: Draws) -> Tensor:
+    return draws.uniform("flip") < 0.5
 
 
 def shifted(x: Float[Tensor, "n c h w"], draws: Draws, fraction: float) -> Float[Tensor, "n c h w"]:

@@ -19,11 +19,11 @@ from diffae.diffusion.model import DDIM
 from diffae.evaluation.pages.figures import Progress
 from diffae.evaluation.results import Result, Store
 from diffae.evaluation.suites.section import NOT, NotMeasurable, Section
+from diffae.frozen.perceptual import LEAST, Backbone
+from diffae.frozen.weights import load_network
 from diffae.interop.comparators import Autoencoder
 from diffae.metrics.batches import in_batches
 from diffae.metrics.images import LEAST_MS_SSIM, each_ms_ssim, each_mse, each_psnr, each_ssim
-from diffae.metrics.networks.perceptual import LEAST, Backbone
-from diffae.metrics.networks.weights import load_network
 from diffae.runtime import processes
 from diffae.semantics.prior import Prior
 

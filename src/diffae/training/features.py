@@ -1,0 +1,58 @@
+"""Features of a run's images: computed once, before the first step, so that a step costs the decoder alone."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from diffae.autoencoder import DiffusionAutoencoder
+from diffae.config import FeaturesConfig
+from diffae.data.contents import Progress
+from diffae.data.dataset import ImageSet
+from diffae.diffusion.model import DDIM
+from diffae.frozen.encoder import FeatureEncoder, asked
+from diffae.frozen.features import frozen_network
+from diffae.runtime import processes
+
+PIECE = 64
+"""Images between two moves of the progress bar."""
+
+
+def features_of(data: ImageSet, settings: FeaturesConfig, *, progress: Progress | None = None) -> list[np.ndarray]:
+    """What a frozen network says of images (n, f), and of the same images mirrored if training mirrors them.
+
+    What it said before is not computed again. Several processes divide what is left.
+
+    Args:
+        data: the images.
+        settings: which network.
+        progress: called with the number of images done.
+    """
+    network, flips = frozen_network(settings), (False, True) if data.config.flip else (False,)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    starts = list(range(0, len(data.names), PIECE))
+
+    def said(start: int, flip: bool) -> np.ndarray:
+        x = data.images(range(start, min(start + PIECE, len(data.names))))
+        return asked(network, x.flip(3) if flip else x, device).cpu().numpy()
+
+    for i, start in enumerate(mine := processes.shard(starts)):
+        for flip in flips:
+            said(start, flip)
+        if progress:
+            progress(f"Features of {network.name}", i + 1, len(mine))
+    processes.barrier()
+    return [np.concatenate([said(start, flip) for start in starts]) for flip in flips]
+
+
+def fit_features(model: DiffusionAutoencoder | DDIM, data: ImageSet, features: Sequence[np.ndarray]) -> str:
+    """Fits what z_sem takes of a frozen network's features to those of the training images, and says what it is."""
+    encoder, settings = getattr(model, "encoder", None), model.config
+    assert isinstance(encoder, FeatureEncoder)
+    rows = torch.from_numpy(np.concatenate([array[data.train] for array in features]))
+    kept = encoder.fit(rows.to(encoder.mean.device))
+    found = (
+        f"z_sem: {len(encoder.projection)} components of the {settings.features.width:,} features of {settings.features.network}, "
+        f"{kept:.1%} of their variance"
+    )
+    return found + (f", and {settings.learned} values of the encoder." if settings.learned else ".")

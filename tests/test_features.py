@@ -1,0 +1,398 @@
+"""Frozen networks of others whose features z_sem is made of: opened, known by digest, saved by name, missed by name."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+import types
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import diffae
+from diffae import cli
+from diffae.autoencoder import DiffusionAutoencoder
+from diffae.config import AutoencoderConfig, FeaturesConfig
+from diffae.data import prepare
+from diffae.frozen import memory
+from diffae.frozen.encoder import FeatureEncoder
+from diffae.frozen.features import FrozenNetwork, described_features, frozen_network
+from diffae.semantics.standardizer import Standardizer
+from diffae.training.run import Noted, resolve, train
+from diffae.training.subjects import ImageSubject
+
+
+class Moments(nn.Module):
+    """Features that are easy to say: means, and products of channels, over the four quarters of an image."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x):
+        x = nn.functional.adaptive_avg_pool2d(x, 2)
+        return self.scale * torch.cat([x, x * x.roll(1, 1)], dim=1).flatten(1)
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    file = tmp_path_factory.mktemp("program") / "moments.ts"
+    with pytest.warns(DeprecationWarning, match="torch.jit"):
+        torch.jit.script(Moments()).save(str(file))
+    return file
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("DIFFAE_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def x():
+    return torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def module_of(monkeypatch, call, name="my_features"):
+    made = types.ModuleType(name)
+    made.call = call
+    monkeypatch.setitem(sys.modules, name, made)
+    return f"{name}:call"
+
+
+def with_features(config, network, *, z_dim=7, learned=3, **settings):
+    asked = replace(config, z_dim=z_dim, learned=learned, features=FeaturesConfig(network=str(network), **settings))
+    return described_features(asked)
+
+
+def fitted(config, network, x, **settings):
+    torch.manual_seed(0)
+    ae = DiffusionAutoencoder(with_features(config, network, **settings)).eval()
+    ae.encoder.fit(ae.encoder.features(x))
+    return ae
+
+
+# The networks --------------------------------------------------------------------------------------------------------
+
+
+def test_a_torchscript_file_sees_images_as_they_are_unless_told_otherwise(program, x):
+    network = frozen_network(FeaturesConfig(network=str(program)))
+    torch.testing.assert_close(network(x), Moments()(x))
+    assert len(network.digest) == 32
+    shown = frozen_network(FeaturesConfig(network=str(program), size=4, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)))
+    small = nn.functional.interpolate(x, (4, 4), mode="bilinear", antialias=True)
+    mean, std = (torch.tensor(v)[:, None, None] for v in ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)))
+    torch.testing.assert_close(shown(x), Moments()(((small + 1) / 2 - mean) / std))
+    torch.testing.assert_close(network(x[:, :1]), Moments()(x[:, :1].expand(-1, 3, -1, -1)))
+    with pytest.raises(ValueError, match=r"moments\.ts sees grey images or those of 3 channels, and these have 2"):
+        network(x[:, :2])
+
+
+def test_an_onnx_file(tmp_path, x):
+    from onnx import TensorProto, helper, save
+
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 4, 4])
+    said = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3, 1, 1])
+    graph = helper.make_graph([helper.make_node("GlobalAveragePool", ["x"], ["y"])], "means", [given], [said])
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), tmp_path / "means.onnx")
+    network = frozen_network(FeaturesConfig(network=str(tmp_path / "means.onnx")))
+    assert network.size == (4, 4)
+    small = nn.functional.interpolate(x, (4, 4), mode="bilinear", antialias=True)
+    torch.testing.assert_close(network(x), small.mean((2, 3)), atol=1e-6, rtol=1e-5)
+
+
+def test_a_network_of_transformers(tmp_path, x):
+    from transformers import Dinov2Config, Dinov2Model
+
+    torch.manual_seed(0)
+    theirs = Dinov2Model(Dinov2Config(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=14, patch_size=7))
+    theirs.save_pretrained(tmp_path / "dino")
+    shown = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.4], "crop_size": {"height": 14, "width": 14}}
+    (tmp_path / "dino" / "preprocessor_config.json").write_text(json.dumps(shown | {"image_processor_type": "BitImageProcessor"}))
+    network = frozen_network(FeaturesConfig(network=f"transformers:{tmp_path / 'dino'}"))
+    assert (network.size, network.mean) == ((14, 14), (0.4, 0.5, 0.6))
+    large = nn.functional.interpolate(x, (14, 14), mode="bilinear", antialias=True)
+    mean, std = (torch.tensor(shown[k])[:, None, None] for k in ("image_mean", "image_std"))
+    with torch.no_grad():
+        expected = theirs.eval()(pixel_values=((large + 1) / 2 - mean) / std).pooler_output
+    torch.testing.assert_close(network(x), expected, atol=1e-5, rtol=1e-4)
+    with pytest.raises(FileNotFoundError, match="transformers:/nowhere/at/all cannot be had"):
+        frozen_network(FeaturesConfig(network="transformers:/nowhere/at/all"))
+
+
+TIMM = """
+import importlib.abc, importlib.machinery, json, sys, types
+class Torchvision(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    # There is no torchvision beside a torch of processors alone; timm imports it, and needs none of it for a network.
+    def find_spec(self, name, path=None, target=None):
+        return importlib.machinery.ModuleSpec(name, self, is_package=True) if name.split(".")[0] == "torchvision" else None
+    def create_module(self, spec):
+        class Names(type):
+            def __getattr__(cls, name): return name
+        class Any(types.ModuleType):
+            def __getattr__(self, name):
+                if name.startswith("__"): raise AttributeError(name)
+                return Names(name, (), {})
+        return Any(spec.name)
+    def exec_module(self, module): pass
+sys.meta_path.insert(0, Torchvision())
+import timm, torch, warnings
+from safetensors.torch import save_file
+from diffae.config import FeaturesConfig
+from diffae.frozen.features import frozen_network
+folder = sys.argv[1]
+torch.manual_seed(0)
+theirs = timm.create_model("resnet10t", num_classes=0, pretrained=False).eval()
+save_file(theirs.state_dict(), folder + "/model.safetensors")
+cfg = {"input_size": [3, 64, 64], "mean": [.4, .5, .6], "std": [.2, .3, .4], "license": "apache-2.0", "num_classes": 0}
+open(folder + "/config.json", "w").write(json.dumps({"architecture": "resnet10t", "num_features": 512, "pretrained_cfg": cfg}))
+network = frozen_network(FeaturesConfig(network="timm:local-dir:" + folder))
+assert (network.size, network.mean, network.licence) == ((64, 64), (.4, .5, .6), "apache-2.0"), network
+x = torch.rand(2, 3, 64, 64) * 2 - 1
+mean, std = (torch.tensor(cfg[k])[:, None, None] for k in ("mean", "std"))
+with torch.no_grad():
+    torch.testing.assert_close(network(x), theirs(((x + 1) / 2 - mean) / std))
+try:
+    frozen_network(FeaturesConfig(network="timm:no_such_network"))
+except FileNotFoundError as error:
+    print(error)
+"""
+
+
+def test_a_network_of_timm(tmp_path):
+    if importlib.util.find_spec("timm") is None:
+        pytest.skip("timm is not installed")
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", TIMM, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "timm:no_such_network cannot be had" in done.stdout
+
+
+def test_inception_is_that_of_fid(x):
+    from diffae.frozen.weights import find_weights, load_network
+
+    try:
+        find_weights("inception")
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    network = frozen_network(FeaturesConfig(network="inception"))
+    assert torch.equal(network(x[:2]), load_network("inception")[0](x[:2]))
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("resnet50", ValueError, "'resnet50' is no frozen network: give inception, timm:NAME"),
+        ("nowhere/at/all.ts", FileNotFoundError, r"There is no file nowhere/at/all\.ts"),
+        ("not_imported:call", ImportError, "not_imported: import that first. A model alone does not have it run"),
+        ("json:nothing", ImportError, "The module json has no function nothing"),
+    ],
+)
+def test_what_is_no_network_is_named(name, error, message):
+    with pytest.raises(error, match=message):
+        frozen_network(FeaturesConfig(network=name))
+
+
+def test_a_file_that_is_no_program_is_named(tmp_path):
+    (tmp_path / "broken.ts").write_bytes(b"PK no program")
+    with pytest.raises(ValueError, match=r"broken\.ts is no TorchScript program"):
+        frozen_network(FeaturesConfig(network=str(tmp_path / "broken.ts")))
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (lambda x: x.mean((1, 2, 3)), r"should give features \(n, f\) of 12 images, and gave \(12,\)"),
+        (lambda x: x[:1].flatten(1), r"of 12 images, and gave \(1, 192\)"),
+        (lambda x: "cats", "and gave str"),
+        (lambda x: x.flatten(1) * float("nan"), "are no finite vectors"),
+    ],
+)
+def test_features_that_are_none_are_refused(said, message, x):
+    with pytest.raises(ValueError, match=message):
+        FrozenNetwork("mine", said)(x)
+
+
+def test_grids_and_tokens_are_averaged(x):
+    torch.testing.assert_close(FrozenNetwork("grid", lambda x: x)(x), x.mean((2, 3)))
+    torch.testing.assert_close(FrozenNetwork("tokens", lambda x: x.flatten(2).mT)(x), x.mean((2, 3)))
+
+
+# The encoder ---------------------------------------------------------------------------------------------------------
+
+
+def test_z_sem_is_the_features_components_and_what_is_learned(tiny, program, x):
+    ae = fitted(tiny, program, x)
+    z_sem = ae.encode(x)
+    components = z_sem[:, :4].double()
+    torch.testing.assert_close(components.mean(0), torch.zeros(4, dtype=torch.float64), atol=1e-5, rtol=0)
+    torch.testing.assert_close(components.T.cov(), torch.eye(4, dtype=torch.float64), atol=1e-4, rtol=0)
+    f = Moments()(x).detach().double().numpy()
+    standard = (f - f.mean(0)) / f.std(0)
+    _, _, axes = np.linalg.svd(standard, full_matrices=False)
+    expected = standard @ axes[:4].T
+    correlation = np.corrcoef(expected.T, components.numpy().T)[:4, 4:]
+    np.testing.assert_allclose(np.abs(np.diag(correlation)), 1, atol=1e-5)
+    assert torch.equal(z_sem[:, 4:], ae.encoder.learned(x))
+    assert not any(p.requires_grad and "learned" not in name for name, p in ae.encoder.named_parameters())
+    torch.testing.assert_close(ae.reconstruct(x, steps=5), x, atol=1e-3, rtol=0)
+
+
+def test_components_that_the_images_do_not_have_stay_at_zero(tiny, program, x):
+    ae = fitted(tiny, program, x[:3], z_dim=8, learned=0)
+    assert ae.encode(x[:3])[:, :2].abs().min() > 0
+    assert (ae.encode(x)[:, 3:] == 0).all()
+    with pytest.raises(ValueError, match=r"has 24 features, too few for 27 components: set model.z_dim to 27 or less"):
+        DiffusionAutoencoder(with_features(tiny, program, z_dim=30))
+
+
+def test_a_model_is_saved_without_the_network_and_finds_it_again(tiny, program, x, tmp_path):
+    ae = fitted(tiny, program, x)
+    ae.save_pretrained(tmp_path / "model")
+    again = diffae.load(tmp_path / "model")
+    assert torch.equal(again.encode(x), ae.encode(x))
+    written = json.loads((tmp_path / "model" / "config.json").read_text())["model"]["features"]
+    assert (written["width"], written["digest"]) == (24, frozen_network(FeaturesConfig(network=str(program))).digest)
+
+
+def test_a_missing_network_is_named_and_saved_codes_still_decode(tiny, program, x, tmp_path):
+    own = tmp_path / "gone.ts"
+    own.write_bytes(program.read_bytes())
+    ae = fitted(tiny, own, x)
+    code = ae.infer(x[:2], steps=4)
+    ae.save_pretrained(tmp_path / "model")
+    own.unlink()
+    diffae.frozen.features._opened.cache_clear()
+    again = diffae.load(tmp_path / "model")
+    with pytest.raises(FileNotFoundError, match=r"no file .*gone\.ts.*saved codes can be decoded and edited without it"):
+        again.encode(x)
+    assert torch.equal(again.render(code), ae.render(code))
+    again.standardizer = Standardizer.fit(torch.randn(9, 7))
+    assert again.manipulate(code, torch.full((7,), 7**-0.5), strength=0.1).shape == (2, 3, 8, 8)
+
+
+def test_another_network_of_the_same_name_is_refused(tiny, program, x, tmp_path, monkeypatch):
+    own = tmp_path / "mine.ts"
+    own.write_bytes(program.read_bytes())
+    fitted(tiny, own, x).save_pretrained(tmp_path / "model")
+    other = Moments()
+    other.scale.data += 1
+    with pytest.warns(DeprecationWarning, match="torch.jit"):
+        torch.jit.script(other).save(str(own))
+    diffae.frozen.features._opened.cache_clear()
+    with pytest.raises(ValueError, match=r"mine\.ts has other weights now .* its features would mean something else"):
+        diffae.load(tmp_path / "model").encode(x)
+    name = module_of(monkeypatch, lambda x: x.mean((2, 3)))
+    fitted(tiny, name, x, z_dim=3, learned=0).save_pretrained(tmp_path / "function")
+    assert diffae.load(tmp_path / "function").encode(x).shape == (12, 3)
+    module_of(monkeypatch, lambda x: x.amax((2, 3)))
+    with pytest.raises(ValueError, match=r"my_features:call answers otherwise than the network that this model was made with"):
+        diffae.load(tmp_path / "function").encode(x)
+
+
+def test_a_setting_that_cannot_be_is_refused(tiny):
+    network = FeaturesConfig(network="inception")
+    with pytest.raises(ValueError, match=r"model.learned \(6\) leaves none of z_dim \(6\) values for inception"):
+        replace(tiny, features=network, learned=6)
+    with pytest.raises(ValueError, match="name one"):
+        replace(tiny, learned=2)
+    with pytest.raises(ValueError, match="sees pixels, and this model is one of latents"):
+        AutoencoderConfig(features=network, latents="some/vae")
+
+
+def test_what_a_network_said_is_remembered_and_a_broken_cache_is_not_trusted(x, tmp_path):
+    calls = []
+
+    def call(x):
+        calls.append(len(x))
+        return x.flatten(1)
+
+    assert torch.equal(memory.remembering(call, x[:5], key="a"), x[:5].flatten(1))
+    assert torch.equal(memory.remembering(call, x[3:9], key="a"), x[3:9].flatten(1))
+    assert calls == [5, 4]
+    assert torch.equal(memory.remembering(call, x[:1], key="b"), x[:1].flatten(1))
+    next((tmp_path / "cache" / "features").glob("a.sqlite")).write_bytes(b"no data base" * 100)
+    with pytest.warns(UserWarning, match="cannot be used .* computed anew"):
+        assert torch.equal(memory.remembering(call, x[:2], key="a"), x[:2].flatten(1))
+
+
+# Runs ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def config(tiny_run, program, tmp_path, write_colours):
+    write_colours(tmp_path / "images", 24)
+    asked = tiny_run(images=32, model={"z_dim": 7, "learned": 3, "features": FeaturesConfig(network=str(program))})
+    return replace(asked, data=replace(asked.data, source=str(tmp_path / "images")))
+
+
+def subject_of(config):
+    return ImageSubject(config, prepare(config.data, size=config.model.image_size, channels=3))
+
+
+@pytest.mark.parametrize("learned", [0, 3])
+def test_a_run_computes_features_once_and_goes_on_bit_for_bit(config, tmp_path, learned):
+    config = replace(config, model=replace(config.model, learned=learned))
+    resolved = resolve(config, tmp_path / "whole")
+    subject = subject_of(resolved)
+    assert [array.shape for array in subject._features] == [(48, 24), (48, 24)]
+    told = [event.text for event in train(subject, tmp_path / "whole") if isinstance(event, Noted)]
+    assert told[0].startswith(f"z_sem: {7 - learned} components of the 24 features of ")
+    half = replace(resolved, training=replace(resolved.training, images=16))
+    for _ in train(subject_of(half), tmp_path / "halves"):
+        pass
+    again = resolve(replace(config, training=replace(config.training, images=32)), tmp_path / "halves")
+    for _ in train(subject_of(again), tmp_path / "halves"):
+        pass
+    one, two = (diffae.load(tmp_path / name) for name in ("whole", "halves"))
+    for name, tensor in one.state_dict().items():
+        assert torch.equal(tensor, two.state_dict()[name]), name
+    card = one.model_card("me/cells")
+    assert f"{7 - learned} of 7 values are components of the 24 features" in card
+    assert "which encoding needs and decoding does not" in card
+
+
+def test_training_sees_the_features_of_mirrored_images(config, tmp_path):
+    from diffae.runtime.seeding import Draws
+
+    subject = subject_of(resolve(config, tmp_path / "run"))
+    draws = Draws.of(16, 3)
+    x, features = subject.view(subject.batch(range(16)), draws)
+    torch.testing.assert_close(features, Moments()(x).detach(), atol=1e-5, rtol=1e-5)
+    flips = [not torch.equal(x[i], subject.data.images([subject.order[i]])[0]) for i in range(16)]
+    assert 0 < sum(flips) < 16
+
+
+def test_commands_take_such_a_model_as_any(program, tmp_path, write_colours, capsys, monkeypatch):
+    photos = tmp_path / "photos"
+    write_colours(photos, 24)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_network.py").write_text("def means(x):\n    return x.mean((2, 3))\n")
+    small = "--preset avatars32 --model.z-dim 4 --model.learned 2 --images 32 --training.batch-size 16".split()
+    cli.main(["train", str(photos), "--out", "run", *small, "--model.features.network", "own_network:means"])
+    assert "2 components of the 3 features of own_network:means" in " ".join(capsys.readouterr().err.split())
+    cli.main(["reconstruct", "run", str(photos / sorted(p.name for p in photos.iterdir())[0]), "--out", "again.png"])
+    assert (tmp_path / "again.png").is_file()
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["model"]["features"]["width"] == 3
+    cli.main(["train", str(photos), "--out", "run", *small, "--model.features.network", "own_network:means"])
+
+
+def test_starting_from_such_a_model_keeps_its_components(config, tmp_path):
+    from diffae.config import StartConfig
+
+    for _ in train(subject_of(resolve(config, tmp_path / "first")), tmp_path / "first"):
+        pass
+    first = diffae.load(tmp_path / "first")
+    after = replace(config, start=StartConfig(model=str(tmp_path / "first")))
+    subject = subject_of(resolve(after, tmp_path / "second"))
+    model = subject.build()
+    subject.begin(model)
+    assert torch.equal(model.encoder.projection, first.encoder.projection)
+    assert isinstance(model.encoder, FeatureEncoder)
+    other = replace(after, model=replace(after.model, features=replace(after.model.features, size=4)))
+    subject = subject_of(resolve(other, tmp_path / "third"))
+    model = subject.build()
+    assert "components of the 24 features" in subject.begin(model)
+    assert not torch.equal(model.encoder.projection, first.encoder.projection)
