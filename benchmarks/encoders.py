@@ -2,9 +2,9 @@
 
     python benchmarks/encoders.py SET --column digit --out runs/encoders
 
-SET is a folder or a zip of images with a label table; `--column` is the kind that the probe tells. Each variant is trained for equal
-seconds with each seed: `own` (512 values of our CNN), `frozen` (256 components of the network's features alone), and `both`. The
-probe's ceiling is one of the features themselves, its floor one of pixels. A run that is finished is not repeated.
+SET is a folder or a zip of images with a label table; `--column` is the kind that the probe tells. Each variant is trained for
+equal seconds with each seed: `own` (512 values of our CNN), `frozen` (256 components of the network's features alone), and `both`.
+The probe's ceiling is one of the features themselves, its floor one of pixels. A run that is finished is not repeated.
 """
 
 import dataclasses
@@ -73,7 +73,7 @@ def main(
     with work_bar("Images") as update:
         data = prepare(data_config, size=config.model.image_size, channels=config.model.channels, progress=update)
         features = features_of(data, FeaturesConfig(network=network), progress=update)[0]
-    kinds = data.labels[column]
+    kinds = kinds_of(data, column)
     write_text(out / "floors.json", json.dumps(_floors(data, features, kinds)) + "\n")
     for seed in seeds:
         for variant in variants:
@@ -97,6 +97,16 @@ def main(
             write_text(folder / "measured.json", json.dumps(measured | {"seconds": time.monotonic() - started}) + "\n")
             say(json.dumps(measured))
     publish(_table(out, len(data.train), len(data.validation)), out / "encoders.md")
+
+
+def kinds_of(data: ImageSet, column: str) -> np.ndarray:
+    """The kind of each image, a number: of a column of numbers, or of the columns NAME=KIND that one of words has become."""
+    if column in data.labels:
+        return data.labels[column]
+    several = [values for name, values in data.labels.items() if name.startswith(f"{column}=")]
+    if not several:
+        raise SystemExit(f"There is no column {column!r}; there are {', '.join(data.labels)}.")
+    return np.stack(several).argmax(0)
 
 
 def right(train: np.ndarray, test: np.ndarray, kinds: np.ndarray, data: ImageSet) -> float:
@@ -148,14 +158,16 @@ def _table(out: Path, trained_on: int, held_out: int) -> str:
         spread = f" ± {number(statistics.stdev(values))}" if len(values) > 1 else ""
         return number(statistics.mean(values)) + spread
 
-    rows = []
-    for variant in VARIANTS:
-        if same := [r for r in runs if r["variant"] == variant]:
-            rows.append([variant, str(len(same)), *(cell([r[key] for r in same]) for key in [*MEASURES, "images", "seconds"])])
+    groups = [same for variant in VARIANTS if (same := [r for r in runs if r["variant"] == variant])]
+    rows = [
+        [same[0]["variant"], str(len(same)), *(cell([r[key] for r in same]) for key in [*MEASURES, "images", "seconds"])]
+        for same in groups
+    ]
     told = "; ".join(f"{name} {number(value)}" for name, value in floors.items())
     header = ["z_sem", "seeds", *MEASURES.values(), "images seen", "seconds"]
     what = f"{trained_on:,} images to train on, {held_out:,} held out, {runs[0]['n'] if runs else 0} of them decoded"
-    return f"# {out.name}\n\n{what}; {measured_on()}. ± over seeds. Probes of others, and errors: {told}.\n\n{table_markdown(header, rows)}"
+    head = f"# {out.name}\n\n{what}; {measured_on()}. ± over seeds. Probes of others, and errors: {told}."
+    return f"{head}\n\n{table_markdown(header, rows)}"
 
 
 if __name__ == "__main__":
