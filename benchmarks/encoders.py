@@ -3,7 +3,7 @@
     python benchmarks/encoders.py SET --column digit --out runs/encoders
 
 SET is a folder or a zip of images with a label table; `--column` is the kind that the probe tells. Each variant is trained for
-equal seconds with each seed: `own` (512 values of our CNN), `frozen` (256 components of the network's features alone), and `both`.
+as many images with each seed: `own` (512 values of our CNN), `frozen` (256 components of the network's features alone), and `both`.
 The probe's ceiling is one of the features themselves, its floor one of pixels. A run that is finished is not repeated.
 """
 
@@ -44,11 +44,11 @@ def main(
     source: tyro.conf.Positional[str],
     column: str,
     out: Path,
-    name: str = "avatars64",
+    name: str = "avatars32",
     network: str = "inception",
     variants: tuple[str, ...] = VARIANTS[:2],
     seeds: tuple[int, ...] = (0, 1, 2),
-    minutes: float = 8.0,
+    images: int = 24_000,
     num: int = 200,
     flip: bool = False,
     validation: float = 0.1,
@@ -63,7 +63,7 @@ def main(
         network: the frozen one.
         variants: which of them.
         seeds: of each.
-        minutes: of training.
+        images: of training, the same for all: a step of each costs as much, since features are computed before.
         num: held-out images that are decoded.
         flip: whether training mirrors images.
         validation: share of the images that is held out.
@@ -84,7 +84,7 @@ def main(
             used = FeaturesConfig() if variant == "own" else FeaturesConfig(network=network)
             asked = {"z_dim": 512, "features": used, **parts}
             training = dataclasses.replace(
-                config.training, minutes=minutes, images=None, seed=seed, validate_every=10**9, sample_every=10**9,
+                config.training, images=images, minutes=None, seed=seed, validate_every=10**9, sample_every=10**9,
                 checkpoint_every=10**9,
             )  # fmt: skip
             model = dataclasses.replace(config.model, **asked)  # type: ignore[arg-type]

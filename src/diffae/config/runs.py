@@ -55,10 +55,28 @@ class RunConfig(AnyRunConfig[AutoencoderConfig]):
                 "training.whitened_start sets the encoder's last layer anew, and start.model begins with a trained one. Set one of "
                 "the two."
             )
+        if self.training.augment:
+            self._check_augmented()
         if self.start.freeze is not None and self.start.model is None:
             raise ValueError(
                 f"start.freeze keeps the {self.start.freeze} as it begins, which is at random. Give start.model (--from MODEL) too."
             )
+
+    def _check_augmented(self) -> None:
+        """Refuses augmentation that the decoder would not be told of, and would take for what images look like.
+
+        Raises:
+            ValueError: it is such.
+        """
+        told = "training.augment changes images, of which z_sem tells the decoder; here"
+        if self.model.z_dim is None:
+            raise ValueError(f"{told} there is no z_sem.")
+        if self.model.latents is not None:
+            raise ValueError(f"{told} the images are latents, which cannot be turned or scaled.")
+        if self.training.z_sem_dropout:
+            raise ValueError(f"{told} training.z_sem_dropout takes it away. Set one of the two to 0.")
+        if self.model.features.network is not None and not self.model.learned:
+            raise ValueError(f"{told} z_sem is of a frozen network, which saw the images as they are. Give model.learned too.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -63,6 +63,9 @@ class TrainingConfig(InRange):
     """Share of the images whose decoder sees zeros in place of z_sem."""
     encoder_shift: Share = 0.0
     """The encoder sees each image moved by up to this share of its sides; the decoder denoises the image itself."""
+    augment: Share = 0.0
+    """Probability of each of rotation, scaling, stretching and shift, for small sets (Karras et al. 2022, appendix F.2: 0.12). The
+    encoder sees the image as it was changed, so that z_sem tells the decoder of it, and none of it leaks into other images."""
     whitened_start: bool = False
     """Whether z_sem starts whitened over the first images (`SemanticEncoder.whiten`), which trains it many times sooner; the
     paper's models do not."""
@@ -74,6 +77,9 @@ class TrainingConfig(InRange):
     """Images between two lines of metrics."""
     validate_every: Count = 20_000
     """Images between two validations, which also check whether z_sem is used and has not collapsed."""
+    patience: Annotated[int | None, Range(1)] = None
+    """Images without a lower held-out loss after which the run ends; its model is that of the lowest one. Validations are
+    `validate_every` images apart. None trains to the end of the budget, and keeps the last."""
     sample_every: Count = 20_000
     """Images between two pictures of fixed images and a fixed x_T."""
     checkpoint_every: Count = 20_000

@@ -21,20 +21,21 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
-from diffae.runtime import seeding
+from diffae.runtime import processes, seeding
 from diffae.runtime.files import locked
 from diffae.training.averages import save_averages
 from diffae.training.budget import Budget, Due
 from diffae.training.events import Event, Finished, Logged, Noted, Pictured, Started, Stepped, Validated
 from diffae.training.exactness import exactly
 from diffae.training.interruption import stop_requested
-from diffae.training.log import Log
+from diffae.training.log import Log, read_metrics
 from diffae.training.loop import LossModule, NonFiniteLoss, compile_networks, training_steps
 from diffae.training.resumption import check_data, resolve, write_config, write_data
 from diffae.training.room import find_accumulation, saying_what_helps
 from diffae.training.sharding import is_sharded, whole_weights
 from diffae.training.state import TrainingState, checkpoint_file, newest_checkpoint
 from diffae.training.subjects import Subject
+from diffae.training.turning import Turning
 
 __all__ = [
     "Event",
@@ -116,7 +117,7 @@ def _train(subject: Subject, out: Path, accelerator: Accelerator) -> Iterator[Ev
         The checkpoint comes last of all that is made of its step: who dies before it is whole makes all of that again.
         """
         gather()
-        if main:
+        if main and (training.patience is None or turning.best is None):
             subject.save(ema, out / "model", images)
         if main or state.sharded:
             state.save(checkpoint_file(out / "checkpoints", images, sharded=state.sharded))
@@ -130,13 +131,15 @@ def _train(subject: Subject, out: Path, accelerator: Accelerator) -> Iterator[Ev
     budget = Budget(training, started_at=state.step * training.batch_size)
     log = Log(out, images=budget.start) if main else None
     due = Due(training, images=budget.start)
+    turning = Turning(training, read_metrics(out) if main else ())
+    turned = processes.broadcast(turning.turned)
     yield Started(config, budget.start)
     room = saying_what_helps(training, accelerator.num_processes)
     with stop_requested() as stop, naming(subject), exactly(device), room:
         batches = subject.batch
         steps = training_steps(state, loss, batches, training, accelerator=accelerator, total=lambda: budget.total, stop=stop)
         images, interrupted, noted = budget.start, False, False
-        while not interrupted and (budget.total is None or images < budget.total):
+        while not interrupted and not turned and (budget.total is None or images < budget.total):
             step = next(steps)
             images, interrupted = step.images, step.stop
             found = budget.calibrate(images, accelerator, wait=step.loss_and_norm)
@@ -166,10 +169,16 @@ def _train(subject: Subject, out: Path, accelerator: Accelerator) -> Iterator[Ev
                 if health:
                     log.write(images, health.metrics())
                     yield Validated(images, health)
+                    if turning.lowest(images, health.loss) and training.patience is not None:
+                        subject.save(ema, out / "model", images)
+            if validates and training.patience is not None:
+                turned = processes.broadcast(turning.turned)
             if main and draws:
                 yield Pictured(subject.draw(ema, out / "pictures" / f"images-{images:012d}.png"))
-            if saves:
+            if saves or turned:
                 save(images)
+    if main and not interrupted and (told := turning.note()):
+        yield Noted(told)
     yield Finished(images, interrupted)
 
 

@@ -26,7 +26,7 @@ from diffae.semantics.prior import LatentPrior
 from diffae.training.features import features_of, fit_features
 from diffae.training.health import Health, check_codes, check_images, check_prior
 from diffae.training.starting import take_weights, trained_model
-from diffae.training.views import dropped, of_view, shifted, training_view
+from diffae.training.views import augmented, dropped, of_view, shifted, training_view
 
 WHITENED_IMAGES = 2048
 """Images over which z_sem is whitened at the start."""
@@ -102,6 +102,10 @@ class ImageSubject:
                 f"The model is one of {config.model.latents or 'pixels'} (model.latents) and its data of "
                 f"{config.data.latents or 'pixels'} (data.latents): a model knows one kind alone. Give both the same."
             )
+        if config.training.patience is not None and len(data.validation) < 2:
+            raise ValueError(
+                f"training.patience waits for held-out images, and there are {len(data.validation)}: set data.validation higher."
+            )
         self.config = config = replace(config, model=described_features(config.model))
         self.data = data
         self._features = (
@@ -172,6 +176,7 @@ class ImageSubject:
         if isinstance(model, DDIM):
             return model.loss(x, draws, noisy=self._noisy, min_snr=training.min_snr)
         assert isinstance(model, DiffusionAutoencoder)
+        x = augmented(x, draws, training.augment) if training.augment else x
         view = shifted(x, draws, training.encoder_shift) if training.encoder_shift else x
         z_sem = model.encoder(view) if features is None else model.encoder(view, features)
         if training.z_sem_dropout:

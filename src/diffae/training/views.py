@@ -60,6 +60,35 @@ def shifted(x: Float[Tensor, "n c h w"], draws: Draws, fraction: float) -> Float
     return padded[image[:, None, None, None], channel[:, None, None], places[0][:, None, :, None], places[1][:, None, None, :]]
 
 
+def augmented(x: Float[Tensor, "n c h w"], draws: Draws, probability: float) -> Float[Tensor, "n c h w"]:
+    """Images rotated by any angle, scaled, stretched along any axis and shifted, each with this probability; what comes in from
+    beyond the edges is mirrored there. Images of which nothing was asked stay as they are, bit for bit.
+
+    Scales and stretches are 2 ** (0.2 N(0, 1)), shifts 0.125 N(0, 1) of the sides (Karras et al. 2022, appendix F.2).
+    """
+    changes = ("scale", "stretch", "angle", "shift")
+    asked = {what: (draws.uniform(f"augment {what}?") < probability).to(x) for what in changes}
+    scale = 2 ** (0.2 * draws.normal("augment scale", ()).to(x) * asked["scale"])
+    stretch = 2 ** (0.2 * draws.normal("augment stretch", ()).to(x) * asked["stretch"])
+    axis = 2 * torch.pi * draws.uniform("augment axis").to(x)
+    angle = torch.pi * (2 * draws.uniform("augment angle").to(x) - 1) * asked["angle"]
+    shift = 0.125 * draws.normal("augment shift", (2,)).to(x) * asked["shift"][:, None]
+    stretched = _rotation(-axis) @ torch.diag_embed(torch.stack([stretch, 1 / stretch], 1)) @ _rotation(axis)
+    matrix = _rotation(angle) @ stretched * scale[:, None, None]
+    # Where each pixel comes from, on the scale of grid_sample: sides of 2, whatever the image's are.
+    h, w = x.shape[-2:]
+    sides = torch.tensor([w, h], device=x.device, dtype=x.dtype)
+    theta = torch.cat([matrix * sides[None, None, :] / sides[None, :, None], 2 * shift[:, :, None]], dim=2)
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    moved = F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    return torch.where(torch.stack([*asked.values()]).any(0)[:, None, None, None], moved, x)
+
+
+def _rotation(angle: Float[Tensor, " n"]) -> Float[Tensor, "n 2 2"]:
+    cos, sin = angle.cos(), angle.sin()
+    return torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
+
+
 def dropped(z_sem: Float[Tensor, "n d"], draws: Draws, probability: float) -> Float[Tensor, "n d"]:
     """z_sem with each row zero at this probability, as where conditions are left out for guidance (Ho & Salimans 2022)."""
     mask = draws.uniform("z_sem dropout") >= probability
