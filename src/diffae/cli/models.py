@@ -9,6 +9,7 @@ import tyro
 from diffae.cli import arguments, inputs
 from diffae.cli.bars import say, warn, work_bar
 from diffae.config import Range, RunConfig, read_json
+from diffae.config.presets import preset
 
 if TYPE_CHECKING:
     from diffae.autoencoder import DiffusionAutoencoder
@@ -18,31 +19,46 @@ if TYPE_CHECKING:
 class Import:
     """Turn a checkpoint of the authors' code into a folder that `diffae.load` reads.
 
-    Nothing that the checkpoint's pickle names is imported or run.
+    Nothing that the checkpoint's pickle names is imported or run. By one of the names ffhq256, ffhq128, bedroom128, horse128 (and
+    with -latent, which can sample) it is looked for where the authors' code keeps it, checkpoints/NAME_autoenc/last.ckpt, then in
+    copies on the hub; the model has that name afterwards: `diffae studio ffhq256`.
 
     Example: diffae import ffhq128_autoenc_latent/last.ckpt --out models/ffhq128
     """
 
-    checkpoint: tyro.conf.Positional[Path]
-    """The authors' `last.ckpt`."""
-    out: arguments.Folder
-    """Folder for `model.safetensors` and `config.json`."""
+    checkpoint: tyro.conf.Positional[str]
+    """The authors' `last.ckpt`, its weights as safetensors, or the name of a model that they published."""
+    out: arguments.Folder | None = None
+    """Folder for `model.safetensors` and `config.json`; of published models, by default where their names are looked up."""
+    preset: str | None = None
+    """Whose networks they are, where a file has weights alone (safetensors)."""
     classifier: Path | None = None
     """The authors' classifier of the same model (its own `last.ckpt`): its attributes become editing directions."""
+    statistics: Path | None = None
+    """A file with the mean and standard deviation of z_sem, where the classifier's has none (safetensors)."""
     raw: bool = False
     """Take the raw weights rather than their moving average, which all published figures are of."""
 
     def run(self) -> None:
         from diffae.interop import official
 
-        model = official.load(self.checkpoint, ema=not self.raw)
-        if self.classifier is not None:
-            model.attributes = official.load_classifier(self.classifier, z_dim=model.z_dim, ema=not self.raw)
-        model.save_pretrained(self.out)
+        path, classifier, statistics, preset_name = Path(self.checkpoint), self.classifier, self.statistics, self.preset
+        out = self.out
+        if not path.exists() and self.checkpoint in official.PUBLISHED:
+            found = official.find(self.checkpoint)
+            path, classifier, statistics = found.weights, classifier or found.classifier, statistics or found.statistics
+            preset_name, out = preset_name or found.preset, out or official.home(self.checkpoint)
+        if out is None:
+            raise ValueError(f"Where should {self.checkpoint} be written? Give --out.")
+        settings = None if preset_name is None else preset(preset_name).model
+        model = official.load(path, ema=not self.raw, settings=settings)
+        if classifier is not None:
+            model.attributes = official.load_classifier(classifier, z_dim=model.z_dim, ema=not self.raw, statistics=statistics)
+        model.save_pretrained(out)
         c = model.config
         latent = "with" if model.prior else "without"
         print(
-            f"{self.out}: {c.channels} channels, {c.image_size[0]} x {c.image_size[1]}, z_sem of {c.z_dim} dimensions, {latent} "
+            f"{out}: {c.channels} channels, {c.image_size[0]} x {c.image_size[1]}, z_sem of {c.z_dim} dimensions, {latent} "
             f"latent prior, {sum(p.numel() for p in model.parameters()):,} parameters"
         )
 

@@ -23,6 +23,7 @@ from diffae.diffusion.model import DDIM, ImageDiffusion
 from diffae.diffusion.predictor import NoisePredictor
 from diffae.diffusion.schedule import Calibration
 from diffae.interop.fingerprints import digest_model
+from diffae.interop.official.published import imported
 from diffae.interop.parts import add_parts, available_priors, load_part, prior_folder
 from diffae.interop.reading import check_depth, check_fit, naming, read_config, read_weights
 from diffae.nn.encoder import Encoder
@@ -40,7 +41,8 @@ def load(
     """Reads an autoencoder, with its prior and attributes if it has any.
 
     Args:
-        source: a run directory (its EMA weights), a folder that `save_pretrained` wrote, or the hub's name of one (`user/model`).
+        source: a run directory (its EMA weights), a folder that `save_pretrained` wrote, the hub's name of one (`user/model`), or
+            that of a published model which `diffae import` has brought (`ffhq256`).
         prior: name of one of the priors beside it; by default `ddim` if there is one, or `gaussian`, or the first by name.
         device: where the networks go.
         precision: of the decoder's calls; see `ImageDiffusion`.
@@ -111,7 +113,7 @@ def _folder(source: str | Path) -> Path:
     """Where the two files of a saved model are: in a run's `model`, in the folder itself, or downloaded from the hub."""
     folder = Path(source)
     if not folder.is_dir():
-        folder = download(str(source), [CONFIG, WEIGHTS])
+        folder = imported(str(source)) or download(str(source), [CONFIG, WEIGHTS])
     return folder / "model" if (folder / "model").is_dir() else folder
 
 

@@ -6,6 +6,18 @@ both ways: a weight of ours that the file lacks, or a weight of the file that we
 
 from diffae.interop.official.checkpoint import load
 from diffae.interop.official.classifier import CELEBA_ATTRIBUTES, load_classifier
+from diffae.interop.official.published import PUBLISHED, find, home
 from diffae.interop.official.settings import SUPPORTED, autoencoder_config, preparation, prior_config
 
-__all__ = ["CELEBA_ATTRIBUTES", "SUPPORTED", "autoencoder_config", "load", "load_classifier", "preparation", "prior_config"]
+__all__ = [
+    "CELEBA_ATTRIBUTES",
+    "PUBLISHED",
+    "SUPPORTED",
+    "autoencoder_config",
+    "find",
+    "home",
+    "load",
+    "load_classifier",
+    "preparation",
+    "prior_config",
+]

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from diffae.autoencoder import DiffusionAutoencoder
@@ -17,12 +19,14 @@ from diffae.semantics.prior import LatentPrior
 from diffae.semantics.standardizer import Standardizer
 
 
-def load(path: str | Path, *, ema: bool = True) -> DiffusionAutoencoder:
+def load(path: str | Path, *, ema: bool = True, settings: AutoencoderConfig | None = None) -> DiffusionAutoencoder:
     """Reads a `last.ckpt` of the authors' code. Nothing that the pickle names is imported or run.
 
     Args:
-        path: the checkpoint.
-        ema: the moving average of the weights, which all published figures are of, rather than the raw ones.
+        path: the checkpoint; or its weights alone, as safetensors.
+        ema: the moving average of the weights, which all published figures are of, rather than the raw ones. Weights under names
+            of neither are taken for what was asked for.
+        settings: of the networks, where the file has weights alone.
 
     Returns:
         The autoencoder in eval mode; `prior` and `standardizer` are set if the file holds a latent network.
@@ -31,11 +35,14 @@ def load(path: str | Path, *, ema: bool = True) -> DiffusionAutoencoder:
         FileNotFoundError: there is no such file.
         ValueError: not such a checkpoint, cut short, unsafe, of an unsupported architecture, or with weights that do not fit.
     """
-    content = unpickling.load(path)
-    if not isinstance(content, dict) or not {"state_dict", "hyper_parameters"} <= content.keys():
-        raise ValueError(f"{path} is no checkpoint of the authors' code: it lacks `state_dict` or `hyper_parameters`.")
-    hyper, tensors = content["hyper_parameters"], weights_of(content["state_dict"], path)
-    settings, latent = described(hyper, path)
+    tensors, hyper = read_tensors(path)
+    latent = None
+    if hyper is not None:
+        settings, latent = described(hyper, path)
+    elif settings is None:
+        raise ValueError(f"{path} has weights alone, and does not say of which networks. Name them: --preset ffhq256, say.")
+    if not any(key.startswith(("ema_model.", "model.")) for key in tensors):
+        tensors = {f"{'ema_model' if ema else 'model'}.{key}": tensor for key, tensor in tensors.items()}
     with naming(Path(path)):
         check_depth(settings, len(tensors))
         if latent is not None and latent.layers > len(tensors):
@@ -50,9 +57,24 @@ def load(path: str | Path, *, ema: bool = True) -> DiffusionAutoencoder:
     check_finite(state, path)
     with naming(Path(path)):
         model = _network(settings, latent)
-    model.preparation = preparation(hyper)
+    model.preparation = preparation(hyper or {})
     model.load_state_dict(state, strict=True)
     return model.eval()
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], Any]:
+    """The weights of a checkpoint, and its `hyper_parameters`, which weights alone (safetensors) have not. Errors as of `load`."""
+    if Path(path).suffix == ".safetensors":
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"There is no file {path}.")
+        try:
+            return safetensors.torch.load_file(path), None
+        except SafetensorError as error:
+            raise ValueError(f"{path} is damaged or cut short ({error}). Fetch it again.") from None
+    content = unpickling.load(path)
+    if not isinstance(content, dict) or not {"state_dict", "hyper_parameters"} <= content.keys():
+        raise ValueError(f"{path} is no checkpoint of the authors' code: it lacks `state_dict` or `hyper_parameters`.")
+    return weights_of(content["state_dict"], path), content["hyper_parameters"]
 
 
 def weights_of(found: Any, path: str | Path) -> dict[str, Tensor]:

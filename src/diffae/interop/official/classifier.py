@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+from torch import Tensor
+
 from diffae.interop import unpickling
-from diffae.interop.official.checkpoint import weights_of
+from diffae.interop.official.checkpoint import read_tensors, weights_of
 from diffae.runtime.weights import check_finite
 from diffae.semantics.attributes import Attributes, Score
 
@@ -16,13 +18,15 @@ CELEBA_ATTRIBUTES = (
 """The attributes of CelebA in the order of its annotation file, which is that of the authors' classifier."""
 
 
-def load_classifier(path: str | Path, *, z_dim: int, ema: bool = True) -> Attributes:
+def load_classifier(path: str | Path, *, z_dim: int, ema: bool = True, statistics: Path | None = None) -> Attributes:
     """Reads a linear classifier of the authors' code (`last.ckpt` of their `..._cls` runs): directions on standardised z_sem.
 
     Args:
         path: the checkpoint.
         z_dim: dimension of z_sem of the autoencoder that it is for.
         ema: the moving average of the weights rather than the raw ones.
+        statistics: a file that holds the mean and standard deviation of z_sem, where the classifier's does not (copies as
+            safetensors).
 
     Returns:
         The attributes: CelebA's by their names where there are forty, else class_0, class_1, ... Their probabilities are not
@@ -32,8 +36,7 @@ def load_classifier(path: str | Path, *, z_dim: int, ema: bool = True) -> Attrib
         FileNotFoundError: there is no such file.
         ValueError: not such a checkpoint, cut short, unsafe, or of another dimension.
     """
-    content = unpickling.load(path)
-    tensors = weights_of(content.get("state_dict", {}) if isinstance(content, dict) else {}, path)
+    tensors = _tensors(path) | ({} if statistics is None else _statistics(statistics))
     prefix = "ema_classifier." if ema else "classifier."
     needed = [f"{prefix}weight", f"{prefix}bias", "conds_mean", "conds_std"]
     missing = [key for key in needed if key not in tensors]
@@ -53,3 +56,14 @@ def load_classifier(path: str | Path, *, z_dim: int, ema: bool = True) -> Attrib
     found.bias.copy_(bias)
     found.standardizer.load_state_dict({"mean": mean.reshape(-1), "std": std.reshape(-1)})
     return found
+
+
+def _tensors(path: str | Path) -> dict[str, Tensor]:
+    if Path(path).suffix == ".safetensors":
+        return read_tensors(path)[0]
+    content = unpickling.load(path)
+    return weights_of(content.get("state_dict", {}) if isinstance(content, dict) else {}, path)
+
+
+def _statistics(path: Path) -> dict[str, Tensor]:
+    return {key: tensor for key, tensor in _tensors(path).items() if key in ("conds_mean", "conds_std")}
