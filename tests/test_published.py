@@ -1,4 +1,4 @@
-"""The authors' published models by their names: found where their code keeps them, or in a copy on the hub; missed with directions."""
+"""Published models of the authors by name: where their code keeps them, or in a copy on the hub; missed with directions."""
 
 from dataclasses import replace
 from pathlib import Path
