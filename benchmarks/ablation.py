@@ -11,19 +11,17 @@ that lies in the folder.
 
 import dataclasses
 import json
-import statistics
 import time
 from pathlib import Path
 
 import tyro
-from beside import measure_z_sem, measured_on, publish
+from beside import measure_z_sem, measured_on, publish, spread
 
 from diffae.cli.bars import say
 from diffae.config import RunConfig
 from diffae.config.presets import preset
 from diffae.data import prepare
 from diffae.evaluation.pages.page import table_markdown
-from diffae.evaluation.pages.tables import number
 from diffae.runtime.files import write_text
 from diffae.training.run import Finished, Validated, resolve, train
 from diffae.training.subjects import ImageSubject
@@ -121,12 +119,8 @@ def _table(out: Path) -> str:
     for run in sorted(runs, key=lambda r: (VARIANTS.index(r["variant"]), r["images"])):
         groups.setdefault((run["variant"], run["images"]), []).append(run)
 
-    def cell(values: list[float]) -> str:
-        spread = f" ± {number(statistics.stdev(values))}" if len(values) > 1 else ""
-        return number(statistics.mean(values)) + spread
-
     rows = [
-        [variant, f"{images:,}", str(len(same)), *(cell([r[key] for r in same]) for key in [*MEASURES, "seconds"])]
+        [variant, f"{images:,}", str(len(same)), *(spread([r[key] for r in same]) for key in [*MEASURES, "seconds"])]
         for (variant, images), same in groups.items()
     ]
     header = ["", "images", "seeds", *MEASURES.values(), "seconds"]

@@ -19,6 +19,7 @@ from diffae.data.dataset import ImageSet
 from diffae.diffusion.model import DDIM
 from diffae.evaluation.pages.figures import Encoded
 from diffae.evaluation.pages.report import commit, machine
+from diffae.evaluation.pages.tables import number
 from diffae.metrics.images import mse
 from diffae.metrics.probe import linear_probe
 from diffae.runtime.files import write_text
@@ -108,6 +109,13 @@ def measure_z_sem(run: Path, data: ImageSet, num: int) -> dict[str, float]:
     train_labels, held_labels = ({k: v[part] for k, v in data.labels.items()} for part in (data.train, data.validation))
     scores = linear_probe(train, train_labels, held, held_labels)
     return {"mean": mse(mean, x), "random": mse(random, x), "auroc": statistics.mean(scores.values()), "n": len(x)}
+
+
+def spread(values: list[float]) -> str:
+    """A mean over seeds, and where there are several the standard deviation; nothing of no values."""
+    if not values:
+        return ""
+    return number(statistics.mean(values)) + (f" ± {number(statistics.stdev(values))}" if len(values) > 1 else "")
 
 
 def measured_on() -> str:

@@ -9,14 +9,13 @@ The probe's ceiling is one of the features themselves, its floor one of pixels. 
 
 import dataclasses
 import json
-import statistics
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 import tyro
-from beside import measured_on, publish
+from beside import measured_on, publish, spread
 
 import diffae
 from diffae.cli.bars import say, work_bar
@@ -154,13 +153,9 @@ def _table(out: Path, trained_on: int, held_out: int) -> str:
     runs = [json.loads(file.read_text()) for file in sorted(out.glob("*/measured.json"))]
     floors = json.loads((out / "floors.json").read_text())
 
-    def cell(values: list[float]) -> str:
-        spread = f" ± {number(statistics.stdev(values))}" if len(values) > 1 else ""
-        return number(statistics.mean(values)) + spread
-
     groups = [same for variant in VARIANTS if (same := [r for r in runs if r["variant"] == variant])]
     rows = [
-        [same[0]["variant"], str(len(same)), *(cell([r[key] for r in same]) for key in [*MEASURES, "images", "seconds"])]
+        [same[0]["variant"], str(len(same)), *(spread([r[key] for r in same]) for key in [*MEASURES, "images", "seconds"])]
         for same in groups
     ]
     told = "; ".join(f"{name} {number(value)}" for name, value in floors.items())

@@ -202,6 +202,8 @@ step = next(steps)
 if accelerator.is_main_process:
     gradients = {n: p.grad.contiguous() for n, p in model.named_parameters()}
     safetensors.torch.save_file(gradients, sys.argv[2], metadata={"processes": str(accelerator.num_processes)})
+steps.close()
+accelerator.wait_for_everyone()  # Who leaves while the other works on can be torn down amid their talk.
 """
 
 
