@@ -35,7 +35,7 @@ from diffae.training.subjects import ImageSubject
 
 VARIANTS = ("own", "both", "frozen")
 MEASURES = {
-    "probe": "right, held out", "mean": "mean decode, MSE", "random": "random x_T, T = 10, MSE", "codes": "both codes, MSE",
+    "probe": "right, held out", "mean": "mean decode, MSE", "random": "random x_T, T = 10, MSE", "codes": "both codes (fast), MSE",
 }  # fmt: skip
 
 
@@ -140,7 +140,7 @@ def _measured(run: Path, data: ImageSet, kinds: np.ndarray, num: int) -> dict[st
     mean = torch.cat([ae.decode_mean(part) for part in z_sem.split(50)])
     x_T = Draws.of(len(z_sem), 0).normal("encoders", ae.image_shape)
     random = torch.cat([ae.decode(z, noise, steps=10) for z, noise in zip(z_sem.split(50), x_T.split(50), strict=True)])
-    codes = torch.cat([ae.reconstruct(part) for part in parts[:1]])
+    codes = ae.reconstruct(parts[0], inversion="fast")
     train, held = (Encoded.of(ae, data, part, lambda *_: None).z_sem.numpy() for part in (data.train, data.validation))
     images = json.loads((run / "config.json").read_text())["training"]["images"]
     return {
