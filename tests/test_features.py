@@ -180,12 +180,21 @@ def test_inception_is_that_of_fid(x):
     assert torch.equal(network(x[:2]), load_network("inception")[0](x[:2]))
 
 
+def test_a_function_that_the_environment_names_may_be_run(tmp_path, monkeypatch, x):
+    (tmp_path / "allowed_network.py").write_text("def means(x):\n    return x.mean((2, 3))\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ImportError, match="name the function in DIFFAE_FUNCTIONS"):
+        frozen_network(FeaturesConfig(network="allowed_network:means"))
+    monkeypatch.setenv("DIFFAE_FUNCTIONS", "json:loads allowed_network:means")
+    torch.testing.assert_close(frozen_network(FeaturesConfig(network="allowed_network:means"))(x), x.mean((2, 3)))
+
+
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
         ("resnet50", ValueError, "'resnet50' is no frozen network: give inception, timm:NAME"),
         ("nowhere/at/all.ts", FileNotFoundError, r"There is no file nowhere/at/all\.ts"),
-        ("not_imported:call", ImportError, "not_imported: import that first. A model alone does not have it run"),
+        ("not_imported:call", ImportError, "not_imported, and a model alone does not have it run: import the module first"),
         ("json:nothing", ImportError, "The module json has no function nothing"),
     ],
 )

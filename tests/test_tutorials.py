@@ -79,6 +79,7 @@ def test_a_tutorial_runs_as_it_stands(tutorial, here, capsys):
 def test_there_is_a_tutorial_for_each_of_the_things_one_does():
     assert {p.stem for p in TUTORIALS.glob("*.md")} == {
         "start",
+        "encoders",
         "encode",
         "manipulate",
         "interpolate",
