@@ -194,7 +194,7 @@ def test_a_function_that_the_environment_names_may_be_run(tmp_path, monkeypatch,
     [
         ("resnet50", ValueError, "'resnet50' is no frozen network: give inception, timm:NAME"),
         ("nowhere/at/all.ts", FileNotFoundError, r"There is no file nowhere/at/all\.ts"),
-        ("not_imported:call", ImportError, "not_imported, and a model alone does not have it run: import the module first"),
+        ("not_imported:call", ImportError, "not_imported, and a model alone does not have it run: import the module"),
         ("json:nothing", ImportError, "The module json has no function nothing"),
     ],
 )

@@ -158,7 +158,7 @@ def _function(name: str) -> Callable[[Tensor], Tensor] | None:
         import_function(name)
     if module not in sys.modules:
         raise ImportError(
-            f"{name} is a function of the module {module}, and a model alone does not have it run: import the module first, or name "
+            f"{name} is a function of the module {module}, and a model alone does not have it run: import the module, or name "
             f"the function in {ALLOWED}."
         )
     found = getattr(sys.modules[module], function, None)
