@@ -90,27 +90,41 @@ def test_a_torchscript_file_sees_images_as_they_are_unless_told_otherwise(progra
         network(x[:, :2])
 
 
-def test_an_onnx_file(tmp_path, x):
+def onnx_file(folder):
+    """The means of channels of images of 4 x 4 pixels."""
     from onnx import TensorProto, helper, save
 
     given = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 4, 4])
     said = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3, 1, 1])
     graph = helper.make_graph([helper.make_node("GlobalAveragePool", ["x"], ["y"])], "means", [given], [said])
-    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), tmp_path / "means.onnx")
-    network = frozen_network(FeaturesConfig(network=str(tmp_path / "means.onnx")))
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), folder / "means.onnx")
+    return folder / "means.onnx"
+
+
+def test_an_onnx_file(tmp_path, x):
+    network = frozen_network(FeaturesConfig(network=str(onnx_file(tmp_path))))
     assert network.size == (4, 4)
     small = nn.functional.interpolate(x, (4, 4), mode="bilinear", antialias=True)
     torch.testing.assert_close(network(x), small.mean((2, 3)), atol=1e-6, rtol=1e-5)
 
 
-def test_a_network_of_transformers(tmp_path, x):
+SHOWN = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.4], "crop_size": {"height": 14, "width": 14}}
+"""How a network of transformers sees images."""
+
+
+def dinov2(folder):
+    """A small one with random weights, as transformers saves it."""
     from transformers import Dinov2Config, Dinov2Model
 
     torch.manual_seed(0)
     theirs = Dinov2Model(Dinov2Config(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=14, patch_size=7))
-    theirs.save_pretrained(tmp_path / "dino")
-    shown = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.4], "crop_size": {"height": 14, "width": 14}}
-    (tmp_path / "dino" / "preprocessor_config.json").write_text(json.dumps(shown | {"image_processor_type": "BitImageProcessor"}))
+    theirs.save_pretrained(folder / "dino")
+    (folder / "dino" / "preprocessor_config.json").write_text(json.dumps(SHOWN | {"image_processor_type": "BitImageProcessor"}))
+    return theirs
+
+
+def test_a_network_of_transformers(tmp_path, x):
+    theirs, shown = dinov2(tmp_path), SHOWN
     network = frozen_network(FeaturesConfig(network=f"transformers:{tmp_path / 'dino'}"))
     assert (network.size, network.mean) == ((14, 14), (0.4, 0.5, 0.6))
     large = nn.functional.interpolate(x, (14, 14), mode="bilinear", antialias=True)
@@ -154,6 +168,16 @@ x = torch.rand(2, 3, 64, 64) * 2 - 1
 mean, std = (torch.tensor(cfg[k])[:, None, None] for k in ("mean", "std"))
 with torch.no_grad():
     torch.testing.assert_close(network(x), theirs(((x + 1) / 2 - mean) / std))
+from dataclasses import replace
+import diffae
+from diffae.config.presets import preset
+from diffae.frozen.features import described_features
+asked = replace(preset("avatars32").model, z_dim=6, learned=2, features=FeaturesConfig(network="timm:local-dir:" + folder))
+ae = diffae.DiffusionAutoencoder(described_features(asked)).eval()
+ae.encoder.fit(ae.encoder.features(torch.rand(9, 3, 32, 32) * 2 - 1))
+ae.save_pretrained(folder + "/saved")
+x = torch.rand(2, 3, 32, 32) * 2 - 1
+assert torch.equal(diffae.load(folder + "/saved").encode(x), ae.encode(x))
 try:
     frozen_network(FeaturesConfig(network="timm:no_such_network"))
 except FileNotFoundError as error:
@@ -405,3 +429,44 @@ def test_starting_from_such_a_model_keeps_its_components(config, tmp_path):
     model = subject.build()
     assert "components of the 24 features" in subject.begin(model)
     assert not torch.equal(model.encoder.projection, first.encoder.projection)
+
+
+@pytest.mark.parametrize("kind", ["program", "transformers", "onnx", "function"])
+def test_a_model_of_any_kind_of_network_is_trained_saved_loaded_edited_and_shown(
+    kind, tiny_run, program, tmp_path, write_colours, monkeypatch
+):
+    pytest.importorskip("gradio")
+    from diffae.semantics.fitting import fit_attributes
+    from diffae.studio.workshop import Opened, Visit, Workshop
+
+    match kind:
+        case "program":
+            network = str(program)
+        case "transformers":
+            dinov2(tmp_path)
+            network = f"transformers:{tmp_path / 'dino'}"
+        case "onnx":
+            network = str(onnx_file(tmp_path))
+        case _:
+            network = module_of(monkeypatch, lambda x: nn.functional.adaptive_avg_pool2d(x, 2).flatten(1))
+    write_colours(tmp_path / "images", 24)
+    asked = tiny_run(images=32, model={"z_dim": 5, "learned": 2, "features": FeaturesConfig(network=network)})
+    asked = replace(asked, data=replace(asked.data, source=str(tmp_path / "images")))
+    subject = subject_of(resolve(asked, tmp_path / "run"))
+    for _ in train(subject, tmp_path / "run"):
+        pass
+    (tmp_path / "run" / "model").rename(tmp_path / "elsewhere")
+    ae, data = diffae.load(tmp_path / "elsewhere"), subject.data
+    z = ae.encode(data.images(range(len(data.names))))
+    assert z.std(0).min() > 0
+    red = {"Red": (data.images(range(len(data.names)))[:, 0].mean((1, 2)) > 0).double().numpy()}
+    ae.attributes, _ = fit_attributes(z, red, held_z_sem=z, held_labels=red)
+    ae.save_pretrained(tmp_path / "edited")
+    again = diffae.load(tmp_path / "edited")
+    x = data.images([0, 1])
+    assert torch.equal(again.manipulate(x, "Red", steps=2), ae.manipulate(x, "Red", steps=2))
+    shop = Workshop(ae, data, z, name="mine")
+    visit = Visit(opened=Opened(ae, x[:1]))
+    moved = shop.moved(visit, {"Red": 0.3}, {}, [])
+    assert not torch.equal(moved, z[:1])
+    assert set(shop.probabilities(visit, moved)) == {"Red"}

@@ -220,11 +220,13 @@ def _named(features: FeaturesConfig) -> FeaturesConfig:
     """A frozen network by a name that holds wherever the model is loaded; a function's module is imported."""
     network = features.network
     if network is None:
-        return features
+        return FeaturesConfig()
     from diffae.frozen.features import import_function
 
     import_function(network)
-    return dataclasses.replace(features, network=str(Path(network).resolve()) if Path(network).is_file() else network)
+    network = str(Path(network).resolve()) if Path(network).is_file() else network
+    # What is to be found of it may be that of another network, of the model that the run starts from.
+    return dataclasses.replace(features, network=network, width=0, digest="", licence="")
 
 
 def _forget_stale_prior(ae: "DiffusionAutoencoder", run: Path) -> None:
