@@ -13,6 +13,9 @@ from diffae.runtime.seeding import Draws
 
 LEAST_VARIANCE = 1e-6
 """Of the largest: principal components that vary less than this are rounding errors, and stay at zero."""
+BESIDE = 0.3
+"""Standard deviation of the components where an encoder learns beside them: at 1, the decoder listens to what is easy to say of images,
+and its error falls later (docs/design/features.md)."""
 UNLIKE = 0.05
 """Relative error of the answer to a fixed image above which a network is not the one that a model was made with."""
 
@@ -20,7 +23,7 @@ UNLIKE = 0.05
 class FeatureEncoder(nn.Module):
     """z_sem of the features of a frozen network, and of the k values that a CNN learns beside them.
 
-    The features are standardised over the training images and reduced to z_dim - k principal components, each of variance 1. The
+    The features are standardised over the training images and reduced to z_dim - k principal components, which all vary alike. The
     frozen network is no part of it: it is opened when images are encoded, and what it said of them is remembered.
 
     Args:
@@ -92,7 +95,8 @@ class FeatureEncoder(nn.Module):
         _, singular, directions = torch.linalg.svd(standard, full_matrices=False)
         variances = singular.square() / (len(f) - 1)
         kept = variances[: len(self.projection)]
-        scales = torch.where(kept > LEAST_VARIANCE * kept[0], kept.rsqrt(), 0)
+        std_of_components = 1.0 if self.learned is None else BESIDE
+        scales = torch.where(kept > LEAST_VARIANCE * kept[0], std_of_components * kept.rsqrt(), 0)
         self.projection.zero_()
         self.projection[: len(kept)] = directions[: len(kept)] * scales[:, None] / std
         self.mean.copy_(mean)
