@@ -4,11 +4,13 @@
 
 SET is a folder or a zip of images with a label table; `--column` is the kind that the probe tells. Each variant is trained for
 as many images with each seed: `own` (512 values of our CNN), `frozen` (256 components of the network's features alone), and `both`.
-The probe's ceiling is one of the features themselves, its floor one of pixels. A run that is finished is not repeated.
+The probe's ceiling is one of the features themselves, its floor one of pixels. `--edits` moves held-out images to other kinds, which a
+judge (a CNN on pixels, of another seed) has to see; LPIPS says how far the picture went. A run that is finished is not repeated.
 """
 
 import dataclasses
 import json
+import statistics
 import time
 from pathlib import Path
 
@@ -25,10 +27,13 @@ from diffae.data import ImageSet, prepare
 from diffae.evaluation.pages.figures import Encoded
 from diffae.evaluation.pages.page import table_markdown
 from diffae.evaluation.pages.tables import number
+from diffae.frozen.perceptual import LPIPS
 from diffae.metrics.images import mse
+from diffae.metrics.judge import Judge, train_judge
 from diffae.metrics.probe import principal_components
 from diffae.runtime.files import write_text
 from diffae.runtime.seeding import Draws
+from diffae.semantics.fitting import fit_attributes
 from diffae.training.features import features_of
 from diffae.training.run import resolve, train
 from diffae.training.subjects import ImageSubject
@@ -51,6 +56,7 @@ def main(
     num: int = 200,
     flip: bool = False,
     validation: float = 0.1,
+    edits: int = 0,
 ) -> None:
     """Train, measure, and print the table.
 
@@ -66,6 +72,7 @@ def main(
         num: held-out images that are decoded.
         flip: whether training mirrors images.
         validation: share of the images that is held out.
+        edits: images that are edited to each of the kinds.
     """
     config = preset(name)
     data_config = DataConfig(source=source, flip=flip, validation=validation)
@@ -95,6 +102,13 @@ def main(
             measured = _measured(folder, data, kinds, num) | {"variant": variant, "seed": seed}
             write_text(folder / "measured.json", json.dumps(measured | {"seconds": time.monotonic() - started}) + "\n")
             say(json.dumps(measured))
+    if edits:
+        judge = _judge(data, kinds)
+        for file in sorted(out.glob("*/measured.json")):
+            if "lpips" not in (measured := json.loads(file.read_text())):
+                measured |= _edited(file.parent, data, kinds, judge, edits)
+                write_text(file, json.dumps(measured) + "\n")
+                say(f"{file.parent.name}: {measured['flipped']:.3f} flipped, LPIPS {measured['lpips']:.4f}")
     publish(_table(out, len(data.train), len(data.validation)), out / "encoders.md")
 
 
@@ -149,17 +163,53 @@ def _measured(run: Path, data: ImageSet, kinds: np.ndarray, num: int) -> dict[st
     }  # fmt: skip
 
 
+def _judge(data: ImageSet, kinds: np.ndarray) -> Judge:
+    """A judge of all kinds, and what it knows of held-out images."""
+    names = [f"{k:g}" for k in np.unique(kinds)]
+    labels = torch.from_numpy(np.stack([kinds == k for k in np.unique(kinds)], 1)).float()
+    with work_bar("Judge") as update:
+        judge = train_judge(
+            names, lambda i: data.images(data.train[i.numpy()]), labels[data.train], epochs=20, seed=17, progress=update
+        )
+    held = torch.from_numpy(data.validation)
+    right = (judge(data.images(data.validation)).argmax(1) == labels[held].argmax(1)).float().mean()
+    say(f"The judge is right in {right:.3f} of {len(held)} held-out images")
+    return judge
+
+
+def _edited(run: Path, data: ImageSet, kinds: np.ndarray, judge: Judge, num: int) -> dict[str, float]:
+    """Held-out images moved to a kind that they are not of, for each of the first four kinds: flips that the judge sees, LPIPS."""
+    from diffae.frozen.weights import load_network
+
+    ae = diffae.load(str(run))
+    z_train, z_held = (Encoded.of(ae, data, part, lambda *_: None).z_sem for part in (data.train, data.validation))
+    every = np.unique(kinds)
+    labels, held = ({f"{k:g}": (kinds[part] == k).astype(float) for k in every} for part in (data.train, data.validation))
+    ae.attributes, _ = fit_attributes(z_train, labels, held_z_sem=z_held, held_labels=held)
+    perceptual = load_network("alexnet")[0]
+    assert isinstance(perceptual, LPIPS)
+    flipped, far = [], []
+    for k in every[:4]:
+        chosen = data.validation[kinds[data.validation] != k][:num]
+        x, column = data.images(chosen), judge.names.index(f"{k:g}")
+        moved = ae.in_range(ae.manipulate(x, f"{k:g}", target_probability=0.9))
+        before, after = judge.decide(x)[:, column], judge.decide(moved)[:, column]
+        flipped.append(float((after & ~before).float().sum() / (~before).float().sum()))
+        with torch.no_grad():
+            far.append(float(perceptual(x, moved).mean()))
+    return {"flipped": statistics.mean(flipped), "lpips": statistics.mean(far)}
+
+
 def _table(out: Path, trained_on: int, held_out: int) -> str:
     runs = [json.loads(file.read_text()) for file in sorted(out.glob("*/measured.json"))]
     floors = json.loads((out / "floors.json").read_text())
 
+    keys = [*MEASURES, *(["flipped", "lpips"] if runs and all("lpips" in r for r in runs) else []), "images", "seconds"]
     groups = [same for variant in VARIANTS if (same := [r for r in runs if r["variant"] == variant])]
-    rows = [
-        [same[0]["variant"], str(len(same)), *(spread([r[key] for r in same]) for key in [*MEASURES, "images", "seconds"])]
-        for same in groups
-    ]
+    rows = [[same[0]["variant"], str(len(same)), *(spread([r[key] for r in same]) for key in keys)] for same in groups]
     told = "; ".join(f"{name} {number(value)}" for name, value in floors.items())
-    header = ["z_sem", "seeds", *MEASURES.values(), "images seen", "seconds"]
+    names = MEASURES | {"flipped": "edits seen", "lpips": "LPIPS of edits", "images": "images seen"}
+    header = ["z_sem", "seeds", *(names.get(key, key) for key in keys)]
     what = f"{trained_on:,} images to train on, {held_out:,} held out, {runs[0]['n'] if runs else 0} of them decoded"
     head = f"# {out.name}\n\n{what}; {measured_on()}. ± over seeds. Probes of others, and errors: {told}."
     return f"{head}\n\n{table_markdown(header, rows)}"

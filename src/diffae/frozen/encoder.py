@@ -14,8 +14,8 @@ from diffae.runtime.seeding import Draws
 LEAST_VARIANCE = 1e-6
 """Of the largest: principal components that vary less than this are rounding errors, and stay at zero."""
 BESIDE = 0.3
-"""Standard deviation of the components where an encoder learns beside them: at 1, the decoder listens to what is easy to say of images,
-and its error falls later (docs/design/features.md)."""
+"""Standard deviation of the components where an encoder learns beside them: at 1 the decoder's error falls later
+(docs/design/features.md)."""
 UNLIKE = 0.05
 """Relative error of the answer to a fixed image above which a network is not the one that a model was made with."""
 
