@@ -3,9 +3,10 @@
     python benchmarks/encoders.py SET --column digit --out runs/encoders
 
 SET is a folder or a zip of images with a label table; `--column` is the kind that the probe tells. Each variant is trained for
-as many images with each seed: `own` (512 values of our CNN), `frozen` (256 components of the network's features alone), and `both`.
-The probe's ceiling is one of the features themselves, its floor one of pixels. `--edits` moves held-out images to other kinds, which a
-judge (a CNN on pixels, of another seed) has to see; LPIPS says how far the picture went. A run that is finished is not repeated.
+as many images with each seed: `own` (512 values of our CNN), `frozen` (256 components of the network's features alone), `both`.
+The probe's ceiling is one of the features themselves, its floor one of pixels. `--edits` moves held-out images to other kinds,
+which a judge (a CNN on pixels, of another seed) has to see; LPIPS says how far the picture went. A run that is finished is not
+repeated.
 """
 
 import dataclasses
