@@ -159,3 +159,17 @@ def test_the_authors_checkpoint_is_a_start(tiny_run, tmp_path):
     data = prepare(config.data, size=theirs.config.image_size, channels=3)
     events = list(train(ImageSubject(config, data), tmp_path / "run"))
     assert any(isinstance(event, Noted) and "weights were taken." in event.text for event in events)
+
+
+def test_a_run_goes_on_when_the_model_that_it_started_from_is_gone(trained, tmp_path, write_colours, monkeypatch):
+    write_colours(tmp_path / "images", 12)
+    monkeypatch.chdir(tmp_path)
+    common = (
+        "--out run --preset avatars32 --training.batch-size 8 --training.precision float32 --training.checkpoint-every 8".split()
+    )
+    cli.main(["train", "images", "--from", "trained", *common, "--images", "16"])
+    (tmp_path / "trained").rename(tmp_path / "elsewhere")
+    cli.main(["train", "images", "--from", "trained", *common, "--images", "32"])
+    assert max(p.name for p in (tmp_path / "run" / "checkpoints").iterdir()) == "images-000000000032.safetensors"
+    with pytest.raises(SystemExit):
+        cli.main(["train", "images", "--from", "trained", *common[2:], "--out", "another", "--images", "16"])

@@ -50,11 +50,13 @@ COMMANDS = {
 
 def _command(argv: list[str]) -> Any:
     """All commands as one type. The training command asked for gets the defaults of the preset that the command line names."""
-    name, start = (next((b for a, b in itertools.pairwise(argv) if a == option), None) for option in ("--preset", "--from"))
+    name, start, out = (
+        next((b for a, b in itertools.pairwise(argv) if a == option), None) for option in ("--preset", "--from", "--out")
+    )
     kinds = []
     for command, kind in COMMANDS.items():
         # Other commands know no preset of that name.
-        default = defaults(kind, name, start) if command == next(iter(argv), None) else None
+        default = defaults(kind, name, start, out) if command == next(iter(argv), None) else None
         kinds.append(Annotated[kind, tyro.conf.subcommand(command, **({} if default is None else {"default": default}))])
     return functools.reduce(operator.or_, kinds)
 

@@ -16,7 +16,6 @@ from diffae.config import (
     AutoencoderConfig,
     Count,
     DataConfig,
-    FeaturesConfig,
     Frozen,
     PriorConfig,
     Range,
@@ -66,14 +65,17 @@ class Train:
     training: TrainingConfig
 
     def run(self) -> None:
+        from diffae.frozen.features import named_features
+        from diffae.training.starting import start_name
+
         training = _budget(self.training, self.minutes, self.images)
-        start = None if self.start is None else str(Path(self.start).resolve()) if Path(self.start).exists() else self.start
+        start = None if self.start is None else start_name(self.start, self.out)
         latents = self.data.latents
         if latents is not None and Path(latents).is_dir():
             # The model names it wherever it is loaded from.
             latents = str(Path(latents).resolve())
         data = dataclasses.replace(self.data, source=self.source, latents=latents)
-        model = dataclasses.replace(self.model, latents=self.model.latents or latents, features=_named(self.model.features))
+        model = dataclasses.replace(self.model, latents=self.model.latents or latents, features=named_features(self.model.features))
         begins = StartConfig(model=start, freeze=self.freeze)
         train(RunConfig(preset=self.preset, model=model, data=data, training=training, start=begins), self.out)
 
@@ -198,35 +200,23 @@ class TrainComparator:
         train(dataclasses.replace(config, data=data, training=_budget(config.training, self.minutes, self.images)), self.out)
 
 
-def defaults(command: type, name: str | None, start: str | None = None) -> Any:
+def defaults(command: type, name: str | None, start: str | None = None, out: str | None = None) -> Any:
     """The defaults of a command that trains: its preset's, with the networks of the model that it starts from; None for others."""
     if command is Train:
         name = name or DEFAULT_PRESET
         base = preset(name)
         if start is not None:
-            from diffae.training.starting import trained_config
+            from diffae.training.starting import began_with, trained_config
 
             training = dataclasses.replace(base.training, whitened_start=False)
-            base = dataclasses.replace(base, model=trained_config(start), training=training)
+            stored = began_with(start, Path(out)) if out else None
+            base = dataclasses.replace(base, model=stored.model if stored else trained_config(start), training=training)
         return Train(source=tyro.MISSING, out=tyro.MISSING, preset=name, model=base.model, data=base.data, training=base.training)
     if command is TrainPrior:
         name = name or DEFAULT_PRIOR_PRESET
         settings = prior_preset(DEFAULT_PRIOR_PRESET if name == "gaussian" else name)
         return TrainPrior(source=tyro.MISSING, preset=name, model=settings.model, training=settings.training)
     return None
-
-
-def _named(features: FeaturesConfig) -> FeaturesConfig:
-    """A frozen network by a name that holds wherever the model is loaded; a function's module is imported."""
-    network = features.network
-    if network is None:
-        return FeaturesConfig()
-    from diffae.frozen.features import import_function
-
-    import_function(network)
-    network = str(Path(network).resolve()) if Path(network).is_file() else network
-    # What is to be found of it may be that of another network, of the model that the run starts from.
-    return dataclasses.replace(features, network=network, width=0, digest="", licence="")
 
 
 def _forget_stale_prior(ae: "DiffusionAutoencoder", run: Path) -> None:

@@ -133,15 +133,25 @@ def features_about(config: AutoencoderConfig) -> dict[str, str]:
     }
 
 
-def import_function(name: str) -> None:
-    """Imports the module of a function `module:function`, as whoever names it on a command line wants; other names are left alone.
+def named_features(settings: FeaturesConfig) -> FeaturesConfig:
+    """What a command line asks for, by a name that holds wherever the model is loaded. The module of a function is imported.
 
-    A model's own word is not enough: the name in a downloaded file must not decide what is run.
+    What is to be found of the network is left to be found: what stands there may be of the one of a model that a run starts from.
     """
-    if _is_function(name):
-        if "" not in sys.path:
-            sys.path.insert(0, "")
-        importlib.import_module(name.partition(":")[0])
+    if settings.network is None:
+        return FeaturesConfig()
+    if _is_function(settings.network):
+        _import(settings.network)
+    file = Path(settings.network)
+    return replace(settings, network=str(file.resolve()) if file.is_file() else settings.network, width=0, digest="", licence="")
+
+
+def _import(function: str) -> None:
+    """Imports the module of a function, as whoever names it wants. A model's own word is not enough: what a downloaded file says
+    must not decide what is run."""
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    importlib.import_module(function.partition(":")[0])
 
 
 def _is_function(name: str) -> bool:
@@ -155,7 +165,7 @@ def _function(name: str) -> Callable[[Tensor], Tensor] | None:
         return None
     module, _, function = name.partition(":")
     if name in os.environ.get(ALLOWED, "").split():
-        import_function(name)
+        _import(name)
     if module not in sys.modules:
         raise ImportError(
             f"{name} is a function of the module {module}, and a model alone does not have it run: import the module, or name "

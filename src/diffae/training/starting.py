@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from diffae.autoencoder import DiffusionAutoencoder
-from diffae.config import AutoencoderConfig
+from diffae.config import AutoencoderConfig, RunConfig, read_json
 from diffae.diffusion.model import DDIM
 from diffae.interop import official
 from diffae.interop.weights import load_config, load_diffusion
@@ -47,6 +47,22 @@ def trained_model(source: str) -> DiffusionAutoencoder | DDIM:
 def trained_config(source: str) -> AutoencoderConfig:
     """The networks of the model to start from; of a saved one its `config.json` alone is read."""
     return official.load(source).config if Path(source).suffix == ".ckpt" else load_config(source)
+
+
+def began_with(source: str, out: Path) -> RunConfig | None:
+    """The run at `out`, if it began with that model: it goes on without it, which may be gone by then."""
+    if not (out / "config.json").is_file():
+        return None
+    stored = read_json(RunConfig, out / "config.json")
+    return stored if stored.start.model in (source, str(Path(source).resolve())) else None
+
+
+def start_name(source: str, out: Path) -> str:
+    """The model to start from, by a name that holds wherever the run at `out` goes on."""
+    stored = began_with(source, out)
+    if stored is not None and stored.start.model is not None:
+        return stored.start.model
+    return str(Path(source).resolve()) if Path(source).exists() else source
 
 
 @torch.no_grad()
