@@ -1,0 +1,199 @@
+"""Faces in photographs: found, cut out as those of FFHQ are (Karras et al. 2019), and put back.
+
+Places are in pixels, x before y; a pixel's number is its centre, so the photograph begins at -0.5.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from diffae.frozen.faces import DETECTOR_SIDE, LANDMARKS_SIDE, FaceDetector, FaceLandmarks, apart
+
+SUPERSAMPLING = 4
+"""A cut is first taken at so many times its size."""
+BORDER = 0.1
+"""Of the cut's side: how far the photograph must reach beyond the cut if nothing is to be filled in."""
+FILL = 0.3
+"""Of the cut's side: how wide what is filled in fades."""
+BLUR = 0.02
+"""Of the cut's side: standard deviation of the blur of what is filled in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """One face in a photograph.
+
+    Attributes:
+        score: how likely it is one, from 0 to 1.
+        box: left, top, right, bottom.
+        landmarks: 68 points in the order of iBUG 300-W, (68, 2).
+    """
+
+    score: float
+    box: tuple[float, float, float, float]
+    landmarks: np.ndarray
+
+
+@torch.no_grad()
+def find_faces(photo: Image.Image, detector: FaceDetector, landmarks: FaceLandmarks, *, least: float = 0.5) -> list[Face]:
+    """The faces in a photograph, the largest first.
+
+    Args:
+        photo: upright, RGB.
+        detector: with its weights, on any device.
+        landmarks: likewise, on the same one.
+        least: score that a face must have.
+    """
+    scale = DETECTOR_SIDE / max(photo.size)
+    width, height = (max(1, round(side * scale)) for side in photo.size)
+    square = Image.new("RGB", (DETECTOR_SIDE, DETECTOR_SIDE))
+    square.paste(photo.resize((width, height), Image.Resampling.BILINEAR))
+    boxes, scores = (found[0].cpu() for found in detector(_values(square, detector.anchors)))
+    size = torch.tensor([photo.height, photo.width]).repeat(2)
+    places = (boxes * DETECTOR_SIDE / torch.tensor([height, width]).repeat(2)).clamp(0, 1) * size
+    found = []
+    for i in apart(boxes, scores, least=least):
+        top, left, bottom, right = places[i].tolist()
+        if int(right) > int(left) and int(bottom) > int(top):
+            points = _landmarks(photo, (int(left), int(top), int(right), int(bottom)), landmarks)
+            found.append(Face(float(scores[i]), (left, top, right, bottom), points))
+    return sorted(found, key=lambda face: _area(face.box), reverse=True)
+
+
+def _area(box: tuple[float, float, float, float]) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _landmarks(photo: Image.Image, box: tuple[int, int, int, int], network: FaceLandmarks) -> np.ndarray:
+    """The landmarks in a box, which the network sees in the middle of a black square."""
+    width, height = box[2] - box[0], box[3] - box[1]
+    side = max(width, height)
+    square = Image.new("RGB", (side, side))
+    square.paste(photo.crop(box), ((side - width) // 2, (side - height) // 2))
+    square = square.resize((LANDMARKS_SIDE, LANDMARKS_SIDE), Image.Resampling.BILINEAR)
+    (points,) = network(_values(square, network.mean)).cpu().double().numpy()
+    return points * side - [(side - width) / 2 - box[0], (side - height) / 2 - box[1]]
+
+
+def _values(image: Image.Image, like: Tensor) -> Float[Tensor, "1 3 h w"]:
+    """An image in [-1, 1], where the network is."""
+    return torch.from_numpy(np.array(image)).to(like.device).permute(2, 0, 1)[None].float() / 127.5 - 1
+
+
+def ffhq_quad(landmarks: Float[np.ndarray, "68 2"]) -> Float[np.ndarray, "4 2"]:
+    """The square that FFHQ cuts out around a face: its corners at the upper left, lower left, lower right and upper right.
+
+    Its upper side lies along the line of the eyes and across that from eyes to mouth, the two averaged; half its side is twice the
+    distance of the eyes, or 1.8 times that from eyes to mouth if that is more; its centre is a tenth of the way from eyes to mouth.
+
+    Args:
+        landmarks: in the order of iBUG 300-W, in pixels.
+    """
+    left_eye, right_eye = landmarks[36:42].mean(0), landmarks[42:48].mean(0)
+    eyes, mouth = (left_eye + right_eye) / 2, (landmarks[48] + landmarks[54]) / 2
+    across, down = right_eye - left_eye, mouth - eyes
+    right = across + np.array([down[1], -down[0]])
+    right *= max(2 * np.hypot(*across), 1.8 * np.hypot(*down)) / np.hypot(*right)
+    lower = np.array([-right[1], right[0]])
+    return eyes + 0.1 * down + np.stack([-right - lower, lower - right, right + lower, right - lower])
+
+
+def cut(photo: Image.Image, quad: Float[np.ndarray, "4 2"], size: int) -> Image.Image:
+    """What a square of a photograph shows, upright, as FFHQ's images are made.
+
+    A photograph that is far larger is shrunk first. Where the square leaves it, it is mirrored, and fades to a blur and to the colour
+    that it has most.
+
+    Args:
+        photo: upright, RGB.
+        quad: the corners, as of `ffhq_quad`.
+        size: pixels a side of the result.
+    """
+    side = float(np.hypot(*(quad[3] - quad[0])))
+    # Only the square and its surroundings are looked at.
+    border = max(round(side * BORDER), 3)
+    low, high = np.floor(quad.min(0)).astype(int) - border, np.ceil(quad.max(0)).astype(int) + border
+    box = (*np.clip(low, 0, None).tolist(), *np.minimum(high, photo.size).tolist())
+    if box[0] >= box[2] or box[1] >= box[3]:
+        raise ValueError(f"The square {quad.round().tolist()} lies beyond the photograph of {photo.width} x {photo.height}.")
+    photo, quad = photo.crop(box), quad - box[:2]
+    shrink = int(side / size / 2)
+    if shrink > 1:
+        full = np.array(photo.size)
+        photo = photo.resize(tuple(np.maximum(np.rint(full / shrink), 1).astype(int).tolist()), Image.Resampling.LANCZOS)
+        ratio = photo.size / full
+        quad, side = (quad + 0.5) * ratio - 0.5, side / shrink
+    border = max(round(side * BORDER), 3)
+    beyond = np.array([np.ceil(border - quad.min(0)), np.ceil(quad.max(0) + border - photo.size)]).astype(int).clip(0)
+    if beyond.max() > border - 4:
+        beyond = np.maximum(beyond, round(side * FILL))
+        photo, quad = _filled(photo, beyond, side * BLUR), quad + beyond[0]
+    large = SUPERSAMPLING * size
+    taken = photo.transform(
+        (large, large), Image.Transform.QUAD, tuple((quad + 0.5).flatten().tolist()), Image.Resampling.BILINEAR
+    )
+    return taken.resize((size, size), Image.Resampling.LANCZOS)
+
+
+def _filled(photo: Image.Image, beyond: np.ndarray, blur: float) -> Image.Image:
+    """A photograph with more around it.
+
+    Args:
+        photo: RGB.
+        beyond: pixels added ((left, top), (right, bottom)), each more than 0.
+        blur: standard deviation in pixels, where it is blurred.
+    """
+    (left, top), (right, bottom) = beyond.tolist()
+    wide = np.pad(np.asarray(photo, np.float32), ((top, bottom), (left, right), (0, 0)), "reflect")
+    edges = []
+    for length, before, after in zip(wide.shape[:2], (top, left), (bottom, right), strict=True):
+        place = np.arange(length, dtype=np.float32)
+        edges.append(1 - np.minimum(place / before, place[::-1] / after))
+    # 1 at the outer edge, 0 where the photograph begins, and below 0 inside.
+    depth = np.maximum(edges[0][:, None], edges[1][None])[..., None]
+    wide += (_blurred(wide, blur) - wide) * np.clip(3 * depth + 1, 0, 1)
+    wide += (np.median(wide, axis=(0, 1)) - wide) * np.clip(depth, 0, 1)
+    return Image.fromarray(np.clip(np.rint(wide), 0, 255).astype(np.uint8))
+
+
+def _blurred(image: np.ndarray, deviation: float) -> np.ndarray:
+    """An image (h, w, c) blurred by a Gaussian."""
+    reach = int(4 * deviation + 0.5)
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1.0) / deviation) ** 2)
+    kernel /= kernel.sum()
+    x = torch.from_numpy(np.pad(image, ((reach, reach), (reach, reach), (0, 0)), "symmetric")).permute(2, 0, 1)[:, None]
+    x = F.conv2d(F.conv2d(x, kernel[None, None, :, None]), kernel[None, None, None])
+    return x[:, 0].permute(1, 2, 0).numpy()
+
+
+def paste(photo: Image.Image, image: Image.Image, quad: Float[np.ndarray, "4 2"], *, feather: float) -> Image.Image:
+    """A photograph with an image in the place of a square of it; pixels outside the square stay as they are.
+
+    Args:
+        photo: upright, RGB.
+        image: square, RGB; what `cut` gave, edited.
+        quad: the corners, as of `ffhq_quad`.
+        feather: share of the square's side over which the image fades into the photograph, at each edge.
+    """
+    low = np.clip(np.floor(quad.min(0)).astype(int), 0, photo.size)
+    high = np.clip(np.ceil(quad.max(0)).astype(int) + 1, low, photo.size)
+    places = np.stack(np.meshgrid(np.arange(low[0], high[0]), np.arange(low[1], high[1])), -1)
+    # Shares of the square's sides, to the right and down.
+    shares = (places - quad[0]) @ np.linalg.inv(np.stack([quad[3] - quad[0], quad[1] - quad[0]]))
+    inside = np.minimum(shares, 1 - shares).min(-1)
+    weight = np.clip(inside / feather, 0, 1) if feather else (inside > 0).astype(float)
+    weight = (weight * weight * (3 - 2 * weight))[..., None]
+    grid = torch.from_numpy(2 * shares - 1)[None]
+    values = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].double()
+    warped = F.grid_sample(values, grid, mode="bicubic", padding_mode="border", align_corners=False)[0].permute(1, 2, 0).numpy()
+    result = np.array(photo)
+    part = result[low[1] : high[1], low[0] : high[0]]
+    part += 0
+    mixed = part + weight * (np.clip(warped, 0, 255) - part)
+    part[...] = np.where(weight > 0, np.rint(mixed), part).astype(np.uint8)
+    return Image.fromarray(result)
