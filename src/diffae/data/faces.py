@@ -15,7 +15,9 @@ from torch import Tensor
 from diffae.frozen.faces import DETECTOR_SIDE, LANDMARKS_SIDE, FaceDetector, FaceLandmarks, apart
 
 SUPERSAMPLING = 4
-"""A cut is first taken at so many times its size."""
+"""A square is first taken at so many times its size."""
+AGAIN = 1.2
+"""Of what the landmarks span: the side of the square in which they are looked for again."""
 BORDER = 0.1
 """Of the cut's side: how far the photograph must reach beyond the cut if nothing is to be filled in."""
 FILL = 0.3
@@ -70,14 +72,38 @@ def _area(box: tuple[float, float, float, float]) -> float:
 
 
 def _landmarks(photo: Image.Image, box: tuple[int, int, int, int], network: FaceLandmarks) -> np.ndarray:
-    """The landmarks in a box, which the network sees in the middle of a black square."""
+    """The landmarks in a box, which the network sees in the middle of a black square, and then again, upright.
+
+    The second look takes the error of a face that is turned by 40 degrees from 4 % of the cut's side to 1 %.
+    """
     width, height = box[2] - box[0], box[3] - box[1]
     side = max(width, height)
     square = Image.new("RGB", (side, side))
     square.paste(photo.crop(box), ((side - width) // 2, (side - height) // 2))
+    shares = _points(square, network)
+    points = shares * side - [(side - width) / 2 - box[0], (side - height) / 2 - box[1]]
+    corners = ffhq_quad(points)
+    axes = (corners[[3, 1]] - corners[0]) / np.hypot(*(corners[3] - corners[0]))
+    turned = points @ axes.T
+    low, high = turned.min(0), turned.max(0)
+    middle = (low + high) / 2 @ axes
+    axes = axes * ((high - low).max() * AGAIN)
+    start = middle - axes.sum(0) / 2
+    corners = np.stack([start, start + axes[1], start + axes.sum(0), start + axes[0]])
+    return start + _points(_taken(photo, corners, LANDMARKS_SIDE), network) @ axes
+
+
+def _points(square: Image.Image, network: FaceLandmarks) -> np.ndarray:
+    """The landmarks in a square, (68, 2), as shares of its sides."""
     square = square.resize((LANDMARKS_SIDE, LANDMARKS_SIDE), Image.Resampling.BILINEAR)
-    (points,) = network(_values(square, network.mean)).cpu().double().numpy()
-    return points * side - [(side - width) / 2 - box[0], (side - height) / 2 - box[1]]
+    return network(_values(square, network.mean))[0].cpu().double().numpy()
+
+
+def _taken(photo: Image.Image, quad: np.ndarray, size: int) -> Image.Image:
+    """A square of a photograph as an image of its own, black where it leaves the photograph."""
+    large, corners = SUPERSAMPLING * size, tuple((quad + 0.5).flatten().tolist())
+    taken = photo.transform((large, large), Image.Transform.QUAD, corners, Image.Resampling.BILINEAR)
+    return taken.resize((size, size), Image.Resampling.LANCZOS)
 
 
 def _values(image: Image.Image, like: Tensor) -> Float[Tensor, "1 3 h w"]:
@@ -106,8 +132,8 @@ def ffhq_quad(landmarks: Float[np.ndarray, "68 2"]) -> Float[np.ndarray, "4 2"]:
 def cut(photo: Image.Image, quad: Float[np.ndarray, "4 2"], size: int) -> Image.Image:
     """What a square of a photograph shows, upright, as FFHQ's images are made.
 
-    A photograph that is far larger is shrunk first. Where the square leaves it, it is mirrored, and fades to a blur and to the colour
-    that it has most.
+    A photograph that is far larger is shrunk first. Where the square leaves it, it is mirrored, and fades to a blur and to its median
+    colour.
 
     Args:
         photo: upright, RGB.
@@ -131,13 +157,9 @@ def cut(photo: Image.Image, quad: Float[np.ndarray, "4 2"], size: int) -> Image.
     border = max(round(side * BORDER), 3)
     beyond = np.array([np.ceil(border - quad.min(0)), np.ceil(quad.max(0) + border - photo.size)]).astype(int).clip(0)
     if beyond.max() > border - 4:
-        beyond = np.maximum(beyond, round(side * FILL))
+        beyond = np.maximum(beyond, max(round(side * FILL), 1))
         photo, quad = _filled(photo, beyond, side * BLUR), quad + beyond[0]
-    large = SUPERSAMPLING * size
-    taken = photo.transform(
-        (large, large), Image.Transform.QUAD, tuple((quad + 0.5).flatten().tolist()), Image.Resampling.BILINEAR
-    )
-    return taken.resize((size, size), Image.Resampling.LANCZOS)
+    return _taken(photo, quad, size)
 
 
 def _filled(photo: Image.Image, beyond: np.ndarray, blur: float) -> Image.Image:
@@ -171,7 +193,9 @@ def _blurred(image: np.ndarray, deviation: float) -> np.ndarray:
     return x[:, 0].permute(1, 2, 0).numpy()
 
 
-def paste(photo: Image.Image, image: Image.Image, quad: Float[np.ndarray, "4 2"], *, feather: float) -> Image.Image:
+def paste(
+    photo: Image.Image, image: Image.Image, quad: Float[np.ndarray, "4 2"], *, feather: float, before: Image.Image | None = None
+) -> Image.Image:
     """A photograph with an image in the place of a square of it; pixels outside the square stay as they are.
 
     Args:
@@ -179,21 +203,31 @@ def paste(photo: Image.Image, image: Image.Image, quad: Float[np.ndarray, "4 2"]
         image: square, RGB; what `cut` gave, edited.
         quad: the corners, as of `ffhq_quad`.
         feather: share of the square's side over which the image fades into the photograph, at each edge.
+        before: what `cut` gave, before it was edited, of the same size: only what the edit changed is added to the photograph then.
     """
     low = np.clip(np.floor(quad.min(0)).astype(int), 0, photo.size)
     high = np.clip(np.ceil(quad.max(0)).astype(int) + 1, low, photo.size)
+    if (low >= high).any():
+        return photo
     places = np.stack(np.meshgrid(np.arange(low[0], high[0]), np.arange(low[1], high[1])), -1)
     # Shares of the square's sides, to the right and down.
     shares = (places - quad[0]) @ np.linalg.inv(np.stack([quad[3] - quad[0], quad[1] - quad[0]]))
     inside = np.minimum(shares, 1 - shares).min(-1)
     weight = np.clip(inside / feather, 0, 1) if feather else (inside > 0).astype(float)
     weight = (weight * weight * (3 - 2 * weight))[..., None]
+    values = torch.from_numpy(np.array(image, np.float64))
+    if before is not None:
+        values -= torch.from_numpy(np.array(before, np.float64))
+    values = values.permute(2, 0, 1)[None]
+    side = max(1, round(float(np.hypot(*(quad[3] - quad[0])))))
+    if side < image.width:
+        values = F.interpolate(values, (side, side), mode="bicubic", antialias=True)
     grid = torch.from_numpy(2 * shares - 1)[None]
-    values = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].double()
     warped = F.grid_sample(values, grid, mode="bicubic", padding_mode="border", align_corners=False)[0].permute(1, 2, 0).numpy()
     result = np.array(photo)
     part = result[low[1] : high[1], low[0] : high[0]]
-    part += 0
-    mixed = part + weight * (np.clip(warped, 0, 255) - part)
-    part[...] = np.where(weight > 0, np.rint(mixed), part).astype(np.uint8)
-    return Image.fromarray(result)
+    mixed = part + weight * (warped if before is not None else warped - part)
+    part[...] = np.where(weight > 0, np.clip(np.rint(mixed), 0, 255), part).astype(np.uint8)
+    pasted = Image.fromarray(result)
+    pasted.info = dict(photo.info)
+    return pasted

@@ -1,8 +1,8 @@
 """Where faces are in a photograph, and 68 points of each: two small networks of face-api.js (Mühler 2018; the fork of V. Mandic).
 
-The detector is an SSD (Liu et al. 2016) on MobileNet v1, trained on WIDER FACE; the landmarks, in the order of iBUG 300-W, come from a
-densely connected network of depthwise separable convolutions, trained on about 35,000 faces. Both keep a byte for a weight: 5.6 and
-0.36 MB.
+The detector is an SSD (Liu et al. 2016) on MobileNet v1, trained on WIDER FACE; the landmarks, in the order of iBUG 300-W, come from
+a densely connected network of depthwise separable convolutions, trained on about 35,000 faces. Both keep a byte for a weight: 5.6
+and 0.36 MB.
 """
 
 from itertools import chain, pairwise
@@ -128,7 +128,7 @@ class FaceLandmarks(nn.Module):
         self.register_buffer("mean", torch.tensor([122.782, 117.001, 104.298]).view(3, 1, 1), persistent=False)
 
     def forward(self, x: Float[Tensor, "n 3 112 112"]) -> Float[Tensor, "n 68 2"]:
-        """Points (x, y) as shares of the square, of images in [-1, 1]: jaw, brows, nose, eyes, mouth, each from the viewer's left."""
+        """Points (x, y) as shares of the square, of images in [-1, 1]: jaw, brows, nose, eyes, mouth, from the viewer's left."""
         x = ((x + 1) * 127.5 - self.mean) / 255
         for block in self.blocks:
             x = block(x)

@@ -106,7 +106,9 @@ def find_weights(name: Network, weights: Path | None = None) -> tuple[Path, Sour
             if (place / source.file).is_file():
                 return _checked(place / source.file, source), source
     where = f"in {weights}" if weights is not None else "in the cache, in torch's hub cache, or in the packages that hold them"
-    raise FileNotFoundError(f"The weights of {name} ({_files(name)}) are not {where}. Fetch them once with `diffae weights --networks {name}`.")
+    raise FileNotFoundError(
+        f"The weights of {name} ({_files(name)}) are not {where}. Fetch them once with `diffae weights --networks {name}`."
+    )
 
 
 def fetch_weights(name: Network) -> Path:

@@ -59,7 +59,10 @@ def read_photo(content: bytes) -> Image.Image:
         if image.mode.startswith(("I", "F")):
             levels = np.asarray(_windowed(image, Preparation())) / 257
             image = Image.fromarray(np.rint(levels).astype(np.uint8))
-        return _with_channels(image, 3, (255, 255, 255))
+        photo = _with_channels(image, 3, (255, 255, 255))
+    # What else the file says is left behind; what its colours mean holds for colours alone.
+    photo.info = {k: v for k, v in image.info.items() if k == "icc_profile" and image.mode in ("RGB", "RGBA")}
+    return photo
 
 
 @contextlib.contextmanager
