@@ -39,6 +39,8 @@ class Align:
     """Pixels a side of each: the model's."""
     score: Share = 0.5
     """How sure one must be that it is a face, from 0 to 1."""
+    looks: Annotated[int, Range(1, 4)] = 2
+    """1 finds heads from a tenth of a photograph's larger side on, each more those of half that size, in five times the time."""
     most: arguments.Number = None
     """Take no more than so many faces of a photograph, the largest."""
 
@@ -65,7 +67,7 @@ class Align:
                     unusable.append(name)
                     warn(f"{shown(name)} {error}.")
                     continue
-                found = find_faces(picture, detector, landmarks, least=self.score)[: self.most]
+                found = find_faces(picture, detector, landmarks, least=self.score, looks=self.looks)[: self.most]
                 if not found:
                     without.append(name)
                 for face, file in zip(found, cut_names(name, len(found), taken), strict=True):
@@ -134,7 +136,7 @@ class Paste:
     feather: Annotated[float, Range(0, 0.5)] = 0.1
     """Share of a face's square over which it fades into the photograph, at each edge."""
     detail: bool = False
-    """Add to the photograph only what an edit changed: keeps what is finer than the cut, and leaves ghosts where edges have moved."""
+    """Add to the photograph only what an edit changed: keeps what is finer than the cut, leaves ghosts where edges have moved."""
 
     def run(self) -> None:
         from diffae.data.cuts import cut_names, read_cuts
@@ -144,10 +146,12 @@ class Paste:
         if not self.edited:
             raise ValueError("Give edited faces, or a folder of them.")
         cuts = read_cuts(self.faces)
-        source = open_photos(self.photos or Path(cuts.photos))
         of_photo = _by_photo(self.edited, cuts, self.faces)
+        where = self.photos or Path(cuts.photos)
+        if not where.exists():
+            raise FileNotFoundError(f"The photographs are not in {where}. Name where they are now with --photos.")
+        source = open_photos(where)
         if absent := [name for name in of_photo if name not in set(source.names)]:
-            where = self.photos or cuts.photos
             raise FileNotFoundError(f"There is no photograph {absent[0]} in {where}. Name where they are now with --photos.")
         taken: set[str] = set()
         with work_bar("Photographs") as update:

@@ -3,6 +3,8 @@
 Places are in pixels, x before y; a pixel's number is its centre, so the photograph begins at -0.5.
 """
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +16,10 @@ from torch import Tensor
 
 from diffae.frozen.faces import DETECTOR_SIDE, LANDMARKS_SIDE, FaceDetector, FaceLandmarks, apart
 
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom."""
+EDGE = 0.02
+"""Of a window: how near to its edge a face may be cut off by it."""
 SUPERSAMPLING = 4
 """A square is first taken at so many times its size."""
 AGAIN = 1.2
@@ -42,36 +48,64 @@ class Face:
 
 
 @torch.no_grad()
-def find_faces(photo: Image.Image, detector: FaceDetector, landmarks: FaceLandmarks, *, least: float = 0.5) -> list[Face]:
+def find_faces(
+    photo: Image.Image, detector: FaceDetector, landmarks: FaceLandmarks, *, least: float = 0.5, looks: int = 1
+) -> list[Face]:
     """The faces in a photograph, the largest first.
 
     Args:
         photo: upright, RGB.
-        detector: with its weights, on any device.
+        detector: with its weights, on any device. It finds heads from a tenth of what it is shown on.
         landmarks: likewise, on the same one.
         least: score that a face must have.
+        looks: 1 shows it the whole photograph; each more, also windows of half the side, as long as they have its 512 pixels.
     """
-    scale = DETECTOR_SIDE / max(photo.size)
-    width, height = (max(1, round(side * scale)) for side in photo.size)
-    square = Image.new("RGB", (DETECTOR_SIDE, DETECTOR_SIDE))
-    square.paste(photo.resize((width, height), Image.Resampling.BILINEAR))
-    boxes, scores = (found[0].cpu() for found in detector(_values(square, detector.anchors)))
-    size = torch.tensor([photo.height, photo.width]).repeat(2)
-    places = (boxes * DETECTOR_SIDE / torch.tensor([height, width]).repeat(2)).clamp(0, 1) * size
-    found = []
+    found = [_detected(photo, window, detector) for window in _windows(photo.size, looks)]
+    boxes, scores = torch.cat([boxes for boxes, _ in found]), torch.cat([scores for _, scores in found])
+    faces = []
     for i in apart(boxes, scores, least=least):
-        top, left, bottom, right = places[i].tolist()
+        top, left, bottom, right = boxes[i].tolist()
         if int(right) > int(left) and int(bottom) > int(top):
             points = _landmarks(photo, (int(left), int(top), int(right), int(bottom)), landmarks)
-            found.append(Face(float(scores[i]), (left, top, right, bottom), points))
-    return sorted(found, key=lambda face: _area(face.box), reverse=True)
+            faces.append(Face(float(scores[i]), (left, top, right, bottom), points))
+    return sorted(faces, key=lambda face: _area(face.box), reverse=True)
+
+
+def _windows(size: tuple[int, int], looks: int) -> Iterator[Box]:
+    """The whole photograph, then overlapping windows of half its larger side, and so on."""
+    for look in range(looks):
+        side = max(size) // 2**look
+        if look and side < DETECTOR_SIDE:
+            return
+        across, down = (
+            [round(s) for s in np.linspace(0, max(length - side, 0), max(0, math.ceil((length - side) / (side / 2))) + 1)]
+            for length in size
+        )
+        yield from ((x, y, min(x + side, size[0]), min(y + side, size[1])) for y in down for x in across)
+
+
+def _detected(photo: Image.Image, window: Box, detector: FaceDetector) -> tuple[Float[Tensor, "n 4"], Float[Tensor, "n"]]:
+    """Boxes (top, left, bottom, right) in a window, in pixels of the photograph, and their scores; 0 for what may be cut off by the
+    window, and is whole in another."""
+    seen = photo.crop(window)
+    scale = DETECTOR_SIDE / max(seen.size)
+    width, height = (max(1, round(side * scale)) for side in seen.size)
+    square = Image.new("RGB", (DETECTOR_SIDE, DETECTOR_SIDE))
+    square.paste(seen.resize((width, height), Image.Resampling.BILINEAR))
+    boxes, scores = (found[0].cpu() for found in detector(_values(square, detector.anchors)))
+    shares = (boxes * DETECTOR_SIDE / torch.tensor([height, width]).repeat(2)).clamp(0, 1)
+    left, top, right, bottom = window
+    inner = torch.tensor([top > 0, left > 0, bottom < photo.height, right < photo.width])
+    at_edge = torch.cat([shares[:, :2] < EDGE, shares[:, 2:] > 1 - EDGE], 1)
+    places = shares * torch.tensor([seen.height, seen.width]).repeat(2) + torch.tensor([top, left]).repeat(2)
+    return places, scores.masked_fill((at_edge & inner).any(1), 0)
 
 
 def _area(box: tuple[float, float, float, float]) -> float:
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def _landmarks(photo: Image.Image, box: tuple[int, int, int, int], network: FaceLandmarks) -> np.ndarray:
+def _landmarks(photo: Image.Image, box: Box, network: FaceLandmarks) -> np.ndarray:
     """The landmarks in a box, which the network sees in the middle of a black square, and then again, upright.
 
     The second look takes the error of a face that is turned by 40 degrees from 4 % of the cut's side to 1 %.
@@ -132,8 +166,8 @@ def ffhq_quad(landmarks: Float[np.ndarray, "68 2"]) -> Float[np.ndarray, "4 2"]:
 def cut(photo: Image.Image, quad: Float[np.ndarray, "4 2"], size: int) -> Image.Image:
     """What a square of a photograph shows, upright, as FFHQ's images are made.
 
-    A photograph that is far larger is shrunk first. Where the square leaves it, it is mirrored, and fades to a blur and to its median
-    colour.
+    A photograph that is far larger is shrunk first. Where the square leaves it, it is mirrored, and fades to a blur and to its
+    median colour.
 
     Args:
         photo: upright, RGB.
@@ -184,13 +218,14 @@ def _filled(photo: Image.Image, beyond: np.ndarray, blur: float) -> Image.Image:
 
 
 def _blurred(image: np.ndarray, deviation: float) -> np.ndarray:
-    """An image (h, w, c) blurred by a Gaussian."""
+    """An image (h, w, c) blurred by a Gaussian, which is far wider than convolutions are made for."""
     reach = int(4 * deviation + 0.5)
     kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1.0) / deviation) ** 2)
     kernel /= kernel.sum()
-    x = torch.from_numpy(np.pad(image, ((reach, reach), (reach, reach), (0, 0)), "symmetric")).permute(2, 0, 1)[:, None]
-    x = F.conv2d(F.conv2d(x, kernel[None, None, :, None]), kernel[None, None, None])
-    return x[:, 0].permute(1, 2, 0).numpy()
+    x = torch.from_numpy(np.pad(image, ((reach, reach), (reach, reach), (0, 0)), "symmetric")).permute(2, 0, 1)
+    h, w = x.shape[1:]
+    spectrum = torch.fft.rfft2(x) * torch.fft.fft(kernel, h)[:, None] * torch.fft.rfft(kernel, w)
+    return torch.fft.irfft2(spectrum, (h, w))[:, 2 * reach :, 2 * reach :].permute(1, 2, 0).numpy()
 
 
 def paste(

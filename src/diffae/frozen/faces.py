@@ -1,8 +1,8 @@
-"""Where faces are in a photograph, and 68 points of each: two small networks of face-api.js (Mühler 2018; the fork of V. Mandic).
+"""Where faces are in a photograph, and 68 points of each: two small networks of face-api.js (Mühler 2018; fork of V. Mandic).
 
-The detector is an SSD (Liu et al. 2016) on MobileNet v1, trained on WIDER FACE; the landmarks, in the order of iBUG 300-W, come from
-a densely connected network of depthwise separable convolutions, trained on about 35,000 faces. Both keep a byte for a weight: 5.6
-and 0.36 MB.
+The detector is an SSD (Liu et al. 2016) on MobileNet v1, trained on WIDER FACE; the landmarks, in the order of iBUG 300-W, come
+from a densely connected network of depthwise separable convolutions, trained on about 35,000 faces. Both keep a byte for a
+weight: 5.6 and 0.36 MB.
 """
 
 from itertools import chain, pairwise
