@@ -325,10 +325,12 @@ def a_cut(file, quad=((0.0, 0.0), (0.0, 9.0), (9.0, 9.0), (9.0, 0.0))):
 
 
 def test_an_edited_face_is_known_by_its_name():
-    cuts = Cuts(photos="p", size=8, faces=(a_cut("x.png"), a_cut("a/x.png"), a_cut("a/y.png")))
+    cuts = Cuts(photos="p", size=8, faces=tuple(map(a_cut, ("x.png", "a/x.png", "a/y.png", "a/z.png", "b/z.png"))))
     assert cut_of(PurePosixPath("edited/x.webp"), cuts).file == "x.png"
     assert cut_of(PurePosixPath("edited/a/x.png"), cuts).file == "a/x.png"
-    assert cut_of(PurePosixPath("edited/y.png"), cuts) is None
+    assert cut_of(PurePosixPath("edited/y.png"), cuts).file == "a/y.png"
+    assert cut_of(PurePosixPath("edited/z.png"), cuts) is None, "it could be either"
+    assert cut_of(PurePosixPath("edited/w.png"), cuts) is None
 
 
 def test_places_are_read_back_as_written_and_nothing_else_is(tmp_path):
@@ -497,6 +499,26 @@ def test_real_faces_from_photograph_to_photograph(tmp_path, monkeypatch, capsys)
     assert "6 faces of 64 x 64, from 1 of 1 photographs" in capsys.readouterr().out
     cli.main(["paste", "faces", "--faces", "faces", "--out", "again", "--detail"])
     assert (np.asarray(Image.open("again/six.png")) == np.asarray(Image.open("six.png"))).all()
+
+
+def test_the_page_does_what_it_says(photos, monkeypatch):
+    photos.joinpath("one.png").rename("holiday.png")
+    text = (Path(__file__).parents[1] / "docs" / "tutorials" / "faces.md").read_text().replace("holiday.jpg", "holiday.png")
+    commands = [line[2:].split() for line in text.splitlines() if line.startswith("$ diffae ")]
+    assert [c[1] for c in commands] == ["weights", "align", "manipulate", "paste"]
+    cli.main(commands[1][1:])
+    Path("edited").mkdir()
+    # What the model's edit would write, whose name is what `--out` says.
+    assert commands[2][-1] == "edited"
+    Path(commands[2][3]).rename(Path("edited") / Path(commands[2][3]).name)
+    cli.main(commands[3][1:])
+    assert Path("pasted/holiday.png").is_file()
+    python = text.split("```python\n")[1].split("```")[0]
+    monkeypatch.setattr("diffae.frozen.weights.load_network", lambda name: (None, None))
+    monkeypatch.setattr(faces, "find_faces", lambda photo, *networks: find_drawn(photo, *networks, least=0.5, looks=1))
+    names = {}
+    exec(python, names)
+    assert names["face"].size == (256, 256)
 
 
 def test_the_networks_have_the_published_size():

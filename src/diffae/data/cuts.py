@@ -102,7 +102,7 @@ def _stems(photo: str) -> Iterator[str]:
 
 
 def cut_of(file: PurePosixPath, cuts: Cuts) -> Cut | None:
-    """The cut that a file is named like, whatever its ending; of several the one whose folder fits too.
+    """The cut that a file is named like, whatever its ending: the one whose folder fits too, or else the only one of that name.
 
     Args:
         file: an edited cut.
@@ -112,4 +112,7 @@ def cut_of(file: PurePosixPath, cuts: Cuts) -> Cut | None:
     fitting = [
         (len(theirs), cut) for cut in cuts.faces if parts[-len(theirs := PurePosixPath(cut.file).with_suffix("").parts) :] == theirs
     ]
-    return max(fitting, key=lambda found: found[0])[1] if fitting else None
+    if fitting:
+        return max(fitting, key=lambda found: found[0])[1]
+    alike = [cut for cut in cuts.faces if PurePosixPath(cut.file).stem == file.stem]
+    return alike[0] if len(alike) == 1 else None
