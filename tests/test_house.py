@@ -37,6 +37,7 @@ EXTRAS = {
     "lmdb",
     "diffusers",
     "gradio",
+    "pillow_heif",
 }
 
 

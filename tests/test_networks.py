@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from diffae.frozen import readers
 from diffae.frozen import weights as networks
 from diffae.frozen.identity import FaceDescriptor, read_face_descriptor
 from diffae.frozen.inception import Inception
@@ -64,12 +65,12 @@ def test_inception_is_read_under_torchvisions_names_too(tmp_path):
         parts = {"bias": "beta", "running_mean": "mean", "running_var": "var"}
         theirs |= {f"Block{i}.bn.{b}": ours[f"{stem}{a}"] for b, a in parts.items()}
     torch.save(theirs, tmp_path / "weights.pth")
-    read = networks._read_torchvision_inception(tmp_path / "weights.pth")
+    read = readers.read_torchvision_inception(tmp_path / "weights.pth")
     assert read.keys() == ours.keys()
     assert all(torch.equal(read[key], ours[key]) for key in ours)
     torch.save({k: v for k, v in theirs.items() if not k.startswith("Block3.")}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="is not the Inception"):
-        networks._read_torchvision_inception(tmp_path / "other.pth")
+        readers.read_torchvision_inception(tmp_path / "other.pth")
 
 
 def test_a_backbone_is_read_under_torchvisions_names_too(tmp_path):
@@ -78,9 +79,9 @@ def test_a_backbone_is_read_under_torchvisions_names_too(tmp_path):
     places = [0, 3, 6, 8, 10]
     theirs = {f"features.{n}.{p}": getattr(lpips.convs[i], p).data for i, n in enumerate(places) for p in ("weight", "bias")}
     torch.save(theirs | {"classifier.1.weight": torch.zeros(2)}, tmp_path / "weights.pth")
-    read = networks._read_torchvision_backbone(tmp_path / "weights.pth")
+    read = readers.read_torchvision_backbone(tmp_path / "weights.pth")
     other = LPIPS("alexnet")
-    other.load_state_dict(read | networks._heads_of_torchmetrics("alex"))
+    other.load_state_dict(read | readers.heads_of_torchmetrics("alex"))
     assert torch.equal(other.convs[4].weight, lpips.convs[4].weight)
 
 
@@ -146,12 +147,12 @@ def test_the_weights_of_another_network_are_refused(tmp_path):
 def test_arrays_are_read_and_nothing_else_is_run(tmp_path):
     (tmp_path / "bad.ckpt").write_bytes(pickle.dumps({"AlexNet_0": subprocess.run}))
     with pytest.raises(pickle.UnpicklingError, match="no part of an array"):
-        networks._read_arrays(tmp_path / "bad.ckpt")
+        readers.read_arrays(tmp_path / "bad.ckpt")
     kernel = np.arange(24, dtype=np.float32).reshape(1, 2, 3, 4)
     heads = {f"NetLinLayer_{i}": {"Conv_0": {"kernel": np.ones((1, 1, 2, 1), np.float32)}} for i in range(5)}
     content = {"AlexNet_0": {"Conv_0": {"kernel": kernel, "bias": np.zeros(4, np.float32)}}} | heads
     (tmp_path / "good.ckpt").write_bytes(pickle.dumps(content))
-    read = networks._read_arrays(tmp_path / "good.ckpt")
+    read = readers.read_arrays(tmp_path / "good.ckpt")
     assert read["convs.0.weight"].shape == (4, 3, 1, 2)
     assert read["convs.0.weight"][3, 1, 0, 1] == kernel[0, 1, 1, 3]
 

@@ -52,8 +52,11 @@ def here(workplace, tmp_path, monkeypatch):
     return place
 
 
-# The studio's page is tested in a browser, and its example against it (test_studio_page).
-@pytest.mark.parametrize("tutorial", sorted(p for p in TUTORIALS.glob("*.md") if p.stem != "studio"), ids=lambda p: p.stem)
+# The studio's page is tested in a browser, and its example against it (test_studio_page); that of faces, which needs photographs,
+# in test_faces.
+@pytest.mark.parametrize(
+    "tutorial", sorted(p for p in TUTORIALS.glob("*.md") if p.stem not in ("studio", "faces")), ids=lambda p: p.stem
+)
 def test_a_tutorial_runs_as_it_stands(tutorial, here, capsys):
     text = tutorial.read_text()
     made = []
@@ -80,6 +83,7 @@ def test_there_is_a_tutorial_for_each_of_the_things_one_does():
     assert {p.stem for p in TUTORIALS.glob("*.md")} == {
         "start",
         "encoders",
+        "faces",
         "encode",
         "manipulate",
         "interpolate",

@@ -14,6 +14,7 @@ from diffae.cli.bars import console
 from diffae.cli.bench import Bench
 from diffae.cli.codes import Encode, FitAttributes, Neighbours
 from diffae.cli.evaluation import Compare, Evaluate
+from diffae.cli.faces import Align, Paste
 from diffae.cli.manipulation import Manipulate
 from diffae.cli.models import Average, Calibrate, Export, Import, Push, Weights
 from diffae.cli.pictures import Interpolate, Reconstruct, Vary
@@ -34,6 +35,8 @@ COMMANDS = {
     "vary": Vary,
     "interpolate": Interpolate,
     "manipulate": Manipulate,
+    "align": Align,
+    "paste": Paste,
     "sample": Sample,
     "studio": Studio,
     "average": Average,

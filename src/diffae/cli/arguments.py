@@ -36,6 +36,8 @@ MOVING = (".png", ".gif", ".webp", ".mp4")
 """Endings of pictures, still and moving."""
 Moving = Annotated[Path, Writes(MOVING)]
 """A picture that is written, still or moving."""
+MovingOrFolder = Annotated[Path, Writes((*MOVING, ""))]
+"""Such a picture, or a folder of several."""
 Minutes = Annotated[float | None, Range(0)]
 Number = Annotated[int | None, Range(1)]
 Steps = Annotated[int | None, Range(1, 1000)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from diffae.cli import arguments, inputs
-from diffae.cli.sheets import show
+from diffae.cli.sheets import save_each, show
 from diffae.config import Range
 
 if TYPE_CHECKING:
@@ -36,12 +36,20 @@ class Manipulate(arguments.Decoding, arguments.Cropping):
     """Attributes that must stay as they are."""
     inversion: arguments.Inversion = "anchored"
     steps: arguments.InversionSteps = None
-    out: arguments.Moving = Path("manipulate.png")
-    """The picture; a .gif, .webp or .mp4 shows the strengths one after another."""
+    out: arguments.MovingOrFolder = Path("manipulate.png")
+    """The picture; a .gif, .webp or .mp4 shows the strengths one after another. A name without ending is a folder: there each image
+    is written by itself, edited, under its own name, with one strength, or with a target probability."""
 
     def run(self) -> None:
         if (self.edit is None) == (not self.files or not self.attribute):
             raise ValueError("Give images and --attribute, or an edit that the studio saved, --from.")
+        single = not self.out.suffix and self.edit is None
+        if single and self.target_probability is None and len(self.strengths) > 1:
+            raise ValueError(
+                f"In the folder {self.out} each image is written once: give one of --strengths, or --target-probability."
+            )
+        if single and len({file.stem for file in self.files}) < len(self.files):
+            raise ValueError(f"Two of the images have one name, and would be one file in {self.out}: edit them in two calls.")
         ae = inputs.autoencoder(self.source, precision=self.precision)
         if self.edit is not None:
             _replay(ae, self.edit, self.out)
@@ -58,6 +66,9 @@ class Manipulate(arguments.Decoding, arguments.Cropping):
             for i, file in enumerate(self.files):
                 before, *after = (column[name][i] for column in seen)
                 print(f"{file}: {name} {before:.2f} -> {', '.join(f'{p:.2f}' for p in after)}")
+        if single:
+            save_each(ae, columns[0], [self.out / f"{file.stem}.png" for file in self.files])
+            return
         show(ae, list(zip(x, *columns, strict=True)), self.out)
 
 
@@ -71,5 +82,7 @@ def _replay(ae: "DiffusionAutoencoder", file: Path, out: Path) -> None:
         edit = Edit.from_json(file.read_text(encoding="utf-8"))
     except ValueError as error:  # Decoding errors too.
         raise ValueError(f"{file}: {error}") from None
+    if not out.suffix:
+        raise ValueError(f"The image of an edit is one file: give --out an ending, {out}.png.")
     edited = edit.render(ae, model=fingerprint(ae))
     print(f"Picture: {save_png(to_pil(ae.to_pixels(edited[None])[0]), out)}")

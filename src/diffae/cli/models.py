@@ -1,5 +1,6 @@
 """Commands about weights: the authors' checkpoints in, the hub out."""
 
+import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,6 +14,9 @@ from diffae.config.presets import preset
 
 if TYPE_CHECKING:
     from diffae.autoencoder import DiffusionAutoencoder
+
+Name = Literal["inception", "alexnet", "vgg16", "face", "face-detector", "face-landmarks"]
+"""Of networks that are fetched, those of `frozen.weights`, which is not imported before a command is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,14 +144,15 @@ class Calibrate:
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Fetch the networks that metrics stand on: Inception (FID, KID), AlexNet and VGG16 (LPIPS), dlib's of faces. 160 MB, once.
+    """Fetch networks of others: Inception (FID, KID), AlexNet and VGG16 (LPIPS), dlib's of faces, and what `diffae align` finds
+    faces by. 166 MB, once.
 
     What is there already (in the cache, in torch's hub cache) is only checked. Everything is compared with a hash.
 
     Example: diffae weights
     """
 
-    networks: tuple[Literal["inception", "alexnet", "vgg16", "face"], ...] = ("inception", "alexnet", "vgg16", "face")
+    networks: tuple[Name, ...] = typing.get_args(Name)
     """Which of them."""
 
     def run(self) -> None:

@@ -29,3 +29,11 @@ def show(ae: "DiffusionAutoencoder", rows: "Sequence[Sequence[Tensor] | Tensor]"
         frames = [sheet([[row[i]] for row in seen], scale=2 * scale) for i in range(len(seen[0]))]
         save_animation(frames, out)
     print(f"Picture: {out}")
+
+
+def save_each(ae: "DiffusionAutoencoder", images: "Tensor", files: "Sequence[Path]") -> None:
+    """Writes images as the model has them, (n, c, h, w), to a .png each."""
+    from diffae.pictures import save_png, to_pil
+
+    for pixels, file in zip(ae.to_pixels(images), files, strict=True):
+        print(f"Picture: {save_png(to_pil(pixels), file)}")

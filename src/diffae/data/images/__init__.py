@@ -2,6 +2,7 @@
 
 from diffae.data.images.crops import CROPS
 from diffae.data.images.files import BOMB_RATIO, EXTENSIONS, UnusableImage, Warn
+from diffae.data.images.pillow import read_photo
 from diffae.data.images.reading import load_images, read_image
 from diffae.data.images.values import in_range, scaled, too_dark
 
@@ -14,6 +15,7 @@ __all__ = [
     "in_range",
     "load_images",
     "read_image",
+    "read_photo",
     "scaled",
     "too_dark",
 ]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from PIL import Image
 
-EXTENSIONS = frozenset(Image.registered_extensions()) | {".npy"}
+EXTENSIONS = frozenset(Image.registered_extensions()) | {".npy", ".heic", ".heif"}
 """Endings of files that count as images."""
 BOMB_RATIO = 200
 """An image above Pillow's size limit (89 megapixels) whose file is this many times smaller is a bomb, not a picture."""

@@ -1,6 +1,8 @@
 """Images in the formats that Pillow reads."""
 
+import contextlib
 import io
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -14,30 +16,26 @@ from diffae.data.images.values import ASK_RANGE, extent, in_window
 STACK = "of several pages or frames, of which the first was taken: save each page that counts as an image of its own"
 PALETTES = ("RGB", "RGBX", "RGBA", "BGR", "BGRX", "RGB;L", "RGBA;L")
 """How Pillow names palettes with a byte for each value."""
+HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+"""How such files say, after `ftyp`, what they are, whatever their name."""
 
 
 def read_picture(content: bytes, *, size: tuple[int, int], channels: int, preparation: Preparation, warn: Warn) -> np.ndarray:
     """Decodes, orients, crops and resizes an image file; arguments, result and errors are those of `read_image`."""
     crop, background = preparation.crop, preparation.background
-    try:
+    with _refusing():
         image = _open(content)
         if image.format == "JPEG" and crop != "celeba" and image.mode in ("L", "RGB"):
             # JPEG can be decoded at a half, a quarter or an eighth of its size: ten times faster for large photographs.
             image.draft(None, (2 * max(size), 2 * max(size)))
-        # The second view that telephones store (MPO) is no page.
-        if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+        # The further views that telephones store are no pages.
+        if image.format not in ("MPO", "HEIF") and getattr(image, "n_frames", 1) > 1:
             warn(STACK)
             image.seek(0)
         _check_whole(image, content)
         image = ImageOps.exif_transpose(image)
         deep = image.mode.startswith(("I", "F"))
         image = _windowed(image, preparation) if deep else _with_channels(image, channels, background)
-    except (UnusableImage, MemoryError):
-        raise
-    except UnidentifiedImageError:
-        raise UnusableImage("is not an image in any format that Pillow reads") from None
-    except Exception as error:  # Readers raise anything on damaged files.
-        raise UnusableImage(f"is damaged or cut short ({str(error).strip() or type(error).__name__})") from None
     array = np.asarray(resized(image, size, box_of(image.width, image.height, size=size, crop=crop)))
     if deep:
         array = np.clip(np.rint(array), 0, 65535).astype(np.uint16)
@@ -48,6 +46,38 @@ def read_picture(content: bytes, *, size: tuple[int, int], channels: int, prepar
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
+def read_photo(content: bytes) -> Image.Image:
+    """Decodes a photograph at its full size: upright, RGB, white where it is transparent.
+
+    Raises:
+        UnusableImage: the file cannot be used; the message says why, in words that follow its name.
+    """
+    with _refusing():
+        image = _open(content)
+        _check_whole(image, content)
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith(("I", "F")):
+            levels = np.asarray(_windowed(image, Preparation())) / 257
+            image = Image.fromarray(np.rint(levels).astype(np.uint8))
+        photo = _with_channels(image, 3, (255, 255, 255))
+    # What else the file says is left behind; what its colours mean holds for colours alone.
+    photo.info = {k: v for k, v in image.info.items() if k == "icc_profile" and image.mode in ("RGB", "RGBA")}
+    return photo
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """Within it, whatever goes wrong with a file is an UnusableImage."""
+    try:
+        yield
+    except (UnusableImage, MemoryError):
+        raise
+    except UnidentifiedImageError:
+        raise UnusableImage("is not an image in any format that Pillow reads") from None
+    except Exception as error:  # Readers raise anything on damaged files.
+        raise UnusableImage(f"is damaged or cut short ({str(error).strip() or type(error).__name__})") from None
+
+
 def _open(content: bytes) -> Image.Image:
     """Opens an image, and decodes nothing yet.
 
@@ -55,7 +85,13 @@ def _open(content: bytes) -> Image.Image:
         UnusableImage: it is far larger than its file, as bombs are.
     """
     try:
-        image = Image.open(io.BytesIO(content))
+        try:
+            image = Image.open(io.BytesIO(content))
+        except UnidentifiedImageError:
+            if content[4:8] != b"ftyp" or content[8:12] not in HEIF:
+                raise
+            _learn_heif()
+            image = Image.open(io.BytesIO(content))
     except Image.DecompressionBombError as error:
         raise UnusableImage(f"is too large to be decoded safely ({error})") from None
     pixels = image.width * image.height
@@ -66,6 +102,19 @@ def _open(content: bytes) -> Image.Image:
             f"out of {len(content):,} bytes"
         )
     return image
+
+
+def _learn_heif() -> None:
+    """Has Pillow read what telephones keep photographs in.
+
+    Raises:
+        UnusableImage: the package that reads it is not installed.
+    """
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        raise UnusableImage("is a HEIC file, which pillow-heif reads: pip install 'diffae[photos]'") from None
+    register_heif_opener()
 
 
 def _check_whole(image: Image.Image, content: bytes) -> None:
