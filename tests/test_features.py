@@ -17,7 +17,7 @@ from diffae import cli
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import AutoencoderConfig, FeaturesConfig
 from diffae.data import prepare
-from diffae.frozen import memory
+from diffae.frozen import memory, programs
 from diffae.frozen.encoder import FeatureEncoder
 from diffae.frozen.features import FrozenNetwork, described_features, frozen_network
 from diffae.semantics.standardizer import Standardizer
@@ -62,6 +62,13 @@ def module_of(monkeypatch, call, name="my_features"):
     return f"{name}:call"
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_permitted(monkeypatch):
+    monkeypatch.setattr(programs, "PERMITTED", set())
+    yield
+    programs.PERMITTED.clear()
+
+
 def with_features(config, network, *, z_dim=7, learned=3, **settings):
     asked = replace(config, z_dim=z_dim, learned=learned, features=FeaturesConfig(network=str(network), **settings))
     return described_features(asked)
@@ -78,6 +85,7 @@ def fitted(config, network, x, **settings):
 
 
 def test_a_torchscript_file_sees_images_as_they_are_unless_told_otherwise(program, x):
+    programs.permit(str(program))
     network = frozen_network(FeaturesConfig(network=str(program)))
     torch.testing.assert_close(network(x), Moments()(x))
     assert len(network.digest) == 32
@@ -207,9 +215,9 @@ def test_inception_is_that_of_fid(x):
 def test_a_function_that_the_environment_names_may_be_run(tmp_path, monkeypatch, x):
     (tmp_path / "allowed_network.py").write_text("def means(x):\n    return x.mean((2, 3))\n")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ImportError, match="name the function in DIFFAE_FUNCTIONS"):
+    with pytest.raises(ImportError, match="name it in DIFFAE_PROGRAMS"):
         frozen_network(FeaturesConfig(network="allowed_network:means"))
-    monkeypatch.setenv("DIFFAE_FUNCTIONS", "json:loads allowed_network:means")
+    monkeypatch.setenv("DIFFAE_PROGRAMS", "json:loads allowed_network:means")
     torch.testing.assert_close(frozen_network(FeaturesConfig(network="allowed_network:means"))(x), x.mean((2, 3)))
 
 
@@ -217,9 +225,9 @@ def test_a_function_that_the_environment_names_may_be_run(tmp_path, monkeypatch,
     ("name", "error", "message"),
     [
         ("resnet50", ValueError, "'resnet50' is no frozen network: give inception, timm:NAME"),
-        ("nowhere/at/all.ts", FileNotFoundError, r"There is no file nowhere/at/all\.ts"),
-        ("not_imported:call", ImportError, "not_imported, and a model alone does not have it run: import the module"),
-        ("json:nothing", ImportError, "The module json has no function nothing"),
+        ("nowhere/at/all.onnx", FileNotFoundError, r"There is no file nowhere/at/all\.onnx"),
+        ("os:getcwd", ImportError, "which is a program. A model alone does not have it run: name it in DIFFAE_PROGRAMS"),
+        ("some/program.ts", ImportError, "which is a program"),
     ],
 )
 def test_what_is_no_network_is_named(name, error, message):
@@ -227,7 +235,17 @@ def test_what_is_no_network_is_named(name, error, message):
         frozen_network(FeaturesConfig(network=name))
 
 
+def test_a_function_that_is_not_there_is_named():
+    programs.permit("json:nothing", "nowhere_at_all:call", "json:__name__")
+    for name, message in (("json:nothing", "has no attribute 'nothing'"), ("nowhere_at_all:call", "No module named")):
+        with pytest.raises(ImportError, match=f"{name} cannot be imported .*{message}"):
+            frozen_network(FeaturesConfig(network=name))
+    with pytest.raises(ImportError, match="json:__name__ is no function of images"):
+        frozen_network(FeaturesConfig(network="json:__name__"))
+
+
 def test_a_file_that_is_no_program_is_named(tmp_path):
+    programs.permit(str(tmp_path / "broken.ts"))
     (tmp_path / "broken.ts").write_bytes(b"PK no program")
     with pytest.raises(ValueError, match=r"broken\.ts is no TorchScript program"):
         frozen_network(FeaturesConfig(network=str(tmp_path / "broken.ts")))

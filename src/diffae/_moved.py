@@ -73,7 +73,9 @@ class Forwarding(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         package, _, name = fullname.partition(".")
-        return importlib.util.spec_from_loader(fullname, self) if package == "diffae" and name in MOVED else None
+        if package != "diffae" or name not in MOVED:
+            return None
+        return importlib.util.spec_from_loader(fullname, self, is_package=any(other.startswith(f"{name}.") for other in MOVED))
 
     def exec_module(self, module: ModuleType) -> None:
         homes = [f"diffae.{name}" for name in MOVED[module.__name__.removeprefix("diffae.")]]

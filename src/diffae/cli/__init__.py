@@ -53,9 +53,9 @@ COMMANDS = {
 
 def _command(argv: list[str]) -> Any:
     """All commands as one type. The training command asked for gets the defaults of the preset that the command line names."""
-    name, start, out = (
-        next((b for a, b in itertools.pairwise(argv) if a == option), None) for option in ("--preset", "--from", "--out")
-    )
+    given = itertools.chain.from_iterable(a.split("=", 1) if a.startswith("--") else [a] for a in argv)
+    pairs = list(itertools.pairwise(given))
+    name, start, out = (next((b for a, b in pairs if a == option), None) for option in ("--preset", "--from", "--out"))
     kinds = []
     for command, kind in COMMANDS.items():
         # Other commands know no preset of that name.

@@ -86,6 +86,11 @@ class PriorRunConfig(AnyRunConfig[PriorConfig]):
     model: PriorConfig = field(default_factory=PriorConfig)
     """The latent DDIM."""
 
+    def __post_init__(self) -> None:
+        InRange.__post_init__(self)
+        if self.training.augment:
+            raise ValueError("training.augment changes images, and a prior is trained on codes: leave it at 0.")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ComparatorRunConfig(AnyRunConfig[ComparatorConfig]):

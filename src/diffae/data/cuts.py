@@ -95,6 +95,8 @@ def cut_names(photo: str, num: int, taken: set[str]) -> list[str]:
 
 
 def _stems(photo: str) -> Iterator[str]:
+    # Names in archives may lead out of the folder.
+    photo = PurePosixPath(*(part for part in PurePosixPath(photo).parts if part not in ("/", "//", ".."))).as_posix()
     yield PurePosixPath(photo).with_suffix("").as_posix()
     while True:
         yield photo

@@ -1,6 +1,7 @@
 """Rows of data on the network's device: all at once if they fit, else a batch at a time."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ class Rows:
         chosen = np.asarray(indices, dtype=np.int64)
         if self.resident is not None:
             return self._pinned(torch.from_numpy(chosen))
-        rows = [array[chosen].reshape(len(chosen), -1).view(np.uint8) for array in self._arrays]
+        rows = [array[chosen].reshape(len(chosen), math.prod(array.shape[1:])).view(np.uint8) for array in self._arrays]
         return self._pinned(torch.from_numpy(rows[0] if len(rows) == 1 else np.concatenate(rows, axis=1)))
 
     def unpack(self, sent: Tensor) -> tuple[Tensor, ...]:
@@ -43,8 +44,11 @@ class Rows:
         if self.resident is not None:
             return tuple(array.index_select(0, sent) for array in self.resident)
         bytes_of = [array[:1].nbytes for array in self._arrays]
-        parts = zip(sent.split(bytes_of, dim=1), self._arrays, strict=True)
-        return tuple(part.contiguous().view(_kind(array)).unflatten(1, array.shape[1:]) for part, array in parts)
+        parts: Iterable[tuple[Tensor, np.ndarray]] = zip(sent.split(bytes_of, dim=1), self._arrays, strict=True)
+        if len(self._arrays) > 1:
+            # Copies begin where numbers of any type may.
+            parts = ((part.clone(memory_format=torch.contiguous_format), array) for part, array in parts)
+        return tuple(part.view(_kind(array)).unflatten(1, array.shape[1:]) for part, array in parts)
 
     def _pinned(self, sent: Tensor) -> Tensor:
         """In pinned memory, where a card fetches it by itself; unchanged for other devices."""

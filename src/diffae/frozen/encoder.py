@@ -5,11 +5,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffae.config import AutoencoderConfig
-from diffae.frozen.features import FrozenNetwork, frozen_network
+from diffae.frozen.features import FrozenNetwork, fixed_image, frozen_network
 from diffae.frozen.memory import remembering
 from diffae.nn.encoder import SemanticEncoder
 from diffae.runtime.files import digest_lines
-from diffae.runtime.seeding import Draws
 
 LEAST_VARIANCE = 1e-6
 """Of the largest: principal components that vary less than this are rounding errors, and stay at zero."""
@@ -69,7 +68,8 @@ class FeatureEncoder(nn.Module):
     def forward(self, x: Float[Tensor, "n c h w"], features: Float[Tensor, "n f"] | None = None) -> Float[Tensor, "n d"]:
         """z_sem of images in [-1, 1]; `features`, where the frozen network's are known, spare its call."""
         known = self.features(x) if features is None else features
-        components = (known.to(self.mean) - self.mean) @ self.projection.T
+        with torch.autocast(x.device.type, enabled=False):
+            components = (known.to(self.mean) - self.mean) @ self.projection.T
         return components if self.learned is None else torch.cat([components, self.learned(x)], dim=1)
 
     def features(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n f"]:
@@ -79,6 +79,8 @@ class FeatureEncoder(nn.Module):
             ImportError, FileNotFoundError: it cannot be opened; the message says which it is, and what works without it.
             ValueError: another network answers to its name.
         """
+        if not len(x):
+            return x.new_zeros(0, len(self.mean))
         network = self._network()
         if not self._checked:
             self._check(network)
@@ -92,8 +94,8 @@ class FeatureEncoder(nn.Module):
         mean, std = f.mean(0), f.std(0)
         std[std <= 1e-6 * std.max()] = torch.inf  # What never varies says nothing.
         standard = (f - mean) / std
-        _, singular, directions = torch.linalg.svd(standard, full_matrices=False)
-        variances = singular.square() / (len(f) - 1)
+        rising, axes = torch.linalg.eigh(standard.T @ standard / (len(f) - 1))
+        variances, directions = rising.flip(0).clamp(min=0), axes.flip(1).T
         kept = variances[: len(self.projection)]
         std_of_components = 1.0 if self.learned is None else BESIDE
         scales = torch.where(kept > LEAST_VARIANCE * kept[0], std_of_components * kept.rsqrt(), 0)
@@ -111,8 +113,7 @@ class FeatureEncoder(nn.Module):
             ) from None
 
     def _answer(self, network: FrozenNetwork) -> Tensor:
-        x = Draws.of(1, 0).uniform("a fixed image", self.image_shape) * 2 - 1
-        return network(x.to(self.mean))[0]
+        return network(fixed_image(self.image_shape).to(self.mean))[0]
 
     def _check(self, network: FrozenNetwork) -> None:
         error = float((self._answer(network) - self.answer).norm() / self.answer.norm().clamp(min=1e-12))

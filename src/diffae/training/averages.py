@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import safetensors
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -57,12 +58,16 @@ def average(folder: Path, lengths: Sequence[float]) -> Iterator[tuple[float, dic
     for length in lengths:
         weights = combination(steps, length)
         total: dict[str, Tensor] = {}
+        fixed: dict[str, Tensor] = {}  # What no step has changed: weights that are frozen, what was fitted before the first.
+        changed = set()
         for file, of_file in zip(files, weights, strict=True):
             for name, value in safetensors.torch.load_file(file).items():
                 which, name = name.split("/", 1)
                 part = value.double() * of_file[int(which)]
                 total[name] = total[name] + part if name in total else part
-        yield length, {name: value.float() for name, value in total.items()}
+                if not torch.equal(fixed.setdefault(name, value), value):
+                    changed.add(name)
+        yield length, {name: value.float() if name in changed else fixed[name] for name, value in total.items()}
 
 
 def combination(steps: Sequence[int], length: float) -> np.ndarray:

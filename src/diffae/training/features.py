@@ -30,19 +30,19 @@ def features_of(data: ImageSet, settings: FeaturesConfig, *, progress: Progress 
     """
     network, flips = frozen_network(settings), (False, True) if data.config.flip else (False,)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    starts = list(range(0, len(data.names), PIECE))
-
-    def said(start: int, flip: bool) -> np.ndarray:
+    mine = processes.shard(range(0, len(data.names), PIECE))
+    found: dict[tuple[int, bool], np.ndarray] = {}
+    for i, start in enumerate(mine):
         x = data.images(range(start, min(start + PIECE, len(data.names))))
-        return asked(network, x.flip(3) if flip else x, device).cpu().numpy()
-
-    for i, start in enumerate(mine := processes.shard(starts)):
         for flip in flips:
-            said(start, flip)
+            found[start, flip] = asked(network, x.flip(3) if flip else x, device).cpu().numpy()
         if progress:
             progress(f"Features of {network.name}", i + 1, len(mine))
-    processes.barrier()
-    return [np.concatenate([said(start, flip) for start in starts]) for flip in flips]
+    if network.module is not None:
+        network.module.to("cpu")  # A card has better things to keep while it trains.
+    for others in processes.all_gather(found):
+        found |= others
+    return [np.concatenate([found[start, flip] for start in range(0, len(data.names), PIECE)]) for flip in flips]
 
 
 def fit_features(model: DiffusionAutoencoder | DDIM, data: ImageSet, features: Sequence[np.ndarray]) -> str:
@@ -51,6 +51,8 @@ def fit_features(model: DiffusionAutoencoder | DDIM, data: ImageSet, features: S
     assert isinstance(encoder, FeatureEncoder)
     rows = torch.from_numpy(np.concatenate([array[data.train] for array in features]))
     kept = encoder.fit(rows.to(encoder.mean.device))
+    # The signs of components are anybody's: all processes take the first one's.
+    encoder.projection.copy_(processes.broadcast(encoder.projection.cpu()))
     found = (
         f"z_sem: {len(encoder.projection)} components of the {settings.features.width:,} features of {settings.features.network}, "
         f"{kept:.1%} of their variance"

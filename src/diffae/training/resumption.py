@@ -13,7 +13,7 @@ from diffae.training.subjects import Subject
 
 R = TypeVar("R", bound=AnyRunConfig)
 
-BUDGET = ("training.images", "training.minutes")
+BUDGET = ("training.images", "training.minutes", "training.patience")
 """Settings that may change when a run goes on."""
 MEANS = ("training.accumulation", "training.recompute", "training.graphs")
 """Settings that may change too, since the gradients are the same but for rounding."""
@@ -66,6 +66,7 @@ def resolve(asked: R, out: Path, *, say: Callable[[str], None] = lambda _: None)
         say(f"{name} is {now!r} from here on, and was {then!r}: the same training, but for rounding.")
         change: dict[str, Any] = {name.removeprefix("training."): now}
         stored = dataclasses.replace(stored, training=dataclasses.replace(stored.training, **change))
+    stored = dataclasses.replace(stored, training=dataclasses.replace(stored.training, patience=asked.training.patience))
     same_minutes = asked.training.images is None and asked.training.minutes == stored.training.minutes
     if same_minutes or not any(name in changed for name in BUDGET):
         return stored

@@ -173,6 +173,9 @@ def _train(subject: Subject, out: Path, accelerator: Accelerator) -> Iterator[Ev
                         subject.save(ema, out / "model", images)
             if validates and training.patience is not None:
                 turned = processes.broadcast(turning.turned)
+                if turned and state.averages and not averages:
+                    save_averages(state, out / "averages", images, main=main)
+                draws |= turned
             if main and draws:
                 yield Pictured(subject.draw(ema, out / "pictures" / f"images-{images:012d}.png"))
             if saves or turned:

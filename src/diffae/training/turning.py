@@ -29,7 +29,8 @@ class Turning:
                 self.lowest(int(line["images"]), line["validation/loss"])
 
     def lowest(self, images: int, loss: float) -> bool:
-        """Takes note of a validation; whether it is the best so far."""
+        """Takes note of a validation; whether it is the best so far, to the digits that the log keeps."""
+        loss = float(f"{loss:.6g}")
         self.last = images, loss
         better = self.best is None or loss < self.best[1]
         if better:
@@ -57,5 +58,5 @@ class Turning:
             return None
         return (
             f"The held-out loss was lowest ({lowest} images) and has risen since ({now}): the model learns its images by heart. "
-            f"Train it for fewer (--images {self.best[0]}), stop there (--training.patience), or show it more (--training.augment)."
+            f"Train it for fewer (--images {self.best[0]}), or stop there (--training.patience)."
         )

@@ -73,14 +73,16 @@ def augmented(x: Float[Tensor, "n c h w"], draws: Draws, probability: float) -> 
     axis = 2 * torch.pi * draws.uniform("augment axis").to(x)
     angle = torch.pi * (2 * draws.uniform("augment angle").to(x) - 1) * asked["angle"]
     shift = 0.125 * draws.normal("augment shift", (2,)).to(x) * asked["shift"][:, None]
-    stretched = _rotation(-axis) @ torch.diag_embed(torch.stack([stretch, 1 / stretch], 1)) @ _rotation(axis)
-    matrix = _rotation(angle) @ stretched * scale[:, None, None]
+    with torch.autocast(x.device.type, enabled=False):
+        stretched = _rotation(-axis) @ torch.diag_embed(torch.stack([stretch, 1 / stretch], 1)) @ _rotation(axis)
+        matrix = _rotation(angle) @ stretched * scale[:, None, None]
     # Where each pixel comes from, on the scale of grid_sample: sides of 2, whatever the image's are.
     h, w = x.shape[-2:]
-    sides = torch.tensor([w, h], device=x.device, dtype=x.dtype)
-    theta = torch.cat([matrix * sides[None, None, :] / sides[None, :, None], 2 * shift[:, :, None]], dim=2)
-    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
-    moved = F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    a, b, c, d = matrix.flatten(1).unbind(1)
+    theta = torch.stack([a, b * (h / w), 2 * shift[:, 0], c * (w / h), d, 2 * shift[:, 1]], dim=1).unflatten(1, (2, 3))
+    with torch.autocast(x.device.type, enabled=False):
+        grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+        moved = F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     return torch.where(torch.stack([*asked.values()]).any(0)[:, None, None, None], moved, x)
 
 
