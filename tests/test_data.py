@@ -347,6 +347,15 @@ def test_rows_are_the_same_whether_a_device_keeps_them_or_is_sent_them(kind, fit
             assert torch.equal(scaled(found).cpu(), in_range(array[[7, 3, 49, 7]]))
 
 
+@pytest.mark.parametrize("num", [0, 1, 3])
+def test_rows_of_several_shapes_and_types_are_sent_together(num):
+    generator = np.random.default_rng(0)
+    arrays = [generator.integers(0, 255, (9, 3, 5, 5)).astype(np.uint8), generator.random((9, 7)).astype(np.float32)]
+    rows = Rows(arrays, torch.device("cpu"))
+    for array, found in zip(arrays, rows.unpack(rows.pack(range(num))), strict=True):
+        assert torch.equal(found, torch.from_numpy(array[:num]))
+
+
 # Avatars -------------------------------------------------------------------------------------------------------------
 
 

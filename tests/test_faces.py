@@ -299,7 +299,7 @@ def test_heic_asks_for_what_reads_it(monkeypatch):
     content = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     monkeypatch.setattr(Image, "ID", [kind for kind in Image.ID if kind != "HEIF"])
-    with pytest.raises(UnusableImage, match=r"is a HEIC file, which pillow-heif reads: pip install 'diffae\[photos\]'"):
+    with pytest.raises(ImportError, match=r"HEIC files are read by pillow-heif: pip install 'diffae\[photos\]'"):
         read_photo(content)
 
 
@@ -524,3 +524,28 @@ def test_the_page_does_what_it_says(photos, monkeypatch):
 def test_the_networks_have_the_published_size():
     assert sum(p.numel() for p in FaceDetector().parameters()) == 5_520_167
     assert sum(p.numel() for p in FaceLandmarks().parameters()) == 356_840
+
+
+def test_names_in_an_archive_do_not_lead_out_of_the_folder():
+    from diffae.data.cuts import cut_names
+
+    assert cut_names("../../out.png", 1, set()) == ["out.png"]
+    assert cut_names("/tmp/out.jpg", 2, set()) == ["tmp/out-0.png", "tmp/out-1.png"]
+    assert cut_names("a/../b.png", 1, set()) == ["a/b.png"]
+
+
+def test_nothing_that_is_read_is_written_over(photos, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["align", ".", "--out", "."])
+    assert "is not empty" in capsys.readouterr().err
+    cli.main(["align", "photos/one.png", "--out", "faces", "--size", "64"])
+    with pytest.raises(SystemExit):
+        cli.main(["paste", "faces", "--faces", "faces", "--out", "faces"])
+    assert "is one of the files that are read" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_transparent_photograph_is_said_to_lose_that(photos, capsys):
+    Image.open("photos/one.png").convert("RGBA").save("clear.png")
+    cli.main(["align", "clear.png", "--out", "faces", "--size", "64"])
+    cli.main(["paste", "faces", "--faces", "faces", "--out", "pasted"])
+    assert "clear.png is an image of the kind RGBA: it is written as RGB of 8 bits" in " ".join(capsys.readouterr().err.split())

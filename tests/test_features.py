@@ -98,22 +98,37 @@ def test_a_torchscript_file_sees_images_as_they_are_unless_told_otherwise(progra
         network(x[:, :2])
 
 
-def onnx_file(folder):
+def onnx_file(folder, batch="n"):
     """The means of channels of images of 4 x 4 pixels."""
     from onnx import TensorProto, helper, save
 
-    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 4, 4])
-    said = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3, 1, 1])
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 3, 4, 4])
+    said = helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 3, 1, 1])
     graph = helper.make_graph([helper.make_node("GlobalAveragePool", ["x"], ["y"])], "means", [given], [said])
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), folder / "means.onnx")
     return folder / "means.onnx"
 
 
-def test_an_onnx_file(tmp_path, x):
-    network = frozen_network(FeaturesConfig(network=str(onnx_file(tmp_path))))
+@pytest.mark.parametrize("batch", ["n", 1, 5])
+def test_an_onnx_file(tmp_path, x, batch):
+    network = frozen_network(FeaturesConfig(network=str(onnx_file(tmp_path, batch))))
     assert network.size == (4, 4)
     small = nn.functional.interpolate(x, (4, 4), mode="bilinear", antialias=True)
     torch.testing.assert_close(network(x), small.mean((2, 3)), atol=1e-6, rtol=1e-5)
+
+
+def test_an_onnx_file_is_known_with_the_files_that_it_names(tmp_path):
+    file = onnx_file(tmp_path)
+    alone = frozen_network(FeaturesConfig(network=str(file))).digest
+    (tmp_path / "means").write_bytes(b"a weight")  # The name of its graph is in it.
+    diffae.frozen.features._opened.cache_clear()
+    assert frozen_network(FeaturesConfig(network=str(file))).digest != alone
+
+
+def test_an_onnx_file_that_does_not_take_the_images_says_so(tmp_path):
+    network = frozen_network(FeaturesConfig(network=str(onnx_file(tmp_path))))
+    with pytest.raises(ValueError, match=r"means\.onnx does not take images \(2, 3, 8, 8\)"):
+        network.call(torch.zeros(2, 3, 8, 8))
 
 
 SHOWN = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.4], "crop_size": {"height": 14, "width": 14}}
@@ -368,6 +383,10 @@ def test_what_a_network_said_is_remembered_and_a_broken_cache_is_not_trusted(x, 
     next((tmp_path / "cache" / "features").glob("a.sqlite")).write_bytes(b"no data base" * 100)
     with pytest.warns(UserWarning, match="cannot be used .* computed anew"):
         assert torch.equal(memory.remembering(call, x[:2], key="a"), x[:2].flatten(1))
+
+
+def test_no_images_have_no_features(tiny, program, x):
+    assert fitted(tiny, program, x).encode(x[:0]).shape == (0, 7)
 
 
 # Runs ----------------------------------------------------------------------------------------------------------------

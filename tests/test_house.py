@@ -165,6 +165,10 @@ def test_old_names_of_modules_answer_and_say_the_new_ones():
     code = "from diffae.latents import Standardizer, slerp; from diffae import seeding; print(slerp.__module__, seeding.mix(1) > 0)"
     out = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "diffae.diffusion.interpolation True"
+    code = "from diffae.metrics.networks import weights; from diffae.metrics.networks.identity import FaceDescriptor"
+    code += "; import diffae.nn.vae; print(weights.load_network.__module__, FaceDescriptor.__module__)"
+    out = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "diffae.frozen.weights diffae.frozen.identity"
 
 
 def test_tests_are_at_least_six_tenths_of_the_source():

@@ -1,6 +1,7 @@
 """The authors' checkpoints: every weight accounted for in both directions, and nothing guessed."""
 
 import copy
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,20 @@ def test_the_encoder_has_levels_of_its_own_where_the_checkpoint_says_so(content)
     assert config.encoder.channel_mult == (1, 2, 2)
     hyper["model_conf"]["enc_channel_mult"] = None
     assert official.autoencoder_config(hyper).encoder.channel_mult == (1, 2)
+
+
+def test_digests_are_those_of_files_that_were_written_before_there_were_features(tiny):
+    import hashlib
+    import json
+
+    from diffae.config import to_dict
+    from diffae.diffusion.model import DDIM
+    from diffae.interop.fingerprints import digest, digest_model
+
+    torch.manual_seed(0)
+    model = DDIM(dataclasses.replace(tiny, z_dim=None))
+    config = to_dict(model.config)
+    before = {name: config[name] for name in config if name not in ("features", "learned")}
+    assert len(before) == len(config) - 2
+    expected = hashlib.blake2b(json.dumps([before, digest(model.unet)]).encode(), digest_size=16).hexdigest()
+    assert digest_model(model) == expected

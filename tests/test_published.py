@@ -124,3 +124,13 @@ def test_every_published_model_has_a_preset_and_a_page():
         assert preset(name.removesuffix("-latent")).model.z_dim == 512
         assert model.page.startswith("https://drive.google.com/drive/folders/")
         assert (model.classifier is None) == (not name.startswith("ffhq"))
+
+
+def test_a_copy_says_that_it_is_one_and_has_no_raw_weights(place, content, capsys):
+    copied(place / "hub", content, official.load(FIXTURE).z_dim)
+    cli.main(["import", "tiny"])
+    assert "From a copy on the hub, somebody/tiny: not the authors' own files" in " ".join(capsys.readouterr().err.split())
+    assert diffae.load("tiny").about == {"source": "tiny, from a copy on the hub, somebody/tiny"}
+    with pytest.raises(SystemExit):
+        cli.main(["import", "tiny", "--raw"])
+    assert "a copy of the averaged weights alone" in " ".join(capsys.readouterr().err.split())

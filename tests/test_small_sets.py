@@ -167,6 +167,15 @@ def test_a_run_that_died_ends_where_the_whole_one_does(tiny_run, tmp_path, write
     assert torch.equal(next(diffae.load(tmp_path / "run").parameters()), losses["weights"][32])
 
 
+def test_a_run_that_ended_goes_on_with_more_patience(tiny_run, tmp_path, write_colours, losses):
+    losses["losses"] = {16: 0.5, 32: 0.4, 48: 0.45, 64: 0.42, 80: 0.3, 96: 0.31}
+    config = turning(tiny_run, tmp_path, write_colours, images=96, patience=32)
+    assert run(config, tmp_path / "run")[-1] == Finished(64, False)
+    longer = replace(config, training=replace(config.training, patience=40))
+    assert run(longer, tmp_path / "run")[-1] == Finished(96, False)
+    assert torch.equal(next(diffae.load(tmp_path / "run").parameters()), losses["weights"][80])
+
+
 def test_a_run_that_got_worse_says_so(tiny_run, tmp_path, write_colours, losses):
     losses["losses"] = {16: 0.5, 32: 0.4, 48: 0.45}
     events = run(turning(tiny_run, tmp_path, write_colours, images=48), tmp_path / "run")

@@ -171,5 +171,17 @@ def test_a_run_goes_on_when_the_model_that_it_started_from_is_gone(trained, tmp_
     (tmp_path / "trained").rename(tmp_path / "elsewhere")
     cli.main(["train", "images", "--from", "trained", *common, "--images", "32"])
     assert max(p.name for p in (tmp_path / "run" / "checkpoints").iterdir()) == "images-000000000032.safetensors"
+    cli.main(["train", "images", "--from=trained", "--out=run", *common[2:], "--images", "40"])
     with pytest.raises(SystemExit):
         cli.main(["train", "images", "--from", "trained", *common[2:], "--out", "another", "--images", "16"])
+
+
+def test_what_is_frozen_is_no_other_in_an_average_of_the_past(tiny_run, trained, tmp_path):
+    from diffae.training.averages import average
+
+    run(starting(tiny_run(images=40, average_every=8), tmp_path / "trained", freeze="decoder"), tmp_path / "run")
+    (_, weights), *_ = average(tmp_path / "run" / "averages", [0.01])
+    for name, tensor in trained.unet.state_dict().items():
+        assert torch.equal(weights[f"unet.{name}"], tensor), name
+    moved = [not torch.equal(weights[f"encoder.{name}"], tensor) for name, tensor in trained.encoder.state_dict().items()]
+    assert all(moved)

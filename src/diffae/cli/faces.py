@@ -52,8 +52,9 @@ class Align:
         from diffae.pictures import save_png
         from diffae.runtime.files import shown
 
-        if (self.out / FILE).exists():
-            raise ValueError(f"{self.out} has the faces of an earlier call. Name another folder, or delete this one.")
+        if self.out.is_dir() and any(self.out.iterdir()):
+            what = "has the faces of an earlier call" if (self.out / FILE).exists() else "is not empty"
+            raise ValueError(f"{self.out} {what}. Name another folder, or delete this one.")
         source = open_photos(self.photos)
         detector, landmarks = _networks()
         faces: list[Cut] = []
@@ -72,9 +73,14 @@ class Align:
                     without.append(name)
                 for face, file in zip(found, cut_names(name, len(found), taken), strict=True):
                     quad = ffhq_quad(face.landmarks)
-                    save_png(cut(picture, quad, self.size), self.out / file)
-                    a, b, c, d = ((x, y) for x, y in quad.tolist())
-                    faces.append(Cut(file=file, photo=name, photo_size=picture.size, quad=(a, b, c, d), score=face.score))
+                    try:
+                        a, b, c, d = ((x, y) for x, y in quad.tolist())
+                        kept = Cut(file=file, photo=name, photo_size=picture.size, quad=(a, b, c, d), score=face.score)
+                        save_png(cut(picture, quad, self.size), self.out / file)
+                    except ValueError as error:  # Landmarks that are those of no face.
+                        warn(f"{shown(name)}: a face was left out. {error}")
+                        continue
+                    faces.append(kept)
         for note in source.notes:
             warn(note)
         if without:
@@ -140,7 +146,7 @@ class Paste:
 
     def run(self) -> None:
         from diffae.data.cuts import cut_names, read_cuts
-        from diffae.data.photos import open_photos
+        from diffae.data.photos import mode_of, open_photos
         from diffae.pictures import save_png
 
         if not self.edited:
@@ -154,13 +160,22 @@ class Paste:
         if absent := [name for name in of_photo if name not in set(source.names)]:
             raise FileNotFoundError(f"There is no photograph {absent[0]} in {where}. Name where they are now with --photos.")
         taken: set[str] = set()
+        # Nothing that is read is written over.
+        inputs = {file.resolve() for pairs in of_photo.values() for file, _ in pairs}
+        inputs |= {(self.faces / cut.file).resolve() for cut in cuts.faces}
+        inputs |= {(where / name if where.is_dir() else where).resolve() for name in source.names}
         with work_bar("Photographs") as update:
             for i, (name, edited) in enumerate(of_photo.items()):
                 update(name, i, len(of_photo))
-                picture = _picture(source.read(name), name)
+                content = source.read(name)
+                picture = _picture(content, name)
+                if (mode := mode_of(content)) != "RGB":
+                    warn(f"{name} is an image of the kind {mode}: it is written as RGB of 8 bits, white where it is transparent.")
                 for file, cut in edited:
                     picture = self._pasted(picture, file, cut)
                 (target,) = cut_names(name, 1, taken)
+                if (self.out / target).exists() and (self.out / target).resolve() in inputs:
+                    raise ValueError(f"{self.out / target} is one of the files that are read: name another folder with --out.")
                 print(f"Photograph: {save_png(picture, self.out / target)}")
 
     def _pasted(self, picture: "Image", file: Path, cut: "Cut") -> "Image":

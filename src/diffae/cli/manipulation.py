@@ -50,6 +50,8 @@ class Manipulate(arguments.Decoding, arguments.Cropping):
             )
         if single and len({file.stem for file in self.files}) < len(self.files):
             raise ValueError(f"Two of the images have one name, and would be one file in {self.out}: edit them in two calls.")
+        if single and (own := [f for f in self.files if (self.out / f"{f.stem}.png").resolve() == f.resolve()]):
+            raise ValueError(f"{own[0]} would be written over: name another folder than {self.out}.")
         ae = inputs.autoencoder(self.source, precision=self.precision)
         if self.edit is not None:
             _replay(ae, self.edit, self.out)

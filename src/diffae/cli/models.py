@@ -47,17 +47,23 @@ class Import:
         from diffae.interop import official
 
         path, classifier, statistics, preset_name = Path(self.checkpoint), self.classifier, self.statistics, self.preset
-        out = self.out
+        out, copy = self.out, None
         if not path.exists() and self.checkpoint in official.PUBLISHED:
             found = official.find(self.checkpoint)
             path, classifier, statistics = found.weights, classifier or found.classifier, statistics or found.statistics
             preset_name, out = preset_name or found.preset, out or official.home(self.checkpoint)
+            copy = found.copy
+            if copy is not None:
+                if self.raw:
+                    raise ValueError(f"{copy} has a copy of the averaged weights alone. Leave --raw away, or fetch last.ckpt.")
+                say(f"From a copy on the hub, {copy}: not the authors' own files, and compared with no hash")
         if out is None:
             raise ValueError(f"Where should {self.checkpoint} be written? Give --out.")
         settings = None if preset_name is None else preset(preset_name).model
         model = official.load(path, ema=not self.raw, settings=settings)
         if classifier is not None:
             model.attributes = official.load_classifier(classifier, z_dim=model.z_dim, ema=not self.raw, statistics=statistics)
+        model.about = {"source": f"{self.checkpoint}" + (f", from a copy on the hub, {copy}" if copy else "")}
         model.save_pretrained(out)
         c = model.config
         latent = "with" if model.prior else "without"

@@ -1,5 +1,6 @@
 """Photographs at their full size: one file, or any source of images."""
 
+import io
 import warnings
 from pathlib import Path
 
@@ -46,3 +47,9 @@ def photo(source: Source, name: str) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's are about what does not touch the pixels.
         return read_photo(content)
+
+
+def mode_of(content: bytes) -> str:
+    """What Pillow calls the kind of an image's pixels, such as RGB or RGBA, of a file that it can read."""
+    with Image.open(io.BytesIO(content)) as image:
+        return image.mode

@@ -40,6 +40,7 @@ def _place(name: str) -> str:
 
 
 def is_program(name: str) -> bool:
+    """Whether it is a function or a TorchScript file."""
     return is_function(name) or Path(name).suffix in PROGRAMS
 
 

@@ -70,7 +70,7 @@ def _refusing() -> Iterator[None]:
     """Within it, whatever goes wrong with a file is an UnusableImage."""
     try:
         yield
-    except (UnusableImage, MemoryError):
+    except (UnusableImage, MemoryError, ImportError):
         raise
     except UnidentifiedImageError:
         raise UnusableImage("is not an image in any format that Pillow reads") from None
@@ -108,12 +108,12 @@ def _learn_heif() -> None:
     """Has Pillow read what telephones keep photographs in.
 
     Raises:
-        UnusableImage: the package that reads it is not installed.
+        ImportError: the package that reads it is not installed.
     """
     try:
         from pillow_heif import register_heif_opener
     except ImportError:
-        raise UnusableImage("is a HEIC file, which pillow-heif reads: pip install 'diffae[photos]'") from None
+        raise ImportError("HEIC files are read by pillow-heif: pip install 'diffae[photos]'.") from None
     register_heif_opener()
 
 

@@ -63,12 +63,14 @@ class Found(NamedTuple):
         preset: whose networks they are.
         classifier: of CelebA's attributes, or None.
         statistics: a file with the mean and standard deviation of z_sem for the classifier, where it has none.
+        copy: whose copy these are, or None where they are the authors' own files.
     """
 
     weights: Path
     preset: str
     classifier: Path | None
     statistics: Path | None
+    copy: str | None = None
 
 
 def find(name: str, place: Path = Path("checkpoints")) -> Found:
@@ -90,7 +92,7 @@ def find(name: str, place: Path = Path("checkpoints")) -> Found:
             why = f"its copy on the hub, {repository}, cannot be had: {str(error).rstrip('.')}"
         else:
             weights, classifier, statistics = (folder / file for file in files)
-            return Found(weights, preset, classifier, statistics)
+            return Found(weights, preset, classifier, statistics, copy=repository)
     edits = "" if model.classifier is None else f" (its classifier, for edits, at {model.classifier}, to {classifier})"
     raise FileNotFoundError(
         f"There is no {checkpoint}, and {why}. In a browser, fetch last.ckpt from {model.page} to {checkpoint}{edits}, and run the "
