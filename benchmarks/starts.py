@@ -44,7 +44,7 @@ def main(
     out: Path,
     model: str = "models/avatars64",
     num: int = 200,
-    size: int = 32,
+    size: int = 64,
     variants: tuple[str, ...] = VARIANTS[:2],
     seeds: tuple[int, ...] = (0, 1, 2),
     images: int = 10_000,
