@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import tyro
-from beside import measure_z_sem, measured_on, publish, spread
+from beside import measure_z_sem, measured_on, publish, spread, to_the_end
 
 from diffae.cli.bars import say
 from diffae.config import RunConfig
@@ -23,7 +23,7 @@ from diffae.config.presets import preset
 from diffae.data import prepare
 from diffae.evaluation.pages.page import table_markdown
 from diffae.runtime.files import write_text
-from diffae.training.run import Finished, Validated, resolve, train
+from diffae.training.run import Validated, resolve, train
 from diffae.training.subjects import ImageSubject
 
 VARIANTS = ("preset", "float32", "Adam alone", "min-SNR 5", "zero terminal SNR", "z_sem dropout .1", "shifted view .06", "authors")
@@ -102,11 +102,9 @@ def _train_and_measure(out: Path, variant: str, seed: int, images: int, name: st
     data = prepare(config.data, size=config.model.image_size, channels=config.model.channels)
     say(folder.name)
     started = time.monotonic()
-    for event in train(ImageSubject(config, data), folder):
+    for event in to_the_end(train(ImageSubject(config, data), folder)):
         if isinstance(event, Validated):
             say(f"  {event.images:,} images: {event.health.summary()}")
-        elif isinstance(event, Finished) and event.interrupted:
-            raise SystemExit(f"Stopped after {event.images:,} of {images:,} images, not measured; the same command goes on there.")
     seconds = time.monotonic() - started
     measured = measure_z_sem(folder, data, num) | {"seconds": seconds, "variant": variant, "images": images, "seed": seed}
     write_text(folder / "measured.json", json.dumps(measured) + "\n")

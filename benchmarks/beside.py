@@ -25,7 +25,7 @@ from diffae.metrics.probe import linear_probe
 from diffae.runtime.files import write_text
 from diffae.runtime.seeding import Draws
 from diffae.training.loop import LossModule, Step, compile_networks, training_steps
-from diffae.training.run import create_accelerator
+from diffae.training.run import Event, Finished, create_accelerator
 from diffae.training.state import TrainingState
 
 CPU = torch.device("cpu")
@@ -109,6 +109,14 @@ def measure_z_sem(run: Path, data: ImageSet, num: int) -> dict[str, float]:
     train_labels, held_labels = ({k: v[part] for k, v in data.labels.items()} for part in (data.train, data.validation))
     scores = linear_probe(train, train_labels, held, held_labels)
     return {"mean": mse(mean, x), "random": mse(random, x), "auroc": statistics.mean(scores.values()), "n": len(x)}
+
+
+def to_the_end(events: Iterator[Event]) -> Iterator[Event]:
+    """The events of a run, which is not measured if it was stopped before its end."""
+    for event in events:
+        yield event
+        if isinstance(event, Finished) and event.interrupted:
+            raise SystemExit(f"Stopped after {event.images:,} images, not measured; the same command goes on there.")
 
 
 def spread(values: list[float]) -> str:

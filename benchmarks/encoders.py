@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-from beside import measured_on, publish, spread
+from beside import measured_on, publish, spread, to_the_end
 
 import diffae
 from diffae.cli.bars import say, work_bar
@@ -98,7 +98,7 @@ def main(
             run = resolve(dataclasses.replace(config, model=model, data=data_config, training=training), folder)
             say(folder.name)
             subject, started = ImageSubject(run, data), time.monotonic()
-            for _ in train(subject, folder):
+            for _ in to_the_end(train(subject, folder)):
                 pass
             measured = _measured(folder, data, kinds, num) | {"variant": variant, "seed": seed}
             write_text(folder / "measured.json", json.dumps(measured | {"seconds": time.monotonic() - started}) + "\n")

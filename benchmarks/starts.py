@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from beside import measured_on, publish, spread
+from beside import measured_on, publish, spread, to_the_end
 from torch import nn
 
 import diffae
@@ -90,7 +90,8 @@ def main(
             run = resolve(dataclasses.replace(config, model=networks, data=data_config, training=training, start=start), folder)
             say(folder.name)
             subject = Watched(run, data)
-            told = [event.text for event in train(subject, folder) if isinstance(event, Noted)]
+            events = list(to_the_end(train(subject, folder)))
+            told = [event.text for event in events if isinstance(event, Noted)]
             measured: dict[str, Any] = {"variant": variant, "seed": seed, "points": subject.points, "told": told}
             measured["kid"] = _kid(folder, data, whole, kid) if kid else None
             write_text(folder / "measured.json", json.dumps(measured) + "\n")
