@@ -159,6 +159,24 @@ def test_a_network_of_transformers(tmp_path, x):
         frozen_network(FeaturesConfig(network="transformers:/nowhere/at/all"))
 
 
+def test_a_network_that_knows_texts_too_gives_its_embedding_of_images(tmp_path, x):
+    from transformers import CLIPConfig, CLIPModel
+
+    torch.manual_seed(0)
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    texts, images = small | {"vocab_size": 20}, small | {"image_size": 14, "patch_size": 7}
+    theirs = CLIPModel(CLIPConfig(text_config=texts, vision_config=images, projection_dim=6)).eval()
+    theirs.save_pretrained(tmp_path / "clip")
+    (tmp_path / "clip" / "preprocessor_config.json").write_text(json.dumps(SHOWN | {"image_processor_type": "CLIPImageProcessor"}))
+    network = frozen_network(FeaturesConfig(network=f"transformers:{tmp_path / 'clip'}"))
+    large = nn.functional.interpolate(x, (14, 14), mode="bilinear", antialias=True)
+    mean, std = (torch.tensor(SHOWN[k])[:, None, None] for k in ("image_mean", "image_std"))
+    with torch.no_grad():
+        pooled = theirs.vision_model(pixel_values=((large + 1) / 2 - mean) / std).pooler_output
+        expected = theirs.visual_projection(pooled)
+    torch.testing.assert_close(network(x), expected, atol=1e-5, rtol=1e-4)
+
+
 TIMM = """
 import importlib.abc, importlib.machinery, json, sys, types
 class Torchvision(importlib.abc.MetaPathFinder, importlib.abc.Loader):

@@ -78,10 +78,11 @@ class Evaluate(arguments.Labelling):
         from diffae.evaluation.results import Store
         from diffae.evaluation.suites.bench import Bench
         from diffae.interop import comparators
-        from diffae.interop.fingerprints import digest, digest_model
+        from diffae.interop.fingerprints import digest_model
         from diffae.interop.parts import available_priors
         from diffae.runtime import processes, seeding
         from diffae.runtime.files import digest_arrays
+        from diffae.runtime.weights import digest_module
 
         processes.join()
         ae = inputs.autoencoder(self.source)
@@ -109,12 +110,12 @@ class Evaluate(arguments.Labelling):
                 raise ValueError(f"{folder} is of other images than the autoencoder, {ae.image_shape}.")
             if f"against {other.title}" in depends:
                 raise ValueError(f"{folder} is a second one that a table would call {other.title!r}. Evaluate them apart.")
-            depends[f"against {other.title}"] = digest(other)
+            depends[f"against {other.title}"] = digest_module(other)
         names = available_priors(Path(self.source))
         loaded_priors = {name: inputs.autoencoder(self.source, prior=name).prior for name in names} or {"saved": ae.prior}
         priors = {name: prior for name, prior in loaded_priors.items() if prior is not None}
         fitted = {"prior": ae.prior, "attributes": ae.attributes} | {f"prior {name}": prior for name, prior in priors.items()}
-        depends |= {name: digest(part) for name, part in fitted.items() if part is not None}
+        depends |= {name: digest_module(part) for name, part in fitted.items() if part is not None}
         made = {
             "command": shlex.join(["diffae", *sys.argv[1:]]),
             "commit": commit(),

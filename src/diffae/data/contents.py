@@ -83,8 +83,3 @@ def _digest(file: Path) -> str:
         return digest_file(file)
     except OSError as error:
         return f"unreadable: {error.strerror}"
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says first, without a full stop: readers go on for many lines."""
-    return str(error).strip().split("\n")[0].rstrip(".")

@@ -12,10 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffae.config import AutoencoderConfig, FeaturesConfig
-from diffae.frozen.network import FrozenNetwork, digest_module, first_line, prepared
+from diffae.frozen.network import FrozenNetwork, prepared
 from diffae.frozen.programs import ALLOWED, PROGRAMS, function, is_function, is_program, onnx, permit, permitted, program
 from diffae.frozen.weights import load_network
+from diffae.runtime.files import first_line
 from diffae.runtime.seeding import Draws
+from diffae.runtime.weights import digest_module
 
 
 def frozen_network(settings: FeaturesConfig) -> FrozenNetwork:
@@ -123,7 +125,7 @@ def _timm(name: str, model: str) -> FrozenNetwork:
     try:
         module: Any = timm.create_model(model, pretrained=True, num_classes=0)
     except (RuntimeError, OSError) as error:
-        raise FileNotFoundError(f"{name} cannot be had: {first_line(error)}") from None
+        raise FileNotFoundError(f"{name} cannot be had: {first_line(error)}.") from None
     cfg = module.pretrained_cfg
     return prepared(
         name, module, module, size=tuple(cfg["input_size"][1:]), mean=cfg["mean"], std=cfg["std"], licence=cfg.get("license") or ""
@@ -140,7 +142,7 @@ def _transformers(name: str, model: str) -> FrozenNetwork:
         module = AutoModel.from_pretrained(model, use_safetensors=True, trust_remote_code=False)
         cfg, _ = ImageProcessingMixin.get_image_processor_dict(model)
     except OSError as error:
-        raise FileNotFoundError(f"{name} cannot be had: {first_line(error)}") from None
+        raise FileNotFoundError(f"{name} cannot be had: {first_line(error)}.") from None
     size = cfg.get("crop_size") or cfg.get("size") or {}
     if not isinstance(size, dict):
         size = {"height": size, "width": size}

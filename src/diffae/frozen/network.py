@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffae.runtime.files import digest_arrays
+from diffae.runtime.weights import digest_module
 
 BATCH = 32
 """Images at a time: these networks see them large."""
@@ -80,13 +80,3 @@ def prepared(name: str, module: nn.Module, call: Callable[[Tensor], Tensor], **k
         weight.requires_grad_(False)
     known = {key: tuple(value) if isinstance(value, list) else value for key, value in known.items()}
     return FrozenNetwork(name, call, module, digest=digest_module(module), **known)
-
-
-def digest_module(module: nn.Module) -> str:
-    """Identifies its weights."""
-    return digest_arrays({name: t.detach().cpu().float().numpy() for name, t in module.state_dict().items()})
-
-
-def first_line(error: Exception) -> str:
-    """What an error says first, as a sentence."""
-    return str(error).strip().splitlines()[0].rstrip(".") + "."

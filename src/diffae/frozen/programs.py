@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffae.frozen.network import BATCH, FrozenNetwork, first_line, prepared
-from diffae.runtime.files import digest_file, digest_lines
+from diffae.frozen.network import BATCH, FrozenNetwork, prepared
+from diffae.runtime.files import digest_file, digest_lines, first_line
 
 ALLOWED = "DIFFAE_PROGRAMS"
 """The variable of the environment that names functions and TorchScript files which models may have run, with spaces between."""
@@ -52,11 +52,11 @@ def is_function(name: str) -> bool:
 
 def function(name: str) -> FrozenNetwork:
     """A function, or a module of torch that somebody's module holds."""
-    module, _, function = name.partition(":")
+    module, _, attribute = name.partition(":")
     if "" not in sys.path:
         sys.path.append("")
     try:
-        found = getattr(importlib.import_module(module), function)
+        found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ImportError(f"{name} cannot be imported ({error}).") from None
     if not callable(found):
@@ -73,7 +73,7 @@ def program(name: str) -> FrozenNetwork:
             warnings.simplefilter("ignore", DeprecationWarning)  # Of TorchScript itself, in which many networks still come.
             module = torch.jit.load(name, map_location="cpu")
     except RuntimeError as error:
-        raise ValueError(f"{name} is no TorchScript program: {first_line(error)}") from None
+        raise ValueError(f"{name} is no TorchScript program: {first_line(error)}.") from None
     return replace(prepared(name, module, module), digest=digest_file(Path(name)))
 
 
@@ -95,7 +95,7 @@ def onnx(name: str) -> FrozenNetwork:
         try:
             return torch.from_numpy(session.run(None, {given.name: filled.cpu().numpy()})[0])[: len(x)].to(x.device)
         except Exception as error:  # Its errors are of many classes, all of them its own.
-            raise ValueError(f"{name} does not take images {tuple(x.shape)}: {first_line(error)}") from None
+            raise ValueError(f"{name} does not take images {tuple(x.shape)}: {first_line(error)}.") from None
 
     size = tuple(sides) if all(isinstance(side, int) for side in sides) else None
     # Weights may lie in files beside it, which it names.

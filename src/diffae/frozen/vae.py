@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from diffae.runtime.files import first_line
+
 KINDS = ("AutoencoderKL", "AutoencoderDC")
 """The classes of diffusers that can be used."""
 BATCH = 8
@@ -118,7 +120,7 @@ def frozen_autoencoder(name: str) -> FrozenAutoencoder:
         # low_cpu_mem_usage would go through accelerate, and warn where that is not installed.
         net = getattr(diffusers, kind).from_pretrained(source, use_safetensors=True, low_cpu_mem_usage=False)
     except OSError as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".")
+        reason = first_line(error)
         raise FileNotFoundError(
             f"The autoencoder of latents {name} cannot be read ({reason}). Give a folder that diffusers saved with its weights as "
             "safetensors, or the hub's name of one; a model trained on latents needs the one that it was trained with."

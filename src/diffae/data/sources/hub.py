@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from diffae.data.contents import first_line
+from diffae.runtime.files import first_line
 
 HUB = "hf://datasets/"
 """How the address of a data set on the Hugging Face hub begins."""

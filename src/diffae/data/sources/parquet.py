@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from diffae.data.contents import first_line
 from diffae.data.labels.columns import refuse_doubled
 from diffae.data.sources.nested import is_nested, npy
 from diffae.data.sources.rows import open_rows
 from diffae.data.sources.schema import image_column, label_columns, read_features
+from diffae.runtime.files import first_line
 
 
 class Table:

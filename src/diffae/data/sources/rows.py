@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diffae.data.contents import first_line
-from diffae.runtime.files import pointer_or
+from diffae.runtime.files import first_line, pointer_or
 
 if TYPE_CHECKING:
     import pyarrow as pa

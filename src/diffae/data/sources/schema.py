@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffae.data.contents import first_line
 from diffae.data.sources.nested import is_nested
 from diffae.data.sources.source import MOST_CLASSES
+from diffae.runtime.files import first_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
