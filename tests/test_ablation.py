@@ -27,7 +27,7 @@ def ablation(monkeypatch):
 
 def test_a_run_that_was_stopped_is_not_measured_as_if_it_were_whole(ablation, tmp_path, monkeypatch):
     monkeypatch.setattr(ablation, "train", lambda *_: iter([Finished(3328, interrupted=True)]))
-    with pytest.raises(SystemExit, match=r"3,328 of 10,000 images"):
+    with pytest.raises(SystemExit, match=r"Stopped after 3,328 images, not measured"):
         ablation.main(tmp_path, variants=("preset",), seeds=(0,), images=10_000)
     assert not list(tmp_path.glob("*/measured.json"))
 

@@ -25,7 +25,7 @@ REFUSED = (errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS, errno.ESTALE)
 
 def cache_folder() -> Path:
     """The folder of what is made once and used again: DIFFAE_CACHE, or `diffae` in the user's cache directory."""
-    if "DIFFAE_CACHE" in os.environ:
+    if os.environ.get("DIFFAE_CACHE"):
         return Path(os.environ["DIFFAE_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffae"
 
