@@ -36,7 +36,11 @@ def test_any_values_survive_json(rate, images, mult):
         ({"training": {"batch_size": True}}, TypeError, "training.batch_size must be int, got True"),
         ({"training": {"images": 1.5}}, TypeError, "training.images must be int or null, got 1.5"),
         ({"model": {"prediction": "x"}}, TypeError, "model.prediction must be one of 'eps', 'v', got 'x'"),
-        ({"model": {"image_size": [64]}}, TypeError, r"model.image_size must be tuple\[int, int\], got \[64\]"),
+        (
+            {"model": {"image_size": [64]}},
+            ValueError,
+            r"image_size is height and width, or depth, height and width, got \(64,\)",
+        ),
         ({"model": {"image_size": [64, "64"]}}, TypeError, r"model.image_size\[1\] must be int, got '64'"),
         ({"model": {"z_dim": 0}}, ValueError, "^model.z_dim must be at least 1, got 0"),
         ({"model": {"unet": {"channel_mult": [1, 0]}}}, ValueError, r"model.unet.channel_mult must be at least 1, got \(1, 0\)"),

@@ -55,15 +55,15 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
     # The two codes ---------------------------------------------------------------------------------------------------
 
     @border
-    def encode(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+    def encode(self, x: Float[Tensor, "n c *sides"]) -> Float[Tensor, "n d"]:
         """`z_sem = Enc(x)`: the meaning of images in [-1, 1] (Preechakul et al. 2022, section 3.2)."""
         return check_encoded(self.encoder(x))
 
     @border
     def invert(
-        self, x: Float[Tensor, "n c h w"], z_sem: Float[Tensor, "n d"], *, steps: int | None = None, solver: Solver = "dpmpp2m",
+        self, x: Float[Tensor, "n c *sides"], z_sem: Float[Tensor, "n d"], *, steps: int | None = None, solver: Solver = "dpmpp2m",
         clamp: bool | None = None,
-    ) -> Float[Tensor, "n c h w"]:  # fmt: skip
+    ) -> Float[Tensor, "n c *sides"]:  # fmt: skip
         """x_T: the noise that the DDIM, run backwards on z_sem, leaves of images in [-1, 1] (section 3.3, eq. 8).
 
         Args:
@@ -80,10 +80,10 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
 
     @border
     def decode(
-        self, z_sem: Float[Tensor, "n d"], x_T: Float[Tensor, "n c h w"] | None = None, *, steps: int | None = None,
+        self, z_sem: Float[Tensor, "n d"], x_T: Float[Tensor, "n c *sides"] | None = None, *, steps: int | None = None,
         solver: Solver = "dpmpp2m", clamp: bool | None = None, seed: int = 0, generator: torch.Generator | None = None,
         start: int = 0,
-    ) -> Float[Tensor, "n c h w"]:  # fmt: skip
+    ) -> Float[Tensor, "n c *sides"]:  # fmt: skip
         """Images of z_sem and x_T (section 3.1).
 
         Args:
@@ -108,7 +108,7 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
     @border
     def decode_mean(
         self, z_sem: Float[Tensor, "n d"], *, t: int | None = None, seed: int = 0, generator: torch.Generator | None = None
-    ) -> Float[Tensor, "n c h w"]:
+    ) -> Float[Tensor, "n c *sides"]:
         """The mean image that z_sem leaves possible, `E[x_0 | z_sem]`, by one network call.
 
         Where x_t holds almost nothing of the image, the predicted x_0 is the mean over all images with this z_sem: blurred,
@@ -121,7 +121,7 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
         return self.in_range((x_t - sigma * self.eps_model(z_sem)(x_t, t_all)) / alpha)
 
     def loss(
-        self, x_0: Float[Tensor, "n c h w"], draws: Draws, *, noisy: bool = False, min_snr: float | None = None,
+        self, x_0: Float[Tensor, "n c *sides"], draws: Draws, *, noisy: bool = False, min_snr: float | None = None,
         z_sem: Float[Tensor, "n d"] | None = None,
     ) -> Float[Tensor, ""]:  # fmt: skip
         """L_simple: the mean squared error of the network's prediction at one timestep per image (section 3.1, eq. 6).
@@ -138,7 +138,7 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
     # Both codes at once ----------------------------------------------------------------------------------------------
 
     @border
-    def infer(self, x: Float[Tensor, "n c h w"], *, inversion: Inversion = "anchored", steps: int | None = None) -> Code:
+    def infer(self, x: Float[Tensor, "n c *sides"], *, inversion: Inversion = "anchored", steps: int | None = None) -> Code:
         """Both codes of images in [-1, 1], and what else the inversion keeps; see `inversion` for what each costs and reaches."""
         steps = self.calibration.steps if steps is None else steps
         z_sem = self.encode(x)
@@ -148,7 +148,7 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
         return Code(z_sem, x_T, inversion, steps, states)
 
     @border
-    def render(self, code: Code, *, z_sem: Float[Tensor, "n d"] | None = None, detail: float = 1.0) -> Float[Tensor, "n c h w"]:
+    def render(self, code: Code, *, z_sem: Float[Tensor, "n d"] | None = None, detail: float = 1.0) -> Float[Tensor, "n c *sides"]:
         """The images of a code, or what becomes of them with another z_sem.
 
         Args:
@@ -165,33 +165,33 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
 
     @border
     def reconstruct(
-        self, x: Float[Tensor, "n c h w"], *, inversion: Inversion = "anchored", steps: int | None = None
-    ) -> Float[Tensor, "n c h w"]:
+        self, x: Float[Tensor, "n c *sides"], *, inversion: Inversion = "anchored", steps: int | None = None
+    ) -> Float[Tensor, "n c *sides"]:
         """`render(infer(x))`."""
         return self.render(self.infer(x, inversion=inversion, steps=steps))
 
     @border
     def vary(
-        self, x: Float[Tensor, "n c h w"], *, num: int = 4, steps: int | None = None, seed: int = 0,
+        self, x: Float[Tensor, "n c *sides"], *, num: int = 4, steps: int | None = None, seed: int = 0,
         generator: torch.Generator | None = None,
-    ) -> Float[Tensor, "n num c h w"]:  # fmt: skip
+    ) -> Float[Tensor, "n num c *sides"]:  # fmt: skip
         """Images of the same z_sem with fresh x_T: what z_sem leaves open (figure 3)."""
         z_sem = self.encode(x).repeat_interleave(num, dim=0)
         return self.decode(z_sem, steps=steps, seed=seed, generator=generator).unflatten(0, (len(x), num))
 
     @border
     def interpolate(
-        self, x_a: Float[Tensor, "n c h w"], x_b: Float[Tensor, "n c h w"],
+        self, x_a: Float[Tensor, "n c *sides"], x_b: Float[Tensor, "n c *sides"],
         weights: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0), *, inversion: Inversion = "anchored", steps: int | None = None,
-    ) -> Float[Tensor, "n frames c h w"]:  # fmt: skip
+    ) -> Float[Tensor, "n frames c *sides"]:  # fmt: skip
         """From image to image: lerp of z_sem, slerp of x_T (figure 4). Weight 0 is x_a, weight 1 is x_b."""
         a, b = (self.infer(x, inversion=inversion, steps=steps) for x in (x_a, x_b))
         return torch.stack([self.render(interpolate_codes(a, b, float(w))) for w in weights], dim=1)
 
     @border
     def interpolate_path(
-        self, x: Float[Tensor, "n c h w"], *, frames: int = 8, inversion: Inversion = "anchored", steps: int | None = None
-    ) -> Float[Tensor, "frames c h w"]:
+        self, x: Float[Tensor, "n c *sides"], *, frames: int = 8, inversion: Inversion = "anchored", steps: int | None = None
+    ) -> Float[Tensor, "frames c *sides"]:
         """From the first image through all others to the last, `frames` steps from each to the next.
 
         Raises:
@@ -206,10 +206,10 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
 
     @border
     def manipulate(
-        self, x: Float[Tensor, "n c h w"] | Code, direction: Direction, *, strength: float = 0.3,
+        self, x: Float[Tensor, "n c *sides"] | Code, direction: Direction, *, strength: float = 0.3,
         target_probability: float | None = None, keep: Sequence[str] = (), inversion: Inversion = "anchored",
         steps: int | None = None,
-    ) -> Float[Tensor, "n c h w"]:  # fmt: skip
+    ) -> Float[Tensor, "n c *sides"]:  # fmt: skip
         """The images with z_sem moved along a direction and their own x_T (section 5.3, figure 5).
 
         Args:
@@ -243,7 +243,7 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
     def sample(
         self, num: int = 1, *, steps: int | None = None, prior_steps: int = 20, accept: Callable[[Tensor], Tensor] | None = None,
         max_proposals: int | None = None, batch_size: int = 64, seed: int = 0, generator: torch.Generator | None = None,
-    ) -> Float[Tensor, "num c h w"]:  # fmt: skip
+    ) -> Float[Tensor, "num c *sides"]:  # fmt: skip
         """New images: z_sem from the prior, un-normalised, and x_T from N(0, I) (section 4); with `accept`, of a class
         (section 5.5). Number i depends on the seed and i alone. Arguments and errors as in `sample_z_sem`."""
         seed = seed if generator is None else drawn(generator)

@@ -36,13 +36,13 @@ class Edit:
     """
 
     model: str
-    image: Float[Tensor, "c h w"]
+    image: Float[Tensor, "c *sides"]
     z_sem: Float[Tensor, " d"]
     inversion: Inversion
     steps: int
     asked: Mapping[str, Any] = field(default_factory=dict)
 
-    def render(self, ae: DiffusionAutoencoder, *, model: str) -> Float[Tensor, "c h w"]:
+    def render(self, ae: DiffusionAutoencoder, *, model: str) -> Float[Tensor, "c *sides"]:
         """The edited image.
 
         Args:

@@ -1,6 +1,6 @@
 """Contact sheets: rows of images as one PNG."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -13,8 +13,29 @@ from torch import Tensor
 from diffae.runtime.files import replacing
 
 
-def to_pil(x: Float[Tensor, "c h w"]) -> Image.Image:
-    """An image in [-1, 1] as 8-bit RGB or grey. Of two channels the first is shown, of more than three the first three.
+def flat(x: Float[Tensor, "c *sides"]) -> Float[Tensor, "c h w"]:
+    """An image as it is. Of a volume the middle slices across depth, height and width, side by side on black."""
+    if x.dim() == 3:
+        return x
+    c, d, h, w = x.shape
+    parts = (x[:, d // 2], x[:, :, h // 2], x[:, :, :, w // 2])
+    canvas = x.new_full((c, max(h, d), sum(part.shape[2] for part in parts) + 2), -1.0)
+    left = 0
+    for part in parts:
+        canvas[:, : part.shape[1], left : left + part.shape[2]] = part
+        left += part.shape[2] + 1
+    return canvas
+
+
+def slices(rows: Sequence[Sequence[Tensor] | Tensor]) -> Iterator[list[list[Tensor]]]:
+    """Rows of volumes as rows of images, slice by slice."""
+    for k in range(rows[0][0].shape[1]):
+        yield [[x[:, k] for x in row] for row in rows]
+
+
+def to_pil(x: Float[Tensor, "c *sides"]) -> Image.Image:
+    """An image in [-1, 1] as 8-bit RGB or grey; of a volume three slices (`flat`). Of two channels the first is magenta and the
+    second green, of more than three the first three are shown.
 
     Raises:
         ValueError: pixels that are not numbers, which no picture can show.
@@ -24,19 +45,20 @@ def to_pil(x: Float[Tensor, "c h w"]) -> Image.Image:
         raise ValueError(
             f"The image has {int(x.isnan().sum()):,} values that are not a number (NaN): the weights that made it are broken."
         )
-    x = x[:3] if len(x) >= 3 else x[:1]
+    x = flat(x)
+    x = x[[0, 1, 0]] if len(x) == 2 else x[:3]
     array = x.float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8).numpy()
     return Image.fromarray(array[0] if len(array) == 1 else np.ascontiguousarray(array.transpose(1, 2, 0)))
 
 
-def batch_of(images: Sequence[Tensor] | Tensor) -> Float[Tensor, "n c h w"]:
-    """Images (c, h, w) as one batch."""
+def batch_of(images: Sequence[Tensor] | Tensor) -> Float[Tensor, "n c *sides"]:
+    """Images (c, *sides) as one batch."""
     return torch.stack(list(images))
 
 
 def sheet(rows: Sequence[Sequence[Tensor] | Tensor], *, scale: int = 1, gap: int = 2, names: Sequence[str] = ()) -> Image.Image:
     """Rows of images in [-1, 1] as one picture, each pixel enlarged `scale` times, with the rows' names at their left."""
-    _, h, w = rows[0][0].shape
+    _, h, w = flat(rows[0][0]).shape
     h, w = h * scale, w * scale
     columns = max(len(row) for row in rows)
     font = ImageFont.load_default(size=15)
@@ -51,7 +73,7 @@ def sheet(rows: Sequence[Sequence[Tensor] | Tensor], *, scale: int = 1, gap: int
 
 
 def scale_for(x: Tensor, width: int = 96) -> int:
-    """The whole factor that brings images to about `width` pixels, so that small ones can be seen."""
+    """The whole factor that brings images, or slices of volumes, to about `width` pixels, so that small ones can be seen."""
     return max(1, round(width / x.shape[-1]))
 
 

@@ -159,7 +159,7 @@ def pixels(ae: "DiffusionAutoencoder", files: Sequence[Path], crop: Crop | None)
 
     channels, *size = ae.pixels_shape()
     preparation = dataclasses.replace(ae.preparation, crop=crop or ae.preparation.crop)
-    return load_images(files, size=(size[0], size[1]), channels=channels, preparation=preparation, warn=warn)
+    return load_images(files, size=tuple(size), channels=channels, preparation=preparation, warn=warn)
 
 
 def pictures(ae: "DiffusionAutoencoder", files: Sequence[Path], crop: Crop | None) -> "Tensor":

@@ -87,4 +87,4 @@ def _replay(ae: "DiffusionAutoencoder", file: Path, out: Path) -> None:
     if not out.suffix:
         raise ValueError(f"The image of an edit is one file: give --out an ending, {out}.png.")
     edited = edit.render(ae, model=fingerprint(ae))
-    print(f"Picture: {save_png(to_pil(ae.to_pixels(edited[None])[0]), out)}")
+    print(f"Picture: {save_png(to_pil(ae.to_pictures(edited[None])[0]), out)}")

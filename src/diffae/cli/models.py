@@ -9,7 +9,7 @@ import tyro
 
 from diffae.cli import arguments, inputs
 from diffae.cli.bars import say, warn, work_bar
-from diffae.config import Range, RunConfig, read_json
+from diffae.config import Range, RunConfig, read_json, spelled
 from diffae.config.presets import preset
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Import:
         c = model.config
         latent = "with" if model.prior else "without"
         print(
-            f"{out}: {c.channels} channels, {c.image_size[0]} x {c.image_size[1]}, z_sem of {c.z_dim} dimensions, {latent} "
+            f"{out}: {c.channels} channels, {spelled(c.image_size)}, z_sem of {c.z_dim} dimensions, {latent} "
             f"latent prior, {sum(p.numel() for p in model.parameters()):,} parameters"
         )
 

@@ -29,6 +29,7 @@ def train(asked: RunConfig | ComparatorRunConfig, out: Path, *, first_look: bool
     Returns:
         The images; None if training was interrupted, and in all processes but the first.
     """
+    from diffae.config import spelled
     from diffae.training.comparators import ComparatorSubject
     from diffae.training.run import create_accelerator, resolve
     from diffae.training.subjects import ImageSubject
@@ -37,8 +38,8 @@ def train(asked: RunConfig | ComparatorRunConfig, out: Path, *, first_look: bool
     accelerator = create_accelerator()
     data = inputs.prepared(config.data, config.model)
     if processes.is_first():
-        h, w = config.model.image_size
-        say(f"{len(data.train):,} images to train on, {len(data.validation):,} held out, {h} x {w}, {config.training.precision}")
+        size = spelled(config.model.image_size)
+        say(f"{len(data.train):,} images to train on, {len(data.validation):,} held out, {size}, {config.training.precision}")
         if first_look and not (out / "checkpoints").is_dir():
             say(f"First picture: {_first_look(data, out)}")
     with work_bar("Features") as update:

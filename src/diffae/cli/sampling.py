@@ -82,7 +82,7 @@ class Sample(arguments.Decoding, arguments.Labelling):
         with work_bar("Sampling") as update:
             for start in processes.shard(starts):
                 update("Sampling", start, self.num)
-                for i, image in enumerate(ae.to_pixels(self._decoded(ae, z_sem, start)), start=start):
+                for i, image in enumerate(ae.to_pictures(self._decoded(ae, z_sem, start)), start=start):
                     save_png(to_pil(image), self.out / f"{i:05d}.png")
         processes.barrier()
         if processes.is_first():

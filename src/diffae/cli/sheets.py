@@ -17,14 +17,17 @@ def show(ae: "DiffusionAutoencoder", rows: "Sequence[Sequence[Tensor] | Tensor]"
     Args:
         ae: the model, which turns its images to pixels.
         rows: of images as the model has them, (c, h, w) each.
-        out: .png for a contact sheet; any other ending of `arguments.MOVING` for an animation, with a frame for each column.
+        out: .png for a contact sheet; any other ending of `arguments.MOVING` for an animation, with a frame for each column; of
+            volumes with one for each slice.
     """
-    from diffae.pictures import batch_of, save_animation, save_png, scale_for, sheet
+    from diffae.pictures import batch_of, save_animation, save_png, scale_for, sheet, slices
 
-    seen = [ae.to_pixels(batch_of(row)) for row in rows]
+    seen = [ae.to_pictures(batch_of(row)) for row in rows]
     scale = scale_for(seen[0])
     if out.suffix.lower() == ".png":
         save_png(sheet(seen, scale=scale), out)
+    elif seen[0][0].dim() == 4:
+        save_animation([sheet(rows, scale=scale) for rows in slices(seen)], out)
     else:
         frames = [sheet([[row[i]] for row in seen], scale=2 * scale) for i in range(len(seen[0]))]
         save_animation(frames, out)
@@ -35,5 +38,5 @@ def save_each(ae: "DiffusionAutoencoder", images: "Tensor", files: "Sequence[Pat
     """Writes images as the model has them, (n, c, h, w), to a .png each."""
     from diffae.pictures import save_png, to_pil
 
-    for pixels, file in zip(ae.to_pixels(images), files, strict=True):
+    for pixels, file in zip(ae.to_pictures(images), files, strict=True):
         print(f"Picture: {save_png(to_pil(pixels), file)}")

@@ -2,7 +2,7 @@
 
 from diffae.config.data import Crop, DataConfig, Preparation
 from diffae.config.protocols import Protocol
-from diffae.config.ranges import Amount, Count, Counts, Range, Seed, Share, check_ranges
+from diffae.config.ranges import Amount, Count, Counts, Range, Seed, Share, check_ranges, spelled
 from diffae.config.runs import AnyRunConfig, ComparatorRunConfig, Frozen, PriorRunConfig, RunConfig, StartConfig
 from diffae.config.schema import (
     AutoencoderConfig,
@@ -52,5 +52,6 @@ __all__ = [
     "differences",
     "from_dict",
     "read_json",
+    "spelled",
     "to_dict",
 ]

@@ -18,9 +18,13 @@ class Preparation(InRange):
     """Colour, 0..255, on which transparent images are composited."""
     range: tuple[float, float] | None = None
     """The pixel values that become -1 and 1, of images that have more than 8 bits; None is 0 and 65535."""
+    shown: tuple[int, ...] = ()
+    """The channels, counted from 1, that pictures show: as red, green and blue, or one as grey."""
 
     def __post_init__(self) -> None:
         InRange.__post_init__(self)
+        if len(self.shown) not in (0, 1, 3) or any(channel < 1 for channel in self.shown):
+            raise ValueError(f"shown is one channel, counted from 1, or three for red, green and blue, got {self.shown!r}.")
         if self.range is not None and not -float("inf") < self.range[0] < self.range[1] < float("inf"):
             raise ValueError(f"range must be two numbers, the smaller first, got {self.range!r}.")
 
@@ -49,6 +53,9 @@ class DataConfig(InRange):
     range: tuple[float, float] | None = None
     """The pixel values that become -1 and 1, of images that have more than 8 bits (such as -1024 3071 of a CT, 0 4095 of 12 bits in
     16); None is 0 and 65535. Values beyond are clipped, as by the window of a viewer."""
+    shown: tuple[int, ...] = ()
+    """The channels, counted from 1, that pictures show: as red, green and blue, or one as grey. By default the first three; of two
+    the first in magenta and the second in green."""
     avatars: Count = 6000
     """Number of avatars to render, where the source is `avatars`."""
     latents: str | None = None
@@ -62,4 +69,4 @@ class DataConfig(InRange):
     @property
     def preparation(self) -> Preparation:
         """What a model that is trained on these images has to do with others."""
-        return Preparation(crop=self.crop, background=self.background, range=self.range)
+        return Preparation(crop=self.crop, background=self.background, range=self.range, shown=self.shown)

@@ -154,7 +154,8 @@ def comparator(autoencoder: str, **model: Any) -> ComparatorRunConfig:
         whitened_start=False,
         adam_betas=(0.9, 0.999),
     )
-    config = ComparatorConfig(image_size=base.model.image_size, channels=base.model.channels, **model)
+    h, w = base.model.image_size
+    config = ComparatorConfig(image_size=(h, w), channels=base.model.channels, **model)
     return ComparatorRunConfig(preset=autoencoder, model=config, data=base.data, training=training)
 
 

@@ -1,7 +1,7 @@
 """Ranges of settings, as annotations: a value outside of its range is an error wherever it comes from."""
 
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, NamedTuple
 
 
@@ -45,3 +45,8 @@ class InRange:
 
     def __post_init__(self) -> None:
         check_ranges(self)
+
+
+def spelled(sides: Iterable[int]) -> str:
+    """Sides of images or volumes for people: `64 x 64`."""
+    return " x ".join(map(str, sides))

@@ -5,6 +5,7 @@ They are written in parts, which are joined at the end: any number fits in memor
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import time
@@ -23,7 +24,7 @@ from diffae.data.sources import Source
 from diffae.runtime.files import InUse, locked, replacing, shown, write_text
 
 Convert = Callable[[np.ndarray], np.ndarray]
-"""Images (n, c, h, w) -> what is stored in their place (n, ...)."""
+"""Images (n, c, *sides) -> what is stored in their place (n, ...)."""
 
 PART_BYTES = 2**27
 """About the bytes of a part's images. An interrupted preparation loses at most the part that it was at."""
@@ -36,17 +37,17 @@ class Decoder:
     Attributes:
         source: the images.
         config: crop, background and range of values.
-        size: height and width of the result.
+        size: sides of the result.
         channels: of the result.
     """
 
     source: Source
     config: DataConfig
-    size: tuple[int, int]
+    size: tuple[int, ...]
     channels: int
 
     def __call__(self, name: str, warn: Warn = lambda text: None) -> np.ndarray | str:
-        """(c, h, w), uint8 or uint16, or why this image cannot be used. May be called from several threads.
+        """(c, *sides), uint8 or uint16, or why this image cannot be used. May be called from several threads.
 
         Args:
             name: of the image.
@@ -110,7 +111,7 @@ def _fill(
 ) -> None:
     """Decodes the parts that are missing and joins all. The index is written last, so a cache with an index is whole."""
     parts = folder / "parts"
-    length = max(16, min(4096, PART_BYTES // (decode.channels * decode.size[0] * decode.size[1])))
+    length = max(16, min(4096, PART_BYTES // (decode.channels * math.prod(decode.size))))
     starts = range(0, len(names), length)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in starts:

@@ -19,7 +19,7 @@ class ImageSet:
 
     Attributes:
         names: paths relative to the source.
-        pixels: (n, c, h, w), uint8 or uint16, or float16 for latents; memory-mapped.
+        pixels: (n, c, *sides), uint8 or uint16, or float16 for latents; memory-mapped.
         labels: attribute -> (n,) float64, NaN where unknown.
         train: indices to train on.
         validation: indices held out.
@@ -51,7 +51,7 @@ class ImageSet:
         """The arrays whose rows make a training batch."""
         return [self.pixels] if self.mirrored is None else [self.pixels, self.mirrored]
 
-    def images(self, indices: Sequence[int] | np.ndarray) -> Float[Tensor, "n c h w"]:
+    def images(self, indices: Sequence[int] | np.ndarray) -> Float[Tensor, "n c *sides"]:
         """These images, in [-1, 1]; or their latents."""
         return in_range(self.pixels[np.asarray(indices)])
 

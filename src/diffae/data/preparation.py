@@ -25,7 +25,7 @@ from diffae.runtime.files import cache_folder, digest_lines, shown
 def prepare(
     config: DataConfig,
     *,
-    size: tuple[int, int],
+    size: tuple[int, ...],
     channels: int,
     progress: Progress | None = None,
     source: Source | None = None,
@@ -34,7 +34,7 @@ def prepare(
 
     Args:
         config: what to read and how.
-        size: height and width of the model's images; of latents, theirs.
+        size: sides of the model's images; of latents, theirs.
         channels: of the model's images, or latents.
         progress: called as long work goes on.
         source: images to take in place of those at `config.source`, which is then only their name in messages. Their labels are in
@@ -56,7 +56,7 @@ def prepare(
         root, beside = Path(config.source or type(source).__name__), None
     number = _key(source, config, size, channels, progress)
     key = f"{number if vae is None else seeding.mix('latents-1', number, vae.digest, int(config.flip)):016x}"
-    folder = cache_folder() / "pixels" / f"{grid[0]}x{grid[1]}x{latent_channels}-{key}"
+    folder = cache_folder() / "pixels" / f"{'x'.join(map(str, grid))}x{latent_channels}-{key}"
     convert = None if vae is None else lambda images: _latents(vae, images, flip=config.flip)
     decode = Decoder(source, config, size, channels)
     with caching():
@@ -97,7 +97,7 @@ def prepare(
     )
 
 
-def source_of(config: DataConfig, *, size: tuple[int, int], progress: Progress) -> tuple[Path, Source]:
+def source_of(config: DataConfig, *, size: tuple[int, ...], progress: Progress) -> tuple[Path, Source]:
     """The path and the source of a configuration's images. Avatars are drawn, and data sets of the hub fetched, if need be."""
     if config.source in SETS:
         with caching():
@@ -121,7 +121,7 @@ def _digest(source: Source, name: str) -> str:
         return f"unreadable: {error}"
 
 
-def _key(source: Source, config: DataConfig, size: tuple[int, int], channels: int, progress: Progress) -> int:
+def _key(source: Source, config: DataConfig, size: tuple[int, ...], channels: int, progress: Progress) -> int:
     """Identifies the images and how they are prepared."""
     limits = () if config.range is None else config.range
     made = (*size, channels, config.crop, *config.background, *map(str, limits))
@@ -144,7 +144,7 @@ def _labels(source: Source, root: Path, names: list[str], config: DataConfig, *,
 
 
 def _latents(vae: FrozenAutoencoder, images: np.ndarray, *, flip: bool) -> np.ndarray:
-    """Latents of images, (n, views, c, h, w), float16. The second view, if `flip`, is that of the flipped images."""
+    """Latents of images, (n, views, c, *sides), float16. The second view, if `flip`, is that of the flipped images."""
     parts = []
     for start in range(0, len(images), 32):
         x = in_range(images[start : start + 32])

@@ -19,8 +19,8 @@ from diffae.diffusion.inversion import check_inversion
 from diffae.diffusion.solvers import check_solver
 
 M = TypeVar("M", bound=Callable[..., Any])
-Shape = tuple[int, int, int]
-"""Channels, height and width."""
+Shape = tuple[int, ...]
+"""Channels, height and width; of volumes channels, depth, height and width."""
 
 _inside: ContextVar[object] = ContextVar("inside", default=None)
 """The model one of whose public methods is at work: what it calls of its own is not looked at again."""
@@ -103,7 +103,7 @@ def device_of(model: torch.nn.Module) -> torch.device:
 
 
 def shape_of(model: Any) -> Shape:
-    """Channels, height and width of the images that a model's networks see."""
+    """Channels and sides of the images that a model's networks see."""
     return (model.config.channels, *model.config.image_size)
 
 
@@ -114,7 +114,7 @@ def check_images(x: Tensor, shape: Shape, *, of_pixels: bool = True) -> Tensor:
     """The images, if they are some.
 
     Args:
-        x: what should be images (n, c, h, w).
+        x: what should be images (n, c, *sides).
         shape: of one.
         of_pixels: which lie within [-1, 1]; latents have no range.
 
@@ -122,10 +122,9 @@ def check_images(x: Tensor, shape: Shape, *, of_pixels: bool = True) -> Tensor:
         ValueError: another shape, or values out of range or not a number.
         TypeError: values that are not floating-point.
     """
-    c, h, w = shape
-    if x.dim() != 4 or tuple(x.shape[1:]) != shape:
+    if tuple(x.shape[1:]) != shape:
         how = "crop and resize them" if of_pixels else "make latents of them with `from_pixels`"
-        raise ValueError(f"Expected images of shape (n, {c}, {h}, {w}), got {tuple(x.shape)}: {how} first.")
+        raise ValueError(f"Expected images of shape (n, {', '.join(map(str, shape))}), got {tuple(x.shape)}: {how} first.")
     if not x.is_floating_point():
         raise TypeError(f"Expected floating-point images in [-1, 1], got {x.dtype}: convert, divide by 127.5 and subtract 1.")
     low, high = torch.stack(x.detach().aminmax()).tolist() if x.numel() else (0.0, 0.0)
@@ -201,16 +200,15 @@ def check_x_T(x_T: Tensor, shape: Shape, num: int | None) -> Tensor:
     """The stochastic codes, if they are some; warns where they have not the spread of normal noise.
 
     Args:
-        x_T: what should be noise (num, c, h, w).
+        x_T: what should be noise (num, c, *sides).
         shape: of one.
         num: how many there have to be.
 
     Raises:
         ValueError: another shape, or uniform noise.
     """
-    c, h, w = shape
-    if x_T.dim() != 4 or tuple(x_T.shape[1:]) != shape or num not in (None, len(x_T)):
-        raise ValueError(f"Expected x_T of shape ({num or 'n'}, {c}, {h}, {w}), got {tuple(x_T.shape)}.")
+    if tuple(x_T.shape[1:]) != shape or num not in (None, len(x_T)):
+        raise ValueError(f"Expected x_T of shape ({num or 'n'}, {', '.join(map(str, shape))}), got {tuple(x_T.shape)}.")
     if x_T.numel() < 2:
         return x_T
     low, high, std = torch.stack([*x_T.aminmax(), x_T.std()]).tolist()

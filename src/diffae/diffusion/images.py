@@ -20,7 +20,7 @@ FORMAT = "diffae-1"
 
 
 class ImageModel(nn.Module):
-    """A model of images (n, c, h, w) in [-1, 1], or of the latents that a frozen autoencoder makes of them.
+    """A model of images (n, c, *sides) in [-1, 1], or of volumes, or of the latents that a frozen autoencoder makes of them.
 
     Args:
         config: of its networks.
@@ -43,25 +43,30 @@ class ImageModel(nn.Module):
 
     @property
     def image_shape(self) -> Shape:
-        """Channels, height and width of an image as the networks see it."""
+        """Channels and sides of an image as the networks see it."""
         return shape_of(self)
 
-    def pixels_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of an image as people see it."""
+    def pixels_shape(self) -> Shape:
+        """Channels and sides of an image as people see it."""
         if self.config.latents is None:
             return self.image_shape
         vae = frozen_autoencoder(self.config.latents)
         return (vae.image_channels, *vae.image_size(self.config.channels, self.config.image_size))
 
-    def to_pixels(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n _ _h _w"]:
+    def to_pixels(self, x: Float[Tensor, "n c *sides"]) -> Float[Tensor, "n _ ..."]:
         """Images as people see them: latents decoded by their frozen autoencoder, pixels as they are."""
         return x if self.config.latents is None else frozen_autoencoder(self.config.latents).decode(x)
 
-    def from_pixels(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n _ _h _w"]:
+    def to_pictures(self, x: Float[Tensor, "n c *sides"]) -> Float[Tensor, "n _ ..."]:
+        """Images as they are drawn: of their pixels the channels that the data's `shown` names, all where it names none."""
+        pixels = self.to_pixels(x)
+        return pixels[:, [channel - 1 for channel in self.preparation.shown]] if self.preparation.shown else pixels
+
+    def from_pixels(self, x: Float[Tensor, "n c *sides"]) -> Float[Tensor, "n _ ..."]:
         """Images in [-1, 1] as the networks see them: encoded by a frozen autoencoder where the model is one of latents."""
         return x if self.config.latents is None else frozen_autoencoder(self.config.latents).encode(x)
 
-    def in_range(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    def in_range(self, x: Float[Tensor, "n c *sides"]) -> Float[Tensor, "n c *sides"]:
         """Images clamped to [-1, 1]; latents, which have no range, as they are."""
         return x.clamp(-1, 1) if self.config.latents is None else x
 

@@ -109,7 +109,7 @@ class ImageDiffusion(ImageModel):
         """From noise to the level at which images are taken to live; `path(steps).backwards()` is the way there."""
         return spaced_path(self.schedule, steps, spacing=self.calibration.spacing, t_max=self.calibration.t_max)
 
-    def draw_x_T(self, num: int, seed: int | torch.Generator, *, start: int = 0) -> Float[Tensor, "n c h w"]:
+    def draw_x_T(self, num: int, seed: int | torch.Generator, *, start: int = 0) -> Float[Tensor, "n c *sides"]:
         """Noise of images number start .. start + num - 1: that of each depends on the seed and its number alone."""
         x_T = Draws.of(num, seed, start=start, device=self.device).normal("x_T", self.image_shape)
         return x_T.to(next(self.unet.parameters()))
@@ -175,22 +175,22 @@ class DDIM(ImageDiffusion):
 
     @border
     def invert(
-        self, x: Float[Tensor, "n c h w"], *, steps: int | None = None, solver: Solver = "dpmpp2m", clamp: bool | None = None
-    ) -> Float[Tensor, "n c h w"]:
+        self, x: Float[Tensor, "n c *sides"], *, steps: int | None = None, solver: Solver = "dpmpp2m", clamp: bool | None = None
+    ) -> Float[Tensor, "n c *sides"]:
         """x_T of images: the DDIM run backwards. Arguments as in `DiffusionAutoencoder.invert`."""
         return self._to_noise(x, None, steps=steps, solver=solver, clamp=clamp)
 
     @border
     def decode(
-        self, x_T: Float[Tensor, "n c h w"], *, steps: int | None = None, solver: Solver = "dpmpp2m", clamp: bool | None = None
-    ) -> Float[Tensor, "n c h w"]:
+        self, x_T: Float[Tensor, "n c *sides"], *, steps: int | None = None, solver: Solver = "dpmpp2m", clamp: bool | None = None
+    ) -> Float[Tensor, "n c *sides"]:
         """Images of the x_T that `invert` gave. Arguments as in `DiffusionAutoencoder.decode`."""
         return self._to_image(x_T, None, steps=steps, solver=solver, clamp=clamp)
 
     @border
     def reconstruct(
-        self, x: Float[Tensor, "n c h w"], *, steps: int | None = None, solver: Solver = "dpmpp2m"
-    ) -> Float[Tensor, "n c h w"]:
+        self, x: Float[Tensor, "n c *sides"], *, steps: int | None = None, solver: Solver = "dpmpp2m"
+    ) -> Float[Tensor, "n c *sides"]:
         """`decode(invert(x))`."""
         return self.decode(self.invert(x, steps=steps, solver=solver), steps=steps, solver=solver)
 
@@ -205,7 +205,7 @@ class DDIM(ImageDiffusion):
         seed: int = 0,
         generator: torch.Generator | None = None,
         start: int = 0,
-    ) -> Float[Tensor, "num c h w"]:
+    ) -> Float[Tensor, "num c *sides"]:
         """New images number `start` on, from x_T ~ N(0, I). Number i depends on the seed and i alone."""
         seed = seed if generator is None else drawn(generator)
         parts = [range(i, min(i + batch_size, num)) for i in range(0, num, batch_size)]
@@ -215,13 +215,13 @@ class DDIM(ImageDiffusion):
     @border
     def interpolate(
         self,
-        x_a: Float[Tensor, "n c h w"],
-        x_b: Float[Tensor, "n c h w"],
+        x_a: Float[Tensor, "n c *sides"],
+        x_b: Float[Tensor, "n c *sides"],
         weights: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0),
         *,
         steps: int | None = None,
         solver: Solver = "dpmpp2m",
-    ) -> Float[Tensor, "n frames c h w"]:
+    ) -> Float[Tensor, "n frames c *sides"]:
         """From image to image by slerp of x_T (figure 4, beside the autoencoder's)."""
         a, b = (self.invert(x, steps=steps, solver=solver) for x in (x_a, x_b))
         frames = (slerp(a, b, w) for w in map(float, weights))
@@ -229,8 +229,8 @@ class DDIM(ImageDiffusion):
 
     @border
     def sdedit(
-        self, x: Float[Tensor, "n c h w"], *, t_0: float = 0.5, steps: int = 100, seed: int = 0, start: int = 0
-    ) -> Float[Tensor, "n c h w"]:
+        self, x: Float[Tensor, "n c *sides"], *, t_0: float = 0.5, steps: int = 100, seed: int = 0, start: int = 0
+    ) -> Float[Tensor, "n c *sides"]:
         """Images noised part of the way and denoised again: what is lost is made up anew.
 
         Args:
@@ -253,7 +253,7 @@ class DDIM(ImageDiffusion):
         return self._solve(self.schedule.add_noise(x, noise, t), None, path, clamp=self._clamps(None, True))
 
     def loss(
-        self, x_0: Float[Tensor, "n c h w"], draws: Draws, *, noisy: bool = False, min_snr: float | None = None
+        self, x_0: Float[Tensor, "n c *sides"], draws: Draws, *, noisy: bool = False, min_snr: float | None = None
     ) -> Float[Tensor, ""]:
         """L_simple, as in `DiffusionAutoencoder.loss`."""
         return self._loss(x_0, draws, None, noisy=noisy, min_snr=min_snr)

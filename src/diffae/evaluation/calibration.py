@@ -28,7 +28,9 @@ NEAR = 10 * ROUNDING
 """Mean squared error of a decode of drawn noise, against that of many steps, below which more steps are not seen."""
 
 
-def calibrate(ae: DiffusionAutoencoder, x: Float[Tensor, "n c h w"], *, progress: Progress) -> tuple[Calibration, list[list[str]]]:
+def calibrate(
+    ae: DiffusionAutoencoder, x: Float[Tensor, "n c *sides"], *, progress: Progress
+) -> tuple[Calibration, list[list[str]]]:
     """Chooses timestep, levels and numbers of steps for one trained network, and sets them as its calibration.
 
     The mean decode gets the timestep of the smallest error. The levels are those from which ten steps reconstruct best. A

@@ -7,12 +7,12 @@ LEAST_MS_SSIM = 161
 """The smallest image side that holds the window at the fifth scale."""
 
 
-def each_mse(x_hat: Float[Tensor, "n c h w"], x: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
+def each_mse(x_hat: Float[Tensor, "n c *sides"], x: Float[Tensor, "n c *sides"]) -> Float[Tensor, " n"]:
     """Mean squared error of each image, on the [0, 1] scale."""
     return ((x_hat - x) / 2).double().square().flatten(1).mean(1)
 
 
-def each_ssim(x_hat: Float[Tensor, "n c h w"], x: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
+def each_ssim(x_hat: Float[Tensor, "n c *sides"], x: Float[Tensor, "n c *sides"]) -> Float[Tensor, " n"]:
     """Structural similarity of each image, Gaussian window 11 x 11 with sigma 1.5 (Wang et al. 2004), on the [0, 1] scale."""
     from torchmetrics.functional.image import structural_similarity_index_measure
 
@@ -23,12 +23,12 @@ def each_ssim(x_hat: Float[Tensor, "n c h w"], x: Float[Tensor, "n c h w"]) -> F
     return value.reshape(len(x))
 
 
-def each_psnr(x_hat: Float[Tensor, "n c h w"], x: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
+def each_psnr(x_hat: Float[Tensor, "n c *sides"], x: Float[Tensor, "n c *sides"]) -> Float[Tensor, " n"]:
     """Peak signal-to-noise ratio of each image in dB; at most 120."""
     return -10 * each_mse(x_hat, x).clamp(min=1e-12).log10()
 
 
-def each_ms_ssim(x_hat: Float[Tensor, "n c h w"], x: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
+def each_ms_ssim(x_hat: Float[Tensor, "n c *sides"], x: Float[Tensor, "n c *sides"]) -> Float[Tensor, " n"]:
     """Multi-scale structural similarity of each image, five scales (Wang et al. 2003), on the [0, 1] scale.
 
     Raises:
@@ -43,16 +43,16 @@ def each_ms_ssim(x_hat: Float[Tensor, "n c h w"], x: Float[Tensor, "n c h w"]) -
     return value.reshape(len(x))
 
 
-def mse(x_hat: Float[Tensor, "n c h w"], x: Float[Tensor, "n c h w"]) -> float:
+def mse(x_hat: Float[Tensor, "n c *sides"], x: Float[Tensor, "n c *sides"]) -> float:
     """Mean squared error on the [0, 1] scale."""
     return float(each_mse(x_hat, x).mean())
 
 
-def psnr(x_hat: Float[Tensor, "n c h w"], x: Float[Tensor, "n c h w"]) -> float:
+def psnr(x_hat: Float[Tensor, "n c *sides"], x: Float[Tensor, "n c *sides"]) -> float:
     """`each_psnr`, averaged."""
     return float(each_psnr(x_hat, x).mean())
 
 
-def ssim(x_hat: Float[Tensor, "n c h w"], x: Float[Tensor, "n c h w"]) -> float:
+def ssim(x_hat: Float[Tensor, "n c *sides"], x: Float[Tensor, "n c *sides"]) -> float:
     """`each_ssim`, averaged."""
     return float(each_ssim(x_hat, x).mean())

@@ -44,7 +44,7 @@ def linear_scores(
     return found
 
 
-def small_pixels(x: Float[Tensor, "n c h w"], side: int = 16) -> np.ndarray:
+def small_pixels(x: Float[Tensor, "n c *sides"], side: int = 16) -> np.ndarray:
     """Images shrunk to side x side pixels, flattened: the floor that a representation must beat."""
     return F.interpolate(x, (side, side), mode="bilinear", antialias=True).flatten(1).numpy()
 

@@ -6,10 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffae.config import EncoderConfig
-from diffae.nn.layers import ResBlock, SelfAttention, Stage, channels_last, check_network
+from diffae.config import EncoderConfig, spelled
+from diffae.nn.layers import ResBlock, SelfAttention, Stage
 from diffae.nn.normalisation import NormSiLU
-from diffae.nn.resampling import adaptive_average_pool
+from diffae.nn.resampling import adaptive_average_pool, patched
+from diffae.nn.space import Sides, channels_last, check_network, convolution, halvings, layered, level_sides
 
 
 @runtime_checkable
@@ -33,37 +34,39 @@ class SemanticEncoder(nn.Module):
         Preechakul et al. 2022, section 3.2. As the authors run it, its residual blocks have a single convolution.
     """
 
-    def __init__(self, config: EncoderConfig, *, image_size: tuple[int, int], channels: int, z_dim: int) -> None:
+    def __init__(self, config: EncoderConfig, *, image_size: Sides, channels: int, z_dim: int) -> None:
         super().__init__()
-        check_network("encoder", image_size, config.base_channels, config.channel_mult, config.attention_heads)
-        h, w = (side // 2 ** (len(config.channel_mult) - 1) for side in image_size)
-        if not 1 <= config.pooled_size <= min(h, w):
-            raise ValueError(f"The encoder's pooled_size is {config.pooled_size}, but its last features are {h} x {w}.")
+        image_size = check_network("encoder", image_size, config)
         widths = [config.base_channels * mult for mult in config.channel_mult]
-        self.conv_in = nn.Conv2d(channels, widths[0], 3, padding=1)
+        rank, sides = len(image_size), level_sides(image_size, len(widths))
+        by = [(1,) * rank, *halvings(image_size, len(widths))]
+        if not 1 <= config.pooled_size <= min(sides[-1]):
+            raise ValueError(f"The encoder's pooled_size is {config.pooled_size}, but its last features are {spelled(sides[-1])}.")
+        self.conv_in = convolution(rank, channels * config.patch**rank, widths[0])
         self.down = nn.ModuleList()
         c = widths[0]
         for level, width in enumerate(widths):
             if level > 0:
-                self.down.append(Stage(ResBlock(c, c, resample="down")))
+                self.down.append(Stage(ResBlock(c, c, resample="down", by=by[level])))
             for _ in range(config.blocks_per_level):
-                attends = min(image_size) // 2**level in config.attention_resolutions
-                attention = SelfAttention(width, config.attention_heads) if attends else None
-                self.down.append(Stage(ResBlock(c, width), attention))
+                attends = min(sides[level][-2:]) in config.attention_resolutions
+                attention = SelfAttention(width, config.attention_heads, rank) if attends else None
+                self.down.append(Stage(ResBlock(c, width, by=by[0]), attention))
                 c = width
-        self.middle = nn.ModuleList([Stage(ResBlock(c, c), SelfAttention(c, config.attention_heads)), Stage(ResBlock(c, c))])
+        attention = SelfAttention(c, config.attention_heads, rank)
+        self.middle = nn.ModuleList([Stage(ResBlock(c, c, by=by[0]), attention), Stage(ResBlock(c, c, by=by[0]))])
         self.norm = NormSiLU(c)
-        self.pooled_size = config.pooled_size
-        self.linear = nn.Linear(c * config.pooled_size**2, z_dim)
-        channels_last(self)
+        self.patch, self.pooled_size = config.patch, config.pooled_size
+        self.linear = nn.Linear(c * config.pooled_size**rank, z_dim)
+        channels_last(self, rank)
 
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+    def forward(self, x: Float[Tensor, "n c *sides"]) -> Float[Tensor, "n d"]:
         """z_sem of images in [-1, 1]."""
         return self.linear(self.features(x))
 
-    def features(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n features"]:
+    def features(self, x: Float[Tensor, "n c *sides"]) -> Float[Tensor, "n features"]:
         """The features, pooled over the image, before the linear map to z_sem."""
-        h = self.conv_in(x.contiguous(memory_format=torch.channels_last))
+        h = self.conv_in(layered(patched(x, self.patch)))
         for stage in [*self.down, *self.middle]:
             h = stage(h)
         return adaptive_average_pool(self.norm(h), self.pooled_size).flatten(1)

@@ -12,11 +12,11 @@ from torch.utils.checkpoint import checkpoint
 
 from diffae.nn.normalisation import AdaGNSiLU, Dropout, GroupNorm, Modulation, NormSiLU, modulations
 from diffae.nn.resampling import add_upsampled, downsample, upsample
-from diffae.nn.winograd import Conv3x3
+from diffae.nn.space import Convolution, Sides, convolution
 from diffae.runtime.seeding import Draws
 
 Resample = Literal["none", "up", "down"]
-C = TypeVar("C", bound=nn.Conv2d)
+C = TypeVar("C", bound=Convolution)
 
 
 def sinusoid(t: Float[Tensor, " n"], channels: int) -> Float[Tensor, "n channels"]:
@@ -51,6 +51,7 @@ class ResBlock(nn.Module):
     AdaGN - SiLU - Dropout - Conv, whose convolution starts at zero so that a new block is the identity.
 
     Attributes:
+        by: what each side is divided or multiplied by, where it resamples; as many as the data has sides.
         index: of this block among those of its network, which tells their dropouts apart.
 
     References: Dhariwal & Nichol 2021, appendix A (the residual block of BigGAN).
@@ -64,20 +65,22 @@ class ResBlock(nn.Module):
         out_channels: int,
         *,
         resample: Resample = "none",
+        by: Sides = (2, 2),
         t_channels: int | None = None,
         z_dim: int | None = None,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.resample = resample
+        self.resample, self.by = resample, by
+        rank = len(by)
         self.dropout = dropout
         self.norm = NormSiLU(in_channels)
-        self.conv = Conv3x3(in_channels, out_channels)
-        self.skip = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
+        self.conv = convolution(rank, in_channels, out_channels)
+        self.skip = nn.Identity() if in_channels == out_channels else convolution(rank, in_channels, out_channels, 1)
         self.adagn: AdaGNSiLU | None = None
         if t_channels is not None:
             self.adagn = AdaGNSiLU(out_channels, t_channels, z_dim)
-            self.conv_out = zero_init(Conv3x3(out_channels, out_channels))
+            self.conv_out = zero_init(convolution(rank, out_channels, out_channels))
 
     def forward(self, x: Tensor, modulation: Modulation | None = None, draws: Draws | None = None) -> Tensor:
         h = self.conv(self._resample(self.norm(x)))
@@ -86,31 +89,31 @@ class ResBlock(nn.Module):
             dropout = Dropout(self.dropout, draws, self.index) if self.dropout and draws is not None else None
             h = self.conv_out(self.adagn(h, modulation, dropout))
         if self.resample == "up":
-            return add_upsampled(h, self.skip(x))
-        return self.skip(downsample(x) if self.resample == "down" else x) + h
+            return add_upsampled(h, self.skip(x), self.by)
+        return self.skip(downsample(x, self.by) if self.resample == "down" else x) + h
 
     def _resample(self, x: Tensor) -> Tensor:
         if self.resample == "up":
-            return upsample(x)
-        return downsample(x) if self.resample == "down" else x
+            return upsample(x, self.by)
+        return downsample(x, self.by) if self.resample == "down" else x
 
 
 class SelfAttention(nn.Module):
     """Self-attention over all positions, plus skip. Heads are split before q, k, v, as in the authors' weights."""
 
-    def __init__(self, channels: int, heads: int) -> None:
+    def __init__(self, channels: int, heads: int, rank: int = 2) -> None:
         super().__init__()
         self.heads = heads
         self.norm = GroupNorm(channels)
-        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
-        self.out = zero_init(nn.Conv2d(channels, channels, 1))
+        self.qkv = convolution(rank, channels, 3 * channels, 1)
+        self.out = zero_init(convolution(rank, channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        n, c, h, w = x.shape
-        qkv = self.qkv(self.norm(x)).reshape(n, self.heads, 3 * c // self.heads, h * w).transpose(2, 3)
+        n, c = x.shape[:2]
+        qkv = self.qkv(self.norm(x)).reshape(n, self.heads, 3 * c // self.heads, -1).transpose(2, 3)
         q, k, v = qkv.chunk(3, dim=3)
         a = F.scaled_dot_product_attention(q, k, v)
-        return x + self.out(a.transpose(2, 3).reshape(n, c, h, w))
+        return x + self.out(a.transpose(2, 3).reshape(x.shape))
 
 
 class Stage(nn.Module):
@@ -134,7 +137,7 @@ class Stage(nn.Module):
     def forward(self, x: Tensor, conditions: Conditions | None = None, modulated: Sequence[Modulation] | None = None) -> Tensor:
         """
         Args:
-            x: images of features, (n, c, h, w).
+            x: images of features, (n, c, *sides).
             conditions: in a UNet.
             modulated: the modulation of each of `adaptive`, if it was computed before.
         """
@@ -160,28 +163,3 @@ def zero_init(module: C) -> C:
     assert module.bias is not None
     nn.init.zeros_(module.bias)
     return module
-
-
-def channels_last(network: nn.Module) -> None:
-    """Stores the weights of convolutions with their channels last, the layout that processors and GPUs compute without copies."""
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def check_network(name: str, image_size: tuple[int, int], base_channels: int, channel_mult: tuple[int, ...], heads: int) -> None:
-    """Refuses sizes and widths that a network cannot have, and names the nearest size that it can.
-
-    Raises:
-        ValueError: a side that the levels do not divide; a width that the heads do not divide.
-    """
-    factor = 2 ** (len(channel_mult) - 1)
-    if any(side % factor or side < factor for side in image_size):
-        h, w = image_size
-        near = " x ".join(str(max(factor, round(side / factor) * factor)) for side in image_size)
-        raise ValueError(
-            f"The {len(channel_mult)} levels of the {name} need image sides divisible by {factor}, got {h} x {w}; "
-            f"the nearest such size is {near}. Change image_size, or give the {name} fewer levels (channel_mult)."
-        )
-    for mult in channel_mult:
-        channels = base_channels * mult
-        if channels % heads:
-            raise ValueError(f"The {name} cannot divide {channels} channels into {heads} attention heads.")

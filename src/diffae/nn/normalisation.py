@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from diffae.nn.kernels import normalisation as kernels
 from diffae.nn.kernels import operators
+from diffae.nn.space import layered
 from diffae.runtime.seeding import Draws, mix
 
 
@@ -58,7 +59,7 @@ class GroupNorm(nn.GroupNorm):
         groups = min(32, channels)
         super().__init__(math.gcd(32, channels) if channels % groups else groups, channels)
 
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    def forward(self, x: Float[Tensor, "n c *sides"]) -> Float[Tensor, "n c *sides"]:
         """The normalised images, in the precision of x."""
         return normalise(x, self, silu=False)
 
@@ -66,7 +67,7 @@ class GroupNorm(nn.GroupNorm):
 class NormSiLU(GroupNorm):
     """`SiLU(GroupNorm(x))`."""
 
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    def forward(self, x: Float[Tensor, "n c *sides"]) -> Float[Tensor, "n c *sides"]:
         return normalise(x, self)
 
 
@@ -84,8 +85,8 @@ class AdaGNSiLU(nn.Module):
         self.semantics = nn.Linear(z_dim, channels) if z_dim else None
 
     def forward(
-        self, h: Float[Tensor, "n c h w"], modulation: Modulation, dropout: Dropout | None = None
-    ) -> Float[Tensor, "n c h w"]:
+        self, h: Float[Tensor, "n c *sides"], modulation: Modulation, dropout: Dropout | None = None
+    ) -> Float[Tensor, "n c *sides"]:
         """The normalised and modulated images. `modulations` makes the modulation."""
         return normalise(h, self.norm, modulation, dropout=dropout)
 
@@ -116,14 +117,17 @@ def modulations(
 
 
 def normalise(
-    x: Float[Tensor, "n c h w"],
+    x: Float[Tensor, "n c *sides"],
     norm: GroupNorm,
     modulation: Modulation | None = None,
     *,
     silu: bool = True,
     dropout: Dropout | None = None,
-) -> Float[Tensor, "n c h w"]:
+) -> Float[Tensor, "n c *sides"]:
     """`Dropout(SiLU((GroupNorm(x) (1 + t_s) + t_b) (1 + z)))`, computed in float32; the result has the precision of x."""
+    if x.dim() == 5:  # A volume is an image whose slices lie below one another: nothing is computed across pixels but sums.
+        flat = normalise(layered(x).flatten(2, 3), norm, modulation, silu=silu, dropout=dropout)
+        return flat.unflatten(2, x.shape[2:4])
     gamma, beta, groups, eps = norm.weight, norm.bias, norm.num_groups, norm.eps
     t, z = modulation or (None, None)
     rate, numbers, key = 0.0, None, 0

@@ -22,7 +22,7 @@ class Prepared:
     """
 
     def __init__(self, network: nn.Module, dtype: torch.dtype | None) -> None:
-        layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)] if dtype else []
+        layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Conv3d | nn.Linear)] if dtype else []
         self._owners = [(m, name) for m in layers for name in ("weight", "bias") if getattr(m, name) is not None]
         self._weights: list[Tensor] = [getattr(m, name) for m, name in self._owners]
         self._unets = [m for m in network.modules() if isinstance(m, UNet) and m.joins]

@@ -1,6 +1,7 @@
 """The UNet that predicts the noise in x_t, conditioned on t and, where it has one, z_sem."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -8,8 +9,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffae.config import UNetConfig
-from diffae.nn.layers import Conditions, Resample, ResBlock, SelfAttention, Stage, channels_last, check_network, sinusoid, zero_init
+from diffae.nn.layers import Conditions, Resample, ResBlock, SelfAttention, Stage, sinusoid, zero_init
 from diffae.nn.normalisation import FusedMaps, Modulation, NormSiLU, fuse_maps, modulations
+from diffae.nn.resampling import patched, unpatched
+from diffae.nn.space import Sides, channels_last, check_network, convolution, halvings, layered, level_sides
 from diffae.runtime.seeding import Draws
 
 
@@ -18,7 +21,8 @@ class UNet(nn.Module):
 
     Args:
         config: widths and depths.
-        image_size: height and width; only decides where attention goes and what sizes are refused here.
+        image_size: height and width, or depth, height and width; decides where attention goes, what sizes are refused, and which
+            sides of a volume are halved.
         channels: image channels.
         z_dim: dimension of z_sem, or None.
 
@@ -36,55 +40,59 @@ class UNet(nn.Module):
     joins = True
     fused_maps: FusedMaps | None = None
 
-    def __init__(self, config: UNetConfig, *, image_size: tuple[int, int], channels: int, z_dim: int | None) -> None:
+    def __init__(self, config: UNetConfig, *, image_size: Sides, channels: int, z_dim: int | None) -> None:
         super().__init__()
-        check_network("unet", image_size, config.base_channels, config.channel_mult, config.attention_heads)
+        image_size = check_network("unet", image_size, config)
         self.config = config
         self.z_dim = z_dim
         base, embed = config.base_channels, config.embed_channels
         widths = [base * mult for mult in config.channel_mult]
+        rank, levels = len(image_size), len(widths)
+        sides, by = level_sides(image_size, levels), [(1,) * rank, *halvings(image_size, levels)]
 
-        def block(c_in: int, c_out: int, resample: Resample = "none") -> ResBlock:
-            return ResBlock(c_in, c_out, resample=resample, t_channels=embed, z_dim=z_dim, dropout=config.dropout)
+        def block(c_in: int, c_out: int, level: int, resample: Resample = "none") -> ResBlock:
+            more: dict[str, Any] = dict(t_channels=embed, z_dim=z_dim, dropout=config.dropout)
+            return ResBlock(c_in, c_out, resample=resample, by=by[level], **more)
 
         def attention(c: int, level: int) -> SelfAttention | None:
-            attends = min(image_size) // 2**level in config.attention_resolutions
-            return SelfAttention(c, config.attention_heads) if attends else None
+            attends = min(sides[level][-2:]) in config.attention_resolutions
+            return SelfAttention(c, config.attention_heads, rank) if attends else None
 
         self.time = nn.Sequential(nn.Linear(base, embed), nn.SiLU(), nn.Linear(embed, embed))
-        self.conv_in = nn.Conv2d(channels, widths[0], 3, padding=1)
+        self.conv_in = convolution(rank, channels * config.patch**rank, widths[0])
         self.down = nn.ModuleList()
         c, skips = widths[0], [widths[0]]
         for level, width in enumerate(widths):
             if level > 0:
-                self.down.append(Stage(block(c, c, resample="down")))
+                self.down.append(Stage(block(c, c, level, "down")))
                 skips.append(c)
             for _ in range(config.blocks_per_level):
-                self.down.append(Stage(block(c, width), attention(width, level)))
+                self.down.append(Stage(block(c, width, level), attention(width, level)))
                 c = width
                 skips.append(c)
-        self.middle = nn.ModuleList([Stage(block(c, c), SelfAttention(c, config.attention_heads)), Stage(block(c, c))])
+        middle = SelfAttention(c, config.attention_heads, rank)
+        self.middle = nn.ModuleList([Stage(block(c, c, 0), middle), Stage(block(c, c, 0))])
         self.up = nn.ModuleList()
         for level, width in reversed(list(enumerate(widths))):
             for i in range(config.blocks_per_level + 1):
                 last = level > 0 and i == config.blocks_per_level
-                upsample = block(width, width, resample="up") if last else None
-                self.up.append(Stage(block(c + skips.pop(), width), attention(width, level), upsample))
+                upsample = block(width, width, level, "up") if last else None
+                self.up.append(Stage(block(c + skips.pop(), width, level), attention(width, level), upsample))
                 c = width
         for index, module in enumerate(m for m in self.modules() if isinstance(m, ResBlock)):
             module.index = index
         self.norm = NormSiLU(c)
-        self.conv_out = zero_init(nn.Conv2d(c, channels, 3, padding=1))
-        channels_last(self)
+        self.conv_out = zero_init(convolution(rank, c, channels * config.patch**rank))
+        channels_last(self, rank)
 
     def forward(
         self,
-        x_t: Float[Tensor, "n c h w"],
+        x_t: Float[Tensor, "n c *sides"],
         t: Float[Tensor, " n"],
         *,
         z_sem: Float[Tensor, "n d"] | None = None,
         draws: Draws | None = None,
-    ) -> Float[Tensor, "n c h w"]:
+    ) -> Float[Tensor, "n c *sides"]:
         """What the network predicts (eps or v) for noisy images.
 
         Args:
@@ -106,7 +114,7 @@ class UNet(nn.Module):
         conditions = Conditions(e_t, z, draws if self.training else None)
         modulated = self._modulations(conditions)
         # The layout of the weights implies it, except where they are sharded and have the layout that FSDP wants.
-        h = self.conv_in(x_t.contiguous(memory_format=torch.channels_last))
+        h = self.conv_in(layered(patched(x_t, self.config.patch)))
         skips = [h]
         for stage in self.down:
             h = stage(h, conditions, next(modulated))
@@ -115,7 +123,7 @@ class UNet(nn.Module):
             h = stage(h, conditions, next(modulated))
         for stage in self.up:
             h = stage(torch.cat([h, skips.pop()], dim=1), conditions, next(modulated))
-        return self.conv_out(self.norm(h))
+        return unpatched(self.conv_out(self.norm(h)), self.config.patch)
 
     def fuse_maps(self) -> FusedMaps:
         """The linear maps of time and semantics of all blocks as one, for `fused_maps`."""

@@ -157,7 +157,7 @@ class Attributes(nn.Module):
         *,
         render: Callable[[Tensor, Tensor], Tensor],
         encode: Callable[[Tensor], Tensor],
-    ) -> Float[Tensor, "n c h w"]:
+    ) -> Float[Tensor, "n c *sides"]:
         """Images that show attributes with the probabilities asked for, when looked at again.
 
         x_T stays what it was, so an image need not look like its moved code. Each is therefore encoded anew, and moved on by what

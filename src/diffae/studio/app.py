@@ -17,6 +17,7 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 
+from diffae.config import spelled
 from diffae.runtime.memory import share_arenas
 from diffae.studio.page import Page
 from diffae.studio.panels import edit, explore, morph, sample, teach, variations
@@ -161,8 +162,8 @@ def _within_a_loop(make: Callable[[], R]) -> R:
 
 
 def _summary(shop: Workshop) -> str:
-    c, h, w = shop.ae.pixels_shape()
+    c, *sides = shop.ae.pixels_shape()
     images = "no images" if shop.data is None else f"{len(shop.data.names):,} images"
     fitted = shop.ae.attributes
     known = "no attributes" if fitted is None else f"{len(fitted.scores)} attributes"
-    return f"{h} x {w}, {c} channel{'s' * (c != 1)}, z_sem of {shop.ae.z_dim}, {known}, {images}."
+    return f"{spelled(sides)}, {c} channel{'s' * (c != 1)}, z_sem of {shop.ae.z_dim}, {known}, {images}."

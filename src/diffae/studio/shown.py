@@ -15,9 +15,9 @@ WIDTH = 320
 """Pixels of a picture, about."""
 
 
-def enlarged(ae: DiffusionAutoencoder, x: Float[Tensor, "c h w"], width: int = WIDTH) -> Image.Image:
+def enlarged(ae: DiffusionAutoencoder, x: Float[Tensor, "c *sides"], width: int = WIDTH) -> Image.Image:
     """An image as the page shows it: every pixel a square, so that nothing is invented."""
-    seen = ae.to_pixels(x[None])[0]
+    seen = ae.to_pictures(x[None])[0]
     picture, scale = to_pil(seen), scale_for(seen, width)
     picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
     # Gradio names a picture by its bytes and writes it where it lies, also while another visitor is sent the same one.
@@ -25,7 +25,7 @@ def enlarged(ae: DiffusionAutoencoder, x: Float[Tensor, "c h w"], width: int = W
     return picture
 
 
-def difference(a: Float[Tensor, "c h w"], b: Float[Tensor, "c h w"]) -> Float[Tensor, "c h w"]:
+def difference(a: Float[Tensor, "c *sides"], b: Float[Tensor, "c *sides"]) -> Float[Tensor, "c *sides"]:
     """Where two images differ, bright on black; four times as strong, so that it can be seen."""
     return ((b.clamp(-1, 1) - a.clamp(-1, 1)).abs() * 4 - 1).clamp(-1, 1)
 

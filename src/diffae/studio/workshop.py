@@ -32,13 +32,13 @@ class Opened:
 
     Args:
         ae: the model.
-        x: (1, c, h, w)
+        x: (1, c, *sides)
 
     Attributes:
         preview: its code at few steps; the unmoved image stays exact all the same, thanks to the code's defects.
     """
 
-    def __init__(self, ae: DiffusionAutoencoder, x: Float[Tensor, "1 c h w"]) -> None:
+    def __init__(self, ae: DiffusionAutoencoder, x: Float[Tensor, "1 c *sides"]) -> None:
         self.x = x
         self.preview = ae.infer(x, steps=PREVIEW_STEPS)
         self._ae = ae
@@ -92,7 +92,7 @@ class Workshop:
 
     def open_files(self, files: Sequence[str | Path], tell: Callable[[str], object] = lambda what: None) -> Tensor:
         """Image files as the model takes them; arguments and errors as of `load_images`."""
-        channels, h, w = self.ae.pixels_shape()
+        channels, *sides = self.ae.pixels_shape()
         paths = [Path(file) for file in files]
 
         def named(said: str) -> str:
@@ -103,7 +103,7 @@ class Workshop:
             return tell(named(what))
 
         try:
-            x = load_images(paths, size=(h, w), channels=channels, preparation=self.ae.preparation, warn=warn)
+            x = load_images(paths, size=tuple(sides), channels=channels, preparation=self.ae.preparation, warn=warn)
             return self.ae.from_pixels(x)
         except ValueError as error:
             raise ValueError(named(str(error))) from None

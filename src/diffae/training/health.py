@@ -121,7 +121,9 @@ LEAST_DRAWS = 64
 
 
 @torch.no_grad()
-def check_codes(model: DiffusionAutoencoder, x: Float[Tensor, "n c h w"], *, batch_size: int, noisy: bool, seed: int) -> CodeHealth:
+def check_codes(
+    model: DiffusionAutoencoder, x: Float[Tensor, "n c *sides"], *, batch_size: int, noisy: bool, seed: int
+) -> CodeHealth:
     """Validates an autoencoder on images in [-1, 1], with the same timesteps and noise at every call."""
     z_sem = torch.cat([model.encode(part) for part in x.split(batch_size)])
     # Few images, such as 5 of a set of 100, are looked at again, at other timesteps.
@@ -137,7 +139,7 @@ def check_codes(model: DiffusionAutoencoder, x: Float[Tensor, "n c h w"], *, bat
 
 
 @torch.no_grad()
-def check_images(model: DDIM, x: Float[Tensor, "n c h w"], *, batch_size: int, noisy: bool, seed: int) -> LossHealth:
+def check_images(model: DDIM, x: Float[Tensor, "n c *sides"], *, batch_size: int, noisy: bool, seed: int) -> LossHealth:
     """Validates a plain DDIM on images in [-1, 1], with the same timesteps and noise at every call."""
     losses = [float(model.loss(x[part], draws, noisy=noisy)) * len(draws) for part, draws in _parts(x, batch_size, seed)]
     return LossHealth(sum(losses) / len(x))

@@ -209,7 +209,7 @@ class ImageSubject:
         else:
             assert isinstance(ema, DDIM)
             rows = [x, ema.sample(len(x)), ema.reconstruct(x)]
-        rows = [ema.to_pixels(row) for row in rows]
+        rows = [ema.to_pictures(row) for row in rows]
         return save_png(sheet(rows, scale=scale_for(rows[0])), file)
 
     def save(self, ema: nn.Module, folder: Path, images: int) -> None:
@@ -279,7 +279,7 @@ class PriorSubject:
         """Images of fixed seeds, sampled by the prior as it is."""
         assert isinstance(ema, LatentPrior)
         self.ae.prior = ema
-        x = self.ae.to_pixels(self.ae.sample(16, seed=self.config.training.seed))
+        x = self.ae.to_pictures(self.ae.sample(16, seed=self.config.training.seed))
         return save_png(sheet([x[:8], x[8:]], scale=scale_for(x)), file)
 
     def save(self, ema: nn.Module, folder: Path, images: int) -> None:

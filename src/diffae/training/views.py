@@ -11,22 +11,22 @@ from diffae.data.images import scaled
 from diffae.runtime.seeding import Draws
 
 
-def training_view(rows: Tensor, draws: Draws, *, flip: bool, mirrored: Tensor | None = None) -> Float[Tensor, "n c h w"]:
-    """Images as training sees them: in [-1, 1], and mirrored with probability one half if `flip`.
+def training_view(rows: Tensor, draws: Draws, *, flip: bool, mirrored: Tensor | None = None) -> Float[Tensor, "n c *sides"]:
+    """Images as training sees them: in [-1, 1], and mirrored left to right with probability one half if `flip`.
 
     Args:
-        rows: stored pixels or latents (n, c, h, w).
+        rows: stored pixels or latents (n, c, *sides).
         draws: one for each image; decides which are mirrored.
         flip: whether any is mirrored.
         mirrored: like `rows`, for the mirrored images. Only for latents, which cannot be flipped themselves.
     """
     if not flip:
         return scaled(rows)
-    chosen = _mirrored(draws)[:, None, None, None]
+    chosen = _mirrored(draws).view(-1, *[1] * (rows.dim() - 1))
     if mirrored is not None:
         return scaled(torch.where(chosen, mirrored, rows))
     x = scaled(rows)
-    return torch.where(chosen, x.flip(3), x)
+    return torch.where(chosen, x.flip(-1), x)
 
 
 def of_view(features: Sequence[Float[Tensor, "n f"]], draws: Draws) -> Float[Tensor, "n f"]:
@@ -38,7 +38,7 @@ def _mirrored(draws: Draws) -> Tensor:
     return draws.uniform("flip") < 0.5
 
 
-def shifted(x: Float[Tensor, "n c h w"], draws: Draws, fraction: float) -> Float[Tensor, "n c h w"]:
+def shifted(x: Float[Tensor, "n c *sides"], draws: Draws, fraction: float) -> Float[Tensor, "n c *sides"]:
     """Each image moved by whole pixels, up to a fraction of its sides in either direction; edges are repeated.
 
     For the encoder alone: z_sem then holds less of where things are, and what stays the same under small moves counts more, as in
@@ -47,22 +47,24 @@ def shifted(x: Float[Tensor, "n c h w"], draws: Draws, fraction: float) -> Float
     Args:
         x: images.
         draws: of the images.
-        fraction: of height and width, 0..1.
+        fraction: of the sides, 0..1.
     """
-    h, w = x.shape[-2:]
-    most = int(fraction * h), int(fraction * w)
-    padded = F.pad(x, (most[1], most[1], most[0], most[0]), mode="replicate")
-    places = []
-    for axis, side, far in (("y", h, most[0]), ("x", w, most[1])):
-        first = (draws.uniform(f"shift {axis}") * (2 * far + 1)).long().to(x.device)
-        places.append(first[:, None] + torch.arange(side, device=x.device))
+    sides, rank = x.shape[2:], x.dim() - 2
+    most = [int(fraction * side) for side in sides]
+    padded = F.pad(x, [far for far in reversed(most) for _ in range(2)], mode="replicate")
     image, channel = (torch.arange(k, device=x.device) for k in x.shape[:2])
-    return padded[image[:, None, None, None], channel[:, None, None], places[0][:, None, :, None], places[1][:, None, None, :]]
+    places = [image.view(-1, *[1] * (rank + 1)), channel.view(1, -1, *[1] * rank)]
+    for i, (axis, side, far) in enumerate(zip("zyx"[-rank:], sides, most, strict=True)):
+        first = (draws.uniform(f"shift {axis}") * (2 * far + 1)).long().to(x.device)
+        along = first[:, None] + torch.arange(side, device=x.device)
+        places.append(along.view(len(x), 1, *[side if axis == i else 1 for axis in range(rank)]))
+    return padded[tuple(places)]
 
 
-def augmented(x: Float[Tensor, "n c h w"], draws: Draws, probability: float) -> Float[Tensor, "n c h w"]:
+def augmented(x: Float[Tensor, "n c *sides"], draws: Draws, probability: float) -> Float[Tensor, "n c *sides"]:
     """Images rotated by any angle, scaled, stretched along any axis and shifted, each with this probability; what comes in from
-    beyond the edges is mirrored there. Images of which nothing was asked stay as they are, bit for bit.
+    beyond the edges is mirrored there. Images of which nothing was asked stay as they are, bit for bit. Volumes turn and stretch
+    in the plane of their slices.
 
     Scales and stretches are 2 ** (0.2 N(0, 1)), shifts 0.125 N(0, 1) of the sides (Karras et al. 2022, appendix F.2).
     """
@@ -72,18 +74,24 @@ def augmented(x: Float[Tensor, "n c h w"], draws: Draws, probability: float) -> 
     stretch = 2 ** (0.2 * draws.normal("augment stretch", ()).to(x) * asked["stretch"])
     axis = 2 * torch.pi * draws.uniform("augment axis").to(x)
     angle = torch.pi * (2 * draws.uniform("augment angle").to(x) - 1) * asked["angle"]
-    shift = 0.125 * draws.normal("augment shift", (2,)).to(x) * asked["shift"][:, None]
+    rank = x.dim() - 2
+    shift = 0.125 * draws.normal("augment shift", (rank,)).to(x) * asked["shift"][:, None]
     with torch.autocast(x.device.type, enabled=False):
         stretched = _rotation(-axis) @ torch.diag_embed(torch.stack([stretch, 1 / stretch], 1)) @ _rotation(axis)
         matrix = _rotation(angle) @ stretched * scale[:, None, None]
     # Where each pixel comes from, on the scale of grid_sample: sides of 2, whatever the image's are.
     h, w = x.shape[-2:]
     a, b, c, d = matrix.flatten(1).unbind(1)
-    theta = torch.stack([a, b * (h / w), 2 * shift[:, 0], c * (w / h), d, 2 * shift[:, 1]], dim=1).unflatten(1, (2, 3))
+    zero = torch.zeros_like(a)
+    across = [] if rank == 2 else [zero]
+    rows = [[a, b * (h / w), *across, 2 * shift[:, 0]], [c * (w / h), d, *across, 2 * shift[:, 1]]]
+    if rank == 3:
+        rows.append([zero, zero, scale, 2 * shift[:, 2]])
+    theta = torch.stack([torch.stack(row, 1) for row in rows], 1)
     with torch.autocast(x.device.type, enabled=False):
         grid = F.affine_grid(theta, list(x.shape), align_corners=False)
         moved = F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    return torch.where(torch.stack([*asked.values()]).any(0)[:, None, None, None], moved, x)
+    return torch.where(torch.stack([*asked.values()]).any(0).view(-1, *[1] * (rank + 1)), moved, x)
 
 
 def _rotation(angle: Float[Tensor, " n"]) -> Float[Tensor, "n 2 2"]:

@@ -12,7 +12,7 @@ from diffae.data.images.files import UnusableImage
 from diffae.data.images.values import ASK_RANGE, check_finite, extent, in_window
 
 
-def read_array(content: bytes, *, size: tuple[int, int], channels: int, preparation: Preparation) -> np.ndarray:
+def read_array(content: bytes, *, size: tuple[int, ...], channels: int, preparation: Preparation) -> np.ndarray:
     """A .npy file of shape (channels, h, w), cropped and resized; arguments, result and errors are those of `read_image`.
 
     It holds uint8, uint16, or floating-point values in [-1, 1]; with `preparation.range`, any numbers.

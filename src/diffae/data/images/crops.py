@@ -31,7 +31,7 @@ def celeba(width: int, height: int, aspect: float) -> Box:
 CROPS = {"center": center, "none": none, "celeba": celeba}
 
 
-def box_of(width: int, height: int, *, size: tuple[int, int], crop: str) -> Box:
+def box_of(width: int, height: int, *, size: tuple[int, ...], crop: str) -> Box:
     """The box of an image of this width and height that a crop takes, in the shape of the model's images.
 
     Args:
@@ -48,7 +48,7 @@ def box_of(width: int, height: int, *, size: tuple[int, int], crop: str) -> Box:
     return CROPS[crop](width, height, size[1] / size[0])
 
 
-def resized(image: Image.Image, size: tuple[int, int], box: Box) -> Image.Image:
+def resized(image: Image.Image, size: tuple[int, ...], box: Box) -> Image.Image:
     """A box of an image, resized to a height and width."""
     if all(float(edge).is_integer() for edge in box):
         # Cut out first: the filter would look at pixels beyond the box's edge.

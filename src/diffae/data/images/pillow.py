@@ -20,7 +20,7 @@ HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 """How such files say, after `ftyp`, what they are, whatever their name."""
 
 
-def read_picture(content: bytes, *, size: tuple[int, int], channels: int, preparation: Preparation, warn: Warn) -> np.ndarray:
+def read_picture(content: bytes, *, size: tuple[int, ...], channels: int, preparation: Preparation, warn: Warn) -> np.ndarray:
     """Decodes, orients, crops and resizes an image file; arguments, result and errors are those of `read_image`."""
     crop, background = preparation.crop, preparation.background
     with _refusing():

@@ -20,16 +20,16 @@ from diffae.runtime.files import POINTER, is_pointer
 def load_images(
     files: Sequence[Path],
     *,
-    size: tuple[int, int],
+    size: tuple[int, ...],
     channels: int,
     preparation: Preparation,
     warn: Warn = warnings.warn,
-) -> Float[Tensor, "n c h w"]:
+) -> Float[Tensor, "n c *sides"]:
     """Image files as a model wants them, in [-1, 1].
 
     Args:
         files: their paths.
-        size: height and width of the result.
+        size: sides of the result.
         channels: see `read_image`.
         preparation: crop, background and range of values: the model's, `ae.preparation`.
         warn: called with a sentence about each file of which only a part was taken, or whose values look wrong.
@@ -65,7 +65,7 @@ def read_image(
     content: bytes,
     name: str,
     *,
-    size: tuple[int, int],
+    size: tuple[int, ...],
     channels: int,
     preparation: Preparation,
     warn: Warn = lambda text: None,
@@ -75,7 +75,7 @@ def read_image(
     Args:
         content: the file's bytes.
         name: its name; `.npy` files hold an array (c, h, w), all others are what Pillow reads.
-        size: height and width of the result.
+        size: sides of the result.
         channels: 1, 3 or 4; any number for `.npy`.
         preparation: crop, background and range of values: the model's, `ae.preparation`.
         warn: called where only a part of the file is taken, with words that follow its name.

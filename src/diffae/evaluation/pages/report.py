@@ -14,7 +14,7 @@ from torch import Tensor
 
 import diffae
 from diffae.autoencoder import DiffusionAutoencoder
-from diffae.config import RunConfig, read_json
+from diffae.config import RunConfig, read_json, spelled
 from diffae.data.dataset import ImageSet
 from diffae.evaluation.pages import figures
 from diffae.evaluation.pages.figures import Encoded, Figure, Progress
@@ -149,10 +149,10 @@ def _probes(data: ImageSet, train: Encoded, held: Encoded) -> dict[str, dict[str
 
 
 def _page(config: RunConfig, run: Path, result: dict, drawn: list[Figure], notes: list[str]) -> str:
-    h, w = config.model.image_size
+    size = spelled(config.model.image_size)
     sections = [
         "<h1>A diffusion autoencoder, and what it has learned</h1>",
-        f'<p class="soft">{escape(config.data.source)} at {h} x {w}, preset {escape(config.preset)}, '
+        f'<p class="soft">{escape(config.data.source)} at {size}, preset {escape(config.preset)}, '
         f"{result['images_seen']:,} images seen in training. Every image below was held out unless said otherwise. Measured on "
         f"{escape(result['machine'])}.</p>",
         figure_html(drawn[1]),

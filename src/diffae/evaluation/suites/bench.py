@@ -32,7 +32,7 @@ from diffae.semantics.prior import Prior
 class Measure(Protocol):
     """How far images are from the real ones that they were made of, such as MSE or LPIPS."""
 
-    def __call__(self, made: Float[Tensor, "n c h w"], real: Float[Tensor, "n c h w"], /) -> Float[Tensor, " n"]:
+    def __call__(self, made: Float[Tensor, "n c *sides"], real: Float[Tensor, "n c *sides"], /) -> Float[Tensor, " n"]:
         """One number for each pair of images. Real ones lie in [-1, 1]; made ones as the network left them, a little beyond too."""
         ...
 
@@ -81,7 +81,7 @@ class Bench:
         held = self.data.validation
         return np.concatenate([held, self.data.train]) if self.protocol.unseen else held
 
-    def test(self, num: int) -> Float[Tensor, "n c h w"]:
+    def test(self, num: int) -> Float[Tensor, "n c *sides"]:
         """The first `num` images to test on.
 
         Raises:
@@ -209,7 +209,7 @@ class Bench:
         key |= {"measures": list(self.measures)} if self.measures else {}
         return self.store.get(key, results, on=on)
 
-    def features(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+    def features(self, images: Float[Tensor, "n c *sides"]) -> Float[Tensor, "n d"]:
         """Inception's features of images as files would hold them, in 256 steps."""
         inception = self.network("inception")[0]
         stored = ((images.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
@@ -233,7 +233,7 @@ class Suite(Protocol):
         ...
 
 
-def in_colour(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 h w"]:
+def in_colour(x: Float[Tensor, "n c *sides"]) -> Float[Tensor, "n 3 *sides"]:
     """Images as the metric networks want them: grey ones with three equal channels.
 
     Raises:

@@ -55,8 +55,8 @@ def interpolation(bench: Bench) -> Section:
 
 
 def frames_between(
-    model: DiffusionAutoencoder | DDIM, x_a: Float[Tensor, "n c h w"], x_b: Float[Tensor, "n c h w"], *, steps: int
-) -> Callable[[Float[Tensor, " n"]], Float[Tensor, "n c h w"]]:
+    model: DiffusionAutoencoder | DDIM, x_a: Float[Tensor, "n c *sides"], x_b: Float[Tensor, "n c *sides"], *, steps: int
+) -> Callable[[Float[Tensor, " n"]], Float[Tensor, "n c *sides"]]:
     """The way from each image to another: weights in 0..1, one a pair -> the images there."""
     if isinstance(model, DDIM):
         start, end = (model.invert(x, steps=steps, solver="ddim") for x in (x_a, x_b))

@@ -58,7 +58,7 @@ def panel(page: Page) -> EditPanel:
         after = ae.in_range(ae.render(one.code, z_sem=z))
         visit = replace(visit, z_sem=z, asked=asked)
         png, text = (page.folder / f"{request.session_hash}.{kind}" for kind in ("png", "json"))
-        save_png(to_pil(ae.to_pixels(after)[0]), png)
+        save_png(to_pil(ae.to_pictures(after)[0]), png)
         write_text(text, shop.edit_of(visit).to_json())
         gap = enlarged(ae, difference(one.x[0], after[0]))
         return [visit, enlarged(ae, after[0]), gap, bars_of(visit, z), str(png), str(text)]

@@ -83,7 +83,7 @@ def _map(page: Page, indices: np.ndarray) -> str:
     columns = max(1, round(len(indices) ** 0.5))
     sprite = Image.new("RGB", (columns * THUMBNAIL, -(-len(indices) // columns) * THUMBNAIL))
     for k, i in enumerate(indices):
-        picture = to_pil(shop.ae.to_pixels(shop.data.images([int(i)]))[0]).convert("RGB").resize((THUMBNAIL, THUMBNAIL))
+        picture = to_pil(shop.ae.to_pictures(shop.data.images([int(i)]))[0]).convert("RGB").resize((THUMBNAIL, THUMBNAIL))
         sprite.paste(picture, (k % columns * THUMBNAIL, k // columns * THUMBNAIL))
     buffer = io.BytesIO()
     sprite.save(buffer, "JPEG", quality=80)
