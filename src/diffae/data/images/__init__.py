@@ -5,7 +5,7 @@ from diffae.data.images.decoded import Decoded
 from diffae.data.images.files import BOMB_RATIO, EXTENSIONS, MOST_UNPACKED, UnusableImage, Warn, ending, is_dicom
 from diffae.data.images.pillow import read_photo
 from diffae.data.images.reading import load_images, meaning, read_image, values_of
-from diffae.data.images.values import in_range, scaled, too_dark
+from diffae.data.images.values import in_range, scaled, too_dark, unknown
 
 __all__ = [
     "BOMB_RATIO",
@@ -24,5 +24,6 @@ __all__ = [
     "read_photo",
     "scaled",
     "too_dark",
+    "unknown",
     "values_of",
 ]

@@ -7,7 +7,7 @@ import numpy as np
 
 from diffae.data.images.files import UnusableImage
 
-WORDS = {"Z": "slices", "F": "frames", "P": "pages", "T": "times"}
+WORDS = {"Z": "slices", "F": "frames", "P": "pages", "T": "times", "V": "volumes"}
 """Axes beside channels, height and width, in words. In this order one of them is taken as the depth of a volume."""
 
 

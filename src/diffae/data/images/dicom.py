@@ -2,12 +2,13 @@
 
 import io
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from diffae.data.images.decoded import Decoded, arranged, native, ordered
-from diffae.data.images.files import UnusableImage, check_unpacked, ending, is_dicom
+from diffae.data.images.files import UnusableImage, check_unpacked, ending
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -33,11 +34,11 @@ def decode(content: bytes, name: str, *, sides: int, channels: int) -> Decoded:
         raise UnusableImage(f"has pixels that cannot be decoded ({_first(error)})") from None
 
 
-def opened(content: bytes, name: str, *, pixels: bool = True) -> "Dataset":
+def opened(content: bytes | Path, name: str, *, pixels: bool = True) -> "Dataset":
     """The elements of a DICOM file.
 
     Args:
-        content: its bytes; without pixels, the first of them may do.
+        content: its bytes, or the file itself.
         name: its name.
         pixels: whether to read the pixels too.
 
@@ -50,11 +51,13 @@ def opened(content: bytes, name: str, *, pixels: bool = True) -> "Dataset":
         from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
     except ImportError:
         raise ImportError("Reading DICOM needs pydicom: pip install 'diffae[medical]'.") from None
-    force = ending(name) in (".dcm", ".dicom") and not is_dicom(content)
+    force = ending(name) in (".dcm", ".dicom")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            dataset = dcmread(io.BytesIO(content), force=force, stop_before_pixels=not pixels)
+            dataset = dcmread(
+                io.BytesIO(content) if isinstance(content, bytes) else content, force=force, stop_before_pixels=not pixels
+            )
             if "TransferSyntaxUID" not in dataset.file_meta:
                 implicit, little = dataset.original_encoding
                 explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
@@ -72,7 +75,7 @@ def _decoded(dataset: "Dataset", length: int, *, sides: int, channels: int) -> D
     from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
 
     if not {"PixelData", "FloatPixelData", "DoubleFloatPixelData"} & set(dataset.dir("Pixel")):
-        raise UnusableImage(f"holds no pixels, but {dataset.get('Modality') or 'something'} of another kind")
+        raise UnusableImage(f"holds no pixels (its modality is {dataset.get('Modality') or 'not said'})")
     kind = str(dataset.get("PhotometricInterpretation", ""))
     if kind not in (*GREYS, *COLOURS):
         raise UnusableImage(

@@ -19,11 +19,12 @@ def decode(content: bytes, name: str, *, sides: int, channels: int) -> Decoded:
     with the front of the head at its lower edge. Of a fourth axis the first entry is taken, or all as channels if the model has as
     many. Limits are those of the stored type, scaled alike.
     """
-    image = canonical(opened(content, name))
+    image = opened(content, name)
+    proxy = image.dataobj
+    slope, inter = (float(x) for x in (getattr(proxy, "slope", 1), getattr(proxy, "inter", 0)))
+    image = canonical(image)
     try:
-        proxy = image.dataobj
-        slope, inter = (float(x) for x in (getattr(proxy, "slope", 1), getattr(proxy, "inter", 0)))
-        values = np.asanyarray(proxy)
+        values = np.asanyarray(image.dataobj)
     except MemoryError:
         raise
     except Exception as error:  # Readers raise anything on damaged files.
@@ -38,17 +39,19 @@ def decode(content: bytes, name: str, *, sides: int, channels: int) -> Decoded:
     if values.ndim > 4 or values.ndim < 2:
         raise UnusableImage(f"has {values.ndim} axes, {' x '.join(map(str, values.shape))}: two to four are read")
     values = values.reshape(values.shape + (1,) * (3 - values.ndim))
-    axes = "XYZP"[: values.ndim]
+    shape: tuple[int, ...] = values.shape
+    axes = "XYZV"[: values.ndim]
     spacing = tuple(reversed(zooms)) if len(zooms) == 3 else None
     if sides == 2:
-        if values.shape[2] > 1:
+        if shape[2] > 1:
+            by = " x ".join(map(str, reversed(shape[:3])))
             raise UnusableImage(
-                f"is a volume of {' x '.join(map(str, reversed(values.shape[:3])))}, and the model's images have two sides: train one "
-                "of three (--model.image-size D H W), or save the slices that count as images of their own"
+                f"is a volume of {by}, and the model's images have two sides: train one of three "
+                "(--model.image-size D H W), or save the slices that count as images of their own"
             )
         values, axes, spacing = values[:, :, 0], axes.replace("Z", ""), tuple(reversed(zooms[:2]))
-    elif values.ndim == 4 and channels > 1 and values.shape[3] == channels:
-        axes = axes.replace("P", "C")
+    if "V" in axes and channels > 1 and shape[3] == channels:
+        axes = axes.replace("V", "C")
     values, notes = arranged(native(values), axes, sides=sides, channels=channels)
     known = spacing if spacing and all(np.isfinite(s) and s > 0 for s in spacing) else None
     return Decoded(values=values, limits=limits, spacing=known, meant=("orientation RAS",), notes=notes)

@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from diffae.config import Preparation
 from diffae.data import png
@@ -62,14 +62,22 @@ def needs_more(content: bytes, *, sides: int, channels: int) -> bool:
     """Whether a TIFF file holds more than Pillow gives of it: a volume, many channels, channels as pages, other numbers."""
     if sides == 3 or channels not in (1, 3, 4):
         return True
-    with contextlib.suppress(Exception), Image.open(io.BytesIO(content)) as image:
-        tags = getattr(image, "tag_v2", {})
-        bits, forms = tags.get(258, (1,)), tags.get(339, (1,))
-        deep = len(bits) > 1 and max(bits) > 8
-        pages = getattr(image, "n_frames", 1) > 1 and channels > 1 and image.mode in ("1", "L", "I", "I;16", "I;16B", "F")
-        unsigned = max(bits) == 32 and forms[0] == 1
-        return deep or pages or unsigned or tiffs.NODATA in tags
-    return not tiffs.is_plain(content)
+    try:
+        tags = TiffImagePlugin.ImageFileDirectory_v2(content[:16] if content[2] + content[3] == 43 else content[:8])
+        file = io.BytesIO(content)
+        file.seek(tags.next)
+        tags.load(file)
+        bits, samples, white = max(tags.get(258, (1,))), int(tags.get(277, 1)), tags.get(262, 1)
+        form, alpha = tags.get(339, (1,))[0], bool(set(tags.get(338, ())) & {1, 2})
+    except Exception:  # A damaged header: Pillow says what is wrong with it.
+        return False
+    pages = bool(tags.next) and channels > 1 and samples == 1 and white in (0, 1)
+    bands = (
+        samples > 4 or (samples > 1 and bits > 8) or (not alpha and white != 5 and (samples, channels) in ((2, 1), (2, 3), (4, 4)))
+    )
+    # Pillow takes signed bytes for unsigned ones, large unsigned numbers for negative ones, and does not turn deep white over.
+    numbers = (bits, form) in ((8, 2), (32, 1)) or (bits > 8 and white == 0) or bits not in (1, 2, 4, 8, 12, 16, 32, 64)
+    return pages or bands or numbers or tiffs.NODATA in tags
 
 
 def is_stack(image: Image.Image) -> bool:

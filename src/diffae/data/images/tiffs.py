@@ -43,20 +43,6 @@ def decode(content: bytes, name: str, *, sides: int, channels: int) -> Decoded:
         raise UnusableImage(f"is damaged, cut short, or packed in a way that is not known ({_first(error)})") from None
 
 
-def is_plain(content: bytes) -> bool:
-    """Whether a TIFF file is what Pillow reads whole: one, three or four samples of 8 bits, or one of 16."""
-    from tifffile import TiffFile
-
-    try:
-        with TiffFile(io.BytesIO(content)) as file:
-            page: Any = file.pages[0]
-            return page.dtype is None or (page.dtype.kind in "ub" and page.samplesperpixel <= 4 and page.dtype.itemsize == 1)
-    except MemoryError:
-        raise
-    except Exception:  # Then Pillow's own words about it are as good.
-        return True
-
-
 def _decoded(file: "TiffFile", series: "TiffPageSeries", *, sides: int, channels: int) -> Decoded:
     axes = "".join(axis if axis in "YXZCTS" else "P" for axis in series.axes)
     values = series.asarray()

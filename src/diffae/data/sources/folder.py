@@ -6,6 +6,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from diffae.data.images import ending
 from diffae.data.sources.names import is_hidden, is_image, is_nameless, texts
 from diffae.runtime.files import shown
 
@@ -31,6 +32,10 @@ class Folder:
         self.names = texts(images, self.notes)
         self.others = len(files) - len(images)
         self.holders = [root / name for name in self.names]
+
+    def is_dicom(self, name: str) -> bool:
+        """Whether a file is DICOM, by its ending or its first bytes."""
+        return ending(name) in (".dcm", ".dicom") or is_nameless(name, self._head)
 
     def _head(self, name: str) -> bytes:
         """The first bytes of a file; none where it cannot be read."""
