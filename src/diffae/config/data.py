@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 from diffae.config.ranges import Count, InRange, Range, Share
 
 Crop = Literal["center", "none", "celeba"]
+Measure = Literal["minmax", "percentiles"]
+"""Ranges that are measured over all images."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,17 +18,32 @@ class Preparation(InRange):
     """Named crop before resizing."""
     background: Annotated[tuple[int, int, int], Range(0, 255)] = (255, 255, 255)
     """Colour, 0..255, on which transparent images are composited."""
-    range: tuple[float, float] | None = None
-    """The pixel values that become -1 and 1, of images that have more than 8 bits; None is 0 and 65535."""
+    range: tuple[float, ...] | Literal["window"] | None = None
+    """The pixel values that become -1 and 1, of all but pictures of 8 bits: two numbers, or two for each channel. `window` is each
+    DICOM file's own; None, all that each file's type or stored bits can say."""
     shown: tuple[int, ...] = ()
     """The channels, counted from 1, that pictures show: as red, green and blue, or one as grey."""
+    mask: str | None = None
+    """`gaps`: images have one channel more, which says where something is known; what is not a number, or marked as no data, is
+    not."""
 
     def __post_init__(self) -> None:
         InRange.__post_init__(self)
+        if isinstance(self.range, tuple):
+            _check_pairs(self.range)
         if len(self.shown) not in (0, 1, 3) or any(channel < 1 for channel in self.shown):
             raise ValueError(f"shown is one channel, counted from 1, or three for red, green and blue, got {self.shown!r}.")
-        if self.range is not None and not -float("inf") < self.range[0] < self.range[1] < float("inf"):
-            raise ValueError(f"range must be two numbers, the smaller first, got {self.range!r}.")
+
+
+def _check_pairs(numbers: tuple[float, ...]) -> None:
+    """Refuses numbers that are no pairs of finite ones, the smaller first.
+
+    Raises:
+        ValueError: they are none.
+    """
+    pairs = list(zip(numbers[::2], numbers[1::2], strict=False))
+    if not pairs or len(numbers) % 2 or not all(-float("inf") < low < high < float("inf") for low, high in pairs):
+        raise ValueError(f"range must be two numbers, the smaller first, or two for each channel, got {numbers!r}.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,12 +67,16 @@ class DataConfig(InRange):
     """Share of images held out, chosen by a hash of the path (or of the `group` column of the label table)."""
     background: Annotated[tuple[int, int, int], Range(0, 255)] = (255, 255, 255)
     """Colour, 0..255, on which transparent images are composited."""
-    range: tuple[float, float] | None = None
-    """The pixel values that become -1 and 1, of images that have more than 8 bits (such as -1024 3071 of a CT, 0 4095 of 12 bits in
-    16); None is 0 and 65535. Values beyond are clipped, as by the window of a viewer."""
+    range: tuple[float, ...] | Measure | Literal["dtype", "window"] | None = None
+    """The pixel values that become -1 and 1, of all but pictures of 8 bits, which are 0..255: two numbers (such as -1024 3071 of a
+    CT, 0 4095 of 12 bits in 16), or two for each channel. None or `dtype`: what each file's type, or the bits that it stores, can
+    say; `minmax` and `percentiles` (0.5 and 99.5) are measured over all images, for each channel; `window` is each DICOM file's
+    own. Values beyond are clipped, as by the window of a viewer."""
     shown: tuple[int, ...] = ()
     """The channels, counted from 1, that pictures show: as red, green and blue, or one as grey. By default the first three; of two
     the first in magenta and the second in green."""
+    mask: str | None = None
+    """What the loss leaves out: `gaps` (what is not a number, or marked as no data), or a folder of masks with the same names."""
     avatars: Count = 6000
     """Number of avatars to render, where the source is `avatars`."""
     latents: str | None = None
@@ -64,9 +85,18 @@ class DataConfig(InRange):
 
     def __post_init__(self) -> None:
         InRange.__post_init__(self)
-        _ = self.preparation  # Looks at the range.
+        if isinstance(self.range, tuple):
+            _check_pairs(self.range)
 
     @property
     def preparation(self) -> Preparation:
-        """What a model that is trained on these images has to do with others."""
-        return Preparation(crop=self.crop, background=self.background, range=self.range, shown=self.shown)
+        """What a model that is trained on these images has to do with others.
+
+        Raises:
+            ValueError: the range is still to be measured.
+        """
+        if self.range in ("minmax", "percentiles"):
+            raise ValueError(f"data.range {self.range} has not been measured: see `diffae.data.measuring.resolved`.")
+        limits = None if self.range == "dtype" else self.range
+        mask = "gaps" if self.mask == "gaps" else None
+        return Preparation(crop=self.crop, background=self.background, range=limits, shown=self.shown, mask=mask)  # type: ignore[arg-type]

@@ -1,21 +1,29 @@
 """One image file -> one array at the training size."""
 
 from diffae.data.images.crops import CROPS
-from diffae.data.images.files import BOMB_RATIO, EXTENSIONS, UnusableImage, Warn
+from diffae.data.images.decoded import Decoded
+from diffae.data.images.files import BOMB_RATIO, EXTENSIONS, MOST_UNPACKED, UnusableImage, Warn, ending, is_dicom
 from diffae.data.images.pillow import read_photo
-from diffae.data.images.reading import load_images, read_image
-from diffae.data.images.values import in_range, scaled, too_dark
+from diffae.data.images.reading import load_images, meaning, read_image, values_of
+from diffae.data.images.values import in_range, scaled, too_dark, unknown
 
 __all__ = [
     "BOMB_RATIO",
     "CROPS",
     "EXTENSIONS",
+    "MOST_UNPACKED",
+    "Decoded",
     "UnusableImage",
     "Warn",
+    "ending",
     "in_range",
+    "is_dicom",
     "load_images",
+    "meaning",
     "read_image",
     "read_photo",
     "scaled",
     "too_dark",
+    "unknown",
+    "values_of",
 ]

@@ -1,55 +1,71 @@
-"""Images as arrays, in .npy files."""
+"""Images as arrays, in .npy files, and volumes as this package hands them on."""
 
 import io
+import json
 import math
 
 import numpy as np
-from PIL import Image
 
-from diffae.config import Preparation
-from diffae.data.images.crops import box_of, resized
+from diffae.data.images.decoded import Decoded, limits_of, native
 from diffae.data.images.files import UnusableImage
-from diffae.data.images.values import ASK_RANGE, check_finite, extent, in_window
+
+PACKED = ".series"
+"""How the names of volumes end that are put together out of several files: see `packed`."""
 
 
-def read_array(content: bytes, *, size: tuple[int, ...], channels: int, preparation: Preparation) -> np.ndarray:
-    """A .npy file of shape (channels, h, w), cropped and resized; arguments, result and errors are those of `read_image`.
-
-    It holds uint8, uint16, or floating-point values in [-1, 1]; with `preparation.range`, any numbers.
-    """
+def decode(content: bytes, name: str, *, sides: int, channels: int) -> Decoded:
+    """A .npy file: (channels, *sides), or (*sides) for one channel. Floats are in [-1, 1], unless a range says otherwise."""
     try:
-        _check_length(content)
-        array = np.load(io.BytesIO(content), allow_pickle=False)
-        array = array.astype(array.dtype.newbyteorder("="), copy=False)
+        array = _load(content)
+        if array.dtype.hasobject:
+            raise ValueError("it holds objects")
     except MemoryError:
         raise
     except Exception as error:  # Readers raise anything on damaged files.
         raise UnusableImage(f"is no readable .npy array ({error})") from None
-    if array.ndim != 3 or len(array) != channels:
-        raise UnusableImage(f"has shape {array.shape}, the model wants ({channels}, h, w)")
-    kind = np.uint8 if array.dtype == np.uint8 else np.uint16
-    number = np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)
-    if array.dtype == np.uint8:
-        values = array.astype(np.float32)
-    elif array.dtype == np.uint16 or (number and preparation.range is not None):
-        values = in_window(array, preparation)
-    elif np.issubdtype(array.dtype, np.floating):
-        check_finite(array)
-        if array.min() < -1 or array.max() > 1:
-            raise UnusableImage(f"has values {extent(array)}: floating-point arrays must be in [-1, 1]. {ASK_RANGE}")
-        values = (array.astype(np.float32) + 1) * 32767.5
-    else:
-        raise UnusableImage(f"has type {array.dtype}: give uint8, uint16 or floating-point values in [-1, 1]. {ASK_RANGE}")
-    box = box_of(array.shape[2], array.shape[1], size=size, crop=preparation.crop)
-    bands = [np.asarray(resized(Image.fromarray(band), size, box)) for band in values]
-    return np.clip(np.rint(np.stack(bands)), 0, np.iinfo(kind).max).astype(kind)
+    shape = array.shape
+    if array.ndim == sides and channels == 1:
+        array = array[None]
+    if array.ndim != sides + 1 or len(array) != channels:
+        raise UnusableImage(f"has shape {shape}, the model wants ({channels}, {'d, ' if sides == 3 else ''}h, w)")
+    array = native(array)
+    limits = (-1.0, 1.0) if np.issubdtype(array.dtype, np.floating) else limits_of(array.dtype)
+    return Decoded(values=array, limits=limits)
 
 
-def _check_length(content: bytes) -> None:
-    """Refuses an array whose header promises more than the file holds, before memory is taken for it.
+def packed(decoded: Decoded) -> bytes:
+    """What was decoded, as bytes that `unpacked` reads: a line of JSON, and an array as .npy."""
+    said = {
+        "limits": decoded.limits,
+        "spacing": decoded.spacing,
+        "window": decoded.window,
+        "turned": decoded.turned,
+        "colours": decoded.colours,
+        "meant": decoded.meant,
+        "notes": decoded.notes,
+    }
+    file = io.BytesIO()
+    file.write(json.dumps(said).encode() + b"\n")
+    np.save(file, np.ascontiguousarray(decoded.values), allow_pickle=False)
+    return file.getvalue()
+
+
+def unpacked(content: bytes, name: str, *, sides: int, channels: int) -> Decoded:
+    """Reads what `packed` made."""
+    try:
+        line, _, array = content.partition(b"\n")
+        said = json.loads(line)
+        said = {key: tuple(value) if isinstance(value, list) else value for key, value in said.items()}
+        return Decoded(values=native(_load(array)), **said)
+    except (ValueError, TypeError) as error:
+        raise UnusableImage(f"is no volume that this package put together ({error})") from None
+
+
+def _load(content: bytes) -> np.ndarray:
+    """An array out of the bytes of a .npy file, if it is whole; looked at before memory is taken for it.
 
     Raises:
-        ValueError: it does.
+        ValueError: the header promises more than the file holds, or it holds objects.
     """
     file = io.BytesIO(content)
     version = np.lib.format.read_magic(file)
@@ -57,3 +73,4 @@ def _check_length(content: bytes) -> None:
     shape, _, kind = read(file)
     if math.prod(shape) * kind.itemsize > len(content) - file.tell() and not kind.hasobject:
         raise ValueError(f"shape {shape} of {kind} in {len(content):,} bytes: it is cut short")
+    return np.load(io.BytesIO(content), allow_pickle=False)

@@ -1,57 +1,56 @@
-"""Crops: which box of an image is taken, and how it comes to the model's size."""
+"""Crops: which box of an image is taken, in the shape of the model's images."""
 
-from PIL import Image
+from collections.abc import Sequence
 
 from diffae.data.images.files import UnusableImage
 
-Box = tuple[float, float, float, float]
-"""Left, upper, right, lower, in pixels."""
+Box = tuple[tuple[float, float], ...]
+"""Where it begins and ends along each side, (h, w) or (d, h, w), in pixels."""
 
 
-def center(width: int, height: int, aspect: float) -> Box:
-    """The largest centred box with the target's aspect (width / height)."""
-    w, h = min(width, height * aspect), min(height, width / aspect)
-    return ((width - w) / 2, (height - h) / 2, (width + w) / 2, (height + h) / 2)
+def center(sides: Sequence[int], size: Sequence[int], spacing: Sequence[float]) -> Box:
+    """The largest centred box with the target's shape: in millimetres, where the file says how far apart its pixels are."""
+    least = min(n * s / t for n, s, t in zip(sides, spacing, size, strict=True))
+    lengths = [min(float(n), least * t / s) for n, s, t in zip(sides, spacing, size, strict=True)]
+    # What is whole but for rounding is whole, so that nothing is resized by a millionth of a pixel.
+    lengths = [float(round(x)) if abs(x - round(x)) < 1e-4 else x for x in lengths]
+    return tuple(((n - x) / 2, (n + x) / 2) for n, x in zip(sides, lengths, strict=True))
 
 
-def none(width: int, height: int, aspect: float) -> Box:
+def none(sides: Sequence[int], size: Sequence[int], spacing: Sequence[float]) -> Box:
     """The whole image, squeezed to the target's shape."""
-    return (0.0, 0.0, float(width), float(height))
+    return tuple((0.0, float(n)) for n in sides)
 
 
-def celeba(width: int, height: int, aspect: float) -> Box:
+def celeba(sides: Sequence[int], size: Sequence[int], spacing: Sequence[float]) -> Box:
     """The 128 x 128 box around the face of aligned CelebA (178 x 218), as in D2C and the paper."""
-    if (width, height) != (178, 218):
+    if tuple(sides) != (218, 178):
         raise UnusableImage(
-            f"is {width} x {height}; the crop 'celeba' is for aligned CelebA images of 178 x 218: of others say --crop none"
+            f"is {said(sides)}; the crop 'celeba' is for aligned CelebA images of 178 x 218: of others say --crop none"
         )
-    return (25.0, 57.0, 153.0, 185.0)
+    return ((57.0, 185.0), (25.0, 153.0))
 
 
 CROPS = {"center": center, "none": none, "celeba": celeba}
 
 
-def box_of(width: int, height: int, *, size: tuple[int, ...], crop: str) -> Box:
-    """The box of an image of this width and height that a crop takes, in the shape of the model's images.
+def said(sides: Sequence[int]) -> str:
+    """Sides for messages: pictures as width x height, volumes as depth x height x width."""
+    return " x ".join(str(n) for n in (sides if len(sides) == 3 else reversed(sides)))
+
+
+def box_of(sides: Sequence[int], *, size: Sequence[int], crop: str, spacing: Sequence[float] | None = None) -> Box:
+    """The box of an image of these sides that a crop takes, in the shape of the model's images.
 
     Args:
-        width: of the image, in pixels.
-        height: of the image, in pixels.
-        size: height and width of the model's images.
+        sides: of the image, (h, w) or (d, h, w), in pixels.
+        size: of the model's images, as many sides.
         crop: of `CROPS`.
+        spacing: distance of neighbours along each side, in any one unit; None takes all for the same.
 
     Raises:
         UnusableImage: the image is too small, or not of the shape that the crop is for.
     """
-    if width * 4 < size[1] or height * 4 < size[0]:
-        raise UnusableImage(f"is only {width} x {height} pixels, less than a quarter of the training size {size[1]} x {size[0]}")
-    return CROPS[crop](width, height, size[1] / size[0])
-
-
-def resized(image: Image.Image, size: tuple[int, ...], box: Box) -> Image.Image:
-    """A box of an image, resized to a height and width."""
-    if all(float(edge).is_integer() for edge in box):
-        # Cut out first: the filter would look at pixels beyond the box's edge.
-        left, top, right, bottom = map(int, box)
-        image, box = image.crop((left, top, right, bottom)), (0, 0, right - left, bottom - top)
-    return image.resize((size[1], size[0]), Image.Resampling.LANCZOS, box=box)
+    if any(n * 4 < t for n, t in zip(sides, size, strict=True)):
+        raise UnusableImage(f"is only {said(sides)} pixels, less than a quarter of the training size {said(size)}")
+    return CROPS[crop](sides, size, spacing or [1.0] * len(sides))

@@ -5,13 +5,16 @@ import io
 from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from diffae.config import Preparation
 from diffae.data import png
-from diffae.data.images.crops import box_of, resized
+from diffae.data.images import tiffs
+from diffae.data.images.crops import box_of
+from diffae.data.images.decoded import Decoded
 from diffae.data.images.files import BOMB_RATIO, UnusableImage, Warn
-from diffae.data.images.values import ASK_RANGE, extent, in_window
+from diffae.data.images.preparing import prepared, with_known
+from diffae.data.images.resizing import resized_picture
 
 STACK = "of several pages or frames, of which the first was taken: save each page that counts as an image of its own"
 PALETTES = ("RGB", "RGBX", "RGBA", "BGR", "BGRX", "RGB;L", "RGBA;L")
@@ -20,7 +23,7 @@ HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 """How such files say, after `ftyp`, what they are, whatever their name."""
 
 
-def read_picture(content: bytes, *, size: tuple[int, ...], channels: int, preparation: Preparation, warn: Warn) -> np.ndarray:
+def read_picture(content: bytes, *, size: tuple[int, int], channels: int, preparation: Preparation, warn: Warn) -> np.ndarray:
     """Decodes, orients, crops and resizes an image file; arguments, result and errors are those of `read_image`."""
     crop, background = preparation.crop, preparation.background
     with _refusing():
@@ -28,22 +31,58 @@ def read_picture(content: bytes, *, size: tuple[int, ...], channels: int, prepar
         if image.format == "JPEG" and crop != "celeba" and image.mode in ("L", "RGB"):
             # JPEG can be decoded at a half, a quarter or an eighth of its size: ten times faster for large photographs.
             image.draft(None, (2 * max(size), 2 * max(size)))
-        # The further views that telephones store are no pages.
-        if image.format not in ("MPO", "HEIF") and getattr(image, "n_frames", 1) > 1:
+        if is_stack(image):
             warn(STACK)
             image.seek(0)
         _check_whole(image, content)
         image = ImageOps.exif_transpose(image)
-        deep = image.mode.startswith(("I", "F"))
-        image = _windowed(image, preparation) if deep else _with_channels(image, channels, background)
-    array = np.asarray(resized(image, size, box_of(image.width, image.height, size=size, crop=crop)))
-    if deep:
-        array = np.clip(np.rint(array), 0, 65535).astype(np.uint16)
-        array = np.broadcast_to(array, (3 if channels >= 3 else 1, *array.shape))
-        if channels == 4:
-            array = np.concatenate([array, np.full_like(array[:1], 65535)])
-        return array
-    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+        if image.mode.startswith(("I", "F")):
+            return prepared(_deep(image), size=size, channels=channels, preparation=preparation, warn=warn)
+        image = _with_channels(image, channels, background)
+    array = np.asarray(resized_picture(image, size, box_of((image.height, image.width), size=size, crop=crop)))
+    array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+    return with_known(array, None) if preparation.mask == "gaps" else array
+
+
+def decode_deep(content: bytes) -> Decoded | None:
+    """The numbers of a grey image of more than 8 bits; None for all others, whose 0..255 are what they are.
+
+    Raises:
+        UnusableImage: the file cannot be used.
+    """
+    with _refusing():
+        image = _open(content)
+        if not image.mode.startswith(("I", "F")):
+            return None
+        _check_whole(image, content)
+        return _deep(ImageOps.exif_transpose(image), notes=(STACK,) if is_stack(image) else ())
+
+
+def needs_more(content: bytes, *, sides: int, channels: int) -> bool:
+    """Whether a TIFF file holds more than Pillow gives of it: a volume, many channels, channels as pages, other numbers."""
+    if sides == 3 or channels not in (1, 3, 4):
+        return True
+    try:
+        tags = TiffImagePlugin.ImageFileDirectory_v2(content[:16] if content[2] + content[3] == 43 else content[:8])
+        file = io.BytesIO(content)
+        file.seek(tags.next)
+        tags.load(file)
+        bits, samples, white = max(tags.get(258, (1,))), int(tags.get(277, 1)), tags.get(262, 1)
+        form, alpha = tags.get(339, (1,))[0], bool(set(tags.get(338, ())) & {1, 2})
+    except Exception:  # A damaged header: Pillow says what is wrong with it.
+        return False
+    pages = bool(tags.next) and channels > 1 and samples == 1 and white in (0, 1)
+    bands = (
+        samples > 4 or (samples > 1 and bits > 8) or (not alpha and white != 5 and (samples, channels) in ((2, 1), (2, 3), (4, 4)))
+    )
+    # Pillow takes signed bytes for unsigned ones, large unsigned numbers for negative ones, and does not turn deep white over.
+    numbers = (bits, form) in ((8, 2), (32, 1)) or (bits > 8 and white == 0) or bits not in (1, 2, 4, 8, 12, 16, 32, 64)
+    return pages or bands or numbers or tiffs.NODATA in tags
+
+
+def is_stack(image: Image.Image) -> bool:
+    """Whether it has several pages or frames. The further views that telephones store are no pages."""
+    return image.format not in ("MPO", "HEIF") and getattr(image, "n_frames", 1) > 1
 
 
 def read_photo(content: bytes) -> Image.Image:
@@ -57,8 +96,9 @@ def read_photo(content: bytes) -> Image.Image:
         _check_whole(image, content)
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith(("I", "F")):
-            levels = np.asarray(_windowed(image, Preparation())) / 257
-            image = Image.fromarray(np.rint(levels).astype(np.uint8))
+            plain = Preparation(crop="none")
+            levels = prepared(_deep(image), size=(image.height, image.width), channels=1, preparation=plain, warn=lambda text: None)
+            image = Image.fromarray(np.rint(levels[0] / 257).astype(np.uint8))
         photo = _with_channels(image, 3, (255, 255, 255))
     # What else the file says is left behind; what its colours mean holds for colours alone.
     photo.info = {k: v for k, v in image.info.items() if k == "icc_profile" and image.mode in ("RGB", "RGBA")}
@@ -149,9 +189,7 @@ def _with_channels(image: Image.Image, channels: int, background: tuple[int, int
     return image.convert("L" if channels == 1 else "RGB")
 
 
-def _windowed(image: Image.Image, preparation: Preparation) -> Image.Image:
-    """A grey image of more than 8 bits as mode F, 0..65535, so that resizing keeps its range."""
-    if image.mode == "F" and preparation.range is None:
-        raise UnusableImage(f"has floating-point pixels, {extent(np.asarray(image))}. {ASK_RANGE}")
+def _deep(image: Image.Image, notes: tuple[str, ...] = ()) -> Decoded:
+    """The numbers of a grey image of more than 8 bits. Pillow does not say of which type whole ones are: they are 0..65535."""
     values = np.asarray(image.convert("I") if image.mode.startswith("I;") else image)
-    return Image.fromarray(in_window(values, preparation))
+    return Decoded(values=values[None], limits=None if image.mode == "F" else (0.0, 65535.0), notes=notes)

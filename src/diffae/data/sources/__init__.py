@@ -5,6 +5,7 @@ from diffae.data.sources.hub import HUB, from_hub
 from diffae.data.sources.lmdb import Lmdb
 from diffae.data.sources.opening import KINDS, divided, open_source
 from diffae.data.sources.parquet import Table
+from diffae.data.sources.series import Series
 from diffae.data.sources.shards import Shards
 from diffae.data.sources.source import Labelled, Source
 from diffae.data.sources.zip import Zip
@@ -15,6 +16,7 @@ __all__ = [
     "Folder",
     "Labelled",
     "Lmdb",
+    "Series",
     "Shards",
     "Source",
     "Table",

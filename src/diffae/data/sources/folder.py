@@ -1,11 +1,13 @@
 """Images in a folder."""
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from diffae.data.sources.names import is_hidden, is_image, texts
+from diffae.data.images import ending
+from diffae.data.sources.names import is_hidden, is_image, is_nameless, texts
 from diffae.runtime.files import shown
 
 
@@ -26,10 +28,20 @@ class Folder:
         self.root = root
         self.notes: list[str] = []
         files = [name for name in _walk(root, self.notes) if not is_hidden(name)]
-        images = sorted(name for name in files if is_image(name))
+        images = sorted(name for name in files if is_image(name) or is_nameless(name, self._head))
         self.names = texts(images, self.notes)
         self.others = len(files) - len(images)
         self.holders = [root / name for name in self.names]
+
+    def is_dicom(self, name: str) -> bool:
+        """Whether a file is DICOM, by its ending or its first bytes."""
+        return ending(name) in (".dcm", ".dicom") or is_nameless(name, self._head)
+
+    def _head(self, name: str) -> bytes:
+        """The first bytes of a file; none where it cannot be read."""
+        with contextlib.suppress(OSError), (self.root / name).open("rb") as opened:
+            return opened.read(132)
+        return b""
 
     def read(self, name: str) -> bytes:
         """The file's bytes; may be called from several threads."""

@@ -1,15 +1,28 @@
 """Names of images in a source: which files count as images, and which are left alone."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
-from diffae.data.images import EXTENSIONS
+from diffae.data.images import EXTENSIONS, ending, is_dicom
 from diffae.runtime.files import shown
 
 
 def is_image(name: str) -> bool:
     """Whether a file's name is an image's, by its ending."""
-    return PurePosixPath(name).suffix.lower() in EXTENSIONS
+    return ending(name) in EXTENSIONS
+
+
+def is_nameless(name: str, head: Callable[[str], bytes]) -> bool:
+    """Whether a file without an ending, or with a number for one as UIDs have, is DICOM by its first bytes. The index of a disc,
+    which is DICOM too, holds no image.
+
+    Args:
+        name: of the file.
+        head: gives a file's first 132 bytes.
+    """
+    path = PurePosixPath(name)
+    return bool(re.fullmatch(r"(\.\d+)?", path.suffix)) and path.name != "DICOMDIR" and is_dicom(head(name))
 
 
 def is_hidden(name: str) -> bool:

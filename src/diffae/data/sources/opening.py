@@ -9,6 +9,7 @@ from diffae.data.sources.hub import HUB
 from diffae.data.sources.lmdb import Lmdb
 from diffae.data.sources.names import is_hidden
 from diffae.data.sources.parquet import Table, table_files
+from diffae.data.sources.series import Series
 from diffae.data.sources.shards import Shards
 from diffae.data.sources.source import Source
 from diffae.data.sources.zip import Zip
@@ -24,8 +25,12 @@ SPLIT = re.compile(rf"({'|'.join(PARTS)})([-_.]\d.*)?", re.IGNORECASE)
 """Folder names of the parts of published splits."""
 
 
-def open_source(path: Path) -> Source:
+def open_source(path: Path, *, sides: int = 2) -> Source:
     """The images at a path, in any format of `KINDS`. A folder without image files is searched for tables, then for tars.
+
+    Args:
+        path: a file or a folder.
+        sides: of the model's images, 2 or 3. With three, DICOM files in a folder are slices of volumes, see `Series`.
 
     Raises:
         FileNotFoundError: there is nothing at that path.
@@ -36,7 +41,7 @@ def open_source(path: Path) -> Source:
         raise FileNotFoundError(f"{path} is an address, which is not opened: download what is there, and give the file or folder.")
     if not path.exists():
         raise FileNotFoundError(f"There is no {path}. Give {KINDS}.")
-    source = _open(path)
+    source = _open(path, sides)
     if not source.names:
         found = f"{source.others} other files" if source.others else "no files at all"
         raise ValueError(f"There are no images in {path}: it holds {found}. Any format that Pillow reads will do, nested or not.")
@@ -51,7 +56,7 @@ def divided(names: Sequence[str]) -> list[str]:
     return list(parts) if len({PARTS[part] for part in parts.values()}) > 1 else []
 
 
-def _open(path: Path) -> Source:
+def _open(path: Path, sides: int) -> Source:
     kind = path.suffix.lower() if path.is_file() else ""
     if kind in (".mdb", ".lmdb") or (path / "data.mdb").is_file():
         return Lmdb(path)
@@ -65,7 +70,7 @@ def _open(path: Path) -> Source:
         raise ValueError(f"{path} is no source of images that is known. Give {KINDS}.")
     folder = Folder(path)
     if folder.names:
-        return folder
+        return Series(path) if sides == 3 and any(map(folder.is_dicom, folder.names)) else folder
     if files := table_files(path):
         return Table(files, path)
     tars = sorted(f for f in path.rglob("*.tar") if f.is_file() and not is_hidden(f.relative_to(path).as_posix()))

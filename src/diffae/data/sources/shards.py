@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from diffae.data.images import EXTENSIONS
-from diffae.data.sources.names import is_hidden, note_doubled, texts
+from diffae.data.sources.names import is_hidden, is_image, note_doubled, texts
 from diffae.data.sources.source import MOST_CLASSES
 from diffae.runtime.files import pointer_or, shown
 
@@ -96,7 +95,7 @@ class Shards:
             )
         note_doubled(file, num - sum(map(len, samples.values())), self.notes)
         for key, members in samples.items():
-            images = {e: m for e, m in members.items() if f".{e.rpartition('.')[2].lower()}" in EXTENSIONS}
+            images = {e: m for e, m in members.items() if is_image(f"image.{e}")}
             # Beside `a.jpg`, `a.mask.png` is no image of its own; without it, dots are part of the name.
             images = {e: m for e, m in images.items() if "." not in e} or images
             labels = self._labels(i, file, members) if images else {}

@@ -3,12 +3,9 @@
 import zipfile
 from pathlib import Path
 
-from diffae.data.images import BOMB_RATIO
-from diffae.data.sources.names import is_hidden, is_image, note_doubled, texts
+from diffae.data.images import BOMB_RATIO, MOST_UNPACKED
+from diffae.data.sources.names import is_hidden, is_image, is_nameless, note_doubled, texts
 from diffae.runtime.files import pointer_or
-
-MOST_UNPACKED = 2**28
-"""Bytes of a member above which a high ratio of compression marks it as a bomb."""
 
 
 class Zip:
@@ -21,7 +18,7 @@ class Zip:
             what = pointer_or(path, f"is no readable zip archive ({error})")
             raise ValueError(f"{path} {what}. It may be cut short: copy it again.") from None
         infos = {i.filename: i for i in self.archive.infolist() if not i.is_dir() and not is_hidden(i.filename)}
-        images = sorted(name for name in infos if is_image(name))
+        images = sorted(name for name in infos if is_image(name) or is_nameless(name, self._head))
         if any(infos[name].flag_bits & 1 for name in images):
             raise ValueError(f"{path} is locked with a password. Unpack it, and give the folder.")
         self.notes: list[str] = []
@@ -29,6 +26,14 @@ class Zip:
         self.names = texts(images, self.notes)
         self.others = len(infos) - len(images)
         self.holders = [path]
+
+    def _head(self, name: str) -> bytes:
+        """The first bytes of a member; none where it cannot be read."""
+        try:
+            with self.archive.open(name) as member:
+                return member.read(132)
+        except Exception:  # Of no name that is known, so it is left alone.
+            return b""
 
     def read(self, name: str) -> bytes:
         """The file's bytes; may be called from several threads.

@@ -1,0 +1,183 @@
+"""DICOM: what scanners write."""
+
+import io
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diffae.data.images.decoded import Decoded, arranged, native, ordered
+from diffae.data.images.files import UnusableImage, check_unpacked, ending
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+GREYS = ("MONOCHROME1", "MONOCHROME2")
+COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
+
+
+def decode(content: bytes, name: str, *, sides: int, channels: int) -> Decoded:
+    """A DICOM file: modality values (Hounsfield units of a CT), or red, green and blue.
+
+    MONOCHROME1 is turned over, so that more is brighter. Frames are the depth of a volume; of a flat image the first is taken.
+    Limits are those of the bits that are stored. A file without its header is read where its name ends as DICOM's do.
+    """
+    dataset = opened(content, name)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # About elements that do not touch the pixels; missing ones are errors.
+            return _decoded(dataset, len(content), sides=sides, channels=channels)
+    except (UnusableImage, MemoryError, ImportError):
+        raise
+    except Exception as error:  # Readers raise anything on damaged files.
+        raise UnusableImage(f"has pixels that cannot be decoded ({_first(error)})") from None
+
+
+def opened(content: bytes | Path, name: str, *, pixels: bool = True) -> "Dataset":
+    """The elements of a DICOM file.
+
+    Args:
+        content: its bytes, or the file itself.
+        name: its name.
+        pixels: whether to read the pixels too.
+
+    Raises:
+        UnusableImage: it is no DICOM file, or a damaged one.
+        ImportError: pydicom is not installed.
+    """
+    try:
+        from pydicom import dcmread
+        from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+    except ImportError:
+        raise ImportError("Reading DICOM needs pydicom: pip install 'diffae[medical]'.") from None
+    force = ending(name) in (".dcm", ".dicom")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset = dcmread(
+                io.BytesIO(content) if isinstance(content, bytes) else content, force=force, stop_before_pixels=not pixels
+            )
+            if "TransferSyntaxUID" not in dataset.file_meta:
+                implicit, little = dataset.original_encoding
+                explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+                dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+    except MemoryError:
+        raise
+    except Exception as error:  # Readers raise anything on damaged files.
+        raise UnusableImage(f"is no readable DICOM file ({_first(error)})") from None
+    if not len(dataset):
+        raise UnusableImage("is no readable DICOM file (it has no elements)")
+    return dataset
+
+
+def _decoded(dataset: "Dataset", length: int, *, sides: int, channels: int) -> Decoded:
+    from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
+
+    if not {"PixelData", "FloatPixelData", "DoubleFloatPixelData"} & set(dataset.dir("Pixel")):
+        raise UnusableImage(f"holds no pixels (its modality is {dataset.get('Modality') or 'not said'})")
+    kind = str(dataset.get("PhotometricInterpretation", ""))
+    if kind not in (*GREYS, *COLOURS):
+        raise UnusableImage(
+            f"has the colours {kind or 'of no name'}, which are not known here: known are {', '.join((*GREYS, *COLOURS))}"
+        )
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    taken = frames if sides == 3 else 1
+    pixel = int(dataset.get("SamplesPerPixel", 1)) * ((int(dataset.get("BitsAllocated", 8)) + 7) // 8)
+    check_unpacked(taken * int(dataset.Rows) * int(dataset.Columns) * pixel, length)
+    stored = pixel_array(dataset) if sides == 3 else pixel_array(dataset, index=0)
+    meant: tuple[str, ...] = ()
+    limits: tuple[float, float] | None
+    axes = "F" * (taken > 1) + "YX" + "C" * (kind in COLOURS)
+    if kind == "PALETTE COLOR":
+        stored = apply_color_lut(stored, dataset)
+        limits = _bits(stored.dtype.itemsize * 8, signed=False)
+    elif stored.dtype.kind == "f":
+        limits = None
+    else:
+        limits = _bits(int(dataset.BitsStored), signed=bool(dataset.PixelRepresentation))
+    values = stored
+    if kind in GREYS:
+        values, limits = _modality(stored, dataset, limits, apply_modality_lut)
+    turned = kind == "MONOCHROME1"
+    window, said = _window(dataset)
+    if turned:
+        if limits is None:
+            raise UnusableImage(
+                "is MONOCHROME1 (more is darker) of more than 16 bits, which has no largest value to be turned over by"
+            )
+        low, high = limits
+        values = (low + high - values).astype(values.dtype, copy=False)
+        window = window and (low + high - window[1], low + high - window[0])
+        meant = ("MONOCHROME1 turned over",)
+    if sides == 3 and "F" not in axes:
+        values, axes = values[None], f"F{axes}"
+    values, notes = arranged(native(np.asarray(values)), axes, sides=sides, channels=channels)
+    if sides == 2 and frames > 1:
+        notes = (f"of {frames} frames, of which {frames - 1} are left out: the first was taken", *notes)
+    return Decoded(
+        values=values,
+        limits=limits,
+        spacing=_spacing(dataset, sides),
+        window=window,
+        turned=turned,
+        colours=kind in COLOURS,
+        meant=(*meant, *said),
+        notes=notes,
+    )
+
+
+def _modality(
+    stored: np.ndarray, dataset: "Dataset", limits: tuple[float, float] | None, apply: Any
+) -> tuple[np.ndarray, tuple[float, float] | None]:
+    """Values of the modality, and what the stored bits can say of them. What is not scaled keeps its type."""
+    if "ModalityLUTSequence" in dataset:
+        values = apply(stored, dataset)
+        table = np.asarray(dataset.ModalityLUTSequence[0].LUTData)
+        return values, (float(table.min()), float(table.max()))
+    slope, intercept = float(dataset.get("RescaleSlope", 1) or 1), float(dataset.get("RescaleIntercept", 0) or 0)
+    if (slope, intercept) == (1.0, 0.0):
+        return stored, limits
+    ends = limits and ordered(limits, slope, intercept)
+    if ends and slope.is_integer() and intercept.is_integer() and max(map(abs, ends)) < 2**31:
+        return stored.astype(np.int32) * np.int32(slope) + np.int32(intercept), ends
+    return stored.astype(np.float64) * slope + intercept, ends
+
+
+def _bits(stored: int, *, signed: bool) -> tuple[float, float] | None:
+    if stored > 16:
+        return None
+    return (-(2.0 ** (stored - 1)), 2.0 ** (stored - 1) - 1) if signed else (0.0, 2.0**stored - 1)
+
+
+def _window(dataset: "Dataset") -> tuple[tuple[float, float] | None, tuple[str, ...]]:
+    """The first window that a file has, as PS3.3 C.11.2.1.2 defines it, and what to say of further ones."""
+    centers, widths = dataset.get("WindowCenter"), dataset.get("WindowWidth")
+    if centers is None or widths is None or dataset.get("VOILUTFunction", "LINEAR") == "SIGMOID":
+        return None, ()
+    centers, widths = np.atleast_1d(np.asarray(centers, float)), np.atleast_1d(np.asarray(widths, float))
+    if not (centers.size and widths.size and np.isfinite([centers[0], widths[0]]).all()):
+        return None, ()
+    center, width = float(centers[0]), float(widths[0])
+    if dataset.get("VOILUTFunction", "LINEAR") != "LINEAR_EXACT":
+        center, width = center - 0.5, width - 1
+    if width <= 0:
+        return None, ()
+    return (center - width / 2, center + width / 2), (f"first of {centers.size} windows",) if centers.size > 1 else ()
+
+
+def _spacing(dataset: "Dataset", sides: int) -> tuple[float, ...] | None:
+    """Millimetres between slices, rows and columns, where the file says them."""
+    groups = dataset.get("SharedFunctionalGroupsSequence") or [dataset]
+    measures = groups[0].get("PixelMeasuresSequence") or [dataset]
+    found = [float(x) for x in (measures[0].get("PixelSpacing") or dataset.get("ImagerPixelSpacing") or ())]
+    if sides == 3:
+        between = measures[0].get("SpacingBetweenSlices") or dataset.get("GridFrameOffsetVector")
+        between = abs(between[1] - between[0]) if np.ndim(between) and len(between) > 1 else between
+        between = between or measures[0].get("SliceThickness")
+        found = [float(between), *found] if between and not np.ndim(between) else []
+    return tuple(found) if len(found) == sides and all(x > 0 for x in found) else None
+
+
+def _first(error: Exception) -> str:
+    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__

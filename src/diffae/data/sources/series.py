@@ -1,0 +1,154 @@
+"""DICOM files that are slices of volumes."""
+
+import contextlib
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diffae.data.images import UnusableImage, dicom
+from diffae.data.images.arrays import PACKED, packed
+from diffae.data.images.decoded import Decoded
+from diffae.data.sources.folder import Folder
+from diffae.runtime.files import shown
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+UNEVEN = 0.1
+"""Share by which distances between slices may differ: positions are rounded, and tables sag."""
+
+
+class Series:
+    """All volumes in a folder: its series of DICOM slices, each one image, and whatever other image files lie there.
+
+    A series is named by its folder and its UID, `patient/1.2.840.1.series`. Its slices lie along the normal of their plane, towards
+    its head (for axial slices, towards the patient's), by their positions; where those are not said, by their numbers, which a note
+    tells. Rows and columns stay as they are: the first row of an axial slice is anterior, its first column the patient's right.
+
+    The attributes are those of `Folder`.
+
+    Raises:
+        ImportError: pydicom is not installed.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.folder = Folder(root)
+        self.notes = list(self.folder.notes)
+        self.others = self.folder.others
+        self.holders = self.folder.holders
+        self.slices: dict[str, list[str]] = {}
+        self.spacings: dict[str, float | None] = {}
+        self.faults: dict[str, str] = {}
+        found: dict[str, list[tuple[str, Dataset]]] = defaultdict(list)
+        rest = []
+        for name in self.folder.names:
+            dataset = _header(root / name, name) if self.folder.is_dicom(name) else None
+            if dataset is None or "SeriesInstanceUID" not in dataset or int(dataset.get("NumberOfFrames") or 1) > 1:
+                rest.append(name)
+            else:
+                found[f"{_parent(name)}{dataset.SeriesInstanceUID}{PACKED}"].append((name, dataset))
+        for name, slices in found.items():
+            self._sort(name, slices)
+        self.names = sorted([*found, *rest])
+
+    def read(self, name: str) -> bytes:
+        """The file's bytes; of a series, bytes that `read_image` knows. May be called from several threads.
+
+        Raises:
+            OSError: it cannot be read, or its slices are no volume; the message says why.
+        """
+        if name not in self.slices:
+            return self.folder.read(name)
+        if name in self.faults:
+            raise OSError(self.faults[name])
+        parts = []
+        for file in self.slices[name]:
+            try:
+                parts.append(dicom.decode(self.folder.read(file), file, sides=2, channels=1))
+            except UnusableImage as error:
+                raise OSError(f"its slice {shown(file)} {error}") from None
+        return packed(_stacked(parts, self.spacings[name]))
+
+    def _sort(self, name: str, slices: list[tuple[str, "Dataset"]]) -> None:
+        """Puts slices into their order, and notes what keeps them from being a volume."""
+        places = [_place(dataset) for _, dataset in slices]
+        self.spacings[name] = None
+        if all(place is not None for place in places):
+            order = np.argsort(np.array(places, float), kind="stable")
+            steps = np.diff(np.sort(np.array(places, float)))
+            if steps.size:
+                self.spacings[name] = float(np.median(steps))
+                if steps.min() <= 1e-3 * max(steps.max(), 1e-9):
+                    self.faults[name] = f"has {len(slices)} slices, several of them at one place: divide its phases or echoes"
+                elif steps.max() - steps.min() > UNEVEN * np.median(steps):
+                    self.faults[name] = f"has slices {steps.min():g} to {steps.max():g} mm apart, as where one is missing"
+        else:
+            numbers = [dataset.get("InstanceNumber") for _, dataset in slices]
+            if any(n is None for n in numbers) or len(set(numbers)) < len(numbers):
+                self.faults[name] = "does not say in which order its slices lie: neither their positions nor their numbers do"
+            order = np.argsort([int(n or 0) for n in numbers], kind="stable")
+            self.notes.append(f"The slices of {shown(name)} say no positions, and were put in the order of their numbers.")
+        if len({_plane(dataset) for _, dataset in slices}) > 1:
+            self.faults[name] = "has slices of several orientations, as a scout has: divide them"
+        self.slices[name] = [slices[i][0] for i in order]
+
+
+def _header(file: Path, name: str) -> "Dataset | None":
+    """The elements of a DICOM file before its pixels; None for others, and for what cannot be read, which is said when it is."""
+    with contextlib.suppress(OSError, UnusableImage):
+        return dicom.opened(file, name, pixels=False)
+    return None
+
+
+def _place(dataset: "Dataset") -> float | None:
+    """How far a slice lies along the normal of its plane, in millimetres; None where it does not say."""
+    position, plane = dataset.get("ImagePositionPatient"), dataset.get("ImageOrientationPatient")
+    if not position or not plane or len(position) != 3 or len(plane) != 6:
+        return None
+    directions = np.array([float(x) for x in plane])
+    return float(np.cross(directions[:3], directions[3:]) @ np.array([float(x) for x in position]))
+
+
+def _plane(dataset: "Dataset") -> tuple[float, ...]:
+    return tuple(round(float(x), 2) + 0.0 for x in dataset.get("ImageOrientationPatient") or ())
+
+
+def _stacked(parts: list[Decoded], between: float | None) -> Decoded:
+    """Slices as one volume.
+
+    Raises:
+        OSError: they have different sizes, channels or windows of values.
+    """
+    first = parts[0]
+    for part in parts:
+        if part.values.shape != first.values.shape:
+            raise OSError(f"has slices of {_by(first)} and of {_by(part)}")
+    limits: Any = None
+    if all(part.limits is not None for part in parts):
+        # Scanners may scale each slice by itself.
+        limits = min(p.limits[0] for p in parts if p.limits), max(p.limits[1] for p in parts if p.limits)
+    if first.turned and any(part.limits != first.limits for part in parts):
+        raise OSError("is MONOCHROME1 (more is darker), with slices that are scaled each in its own way")
+    spacing = (between, *first.spacing) if between and first.spacing else None
+    windows = {part.window for part in parts}
+    return Decoded(
+        values=np.stack([part.values for part in parts], axis=1),
+        limits=limits,
+        spacing=spacing,
+        window=windows.pop() if len(windows) == 1 else None,
+        turned=first.turned,
+        colours=first.colours,
+        meant=(f"{len(parts)} slices", *first.meant),
+        notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+    )
+
+
+def _by(part: Decoded) -> str:
+    return " x ".join(map(str, part.values.shape))
+
+
+def _parent(name: str) -> str:
+    folder, _, _ = name.rpartition("/")
+    return f"{folder}/" if folder else ""
