@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffae.data.labels.classes import MOST_CLASSES
 from diffae.data.sources.nested import is_nested
-from diffae.data.sources.source import MOST_CLASSES
 from diffae.runtime.files import first_line
 
 if TYPE_CHECKING:

@@ -4,9 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-MOST_CLASSES = 100
-"""A class label becomes one attribute for each class, up to so many classes; with more it is left out."""
-
 
 @runtime_checkable
 class Source(Protocol):
