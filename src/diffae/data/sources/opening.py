@@ -1,8 +1,7 @@
 """From a path to the source of images that lies there."""
 
 import re
-from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from diffae.data.sources.folder import Folder
 from diffae.data.sources.hub import HUB
@@ -18,10 +17,6 @@ KINDS = (
     f"{HUB}USER/NAME, an LMDB, or the name `avatars`"
 )
 """What can be given, in words."""
-PARTS = {"train": 0, "training": 0, "test": 1, "testing": 1, "val": 2, "valid": 2, "validation": 2, "dev": 2}
-"""Names of the parts of a split -> which part."""
-SPLIT = re.compile(rf"({'|'.join(PARTS)})([-_.]\d.*)?", re.IGNORECASE)
-"""Folder names of the parts of published splits."""
 
 
 def open_source(path: Path) -> Source:
@@ -41,14 +36,6 @@ def open_source(path: Path) -> Source:
         found = f"{source.others} other files" if source.others else "no files at all"
         raise ValueError(f"There are no images in {path}: it holds {found}. Any format that Pillow reads will do, nested or not.")
     return source
-
-
-def divided(names: Sequence[str]) -> list[str]:
-    """The folders, or files of rows, that are called like the parts of a published split, such as `train` and `test`; empty where
-    there are fewer than two parts."""
-    tops = {part for name in names for part in PurePosixPath(name).parts[:-1]}
-    parts = {top: m[1].lower() for top in sorted(tops) if (m := SPLIT.fullmatch(top))}
-    return list(parts) if len({PARTS[part] for part in parts.values()}) > 1 else []
 
 
 def _open(path: Path) -> Source:
