@@ -1,20 +1,26 @@
 """From a path to the source of images that lies there."""
 
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from diffae.data.sources.arrays import Arrays
 from diffae.data.sources.folder import Folder
+from diffae.data.sources.hdf5 import hdf5_arrays
 from diffae.data.sources.hub import HUB
+from diffae.data.sources.layout import Array
 from diffae.data.sources.lmdb import Lmdb
 from diffae.data.sources.names import is_hidden
+from diffae.data.sources.npz import npz_arrays
 from diffae.data.sources.parquet import Table, table_files
 from diffae.data.sources.shards import Shards
 from diffae.data.sources.source import Source
+from diffae.data.sources.zarr import is_zarr, zarr_arrays
 from diffae.data.sources.zip import Zip
 
 KINDS = (
     "a folder of images, a zip or tar of images, a folder of tars (WebDataset), Parquet or Arrow files (Hugging Face `datasets`), "
-    f"{HUB}USER/NAME, an LMDB, or the name `avatars`"
+    f"arrays (.npz, .h5, .zarr), {HUB}USER/NAME, an LMDB, or the name `avatars`"
 )
 """What can be given, in words."""
 
@@ -40,6 +46,12 @@ def open_source(path: Path) -> Source:
 
 def _open(path: Path) -> Source:
     kind = path.suffix.lower() if path.is_file() else ""
+    if kind == ".npz":
+        return _arrays(npz_arrays, path, [path])
+    if kind in (".h5", ".hdf5"):
+        return _arrays(hdf5_arrays, path, [path])
+    if is_zarr(path):
+        return _arrays(zarr_arrays, path, [path] if kind else sorted(file for file in path.rglob("*") if file.is_file()))
     if kind in (".mdb", ".lmdb") or (path / "data.mdb").is_file():
         return Lmdb(path)
     if kind in (".parquet", ".arrow"):
@@ -57,3 +69,10 @@ def _open(path: Path) -> Source:
         return Table(files, path)
     tars = sorted(f for f in path.rglob("*.tar") if f.is_file() and not is_hidden(f.relative_to(path).as_posix()))
     return Shards(tars, path) if tars else folder
+
+
+def _arrays(read: Callable[[Path], tuple[dict[str, Array], list[str]]], path: Path, holders: Sequence[Path]) -> Arrays:
+    arrays, notes = read(path)
+    source = Arrays(arrays, path, holders)
+    source.notes[:0] = notes
+    return source
