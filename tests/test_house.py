@@ -38,6 +38,9 @@ EXTRAS = {
     "diffusers",
     "gradio",
     "pillow_heif",
+    "h5py",
+    "zarr",
+    "openslide",
 }
 
 

@@ -325,7 +325,7 @@ def test_few_whole_numbers_are_a_scale_and_that_is_said(tmp_path):
     grades = [0, 1, 2, 3] * 5
     labels = read(tmp_path, column(*grades), names(20))
     assert labels.values["A"].tolist() == grades
-    assert "A: the few whole numbers were taken for a scale. If they are classes, give each a column" in labels.notes[0]
+    assert "A: the few whole numbers were taken for a scale. If they are classes, --labels-kind NAME=classes" in labels.notes[0]
     assert read(tmp_path, column(*grades), names(20), ["A=continuous"]).notes == []
     assert described(labels.values["A"]) == "numbers 0..3"
 
@@ -333,7 +333,10 @@ def test_few_whole_numbers_are_a_scale_and_that_is_said(tmp_path):
 @pytest.mark.parametrize(
     ("kinds", "message"),
     [
-        (["A=yes"], "A kind of labels is NAME=KIND, or KIND alone, where KIND is binary, signed, continuous; got 'A=yes'"),
+        (
+            ["A=yes"],
+            "A kind of labels is NAME=KIND, or KIND alone, where KIND is binary, signed, continuous, ordinal, classes; got 'A=yes'",
+        ),
         (["A"], "got 'A'"),
         (["A=binary", "A=signed"], "Labels A were given two kinds, binary and signed"),
         (["B=binary"], "There is no column 'B' of numbers to take for binary. There are: A"),

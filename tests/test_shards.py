@@ -106,7 +106,7 @@ def test_rows_are_named_by_file_and_row_and_their_labels_come_along(tmp_path):
     assert np.array_equal(
         data.labels["label_cat"] + data.labels["label_dog"], [np.nan if i % 5 == 0 else 1 for i in range(12)], True
     )
-    assert "left out: caption." in data.notes[0]
+    assert "left out: caption ('no 0')." in data.notes[0]
 
 
 def test_shards_bring_the_labels_that_stand_beside_images(tmp_path):

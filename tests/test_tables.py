@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from diffae.data.labels.classes import MOST_CLASSES
 from diffae.data.labels.labels import align, load_labels
 from diffae.data.sources.parquet import Table, table_files
 from diffae.data.sources.rows import OPEN_BLOCKS
-from diffae.data.sources.source import MOST_CLASSES
 
 
 def written(file, columns, **kwargs):

@@ -61,7 +61,7 @@ def prepare(
     decode = Decoder(source, config, size, channels)
     with caching():
         names, pixels, skipped, remarks = cached(decode, source.names, folder, convert=convert, progress=progress)
-    mirrored, notes = None, [*source.notes, *remarks]
+    mirrored, notes = None, remarks
     if vae is not None and names:
         pixels, mirrored = pixels[:, 0], pixels[:, 1] if config.flip else None
         notes += _scale_note(vae, pixels)
@@ -80,6 +80,7 @@ def prepare(
         )
     values, groups = {}, None
     labels = _labels(source, root, names, config, beside=beside)
+    notes[:0] = source.notes  # Of its labels too.
     if labels:
         values, groups = labels.values, labels.groups
         notes += labels.notes
@@ -134,13 +135,13 @@ def _labels(source: Source, root: Path, names: list[str], config: DataConfig, *,
     if table is not None and (config.labels or table.is_file()):
         scales = SCALES if config.source in SETS and not config.labels else ()
         return load_labels(table, names, config.labels_kind or scales)
-    rows = source.label_rows() if isinstance(source, Labelled) else []
+    skipped = {*source.names} - {*names}
+    rows = [row for row in source.label_rows() if row["file"] not in skipped] if isinstance(source, Labelled) else []
     if not rows or len(rows[0]) < 2:
         if config.labels_kind:
             raise ValueError(f"A kind of labels was given ({' '.join(config.labels_kind)}), but {root} has none: name their table.")
         return None
-    usable = set(names)
-    return align([row for row in rows if row["file"] in usable], names, root, kinds=config.labels_kind)
+    return align(rows, names, root, kinds=config.labels_kind)
 
 
 def _latents(vae: FrozenAutoencoder, images: np.ndarray, *, flip: bool) -> np.ndarray:

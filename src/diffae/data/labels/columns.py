@@ -12,16 +12,18 @@ from typing import Any
 
 import numpy as np
 
-KINDS = {"binary": (1, 0, -1), "signed": (1, -1, 0), "continuous": ()}
+from diffae.data.labels.classes import FEW, ClassName, classes_of_numbers
+
+KINDS = {"binary": (1, 0, -1), "signed": (1, -1, 0), "continuous": (), "ordinal": (), "classes": ()}
 """How a column can be read -> its values for yes, no and unknown. Empty cells are always unknown."""
+MEASURES = ("continuous", "ordinal")
+"""Kinds that are numbers: of any scale, or steps with an order."""
 UNKNOWN = frozenset({"", "na", "n/a", "nan", "null", "none", "<na>"})
 """What tables write for an unknown value, pandas' and R's words among them, in lower case."""
 SENTINELS = (-1, -9, -99, -999, -9999)
 """Numbers that may mean unknown, where they are a column's only number below zero."""
 MOSTLY = 0.9
 """Where at least this share of a column is yes or no, other numbers count as mistakes."""
-FEW = 20
-"""Whole numbers with at most so many values may be classes."""
 
 NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?)", re.ASCII | re.IGNORECASE)
 COMMA = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d*),\d+(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
@@ -34,7 +36,14 @@ RESERVED = ("file", "group")
 
 def is_unknown(cell: Any) -> bool:
     """Whether a cell says nothing."""
-    return cell is None or (isinstance(cell, float) and cell != cell) or (isinstance(cell, str) and cell.strip().lower() in UNKNOWN)
+    if isinstance(cell, str):
+        return not isinstance(cell, ClassName) and cell.strip().lower() in UNKNOWN
+    return cell is None or (isinstance(cell, float) and cell != cell)
+
+
+def is_number(cell: Any) -> bool:
+    """Whether a cell is a number, or says nothing."""
+    return _number(cell) is not None
 
 
 def numbers(name: str, cells: Sequence[Any], where: Callable[[int], str]) -> np.ndarray | None:
@@ -92,7 +101,7 @@ def read_kinds(columns: Mapping[str, np.ndarray], asked: Mapping[str, str]) -> t
     """Columns as labels: 0, 1 and NaN, or numbers and NaN.
 
     Without being asked, 0 and 1 are read as no and yes, and so are -1 and 1 unless another column has both -1 and 0. A column that
-    could be read in several ways is left out, with a note.
+    could be read in several ways is left out, with a note. Whole numbers that are classes become a column of 0 and 1 each.
 
     Args:
         columns: name -> numbers of all rows.
@@ -114,26 +123,30 @@ def read_kinds(columns: Mapping[str, np.ndarray], asked: Mapping[str, str]) -> t
     notes: dict[str, list[str]] = {}
     for name, y in columns.items():
         kind, values = asked.get(name), distinct[name]
+        few = len(y[~np.isnan(y)]) >= 3 * len(values) and 2 < len(values) <= FEW and all(v % 1 == 0 for v in values)
+        if kind == "classes" or (kind is None and few and asked.get("") == "classes"):
+            found |= classes_of_numbers(name, y)
+            continue
         if kind is not None and not _fits(kind, values):
             raise ValueError(f"{name} cannot be taken for {kind}: {_why_not(kind, values)}.")
         if kind is None and asked.get("") and -1 in values and _fits(asked[""], values):
             kind = asked[""]
         reason = "" if kind else _unclear(name, y, values, ternary=ternary)
-        if kind is None and reason and asked.get("") == "continuous" and _fits("continuous", values):
-            kind = "continuous"
+        if kind is None and reason and asked.get("") in MEASURES and _fits(asked[""], values):
+            kind = asked[""]
         if kind is None and values == {-1, 1} and not reason:
             kind = "signed"
             notes.setdefault("1 and -1 were taken for yes and no in {}.", []).append(name)
         if kind is None and reason:
             notes.setdefault(reason, []).append(name)
             continue
-        if kind is None and len(y[~np.isnan(y)]) >= 3 * len(values) and 2 < len(values) <= FEW and all(v % 1 == 0 for v in values):
+        if kind is None and few and asked.get("") not in MEASURES:
             notes.setdefault(
-                "{}: the few whole numbers were taken for a scale. If they are classes, give each a column of 0 and 1; "
-                "if not, --labels-kind NAME=continuous says so.",
+                "{}: the few whole numbers were taken for a scale. If they are classes, --labels-kind NAME=classes gives each a "
+                "column of 0 and 1; if not, --labels-kind NAME=ordinal says so.",
                 [],
             ).append(name)
-        if kind == "continuous" and values == {0, 1}:
+        if kind in MEASURES and values == {0, 1}:
             notes.setdefault("Only 0 and 1 are in {}, so they are yes and no whatever was asked for.", []).append(name)
         found[name], unknown = _as(kind, y)
         if unknown:
@@ -186,13 +199,13 @@ def _number(cell: Any) -> float | None:
 
 
 def _fits(kind: str, values: set[float]) -> bool:
-    if kind == "continuous":
+    if kind in MEASURES:
         return values != {-1, 1}
     return values <= set(KINDS[kind])
 
 
 def _why_not(kind: str, values: set[float]) -> str:
-    if kind == "continuous":
+    if kind in MEASURES:
         return "its only values are 1 and -1, which are yes and no"
     other = sorted(values - set(KINDS[kind]))
     yes, no, unknown = KINDS[kind]
@@ -234,7 +247,7 @@ def _unclear(name: str, y: np.ndarray, values: set[float], *, ternary: bool) -> 
 
 def _as(kind: str | None, y: np.ndarray) -> tuple[np.ndarray, int]:
     """A column read as one of `KINDS`, and how many of its values mean unknown."""
-    if kind in (None, "continuous"):
+    if kind is None or kind in MEASURES:
         return y, 0
     yes, no, unknown = KINDS[kind]
     values = np.select([y == yes, y == no], [1.0, 0.0], np.nan)

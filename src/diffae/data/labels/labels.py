@@ -10,7 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from diffae.data.labels.columns import NO_NAME, RESERVED, is_unknown, numbers, parse_kinds, read_kinds
+from diffae.data.labels.classes import MOST_CLASSES, as_classes, class_columns, may_be_classes
+from diffae.data.labels.columns import (
+    MEASURES,
+    NO_NAME,
+    RESERVED,
+    is_number,
+    is_unknown,
+    numbers,
+    parse_kinds,
+    read_kinds,
+    refuse_doubled,
+)
 from diffae.data.labels.readers import read_rows
 from diffae.runtime.files import replacing
 
@@ -40,8 +51,9 @@ def load_labels(path: Path, names: Sequence[str], kinds: Sequence[str] = ()) -> 
 
     Args:
         path: a .csv or .parquet file with a `file` column (path relative to the data) and a column per attribute: a number, True
-            or False, or empty for unknown. Images with the same entry in a column `group` stay together when data is split. Text
-            may be separated by commas, semicolons or tabs. A .txt file holds annotations in the format of CelebA and CelebA-HQ.
+            or False, or empty for unknown. Text of a few different values is classes: each becomes an attribute `COLUMN=VALUE` of
+            0 and 1. Images with the same entry in a column `group` stay together when data is split. Text may be separated by
+            commas, semicolons or tabs. A .txt file holds annotations in the format of CelebA and CelebA-HQ, a .json file COCO's.
         names: the images' paths.
         kinds: how columns are read; see `columns.parse_kinds`.
 
@@ -61,7 +73,7 @@ def load_labels(path: Path, names: Sequence[str], kinds: Sequence[str] = ()) -> 
 
 
 def align(
-    rows: Sequence[dict[str, Any]], names: Sequence[str], path: Path, *, lines: Sequence[int] = (), kinds: Sequence[str] = ()
+    rows: Sequence[Mapping[str, Any]], names: Sequence[str], path: Path, *, lines: Sequence[int] = (), kinds: Sequence[str] = ()
 ) -> Labels:
     """Brings the rows of a table into the order of the images.
 
@@ -84,9 +96,13 @@ def align(
             + _longer(files, known)
         )
     order = np.array([place.get(n, len(rows)) for n in names])
-    columns, notes = _columns(rows, path, lines)
-    values, remarks = read_kinds(columns, parse_kinds(kinds))
+    asked = parse_kinds(kinds)
+    columns, classes, notes = _columns(rows, path, lines, asked)
+    values, remarks = read_kinds(columns, {name: kind for name, kind in asked.items() if name not in classes})
     notes += [f"{path}: {remark}" for remark in remarks]
+    made = {name: class_columns(name, cells) for name, cells in classes.items()}
+    refuse_doubled([*values, *(name for each in made.values() for name in each)], f"{path}, a column for each class")
+    values |= {name: y for each in made.values() for name, y in each.items()}
     groups = None
     if "group" in rows[0]:
         cells = [rows[i]["group"] if i < len(rows) else None for i in order]
@@ -125,7 +141,7 @@ def write_labels(path: Path, rows: Iterable[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def _files(rows: Sequence[dict[str, Any]], names: Sequence[str], path: Path, lines: Sequence[int]) -> list[str]:
+def _files(rows: Sequence[Mapping[str, Any]], names: Sequence[str], path: Path, lines: Sequence[int]) -> list[str]:
     """The image that each row is about, as images are named.
 
     Raises:
@@ -146,27 +162,56 @@ def _files(rows: Sequence[dict[str, Any]], names: Sequence[str], path: Path, lin
     return files
 
 
-def _columns(rows: Sequence[dict[str, Any]], path: Path, lines: Sequence[int]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The columns of numbers, in the order of the rows, and notes about the others."""
+def _columns(
+    rows: Sequence[Mapping[str, Any]], path: Path, lines: Sequence[int], asked: Mapping[str, str]
+) -> tuple[dict[str, np.ndarray], dict[str, list[str | None]], list[str]]:
+    """The columns of numbers, those of classes, in the order of the rows, and notes about them and the others."""
 
     def where(i: int) -> str:
         return f"{path}, line {lines[i]}" if lines else f"{path}, {rows[i]['file']}"
 
     columns: dict[str, np.ndarray] = {}
+    classes: dict[str, list[str | None]] = {}
     text, notes = [], []
     for name in (c for c in rows[0] if c not in RESERVED):
         if NO_NAME.fullmatch(name):
             notes.append(f"{path}: the column {name!r} has no name and was left out; an index is written so.")
             continue
-        cells = [row[name] for row in rows]
-        values = numbers(name, cells, where)
-        if values is None:
-            text.append(f"{name} ({str(next(c for c in cells if not is_unknown(c)))[:30]!r})")
-        else:
+        cells, kind = [row[name] for row in rows], asked.get(name)
+        known = as_classes(cells) if kind not in MEASURES else None
+        if known is not None and kind is None and not 2 <= (num := len({*known} - {None})) <= MOST_CLASSES:
+            notes.append(f"{path}: {name} was left out: it has {num:,} classes, where 2 to {MOST_CLASSES} become attributes.")
+        elif known is not None:
+            classes[name] = known
+        elif kind == "classes" and not all(map(is_number, cells)):
+            classes[name] = _stripped(cells)
+        elif (values := numbers(name, cells, where)) is not None:
             columns[name] = values
+        elif kind is None and _is_text(cells) and may_be_classes(found := _stripped(cells)):
+            classes[name] = found
+            notes.append(f"{path}: {name} is text and was taken for classes: {_classes_of(found)}. Each is a column of 0 and 1.")
+        else:
+            text.append(f"{name} ({str(next(c for c in cells if not is_unknown(c)))[:30]!r})")
     if text:
-        notes.append(f"{path}: columns that are no numbers were left out: {', '.join(text)}. Write 1 and 0 for yes and no.")
-    return columns, notes
+        notes.append(
+            f"{path}: columns that are no numbers were left out: {', '.join(text)}. Write 1 and 0 for yes and no; if values are "
+            "classes, say --labels-kind NAME=classes."
+        )
+    return columns, classes, notes
+
+
+def _is_text(cells: Sequence[Any]) -> bool:
+    return all(isinstance(cell, str) or is_unknown(cell) for cell in cells)
+
+
+def _stripped(cells: Sequence[Any]) -> list[str | None]:
+    return [None if is_unknown(cell) else str(cell).strip() for cell in cells]
+
+
+def _classes_of(cells: Sequence[str | None]) -> str:
+    """The classes of a column with their numbers, most frequent first."""
+    counts = Counter(cell for cell in cells if cell is not None).most_common()
+    return ", ".join(f"{cell[:30]} ({num:,})" for cell, num in counts[:5]) + (f" and {len(counts) - 5} more" * (len(counts) > 5))
 
 
 def _as_named(file: str, known: set[str], composed: Mapping[str, str]) -> str:

@@ -1,17 +1,18 @@
-"""Files of label tables: CSV, CelebA's annotations, Parquet."""
+"""Files of label tables: CSV, CelebA's and COCO's annotations, Parquet."""
 
 import codecs
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from diffae.data.labels.coco import coco_rows, parse_coco
 from diffae.data.labels.columns import RESERVED, refuse_doubled
 from diffae.runtime.files import first_line
 
-Rows = tuple[list[dict[str, Any]], list[int], list[str]]
+Rows = tuple[list[Mapping[str, Any]], list[int], list[str]]
 """The rows of a table, the line number of each (empty for tables without lines), and notes."""
 MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -24,19 +25,28 @@ MARKS = (
 
 
 def read_rows(path: Path) -> Rows:
-    """The rows of a table. The ending of its name says the format: .parquet, .txt (CelebA's), anything else is CSV.
+    """The rows of a table. The ending of its name says the format: .parquet, .txt (CelebA's), .json (COCO's), anything else is
+    CSV.
 
     Raises:
         ValueError: the file is damaged, or not in that format.
         ImportError: pyarrow, which reads Parquet, is not installed.
     """
-    readers = {".parquet": _read_parquet, ".txt": _read_celeba}
-    return readers.get(path.suffix.lower(), _read_csv)(path)
+    readers = {".parquet": _read_parquet, ".txt": _read_celeba, ".json": _read_coco}
+    return readers[kind](path) if (kind := path.suffix.lower()) in readers else csv_rows(path.read_bytes(), path)
 
 
-def _read_csv(path: Path) -> Rows:
-    """A table separated by commas, semicolons or tabs, whichever gives a column `file`."""
-    text = _text(path)
+def csv_rows(content: bytes, path: Path) -> Rows:
+    """A table separated by commas, semicolons or tabs, whichever gives a column `file`.
+
+    Args:
+        content: of the file.
+        path: where it lies, for messages.
+
+    Raises:
+        ValueError: as in `read_rows`.
+    """
+    text = _text(content, path)
     headers = {d: next(csv.reader(io.StringIO(text, newline=""), delimiter=d), []) for d in ",;\t"}
     delimiter = next((d for d, header in headers.items() if "file" in map(str.strip, header)), None)
     if delimiter is None:
@@ -65,7 +75,7 @@ def _read_csv(path: Path) -> Rows:
     except csv.Error as error:
         raise ValueError(f"{path}, line {reader.line_num}: this is no row of a table ({error}). Write the table again.") from None
     notes = _decimal_commas(path, header, cells, lines) if delimiter == ";" else []
-    rows: list[dict[str, Any]] = []
+    rows: list[Mapping[str, Any]] = []
     while cells:
         rows.append(dict(zip(header, cells.pop(), strict=True)))
     return rows[::-1], lines, notes
@@ -106,10 +116,11 @@ def _read_celeba(path: Path) -> Rows:
     Raises:
         ValueError: the text is in another format; the message names the line.
     """
-    text = _text(path).splitlines()
+    text = _text(path.read_bytes(), path).splitlines()
     if len(text) < 3 or not re.fullmatch(r"\s*\d{1,12}\s*", text[0], re.ASCII):
         raise ValueError(f"{path} is no table of annotations in CelebA's format: its first line is not the number of images.")
-    attributes, rows, lines = text[1].split(), [], []
+    attributes, lines = text[1].split(), []
+    rows: list[Mapping[str, Any]] = []
     refuse_doubled(["file", *attributes], f"{path}, line 2")
     for i, line in enumerate(text[2:], start=3):
         file, *values = line.split() or [""]
@@ -125,6 +136,14 @@ def _read_celeba(path: Path) -> Rows:
             "again; if these are all, correct the number."
         )
     return rows, lines, []
+
+
+def _read_coco(path: Path) -> Rows:
+    found = parse_coco(path.read_bytes())
+    if found is None:
+        raise ValueError(f"{path} is no JSON in COCO's format: a table of `images`, `annotations` and `categories`. Give a CSV.")
+    rows, notes = coco_rows(found, path)
+    return rows, [], notes
 
 
 def _read_parquet(path: Path) -> Rows:
@@ -143,13 +162,12 @@ def _read_parquet(path: Path) -> Rows:
         raise ValueError(f"{path} is damaged, or no Parquet file ({first_line(error)}). Write it again.") from None
 
 
-def _text(path: Path) -> str:
+def _text(content: bytes, path: Path) -> str:
     """A file's text, in the encoding that its first bytes announce, or else in UTF-8.
 
     Raises:
         ValueError: the text is in another encoding, or this is no text.
     """
-    content = path.read_bytes()
     encoding = next((encoding for mark, encoding in MARKS if content.startswith(mark)), "utf-8")
     if content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise ValueError(f"{path} is a spreadsheet or an archive, not a table as text. Save it as CSV, in UTF-8.")

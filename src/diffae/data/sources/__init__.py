@@ -3,8 +3,9 @@
 from diffae.data.sources.folder import Folder
 from diffae.data.sources.hub import HUB, from_hub
 from diffae.data.sources.lmdb import Lmdb
-from diffae.data.sources.opening import KINDS, divided, open_source
+from diffae.data.sources.opening import KINDS, open_source
 from diffae.data.sources.parquet import Table
+from diffae.data.sources.parts import divided
 from diffae.data.sources.series import Series
 from diffae.data.sources.shards import Shards
 from diffae.data.sources.source import Labelled, Source

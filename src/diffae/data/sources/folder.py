@@ -3,16 +3,20 @@
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from diffae.data.images import ending
+from diffae.data.sources.beside import rows_beside
 from diffae.data.sources.names import is_hidden, is_image, is_nameless, texts
 from diffae.runtime.files import shown
 
 
 class Folder:
     """All image files in a folder, nested to any depth, links followed; hidden files and folders are left out.
+
+    Labels are those of `rows_beside`: of a .json file in COCO's format in the folder, else of subfolders, one for each class.
 
     Attributes:
         names: paths relative to the source, sorted, with forward slashes.
@@ -32,6 +36,8 @@ class Folder:
         self.names = texts(images, self.notes)
         self.others = len(files) - len(images)
         self.holders = [root / name for name in self.names]
+        self._tops = [name for name in files if "/" not in name and name.lower().endswith(".json")]
+        self._rows: list[Mapping[str, Any]] | None = None
 
     def is_dicom(self, name: str) -> bool:
         """Whether a file is DICOM, by its ending or its first bytes."""
@@ -46,6 +52,12 @@ class Folder:
     def read(self, name: str) -> bytes:
         """The file's bytes; may be called from several threads."""
         return (self.root / name).read_bytes()
+
+    def label_rows(self) -> list[Mapping[str, Any]]:
+        """A label table, as `labels.align` takes it. What it was taken from is said in `notes`."""
+        if self._rows is None:
+            self._rows = rows_beside({n: (self.root / n).read_bytes for n in sorted(self._tops)}, self.names, self.root, self.notes)
+        return self._rows
 
 
 def _walk(root: Path, notes: list[str]) -> Iterator[str]:

@@ -1,28 +1,29 @@
 """From a path to the source of images that lies there."""
 
 import re
-from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
+from diffae.data.sources.arrays import Arrays
 from diffae.data.sources.folder import Folder
+from diffae.data.sources.hdf5 import hdf5_arrays
 from diffae.data.sources.hub import HUB
+from diffae.data.sources.layout import Array
 from diffae.data.sources.lmdb import Lmdb
 from diffae.data.sources.names import is_hidden
+from diffae.data.sources.npz import npz_arrays
 from diffae.data.sources.parquet import Table, table_files
 from diffae.data.sources.series import Series
 from diffae.data.sources.shards import Shards
 from diffae.data.sources.source import Source
+from diffae.data.sources.zarr import is_zarr, zarr_arrays
 from diffae.data.sources.zip import Zip
 
 KINDS = (
     "a folder of images, a zip or tar of images, a folder of tars (WebDataset), Parquet or Arrow files (Hugging Face `datasets`), "
-    f"{HUB}USER/NAME, an LMDB, or the name `avatars`"
+    f"arrays (.npz, .h5, .zarr), {HUB}USER/NAME, an LMDB, or the name `avatars`"
 )
 """What can be given, in words."""
-PARTS = {"train": 0, "training": 0, "test": 1, "testing": 1, "val": 2, "valid": 2, "validation": 2, "dev": 2}
-"""Names of the parts of a split -> which part."""
-SPLIT = re.compile(rf"({'|'.join(PARTS)})([-_.]\d.*)?", re.IGNORECASE)
-"""Folder names of the parts of published splits."""
 
 
 def open_source(path: Path, *, sides: int = 2) -> Source:
@@ -48,16 +49,14 @@ def open_source(path: Path, *, sides: int = 2) -> Source:
     return source
 
 
-def divided(names: Sequence[str]) -> list[str]:
-    """The folders, or files of rows, that are called like the parts of a published split, such as `train` and `test`; empty where
-    there are fewer than two parts."""
-    tops = {part for name in names for part in PurePosixPath(name).parts[:-1]}
-    parts = {top: m[1].lower() for top in sorted(tops) if (m := SPLIT.fullmatch(top))}
-    return list(parts) if len({PARTS[part] for part in parts.values()}) > 1 else []
-
-
 def _open(path: Path, sides: int) -> Source:
     kind = path.suffix.lower() if path.is_file() else ""
+    if kind == ".npz":
+        return _arrays(npz_arrays, path, [path])
+    if kind in (".h5", ".hdf5"):
+        return _arrays(hdf5_arrays, path, [path])
+    if is_zarr(path):
+        return _arrays(zarr_arrays, path, [path] if kind else sorted(file for file in path.rglob("*") if file.is_file()))
     if kind in (".mdb", ".lmdb") or (path / "data.mdb").is_file():
         return Lmdb(path)
     if kind in (".parquet", ".arrow"):
@@ -75,3 +74,10 @@ def _open(path: Path, sides: int) -> Source:
         return Table(files, path)
     tars = sorted(f for f in path.rglob("*.tar") if f.is_file() and not is_hidden(f.relative_to(path).as_posix()))
     return Shards(tars, path) if tars else folder
+
+
+def _arrays(read: Callable[[Path], tuple[dict[str, Array], list[str]]], path: Path, holders: Sequence[Path]) -> Arrays:
+    arrays, notes = read(path)
+    source = Arrays(arrays, path, holders)
+    source.notes[:0] = notes
+    return source

@@ -3,13 +3,17 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from diffae.data.labels.classes import MOST_CLASSES
 from diffae.data.labels.columns import refuse_doubled
 from diffae.data.sources.nested import is_nested, npy
 from diffae.data.sources.rows import open_rows
-from diffae.data.sources.schema import image_column, label_columns, read_features
+from diffae.data.sources.schema import image_column, is_text, label_columns, read_features
 from diffae.runtime.files import first_line
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class Table:
@@ -17,8 +21,8 @@ class Table:
 
     An image is named by its file and row, `train-00000-of-00002/00000017`, with `.npy` at the end if it is a decoded array. Cells
     of the image column are encoded files, as bytes or as `datasets` has them (`bytes` and `path`), or decoded arrays, as lists of
-    shape (h, w, c), (c, h, w) or (h, w). Columns of numbers and booleans are labels; a class label becomes one attribute of 0 and
-    1 for each class.
+    shape (h, w, c), (c, h, w) or (h, w). Columns of numbers, booleans and text are labels; a class label becomes one attribute of 0
+    and 1 for each class.
 
     Args:
         files: in the order of their rows.
@@ -75,8 +79,13 @@ class Table:
     def label_rows(self) -> list[dict[str, Any]]:
         """A label table, as `labels.align` takes it."""
         columns: dict[str, list[Any]] = {"file": self.names}
+        left_out: list[str] = []
         for column, classes in self._labels.items():
-            values = [value for file in self.files.values() for value in file.column(column).to_pylist()]
+            parts = [file.column(column) for file in self.files.values()]
+            if column != "group" and is_text(parts[0].type) and _num_different(parts) > MOST_CLASSES:
+                left_out.append(column)
+                continue
+            values = [value for part in parts for value in part.to_pylist()]
             if classes:
                 # -1 is how `datasets` writes an unknown class.
                 wrong = next((v for v in values if v is not None and v not in range(-1, len(classes))), None)
@@ -87,6 +96,8 @@ class Table:
                 columns |= {f"{column}_{c}": [None if v is None else v == i for v in known] for i, c in enumerate(classes)}
             else:
                 columns[column] = values
+        if left_out:
+            self.notes.append(f"Columns of text of more than {MOST_CLASSES} values were left out: {', '.join(left_out)}.")
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
@@ -108,6 +119,11 @@ def table_files(root: Path) -> list[Path]:
         if files:
             return files
     return []
+
+
+def _num_different(parts: Sequence["pa.ChunkedArray"]) -> int:
+    """How many different values a column has, over files."""
+    return len({value for part in parts for value in part.unique().to_pylist()} - {None})
 
 
 def _named(state: Path) -> list[Path]:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffae.data.labels.classes import MOST_CLASSES
 from diffae.data.sources.nested import is_nested
-from diffae.data.sources.source import MOST_CLASSES
 from diffae.runtime.files import first_line
 
 if TYPE_CHECKING:
@@ -51,19 +51,26 @@ def image_column(schema: "pa.Schema", features: dict[str, Any], path: Path) -> s
 
 
 def label_columns(schema: "pa.Schema", features: dict[str, Any]) -> dict[str, list[str]]:
-    """The columns of labels -> the names of their classes, empty for numbers. Class labels of too many classes are left out:
-    their numbers are no measurement."""
+    """The columns of labels -> the names of their classes, empty for numbers and text. Class labels of too many classes are left
+    out: their numbers are no measurement."""
     found = {c: _classes(features.get(c)) for c in schema.names if _is_label(schema.field(c), c)}
     return {c: classes for c, classes in found.items() if len(classes) <= MOST_CLASSES}
+
+
+def is_text(kind: "pa.DataType") -> bool:
+    """Whether values are text, also where each different one is stored once."""
+    import pyarrow.types as kinds
+
+    kind = kind.value_type if kinds.is_dictionary(kind) else kind
+    return kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind)
 
 
 def _is_label(field: "pa.Field", name: str) -> bool:
     import pyarrow.types as kinds
 
     kind = field.type.value_type if kinds.is_dictionary(field.type) else field.type
-    text = kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind)
     number = kinds.is_integer(kind) or kinds.is_floating(kind) or kinds.is_boolean(kind) or kinds.is_decimal(kind)
-    return name != "file" and (number or (name == "group" and text))
+    return name != "file" and (number or is_text(field.type))
 
 
 def _classes(feature: Any) -> list[str]:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from diffae.data.labels.classes import MOST_CLASSES
 from diffae.data.sources.names import is_hidden, is_image, note_doubled, texts
-from diffae.data.sources.source import MOST_CLASSES
 from diffae.runtime.files import pointer_or, shown
 
 
@@ -17,7 +17,7 @@ class Shards:
 
     A file's name up to its first dot is the key of a sample. `KEY.jpg` (or any image) is its image, `KEY.json` a row of labels,
     and `KEY.cls` the number of its class. Classes become attributes `cls_NUMBER` of 0 and 1, if there are no more than
-    `source.MOST_CLASSES`. An image is named by its tar and its name in it, `train-0000/00017.jpg`; with a single tar, by the
+    `classes.MOST_CLASSES`. An image is named by its tar and its name in it, `train-0000/00017.jpg`; with a single tar, by the
     latter alone. Nothing is unpacked: headers are read once, then only images.
 
     Args:

@@ -1,11 +1,8 @@
 """What a source of images is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
-
-MOST_CLASSES = 100
-"""A class label becomes one attribute for each class, up to so many classes; with more it is left out."""
 
 
 @runtime_checkable
@@ -40,5 +37,6 @@ class Source(Protocol):
 class Labelled(Protocol):
     """A source that knows labels too."""
 
-    def label_rows(self) -> list[dict[str, Any]]:
-        """A label table, as `labels.align` takes it: a row for each image, with its name under `file`."""
+    def label_rows(self) -> Sequence[Mapping[str, Any]]:
+        """A label table, as `labels.align` takes it: a row for each image, with its name under `file`. Empty where nothing is
+        known of any. What is to be said about it may be added to `notes`."""

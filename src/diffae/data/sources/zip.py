@@ -1,15 +1,23 @@
 """Images in a zip archive."""
 
 import zipfile
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from diffae.data.images import BOMB_RATIO, MOST_UNPACKED
+from diffae.data.sources.beside import TABLE, rows_beside
 from diffae.data.sources.names import is_hidden, is_image, is_nameless, note_doubled, texts
 from diffae.runtime.files import pointer_or
 
 
 class Zip:
-    """All image files in a zip archive; the attributes are those of `Folder`."""
+    """All image files in a zip archive; the attributes are those of `Folder`.
+
+    Labels are those of `rows_beside`: of `labels.csv` at the archive's top, or in the one folder that holds everything, else of a
+    .json file in COCO's format there, else of folders, one for each class.
+    """
 
     def __init__(self, path: Path) -> None:
         try:
@@ -24,7 +32,9 @@ class Zip:
         self.notes: list[str] = []
         note_doubled(path, len(self.archive.infolist()) - len(self.archive.NameToInfo), self.notes)
         self.names = texts(images, self.notes)
-        self.others = len(infos) - len(images)
+        self._tops = [name for name in _at_top(list(infos)) if PurePosixPath(name).suffix.lower() in (".csv", ".json")]
+        self._rows: list[Mapping[str, Any]] | None = None
+        self.others = len(infos) - len(images) - sum(PurePosixPath(name).name == TABLE for name in self._tops)
         self.holders = [path]
 
     def _head(self, name: str) -> bytes:
@@ -41,6 +51,26 @@ class Zip:
         Raises:
             OSError: the member is damaged, packed in a way that is not known, or a bomb.
         """
+        return self._content(name)
+
+    def label_rows(self) -> list[Mapping[str, Any]]:
+        """A label table, as `labels.align` takes it. What it was taken from is said in `notes`.
+
+        Raises:
+            ValueError: the table is damaged, or cannot be right.
+        """
+        if self._rows is None:
+            files = {name: partial(self._table, name) for name in sorted(self._tops)}
+            self._rows = rows_beside(files, self.names, self.holders[0], self.notes)
+        return self._rows
+
+    def _table(self, name: str) -> bytes:
+        try:
+            return self._content(name)
+        except OSError as error:
+            raise ValueError(f"{self.holders[0]}: {name} {error}. Write the archive again.") from None
+
+    def _content(self, name: str) -> bytes:
         info = self.archive.getinfo(name)
         if info.file_size > MOST_UNPACKED and info.file_size > BOMB_RATIO * info.compress_size:
             raise OSError(f"looks like a decompression bomb: {info.file_size:,} bytes out of {info.compress_size:,}")
@@ -50,3 +80,10 @@ class Zip:
                 return member.read(info.file_size)
         except Exception as error:  # Readers and decompressors raise anything on damaged members.
             raise OSError(f"is damaged in the archive: {error}") from None
+
+
+def _at_top(names: Sequence[str]) -> list[str]:
+    """The files at the top of an archive; where all lie in one folder, those in that."""
+    tops = {PurePosixPath(name).parts[0] for name in names}
+    depth = 2 if len(tops) == 1 else 1
+    return [name for name in names if len(PurePosixPath(name).parts) == depth]
