@@ -78,8 +78,8 @@ def measured(images: Iterable[Decoded], measure: str) -> tuple[float, ...]:
         found = found or [MEASURES[measure]() for _ in image.values]
         if len(found) != len(image.values):
             raise ValueError(
-                f"Some images have {len(found)} channels and some {len(image.values)}, so data.range {measure} has no meaning: name "
-                "two numbers, or take images of one kind."
+                f"Some images have {len(found)} channels and some {len(image.values)}, so data.range {measure} has no meaning: "
+                "name two numbers, or take images of one kind."
             )
         gaps = unknown(image)
         for channel, values in enumerate(image.values):
