@@ -38,6 +38,13 @@ EXTRAS = {
     "diffusers",
     "gradio",
     "pillow_heif",
+    "pydicom",
+    "nibabel",
+    "tifffile",
+    "imagecodecs",
+    "astropy",
+    "h5py",
+    "zarr",
 }
 
 

@@ -83,7 +83,7 @@ def test_ranges_are_said_on_the_command_line(capsys):
     for words, wanted in ((["minmax"], "minmax"), (["0", "4095"], (0.0, 4095.0)), (["-1024", "3071"], (-1024.0, 3071.0))):
         assert tyro.cli(DataConfig, args=["--range", *words]).range == wanted
     with pytest.raises(SystemExit):
-        cli.main(["train", "nowhere", "--data.range", "widest"])
+        cli.main(["train", "nowhere", "--data.range", "widest", "--out", "run"])
     assert "--data.range" in capsys.readouterr().err
 
 
