@@ -10,6 +10,7 @@ from PIL import Image
 import diffae
 from diffae.autoencoder import build
 from diffae.config import AutoencoderConfig, EncoderConfig, ScheduleConfig, UNetConfig
+from diffae.diffusion.schedule import each_error
 from diffae.nn import SemanticEncoder, UNet
 from diffae.nn.resampling import adaptive_average_pool, add_upsampled, downsample, patched, unpatched, upsample
 from diffae.nn.space import halvings, level_sides
@@ -186,3 +187,21 @@ def test_frozen_networks_see_no_volumes():
         config((8, 8, 8), latents="somewhere")
     with pytest.raises(ValueError, match="see two sides"):
         dataclasses.replace(config((8, 8, 8)), features=diffae.config.FeaturesConfig(network="inception"))
+
+
+def test_what_a_mask_leaves_out_the_loss_leaves_out():
+    ae = autoencoder((4, 8, 8))
+    x, draws = volumes(3, (4, 8, 8)), Draws.of(3, 0)
+    z_sem = ae.encode(x)
+    known = torch.ones(3, 1, 4, 8, 8)
+    with torch.no_grad():
+        whole = ae.loss(x, draws, z_sem=z_sem)
+        torch.testing.assert_close(ae.loss(x, draws, z_sem=z_sem, known=known), whole)
+        known[:, :, 2:] = 0
+        part = ae.loss(x, draws, z_sem=z_sem, known=known)
+    assert not torch.isclose(part, whole)
+    output = torch.ones_like(x).requires_grad_()
+    (gradient,) = torch.autograd.grad(each_error(output, torch.zeros_like(x), known).sum(), output)
+    assert (gradient[:, :, 2:] == 0).all()
+    assert (gradient[:, :, :2] != 0).all()
+    assert each_error(output, torch.zeros_like(x), known).tolist() == [1, 1, 1]

@@ -122,7 +122,7 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
 
     def loss(
         self, x_0: Float[Tensor, "n c *sides"], draws: Draws, *, noisy: bool = False, min_snr: float | None = None,
-        z_sem: Float[Tensor, "n d"] | None = None,
+        z_sem: Float[Tensor, "n d"] | None = None, known: Float[Tensor, "n 1 *sides"] | None = None,
     ) -> Float[Tensor, ""]:  # fmt: skip
         """L_simple: the mean squared error of the network's prediction at one timestep per image (section 3.1, eq. 6).
 
@@ -132,8 +132,9 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
             noisy: draws t = T sqrt(u) rather than T u.
             min_snr: gamma of min-SNR weighting.
             z_sem: conditions on these codes instead of the images' own; the validation shuffles them.
+            known: which pixels count, 0 or 1; all by default.
         """
-        return self._loss(x_0, draws, self.encoder(x_0) if z_sem is None else z_sem, noisy=noisy, min_snr=min_snr)
+        return self._loss(x_0, draws, self.encoder(x_0) if z_sem is None else z_sem, noisy=noisy, min_snr=min_snr, known=known)
 
     # Both codes at once ----------------------------------------------------------------------------------------------
 

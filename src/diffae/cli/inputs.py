@@ -82,9 +82,9 @@ def images(ae: "DiffusionAutoencoder", source: str, data: str | None, labels: Pa
     trained = (Path(source) / "model").is_dir() and file.is_file()
     config = read_json(RunConfig, file).data if trained else DataConfig()
     seen = ae.preparation
-    config = dataclasses.replace(config, crop=seen.crop, background=seen.background, range=seen.range)
+    config = dataclasses.replace(config, crop=seen.crop, background=seen.background, range=seen.range, shown=seen.shown)
     if data is not None:
-        config = dataclasses.replace(config, source=data, labels=None, labels_kind=())
+        config = dataclasses.replace(config, source=data, labels=None, labels_kind=(), mask=seen.mask)
     elif not trained:
         raise ValueError(f"{source} is no training run, so it has no images of its own: name them with --data.")
     if labels is not None:

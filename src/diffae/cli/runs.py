@@ -40,6 +40,7 @@ def train(asked: RunConfig | ComparatorRunConfig, out: Path, *, first_look: bool
     if processes.is_first():
         size = spelled(config.model.image_size)
         say(f"{len(data.train):,} images to train on, {len(data.validation):,} held out, {size}, {config.training.precision}")
+        say(f"Read as {data.meaning}")
         if first_look and not (out / "checkpoints").is_dir():
             say(f"First picture: {_first_look(data, out)}")
     with work_bar("Features") as update:

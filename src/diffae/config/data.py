@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from diffae.config.ranges import Count, InRange, Range, Share
+from diffae.config.ranges import Count, InRange, Range
 
 Crop = Literal["center", "none", "celeba"]
 Measure = Literal["minmax", "percentiles"]
@@ -63,8 +63,9 @@ class DataConfig(InRange):
     """Named crop before resizing: the largest centred box of the target's shape, none, or a data set's own."""
     flip: bool = True
     """Horizontal flips while training, each with probability one half."""
-    validation: Share = 0.05
-    """Share of images held out, chosen by a hash of the path (or of the `group` column of the label table)."""
+    validation: Annotated[float | Literal["published"], Range(0, 1)] = 0.05
+    """Share of images held out, chosen by a hash of the path (or of the `group` column of the label table). `published` holds out
+    what lies in folders `val` and `test`, and trains on `train`."""
     background: Annotated[tuple[int, int, int], Range(0, 255)] = (255, 255, 255)
     """Colour, 0..255, on which transparent images are composited."""
     range: tuple[float, ...] | Measure | Literal["dtype", "window"] | None = None
@@ -87,6 +88,8 @@ class DataConfig(InRange):
         InRange.__post_init__(self)
         if isinstance(self.range, tuple):
             _check_pairs(self.range)
+        if self.latents is not None and self.mask is not None:
+            raise ValueError("data.mask leaves pixels out, and latents have none: leave away data.mask or data.latents.")
 
     @property
     def preparation(self) -> Preparation:

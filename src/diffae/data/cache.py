@@ -19,7 +19,8 @@ import numpy as np
 
 from diffae.config import DataConfig
 from diffae.data.contents import Progress
-from diffae.data.images import UnusableImage, Warn, read_image, too_dark
+from diffae.data.images import UnusableImage, Warn, read_image, too_dark, with_known
+from diffae.data.masks import Masks
 from diffae.data.sources import Source
 from diffae.runtime.files import InUse, locked, replacing, shown, write_text
 
@@ -39,15 +40,22 @@ class Decoder:
         config: crop, background and range of values.
         size: sides of the result.
         channels: of the result.
+        masks: of the images, where they lie in a folder of their own.
     """
 
     source: Source
     config: DataConfig
     size: tuple[int, ...]
     channels: int
+    masks: Masks | None = None
+
+    @property
+    def stored(self) -> int:
+        """Channels that are stored: those of the images, and one that says what is known, where not all is."""
+        return self.channels + (self.config.mask is not None)
 
     def __call__(self, name: str, warn: Warn = lambda text: None) -> np.ndarray | str:
-        """(c, *sides), uint8 or uint16, or why this image cannot be used. May be called from several threads.
+        """(stored, *sides), uint8 or uint16, or why this image cannot be used. May be called from several threads.
 
         Args:
             name: of the image.
@@ -55,7 +63,11 @@ class Decoder:
         """
         try:
             content = self.source.read(name)
-            return read_image(content, name, size=self.size, channels=self.channels, preparation=self.config.preparation, warn=warn)
+            preparation = self.config.preparation
+            pixels = read_image(content, name, size=self.size, channels=self.channels, preparation=preparation, warn=warn)
+            if self.masks is None:
+                return pixels
+            return with_known(pixels, ~self.masks.known(name, size=self.size, crop=preparation.crop))
         except UnusableImage as error:
             return str(error)
         except OSError as error:
@@ -91,11 +103,12 @@ def cached(
         with contextlib.suppress(InUse), locked(folder, "tidying"):
             shutil.rmtree(folder / "parts", ignore_errors=True)
     index = json.loads(index_file.read_text(encoding="utf-8"))
-    arrays = np.load(array_file, mmap_mode="r") if index["names"] else np.zeros((0, decode.channels, *decode.size), np.uint8)
+    arrays = np.load(array_file, mmap_mode="r") if index["names"] else np.zeros((0, decode.stored, *decode.size), np.uint8)
     remarks = [
         f"{num} files are {what} ({shown(first)}{', ...' if num > 1 else ''})." for what, (num, first) in index["told"].items()
     ]
-    if dark := too_dark(index["most"], decode.config.preparation):
+    least, most = index["extent"] or (0, None)
+    if dark := too_dark(most, decode.config.preparation, least=least):
         remarks.append(f"The images have {dark}.")
     return index["names"], arrays, [(n, r) for n, r in index["skipped"]], remarks
 
@@ -111,7 +124,7 @@ def _fill(
 ) -> None:
     """Decodes the parts that are missing and joins all. The index is written last, so a cache with an index is whole."""
     parts = folder / "parts"
-    length = max(16, min(4096, PART_BYTES // (decode.channels * math.prod(decode.size))))
+    length = max(16, min(4096, PART_BYTES // (decode.stored * math.prod(decode.size))))
     starts = range(0, len(names), length)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in starts:
@@ -127,9 +140,11 @@ def _fill(
     for name, what in (pair for part in read for pair in part["told"]):
         num, first = remarks.get(what, (0, name))
         remarks[what] = (num + 1, first)
-    mosts = [part["most"] for part in read if part["names"]]
-    most = max(mosts) if mosts and None not in mosts else None
-    index = {"names": usable, "skipped": [s for part in read for s in part["skipped"]], "told": remarks, "most": most}
+    extents = [part["extent"] for part in read if part["names"]]
+    extent = None
+    if extents and None not in extents:
+        extent = min(least for least, _ in extents), max(most for _, most in extents)
+    index = {"names": usable, "skipped": [s for part in read for s in part["skipped"]], "told": remarks, "extent": extent}
     write_text(index_file, json.dumps(index))
     shutil.rmtree(parts)
 
@@ -160,13 +175,16 @@ def _write_part(
                 usable.append(name)
                 arrays.append(array)
             report(len(usable) + len(skipped))
-    most = None
+    extent = None
     if arrays:
         stacked = _stacked(arrays)
-        most = int(stacked.max()) if stacked.dtype == np.uint16 else None
+        seen = stacked[:, : decode.channels]
+        extent = (int(seen.min()), int(seen.max())) if stacked.dtype == np.uint16 else None
         with replacing(file) as part, part.open("wb") as opened:
             np.save(opened, stacked if convert is None else convert(stacked))
-    write_text(file.with_suffix(".json"), json.dumps({"names": usable, "skipped": skipped, "told": sorted(remarks), "most": most}))
+    write_text(
+        file.with_suffix(".json"), json.dumps({"names": usable, "skipped": skipped, "told": sorted(remarks), "extent": extent})
+    )
 
 
 def _stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:

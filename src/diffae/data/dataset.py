@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 import numpy as np
 from jaxtyping import Float
@@ -26,6 +27,9 @@ class ImageSet:
         notes: what was skipped, ignored or missing, in sentences.
         config: how they were prepared.
         key: identifies the pixels: the files, and how they were prepared.
+        known: (n, 1, *sides), of the pixels' type: its largest value where a pixel counts, and 0 where the loss leaves it out; None
+            where all count.
+        meaning: how their files are read, in a line.
         mirrored: like `pixels`, for the flipped images. Only for latents, which cannot be flipped themselves.
     """
 
@@ -37,6 +41,8 @@ class ImageSet:
     notes: list[str]
     config: DataConfig
     key: str
+    known: np.ndarray | None = None
+    meaning: str = ""
     mirrored: np.ndarray | None = None
 
     @property
@@ -49,7 +55,11 @@ class ImageSet:
     @property
     def arrays(self) -> list[np.ndarray]:
         """The arrays whose rows make a training batch."""
-        return [self.pixels] if self.mirrored is None else [self.pixels, self.mirrored]
+        return [array for array in (self.pixels, self.mirrored, self.known) if array is not None]
+
+    def counted(self, indices: Sequence[int] | np.ndarray) -> Float[Tensor, "n 1 *sides"] | None:
+        """Which of their pixels count, 0 or 1; None where all do."""
+        return None if self.known is None else (in_range(self.known[np.asarray(indices)]) > 0).float()
 
     def images(self, indices: Sequence[int] | np.ndarray) -> Float[Tensor, "n c *sides"]:
         """These images, in [-1, 1]; or their latents."""
@@ -82,6 +92,24 @@ def split(names: Sequence[str], groups: Sequence[str] | None, share: float) -> t
     if held.all():
         what = "the only image is held out" if len(names) == 1 else f"all {len(names)} images share one group, which is held out"
         raise ValueError(f"Nothing is left to train on: {what}. Set data.validation to 0.")
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def published_split(names: Sequence[str], parts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """The published split of images: those to train on, and those of all other parts.
+
+    Args:
+        names: of the images.
+        parts: the folders of the split, as `sources.divided` finds them.
+
+    Raises:
+        ValueError: none of the parts is called `train`, or there are no parts.
+    """
+    training = [part for part in parts if part.lower().startswith("train")]
+    if not training:
+        found = ", ".join(parts) or "none"
+        raise ValueError(f"data.validation published wants folders such as train and test; there are {found}. Give a share.")
+    held = np.array([PurePosixPath(name).parts[0] not in training for name in names])
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 

@@ -4,6 +4,8 @@ Images that cannot be used are found here, before training, and named. Afterward
 """
 
 import hashlib
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +15,15 @@ from diffae.config import DataConfig
 from diffae.data.avatars import SCALES, SETS, avatars_folder
 from diffae.data.cache import Decoder, cached
 from diffae.data.contents import Progress, caching, digests
-from diffae.data.dataset import ImageSet, split
-from diffae.data.images import in_range
+from diffae.data.dataset import ImageSet, published_split, split
+from diffae.data.images import in_range, meaning
 from diffae.data.labels import Labels, align, load_labels
+from diffae.data.masks import Masks
+from diffae.data.measuring import MEASURES, resolved
 from diffae.data.sources import HUB, Labelled, Source, divided, from_hub, open_source
 from diffae.frozen.vae import FrozenAutoencoder, frozen_autoencoder
 from diffae.runtime import seeding
-from diffae.runtime.files import cache_folder, digest_lines, shown
+from diffae.runtime.files import cache_folder, digest_lines, shown, write_text
 
 
 def prepare(
@@ -54,17 +58,23 @@ def prepare(
         beside = root / "labels.csv"
     else:
         root, beside = Path(config.source or type(source).__name__), None
-    number = _key(source, config, size, channels, progress)
+    masks = None if config.mask in (None, "gaps") else Masks(Path(config.mask), sides=len(size))
+    identity = fingerprint(source, progress)
+    with caching():
+        config = _with_range(config, source, identity, size=size, channels=channels, progress=progress)
+    number = _key(config, identity, size, channels, None if masks is None else digest_lines(digests(masks.holders, progress)))
     key = f"{number if vae is None else seeding.mix('latents-1', number, vae.digest, int(config.flip)):016x}"
     folder = cache_folder() / "pixels" / f"{'x'.join(map(str, grid))}x{latent_channels}-{key}"
     convert = None if vae is None else lambda images: _latents(vae, images, flip=config.flip)
-    decode = Decoder(source, config, size, channels)
+    decode = Decoder(source, config, size, channels, masks)
     with caching():
         names, pixels, skipped, remarks = cached(decode, source.names, folder, convert=convert, progress=progress)
-    mirrored, notes = None, remarks
+    mirrored, known, notes = None, None, remarks
     if vae is not None and names:
         pixels, mirrored = pixels[:, 0], pixels[:, 1] if config.flip else None
         notes += _scale_note(vae, pixels)
+    if config.mask is not None and names:
+        pixels, known = pixels[:, :channels], pixels[:, channels:]
     if source.others and config.source not in SETS:
         notes.append(f"{source.others} files in {root} were left alone: their names are not those of images.")
     if skipped:
@@ -73,10 +83,10 @@ def prepare(
         notes.append(f"{len(skipped)} of {len(source.names)} images were skipped:\n{listed}{more}")
     if not names:
         raise ValueError(f"None of the images in {root} can be used.\n{notes[-1]}")
-    if parts := divided(names):
+    if (parts := divided(names)) and config.validation != "published":
         notes.append(
             f"The images lie in {', '.join(parts)}, as a published split, and are taken as one set that is split anew: what was "
-            f"held out there is trained on here. To keep them apart, give one alone, such as {root / parts[-1]}."
+            "held out there is trained on here. To keep them apart: --data.validation published."
         )
     values, groups = {}, None
     labels = _labels(source, root, names, config, beside=beside)
@@ -84,7 +94,10 @@ def prepare(
     if labels:
         values, groups = labels.values, labels.groups
         notes += labels.notes
-    train, validation = split(names, groups, config.validation)
+    if config.validation == "published":
+        train, validation = published_split(names, parts)
+    else:
+        train, validation = split(names, groups, config.validation)
     return ImageSet(
         names=names,
         pixels=pixels,
@@ -94,6 +107,8 @@ def prepare(
         notes=notes,
         config=config,
         key=key,
+        known=known,
+        meaning=meaning(source.read(names[0]), names[0], size=size, channels=channels, preparation=config.preparation),
         mirrored=mirrored,
     )
 
@@ -105,7 +120,7 @@ def source_of(config: DataConfig, *, size: tuple[int, ...], progress: Progress) 
             root = avatars_folder(cache_folder(), num=config.avatars, size=max(size), progress=progress, name=config.source)
     else:
         root = from_hub(config.source) if config.source.startswith(HUB) else Path(config.source)
-    return root, open_source(root)
+    return root, open_source(root, sides=len(size))
 
 
 def fingerprint(source: Source, progress: Progress = lambda what, done, total: None) -> str:
@@ -122,11 +137,28 @@ def _digest(source: Source, name: str) -> str:
         return f"unreadable: {error}"
 
 
-def _key(source: Source, config: DataConfig, size: tuple[int, ...], channels: int, progress: Progress) -> int:
+def _with_range(
+    config: DataConfig, source: Source, identity: str, *, size: tuple[int, ...], channels: int, progress: Progress
+) -> DataConfig:
+    """The configuration with numbers for a range that is to be measured; they are measured once, and kept."""
+    if config.range not in MEASURES:
+        return config
+    key = seeding.mix("range-1", identity, config.range, len(size), channels)
+    file = cache_folder() / "ranges" / f"{key:016x}.json"
+    if file.is_file():
+        return replace(config, range=tuple(json.loads(file.read_text(encoding="utf-8"))))
+    found = resolved(config, source, size=size, channels=channels, progress=progress)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(file, json.dumps(found.range))
+    return found
+
+
+def _key(config: DataConfig, identity: str, size: tuple[int, ...], channels: int, masks: str | None) -> int:
     """Identifies the images and how they are prepared."""
-    limits = () if config.range is None else config.range
-    made = (*size, channels, config.crop, *config.background, *map(str, limits))
-    return seeding.mix("pixels-3", fingerprint(source, progress), *made)
+    limits = config.preparation.range or ()
+    more = () if config.mask is None else ("mask", masks or "gaps")
+    made = (*size, channels, config.crop, *config.background, *map(str, (limits,) if isinstance(limits, str) else limits), *more)
+    return seeding.mix("pixels-4", identity, *made)
 
 
 def _labels(source: Source, root: Path, names: list[str], config: DataConfig, *, beside: Path | None) -> Labels | None:

@@ -23,6 +23,7 @@ from diffae.diffusion.schedule import (
     Schedule,
     decoding_path,
     draw_timesteps,
+    each_error,
     encoding_path,
     min_snr_weights,
     spaced_path,
@@ -141,17 +142,20 @@ class ImageDiffusion(ImageModel):
     def _solve(self, x: Tensor, z_sem: Tensor | None, path: Path, solver: Solver = "ddim", *, clamp: bool) -> Tensor:
         return solve(self.eps_model(z_sem), x, path, solver=solver, clamp=clamp)
 
-    def _loss(self, x_0: Tensor, draws: Draws, z_sem: Tensor | None, *, noisy: bool, min_snr: float | None = None) -> Tensor:
-        """Mean squared error of the network's prediction at one timestep per image."""
+    def _loss(
+        self, x_0: Tensor, draws: Draws, z_sem: Tensor | None, *, noisy: bool, min_snr: float | None = None,
+        known: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Mean squared error of the network's prediction at one timestep per image; of what counts, where not all does."""
         t = draw_timesteps(draws.uniform("t"), self.schedule.T, noisy=noisy)
         eps = draws.normal("eps", tuple(x_0.shape[1:])).to(x_0)
         alpha, sigma = self.schedule.alpha_sigma(t, like=x_0)
         output = self.unet(alpha * x_0 + sigma * eps, t.to(x_0), z_sem=z_sem, draws=draws)
         target = to_target(self.config.prediction, x_0, eps, alpha, sigma)
-        if min_snr is None:
+        if min_snr is None and known is None:
             return F.mse_loss(output.to(target.dtype), target)
-        weights = min_snr_weights(self.schedule.levels(t), min_snr, self.config.prediction).to(target)
-        return ((output.to(target.dtype) - target).square().flatten(1).mean(1) * weights).mean()
+        weights = 1.0 if min_snr is None else min_snr_weights(self.schedule.levels(t), min_snr, self.config.prediction).to(target)
+        return (each_error(output.to(target.dtype), target, known) * weights).mean()
 
 
 class DDIM(ImageDiffusion):
@@ -196,16 +200,9 @@ class DDIM(ImageDiffusion):
 
     @border
     def sample(
-        self,
-        num: int = 1,
-        *,
-        steps: int | None = None,
-        solver: Solver = "dpmpp2m",
-        batch_size: int = 64,
-        seed: int = 0,
-        generator: torch.Generator | None = None,
-        start: int = 0,
-    ) -> Float[Tensor, "num c *sides"]:
+        self, num: int = 1, *, steps: int | None = None, solver: Solver = "dpmpp2m", batch_size: int = 64, seed: int = 0,
+        generator: torch.Generator | None = None, start: int = 0,
+    ) -> Float[Tensor, "num c *sides"]:  # fmt: skip
         """New images number `start` on, from x_T ~ N(0, I). Number i depends on the seed and i alone."""
         seed = seed if generator is None else drawn(generator)
         parts = [range(i, min(i + batch_size, num)) for i in range(0, num, batch_size)]
@@ -253,7 +250,8 @@ class DDIM(ImageDiffusion):
         return self._solve(self.schedule.add_noise(x, noise, t), None, path, clamp=self._clamps(None, True))
 
     def loss(
-        self, x_0: Float[Tensor, "n c *sides"], draws: Draws, *, noisy: bool = False, min_snr: float | None = None
-    ) -> Float[Tensor, ""]:
+        self, x_0: Float[Tensor, "n c *sides"], draws: Draws, *, noisy: bool = False, min_snr: float | None = None,
+        known: Float[Tensor, "n 1 *sides"] | None = None,
+    ) -> Float[Tensor, ""]:  # fmt: skip
         """L_simple, as in `DiffusionAutoencoder.loss`."""
-        return self._loss(x_0, draws, None, noisy=noisy, min_snr=min_snr)
+        return self._loss(x_0, draws, None, noisy=noisy, min_snr=min_snr, known=known)

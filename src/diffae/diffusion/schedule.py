@@ -152,6 +152,16 @@ def draw_timesteps(u: Float[Tensor, " n"], T: int, *, noisy: bool = False) -> In
     return torch.clamp((T * (u.sqrt() if noisy else u)).long(), max=T - 1)
 
 
+def each_error(
+    output: Float[Tensor, "n c *sides"], target: Float[Tensor, "n c *sides"], known: Float[Tensor, "n 1 *sides"] | None
+) -> Float[Tensor, " n"]:
+    """The mean squared error of each image, over the pixels that count (1, not 0); over all, where `known` is None."""
+    squares = (output - target).square()
+    if known is None:
+        return squares.flatten(1).mean(1)
+    return (squares * known).flatten(1).sum(1) / (target.shape[1] * known.flatten(1).sum(1)).clamp(min=1)
+
+
 def min_snr_weights(alpha_bar: Float[Tensor, " n"], gamma: float, prediction: Prediction) -> Float[Tensor, " n"]:
     """Weights of the prediction's squared errors, with which those of x_0 have min(SNR, gamma) (Hang et al. 2023, eq. 4)."""
     snr = alpha_bar / (1 - alpha_bar)

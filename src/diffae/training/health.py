@@ -122,7 +122,13 @@ LEAST_DRAWS = 64
 
 @torch.no_grad()
 def check_codes(
-    model: DiffusionAutoencoder, x: Float[Tensor, "n c *sides"], *, batch_size: int, noisy: bool, seed: int
+    model: DiffusionAutoencoder,
+    x: Float[Tensor, "n c *sides"],
+    *,
+    batch_size: int,
+    noisy: bool,
+    seed: int,
+    known: Tensor | None = None,
 ) -> CodeHealth:
     """Validates an autoencoder on images in [-1, 1], with the same timesteps and noise at every call."""
     z_sem = torch.cat([model.encode(part) for part in x.split(batch_size)])
@@ -131,7 +137,8 @@ def check_codes(
     totals = [0.0, 0.0]
     for i, z in enumerate((z_sem, z_sem.roll(1, dims=0))):
         for part, draws in (pair for time in range(again) for pair in _parts(x, batch_size, seed, start=time * len(x))):
-            totals[i] += float(model.loss(x[part], draws, noisy=noisy, z_sem=z[part])) * len(draws) / len(x) / again
+            loss = model.loss(x[part], draws, noisy=noisy, z_sem=z[part], known=None if known is None else known[part])
+            totals[i] += float(loss) * len(draws) / len(x) / again
     z = z_sem.double().cpu() - z_sem.double().cpu().mean(0)
     spectrum = torch.linalg.svdvals(z).square()
     dimensions = float(spectrum.sum() ** 2 / spectrum.square().sum()) if spectrum.sum() > 0 else 0.0
@@ -139,9 +146,15 @@ def check_codes(
 
 
 @torch.no_grad()
-def check_images(model: DDIM, x: Float[Tensor, "n c *sides"], *, batch_size: int, noisy: bool, seed: int) -> LossHealth:
+def check_images(
+    model: DDIM, x: Float[Tensor, "n c *sides"], *, batch_size: int, noisy: bool, seed: int, known: Tensor | None = None
+) -> LossHealth:
     """Validates a plain DDIM on images in [-1, 1], with the same timesteps and noise at every call."""
-    losses = [float(model.loss(x[part], draws, noisy=noisy)) * len(draws) for part, draws in _parts(x, batch_size, seed)]
+    parts = _parts(x, batch_size, seed)
+    counts = [None if known is None else known[part] for part, _ in parts]
+    losses = [
+        float(model.loss(x[part], draws, noisy=noisy, known=c)) * len(draws) for (part, draws), c in zip(parts, counts, strict=True)
+    ]
     return LossHealth(sum(losses) / len(x))
 
 

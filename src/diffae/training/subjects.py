@@ -28,6 +28,8 @@ from diffae.training.health import Health, check_codes, check_images, check_prio
 from diffae.training.starting import take_weights, trained_model
 from diffae.training.views import augmented, dropped, of_view, shifted, training_view
 
+KNOWN = 0.98
+"""From which value on, of -1..1, a pixel counts that was mixed of such as do and such as do not."""
 WHITENED_IMAGES = 2048
 """Images over which z_sem is whitened at the start."""
 
@@ -122,7 +124,7 @@ class ImageSubject:
 
     def build(self) -> DiffusionAutoencoder | DDIM:
         model = self._make(self.config.model)
-        model.preparation = self.config.data.preparation
+        model.preparation = self.data.config.preparation
         for module in model.modules():
             if isinstance(module, Stage):
                 module.recompute = self.config.training.recompute
@@ -164,24 +166,28 @@ class ImageSubject:
     def batch(self, positions: range) -> Tensor:
         return self.rows.pack([self.order[p] for p in positions])
 
-    def view(self, batch: Tensor, draws: Draws) -> tuple[Tensor, Tensor | None]:
-        """The images of what `batch` sent, and what the frozen network says of them, if there is one."""
+    def view(self, batch: Tensor, draws: Draws) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The images of what `batch` sent, which of their pixels count, where not all do, and what the frozen network says of them,
+        if there is one."""
         flip, rows = self.config.data.flip, self.rows.unpack(batch)
         images, features = rows[: len(self.data.arrays)], rows[len(self.data.arrays) :]
-        x = training_view(images[0], draws, flip=flip, mirrored=images[1] if len(images) > 1 else None)
-        return x, of_view(features, draws) if features else None
+        mirrored = images[1] if self.data.mirrored is not None else None
+        # What is known goes along as a channel: mirrored, turned and moved as its image is.
+        x = training_view(images[0] if self.data.known is None else torch.cat(images, 1), draws, flip=flip, mirrored=mirrored)
+        x = augmented(x, draws, self.config.training.augment) if self.config.training.augment else x
+        seen = of_view(features, draws) if features else None
+        return (x, None, seen) if self.data.known is None else (x[:, :-1], (x[:, -1:] > KNOWN).float(), seen)
 
     def loss(self, model: nn.Module, batch: Tensor, draws: Draws) -> Tensor:
-        training, (x, features) = self.config.training, self.view(batch, draws)
+        training, (x, known, features) = self.config.training, self.view(batch, draws)
         if isinstance(model, DDIM):
-            return model.loss(x, draws, noisy=self._noisy, min_snr=training.min_snr)
+            return model.loss(x, draws, noisy=self._noisy, min_snr=training.min_snr, known=known)
         assert isinstance(model, DiffusionAutoencoder)
-        x = augmented(x, draws, training.augment) if training.augment else x
         view = shifted(x, draws, training.encoder_shift) if training.encoder_shift else x
         z_sem = model.encoder(view) if features is None else model.encoder(view, features)
         if training.z_sem_dropout:
             z_sem = dropped(z_sem, draws, training.z_sem_dropout)
-        return model.loss(x, draws, noisy=self._noisy, min_snr=training.min_snr, z_sem=z_sem)
+        return model.loss(x, draws, noisy=self._noisy, min_snr=training.min_snr, z_sem=z_sem, known=known)
 
     def names(self, positions: range) -> list[str]:
         return [self.data.names[self.order[p]] for p in positions]
@@ -193,6 +199,8 @@ class ImageSubject:
         training = self.config.training
         x = self._images(held_out, ema)
         settings: dict[str, Any] = dict(batch_size=training.batch_size, noisy=self._noisy, seed=training.seed)
+        if (known := self.data.counted(held_out)) is not None:
+            settings["known"] = known.to(x.device)
         if isinstance(ema, DDIM):
             return check_images(ema, x, **settings)
         assert isinstance(ema, DiffusionAutoencoder)

@@ -4,6 +4,7 @@ from diffae.data.images.crops import CROPS
 from diffae.data.images.decoded import Decoded
 from diffae.data.images.files import BOMB_RATIO, EXTENSIONS, MOST_UNPACKED, UnusableImage, Warn, ending, is_dicom
 from diffae.data.images.pillow import read_photo
+from diffae.data.images.preparing import with_known
 from diffae.data.images.reading import load_images, meaning, read_image, values_of
 from diffae.data.images.values import in_range, scaled, too_dark, unknown
 
@@ -26,4 +27,5 @@ __all__ = [
     "too_dark",
     "unknown",
     "values_of",
+    "with_known",
 ]

@@ -1,0 +1,124 @@
+"""What the loss leaves out, ranges that are measured, and splits that were published: from files to a training step."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import diffae
+from diffae.config import DataConfig
+from diffae.data import prepare
+from diffae.runtime.seeding import Draws
+from diffae.training.run import train
+from diffae.training.subjects import ImageSubject
+
+
+def with_gaps(folder, num=12, channels=3):
+    """Float images that reach from -3 to 5, of which the upper left quarter is not known."""
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for i in range(num):
+        values = random.uniform(-3, 5, (channels, 8, 8)).astype(np.float32)
+        values[:, :4, :4] = np.nan
+        np.save(folder / f"{i:02d}.npy", values)
+    return folder
+
+
+def test_gaps_are_refused_until_they_are_named(tmp_path):
+    folder = with_gaps(tmp_path / "images")
+    config = DataConfig(source=str(folder), range=(-3.0, 5.0), validation=0.2)
+    with pytest.raises(ValueError, match=r"None of the images (.|\n)* --data.mask gaps"):
+        prepare(config, size=(8, 8), channels=3)
+    data = prepare(replace(config, mask="gaps"), size=(8, 8), channels=3)
+    assert data.pixels.shape == (12, 3, 8, 8)
+    known = data.counted([0, 5])
+    assert known.shape == (2, 1, 8, 8)
+    assert (known[:, :, :4, :4] == 0).all()
+    assert known.sum() == 2 * 48
+    x = data.images([0])
+    assert torch.allclose(x[:, :, :4, :4], torch.zeros(1, 3, 4, 4), atol=1e-4), "the middle of the range"
+    values = np.load(folder / "00.npy")[:, 4:]
+    assert np.abs(((x[0, :, 4:].numpy() + 1) * 4 - 3) - values).max() <= 8 / 65535 / 2 * 1.01
+
+
+def test_a_folder_of_masks_says_what_counts(tmp_path):
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    for i in range(6):
+        Image.fromarray(np.full((8, 8, 3), 40 * i, np.uint8)).save(tmp_path / "images" / f"{i}.png")
+        mask = np.zeros((8, 8), np.uint8)
+        mask[:, : i + 1] = 255
+        if i != 4:
+            Image.fromarray(mask).save(tmp_path / "masks" / f"{i}.bmp")
+    config = DataConfig(source=str(tmp_path / "images"), mask=str(tmp_path / "masks"), validation=0.0)
+    data = prepare(config, size=(8, 8), channels=3)
+    assert data.names == ["0.png", "1.png", "2.png", "3.png", "5.png"]
+    assert any("4.png has no mask in" in note for note in data.notes)
+    assert data.counted(range(5)).flatten(1).sum(1).tolist() == [8, 16, 24, 32, 48]
+    other = tmp_path / "masks" / "0.bmp"
+    Image.fromarray(np.full((8, 8), 255, np.uint8)).save(other)
+    again = prepare(config, size=(8, 8), channels=3)
+    assert again.counted([0]).sum() == 64, "other masks, other data"
+    assert again.identity != data.identity
+    with pytest.raises(ValueError, match="latents have none"):
+        replace(config, latents="somewhere")
+
+
+def test_training_goes_on_past_gaps_and_is_not_moved_by_what_lies_in_them(tmp_path, tiny_run):
+    folder = with_gaps(tmp_path / "images", num=24)
+    config = DataConfig(source=str(folder), range=(-3.0, 5.0), mask="gaps", validation=0.2, flip=True)
+    run = replace(tiny_run(images=32, source=folder), data=config)
+    data = prepare(config, size=(8, 8), channels=3)
+    subject = ImageSubject(run, data)
+    x, known, _ = subject.view(subject.batch(range(8)), Draws.of(8, 0))
+    assert x.shape == (8, 3, 8, 8)
+    left, right = known[:, 0, 0, 0] == 0, known[:, 0, 0, -1] == 0
+    assert (left ^ right).all(), "a mask is mirrored with its image"
+    assert left.any()
+    assert right.any()
+    events = list(train(subject, tmp_path / "run"))
+    assert events
+    ae = diffae.load(tmp_path / "run")
+    assert ae.preparation.mask == "gaps"
+    assert ae.preparation.range == (-3, 5)
+
+
+def test_a_measured_range_is_the_models_in_numbers(tmp_path, tiny_run):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    values = np.random.default_rng(1).uniform(-1000, 3000, (20, 2, 8, 8)).astype(np.int16)
+    for i, image in enumerate(values):
+        np.save(folder / f"{i:02d}.npy", image)
+    config = DataConfig(source=str(folder), range="minmax", validation=0.2)
+    data = prepare(config, size=(8, 8), channels=2)
+    ends = [float(end(values[:, c])) for c in range(2) for end in (np.min, np.max)]
+    assert list(data.config.range) == ends
+    assert "range " + " ".join(f"{low:g}..{high:g}" for low, high in (ends[:2], ends[2:])) in data.meaning
+    run = replace(tiny_run(images=16, source=folder, model=dict(channels=2)), data=config)
+    list(train(ImageSubject(run, data), tmp_path / "run"))
+    ae = diffae.load(tmp_path / "run")
+    assert list(ae.preparation.range) == ends
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["data"]["range"] == "minmax"
+    named = prepare(replace(config, range=tuple(ends)), size=(8, 8), channels=2)
+    assert named.key == data.key, "and numbers that were named mean the same"
+
+
+def test_a_published_split_is_kept_where_it_is_asked_for(tmp_path):
+    for part, num in (("train", 5), ("val", 2), ("test", 3)):
+        (tmp_path / "images" / part).mkdir(parents=True)
+        for i in range(num):
+            Image.fromarray(np.full((8, 8), 20 * i, np.uint8)).save(tmp_path / "images" / part / f"{i}.png")
+    config = DataConfig(source=str(tmp_path / "images"))
+    data = prepare(replace(config, validation="published"), size=(8, 8), channels=1)
+    assert {data.names[i].split("/")[0] for i in data.train} == {"train"}
+    assert len(data.train) == len(data.validation) == 5
+    assert not [note for note in data.notes if "split anew" in note]
+    anew = prepare(config, size=(8, 8), channels=1)
+    assert any("--data.validation published" in note for note in anew.notes)
+    with pytest.raises(ValueError, match="wants folders such as train and test; there are none"):
+        prepare(replace(config, source=str(tmp_path / "images" / "train"), validation="published"), size=(8, 8), channels=1)
+    with pytest.raises(ValueError, match="data.validation must be at least 0 and at most 1"):
+        diffae.config.from_dict(DataConfig, {"validation": 2.0}, path="data")
