@@ -1,5 +1,6 @@
 """Files of arrays as sources: .npz, HDF5 and Zarr. What is in them comes out, and what was taken for what is said."""
 
+import contextlib
 import io
 import json
 import subprocess
@@ -98,6 +99,17 @@ def zipped(path, **arrays):
 
 
 FORMATS = [npz, stored, hdf5, zarr2, zarr3, zipped]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def loop_of_zarr():
+    """Zarr's own loop is begun by the first array, and lives as long as the process: no single test leaves it."""
+    with contextlib.suppress(ImportError):
+        import zarr
+
+        zarr.open_group(zarr.storage.MemoryStore(), mode="w")
+
+
 each_format = pytest.mark.parametrize("write", FORMATS, ids=[f.__name__ for f in FORMATS])
 
 
@@ -355,20 +367,22 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch, package, file):
 
 
 def test_rows_are_read_piece_by_piece(tmp_path):
-    """A file of 600 MB, in pieces and uncompressed, whose images are read in less memory than 200 MB."""
+    """A file of 100 MB, whose images are read in less memory than that."""
     pytest.importorskip("h5py")
     code = f"""
-import resource, h5py, numpy as np
+import re, h5py, numpy as np
 from pathlib import Path
-from diffae.data.sources import open_source
+from diffae.data.sources import arrays, open_source
+arrays.OPEN = 2**23
 with h5py.File({str(tmp_path / "set.h5")!r}, "w") as file:
-    file.create_dataset("images", shape=(200, 1000, 1000, 3), dtype="u1", chunks=(1, 1000, 1000, 3), compression="lzf")
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    file.create_dataset("images", shape=(100, 1000, 1000), dtype="u1", chunks=(1, 1000, 1000), compression="lzf")
+peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+before = peak()
 source = open_source(Path({str(tmp_path / "set.h5")!r}))
 num = sum(len(source.read(name)) for name in source.names)
-print(num, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(num, peak() - before)
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     num, kilobytes = map(int, out.stdout.split())
-    assert num > 600e6
-    assert kilobytes < 400_000
+    assert num > 100e6
+    assert kilobytes < 50_000

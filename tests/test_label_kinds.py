@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from diffae.data import prepare
 from diffae.data.labels.classes import ClassName, class_columns
 from diffae.data.labels.columns import is_unknown
 from diffae.data.labels.labels import align, load_labels
+from diffae.data.sources import open_source
 from diffae.data.sources.parts import folder_classes
 
 NAN = float("nan")
+SETS = Path(__file__).parents[2] / "shared" / "data"
 NAMES = [f"{i}.png" for i in range(6)]
 
 
@@ -296,3 +299,19 @@ def test_a_patients_images_never_straddle_the_split(tmp_path, kind):
     assert not train & held
     assert {"0.png", "1.png", "2.png", "3.png"} <= train | held
     assert any("4 of 40 images have no group" in note for note in data.notes)
+
+
+@pytest.mark.skipif(not SETS.is_dir(), reason="needs the labelled sets, which are not part of the project")
+def test_published_zips_come_with_their_labels():
+    cells, signs = (open_source(SETS / f"{name}64.zip") for name in ("bloodcells", "signs"))
+    found = align(cells.label_rows(), cells.names, SETS)
+    assert {name: int(y.sum()) for name, y in found.values.items() if name.startswith("cell=")} == {
+        "cell=Platelets": 361,
+        "cell=RBC": 1709,
+        "cell=WBC": 372,
+    }
+    found = align(signs.label_rows(), signs.names, SETS, kinds=["digit=classes"])
+    digits = [f"digit={i}" for i in range(10)]
+    assert digits == [name for name in found.values if name.startswith("digit=")]
+    for name, digit in zip(signs.names[::97], np.argmax([found.values[d] for d in digits], axis=0)[::97], strict=True):
+        assert name.startswith(f"{digit}/")

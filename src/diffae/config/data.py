@@ -51,14 +51,15 @@ class DataConfig(InRange):
     """How image files become tensors, and which are held out."""
 
     source: str = ""
-    """A folder, zip or tar of images, a folder of tars (WebDataset), Parquet or Arrow files (Hugging Face `datasets`), an LMDB (the
-    authors', LSUN's), hf://datasets/USER/NAME, `avatars`, or `avatars-unseen`: of parts that the first never have."""
+    """A folder, zip or tar of images, a folder of tars (WebDataset), Parquet or Arrow files (Hugging Face `datasets`), arrays (.npz,
+    HDF5, Zarr), slides, an LMDB (the authors', LSUN's), hf://datasets/USER/NAME, `avatars`, or `avatars-unseen`: of parts that the
+    first never have."""
     labels: str | None = None
-    """A label table (CSV or Parquet) with a `file` column, or annotations in CelebA's format (.txt); None looks for `labels.csv`
-    beside the images."""
+    """A label table (CSV or Parquet) with a `file` column, or annotations in CelebA's format (.txt) or COCO's (.json); None looks for
+    `labels.csv` beside the images."""
     labels_kind: tuple[str, ...] = ()
     """What columns of labels are taken for, NAME=KIND each: `binary` (1 yes, 0 no, -1 unknown), `signed` (1 yes, -1 no, 0 unknown)
-    or `continuous` (numbers). KIND alone is for every column where -1 could be either. Empty cells are unknown always."""
+    `continuous` (numbers), `ordinal` (numbers that are an order) or `classes` (a column for each). KIND alone is for every column where -1 could be either. Empty cells are unknown always."""
     crop: Crop = "center"
     """Named crop before resizing: the largest centred box of the target's shape, none, or a data set's own."""
     flip: bool = True
@@ -78,6 +79,10 @@ class DataConfig(InRange):
     the first in magenta and the second in green."""
     mask: str | None = None
     """What the loss leaves out: `gaps` (what is not a number, or marked as no data), or a folder of masks with the same names."""
+    tile: Count = 256
+    """Side of the tiles that whole-slide images are cut into, in pixels of their highest resolution."""
+    least_tissue: Share = 0.5
+    """Share of a tile that has to be tissue; others are left out."""
     avatars: Count = 6000
     """Number of avatars to render, where the source is `avatars`."""
     latents: str | None = None

@@ -120,7 +120,7 @@ def source_of(config: DataConfig, *, size: tuple[int, ...], progress: Progress) 
             root = avatars_folder(cache_folder(), num=config.avatars, size=max(size), progress=progress, name=config.source)
     else:
         root = from_hub(config.source) if config.source.startswith(HUB) else Path(config.source)
-    return root, open_source(root, sides=len(size))
+    return root, open_source(root, sides=len(size), tile=config.tile, least_tissue=config.least_tissue)
 
 
 def fingerprint(source: Source, progress: Progress = lambda what, done, total: None) -> str:
@@ -157,7 +157,15 @@ def _key(config: DataConfig, identity: str, size: tuple[int, ...], channels: int
     """Identifies the images and how they are prepared."""
     limits = config.preparation.range or ()
     more = () if config.mask is None else ("mask", masks or "gaps")
-    made = (*size, channels, config.crop, *config.background, *map(str, (limits,) if isinstance(limits, str) else limits), *more)
+    made = (
+        *size,
+        channels,
+        config.tile,
+        config.crop,
+        *config.background,
+        *map(str, (limits,) if isinstance(limits, str) else limits),
+        *more,
+    )
     return seeding.mix("pixels-4", identity, *made)
 
 

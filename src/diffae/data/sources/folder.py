@@ -20,7 +20,8 @@ class Folder:
 
     Attributes:
         names: paths relative to the source, sorted, with forward slashes.
-        others: number of files whose name is not an image's.
+        rest: names of the files whose name is not an image's, hidden ones aside.
+        others: number of those.
         holders: the files that hold the images; their bytes identify the data.
         notes: sentences about what was left out.
 
@@ -34,9 +35,9 @@ class Folder:
         files = [name for name in _walk(root, self.notes) if not is_hidden(name)]
         images = sorted(name for name in files if is_image(name) or is_nameless(name, self._head))
         self.names = texts(images, self.notes)
-        self.others = len(files) - len(images)
+        self.rest = sorted(name for name in files if not is_image(name))
+        self.others = len(self.rest)
         self.holders = [root / name for name in self.names]
-        self._tops = [name for name in files if "/" not in name and name.lower().endswith(".json")]
         self._rows: list[Mapping[str, Any]] | None = None
 
     def is_dicom(self, name: str) -> bool:
@@ -56,7 +57,8 @@ class Folder:
     def label_rows(self) -> list[Mapping[str, Any]]:
         """A label table, as `labels.align` takes it. What it was taken from is said in `notes`."""
         if self._rows is None:
-            self._rows = rows_beside({n: (self.root / n).read_bytes for n in sorted(self._tops)}, self.names, self.root, self.notes)
+            tops = [name for name in self.rest if "/" not in name and name.lower().endswith(".json")]
+            self._rows = rows_beside({name: (self.root / name).read_bytes for name in tops}, self.names, self.root, self.notes)
         return self._rows
 
 
