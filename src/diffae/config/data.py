@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from diffae.config.ranges import Count, InRange, Range
+from diffae.config.ranges import Count, InRange, Range, Share
 
 Crop = Literal["center", "none", "celeba"]
 Measure = Literal["minmax", "percentiles"]
@@ -51,15 +51,16 @@ class DataConfig(InRange):
     """How image files become tensors, and which are held out."""
 
     source: str = ""
-    """A folder, zip or tar of images, a folder of tars (WebDataset), Parquet or Arrow files (Hugging Face `datasets`), arrays (.npz,
-    HDF5, Zarr), slides, an LMDB (the authors', LSUN's), hf://datasets/USER/NAME, `avatars`, or `avatars-unseen`: of parts that the
-    first never have."""
+    """A folder, zip or tar of images, a folder of tars (WebDataset), Parquet or Arrow files (Hugging Face `datasets`), arrays
+    (.npz, HDF5, Zarr), whole-slide images, an LMDB (the authors', LSUN's), hf://datasets/USER/NAME, `avatars`, or `avatars-unseen`:
+    of parts that the first never have."""
     labels: str | None = None
-    """A label table (CSV or Parquet) with a `file` column, or annotations in CelebA's format (.txt) or COCO's (.json); None looks for
-    `labels.csv` beside the images."""
+    """A label table (CSV or Parquet) with a `file` column, or annotations in CelebA's format (.txt) or COCO's (.json); None looks
+    for `labels.csv` beside the images."""
     labels_kind: tuple[str, ...] = ()
-    """What columns of labels are taken for, NAME=KIND each: `binary` (1 yes, 0 no, -1 unknown), `signed` (1 yes, -1 no, 0 unknown)
-    `continuous` (numbers), `ordinal` (numbers that are an order) or `classes` (a column for each). KIND alone is for every column where -1 could be either. Empty cells are unknown always."""
+    """What columns of labels are taken for, NAME=KIND each: `binary` (1 yes, 0 no, -1 unknown), `signed` (1 yes, -1 no, 0 unknown),
+    `continuous` (numbers), `ordinal` (numbers that are an order) or `classes` (a column of yes and no for each). KIND alone is for
+    every column where -1 could be either. Empty cells are unknown always."""
     crop: Crop = "center"
     """Named crop before resizing: the largest centred box of the target's shape, none, or a data set's own."""
     flip: bool = True
