@@ -271,6 +271,18 @@ def test_a_target_is_met_exactly_whatever_the_calibration_and_the_sign_of_its_sc
             assert after == pytest.approx(before if met else target, abs=1e-4)
 
 
+@pytest.mark.parametrize("response", [1.0, 0.4])
+def test_a_value_is_reached_when_images_are_looked_at_again(response):
+    """Images that follow a move only in part are moved on; each to a value of its own."""
+    attributes, z = by_hand(), torch.zeros(3, 4)
+    wanted = torch.tensor([40.0, 47.0, 20.0])
+    seen = attributes.reach_visibly(z, {"age": wanted}, ["a"], render=lambda i, codes: response * codes, encode=lambda x: x)
+    torch.testing.assert_close(attributes.logits(seen)[:, 2], wanted, atol=0.06, rtol=0)
+    torch.testing.assert_close(seen[:, [0, 1, 3]], torch.zeros(3, 3))
+    same = attributes.reach_visibly(z, {"age": torch.tensor(50.0)}, [], render=lambda i, codes: codes, encode=lambda x: x)
+    torch.testing.assert_close(attributes.logits(same)[:, 2], torch.full((3,), 50.0), atol=0.06, rtol=0)
+
+
 def test_directions_found_without_labels_are_numbered_from_one():
     attributes = by_hand()
     for i in (1, 2, 3):

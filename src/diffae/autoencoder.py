@@ -193,11 +193,7 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
     def interpolate_path(
         self, x: Float[Tensor, "n c *sides"], *, frames: int = 8, inversion: Inversion = "anchored", steps: int | None = None
     ) -> Float[Tensor, "frames c *sides"]:
-        """From the first image through all others to the last, `frames` steps from each to the next.
-
-        Raises:
-            ValueError: fewer than two images.
-        """
+        """From the first image through all others to the last, `frames` steps from each to the next; of two images at least."""
         if len(x) < 2:
             raise ValueError(f"A path needs at least two images, got {len(x)}.")
         code = self.infer(x, inversion=inversion, steps=steps)
@@ -208,8 +204,8 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
     @border
     def manipulate(
         self, x: Float[Tensor, "n c *sides"] | Code, direction: Direction, *, strength: float = 0.3,
-        target_probability: float | None = None, keep: Sequence[str] = (), inversion: Inversion = "anchored",
-        steps: int | None = None,
+        target_probability: float | None = None, target_value: float | Tensor | None = None, keep: Sequence[str] = (),
+        inversion: Inversion = "anchored", steps: int | None = None,
     ) -> Float[Tensor, "n c *sides"]:  # fmt: skip
         """The images with z_sem moved along a direction and their own x_T (section 5.3, figure 5).
 
@@ -220,6 +216,7 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
                 useful within -0.5..0.5; negative the other way.
             target_probability: in place of the strength, the probability that each attribute should have when the edited image is
                 looked at again; each moves as far as it has to, and no further. Below 0.5 takes the attribute away.
+            target_value: likewise the value of a continuous attribute, one for all images or (n,).
             keep: attributes whose classifiers the move must not touch.
             inversion: how x_T is found; `anchored` keeps the source's detail.
             steps: number of steps in either direction.
@@ -229,12 +226,13 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
                 nothing of.
         """
         code = x if isinstance(x, Code) else self.infer(x, inversion=inversion, steps=steps)
-        if target_probability is None or isinstance(direction, Tensor) or self.attributes is None:
-            edited = self.edit(code.z_sem, direction, strength=strength, target_probability=target_probability, keep=keep)
+        target: Any = target_probability if target_value is None else torch.as_tensor(target_value)
+        if target is None or isinstance(direction, Tensor) or self.attributes is None:
+            edited = self.edit(code.z_sem, direction, strength=strength, target_probability=target, keep=keep)
             return self.render(code, z_sem=edited)
         return self.attributes.reach_visibly(
             code.z_sem,
-            dict.fromkeys(names_of(direction), target_probability),
+            dict.fromkeys(names_of(direction), target),
             keep,
             render=lambda indices, z_sem: self.render(code[indices], z_sem=z_sem),
             encode=lambda images: self.encode(self.in_range(images)),

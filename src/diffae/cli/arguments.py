@@ -38,6 +38,8 @@ Moving = Annotated[Path, Writes(MOVING)]
 """A picture that is written, still or moving."""
 MovingOrFolder = Annotated[Path, Writes((*MOVING, ""))]
 """Such a picture, or a folder of several."""
+Values = Annotated[Path | None, Writes((".npy", ".tif", ".tiff", ".nii", ".gz", ".mgz", ".mgh"))]
+"""An image that is written in the values of the file that it came from."""
 Minutes = Annotated[float | None, Range(0)]
 Number = Annotated[int | None, Range(1)]
 Steps = Annotated[int | None, Range(1, 1000)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from diffae.cli import arguments, inputs
-from diffae.cli.sheets import save_each, show
+from diffae.cli.sheets import save_each, save_values, show
 from diffae.config import Range
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ class Manipulate(arguments.Decoding, arguments.Cropping):
     """Lengths of the move, a column each; useful are -0.5..0.5."""
     target_probability: Annotated[float | None, Range(0.001, 0.999)] = None
     """In place of strengths: move as far as this probability needs, and no further."""
+    target_value: float | None = None
+    """Likewise the value that a continuous attribute should have."""
     keep: tuple[str, ...] = ()
     """Attributes that must stay as they are."""
     inversion: arguments.Inversion = "anchored"
@@ -40,11 +42,16 @@ class Manipulate(arguments.Decoding, arguments.Cropping):
     """The picture; a .gif, .webp or .mp4 shows the strengths one after another. A name without ending is a folder: there each image
     is written by itself, edited, under its own name, with one strength, or with a target probability."""
 
+    values: arguments.Values = None
+    """Of one image, edited by one strength or to a probability: also write it in the values of its file, see `reconstruct`."""
+
     def run(self) -> None:
+        if self.values is not None and (len(self.files) != 1 or not self._once):
+            raise ValueError(f"--values writes one image, {self.values}: give one, and one of --strengths, or a target.")
         if (self.edit is None) == (not self.files or not self.attribute):
             raise ValueError("Give images and --attribute, or an edit that the studio saved, --from.")
         single = not self.out.suffix and self.edit is None
-        if single and self.target_probability is None and len(self.strengths) > 1:
+        if single and not self._once:
             raise ValueError(
                 f"In the folder {self.out} each image is written once: give one of --strengths, or --target-probability."
             )
@@ -58,8 +65,9 @@ class Manipulate(arguments.Decoding, arguments.Cropping):
             return
         x = inputs.pictures(ae, self.files, self.crop)
         code = ae.infer(x, inversion=self.inversion, steps=self.steps)
-        if self.target_probability is not None:
-            columns = [ae.manipulate(code, self.attribute, target_probability=self.target_probability, keep=self.keep)]
+        if self.target_probability is not None or self.target_value is not None:
+            p, value = self.target_probability, self.target_value
+            columns = [ae.manipulate(code, self.attribute, target_probability=p, target_value=value, keep=self.keep)]
         else:
             moved = [ae.edit(code.z_sem, self.attribute, strength=s, keep=self.keep) for s in self.strengths]
             columns = [ae.render(code, z_sem=z) for z in moved]
@@ -68,10 +76,17 @@ class Manipulate(arguments.Decoding, arguments.Cropping):
             for i, file in enumerate(self.files):
                 before, *after = (column[name][i] for column in seen)
                 print(f"{file}: {name} {before:.2f} -> {', '.join(f'{p:.2f}' for p in after)}")
+        if self.values is not None:
+            save_values(ae, columns[0][0], self.values, like=self.files[0], crop=self.crop)
         if single:
             save_each(ae, columns[0], [self.out / f"{file.stem}.png" for file in self.files])
             return
         show(ae, list(zip(x, *columns, strict=True)), self.out)
+
+    @property
+    def _once(self) -> bool:
+        """Whether each image is edited in one way only."""
+        return len(self.strengths) == 1 or self.target_probability is not None or self.target_value is not None
 
 
 def _replay(ae: "DiffusionAutoencoder", file: Path, out: Path) -> None:

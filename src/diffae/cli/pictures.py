@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffae.cli import arguments, inputs
-from diffae.cli.sheets import show
+from diffae.cli.sheets import save_values, show
 from diffae.config import Count, Seed
 
 
@@ -21,17 +21,23 @@ class Reconstruct(arguments.Decoding, arguments.Cropping):
     inversion: arguments.Inversion = "anchored"
     steps: arguments.InversionSteps = None
     out: arguments.Moving = Path("reconstruct.png")
-    """The picture."""
+    """The picture; of volumes a .gif goes through the slices."""
+    values: arguments.Values = None
+    """Of one image: also write it in the values of its file, as .npy, .tif, or of a volume with an affine as .nii.gz."""
 
     def run(self) -> None:
         from diffae.metrics.images import mse
 
+        if self.values is not None and len(self.files) != 1:
+            raise ValueError(f"--values writes one image, {self.values}, and {len(self.files)} are given: give one at a time.")
         ae = inputs.autoencoder(self.source, precision=self.precision)
         original = inputs.pixels(ae, self.files, self.crop)
         x = ae.from_pixels(original)
         again = ae.reconstruct(x, inversion=self.inversion, steps=self.steps)
         seen = ae.to_pixels(again)
         show(ae, [x, ae.decode_mean(ae.encode(x)), again], self.out)
+        if self.values is not None:
+            save_values(ae, again[0], self.values, like=self.files[0], crop=self.crop)
         for i, file in enumerate(self.files):
             print(f"{file}: MSE {mse(seen[i : i + 1], original[i : i + 1]):.2e} on the [0, 1] scale")
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from diffae.autoencoder import DiffusionAutoencoder
+    from diffae.config import Crop
 
 
 def show(ae: "DiffusionAutoencoder", rows: "Sequence[Sequence[Tensor] | Tensor]", out: Path) -> None:
@@ -16,7 +17,7 @@ def show(ae: "DiffusionAutoencoder", rows: "Sequence[Sequence[Tensor] | Tensor]"
 
     Args:
         ae: the model, which turns its images to pixels.
-        rows: of images as the model has them, (c, h, w) each.
+        rows: of images as the model has them, (c, *sides) each.
         out: .png for a contact sheet; any other ending of `arguments.MOVING` for an animation, with a frame for each column; of
             volumes with one for each slice.
     """
@@ -34,8 +35,19 @@ def show(ae: "DiffusionAutoencoder", rows: "Sequence[Sequence[Tensor] | Tensor]"
     print(f"Picture: {out}")
 
 
+def save_values(ae: "DiffusionAutoencoder", image: "Tensor", target: Path, *, like: Path, crop: "Crop | None") -> None:
+    """Writes an image as the model has it, (c, *sides), in the values and the space of the file that it came from."""
+    import dataclasses
+
+    from diffae.data.images import write_back
+
+    preparation = dataclasses.replace(ae.preparation, crop=crop or ae.preparation.crop)
+    write_back(ae.to_pixels(ae.in_range(image)[None])[0], target, like=like, preparation=preparation)
+    print(f"Values: {target}")
+
+
 def save_each(ae: "DiffusionAutoencoder", images: "Tensor", files: "Sequence[Path]") -> None:
-    """Writes images as the model has them, (n, c, h, w), to a .png each."""
+    """Writes images as the model has them, (n, c, *sides), to a .png each."""
     from diffae.pictures import save_png, to_pil
 
     for pixels, file in zip(ae.to_pictures(images), files, strict=True):

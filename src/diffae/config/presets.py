@@ -28,7 +28,7 @@ def _paper(size: int, unet: tuple[int, ...], encoder: tuple[int, ...], *, base: 
     )
 
 
-def _small(size: tuple[int, int], *, unet: tuple[int, ...], encoder: tuple[int, ...]) -> RunConfig:
+def _small(size: tuple[int, ...], *, unet: tuple[int, ...], encoder: tuple[int, ...]) -> RunConfig:
     """A model for a processor, and aligned images, whose z_sem trains within minutes rather than days.
 
     By v-prediction, more noise, a z_sem that starts whitened, an encoder that pools over 4 x 4 cells and learns at a tenth
@@ -62,6 +62,21 @@ def _small(size: tuple[int, int], *, unet: tuple[int, ...], encoder: tuple[int, 
             checkpoint_every=5_000,
             log_every=200,
             validation_images=128,
+        ),
+    )
+
+
+def _volume(side: int, *, mult: tuple[int, ...]) -> RunConfig:
+    """Volumes on a processor: as `_small`, in blocks of 2 x 2 x 2 voxels, at an eighth of the cost of a voxel's own channels."""
+    small = _small((side, side, side), unet=mult, encoder=mult)
+    return replace(
+        small,
+        model=replace(
+            small.model, channels=1, unet=replace(small.model.unet, patch=2), encoder=replace(small.model.encoder, patch=2)
+        ),
+        data=replace(small.data, flip=False),
+        training=replace(
+            small.training, minutes=15, batch_size=8, validate_every=1_000, sample_every=1_000, checkpoint_every=1_000
         ),
     )
 
@@ -107,6 +122,9 @@ PRESETS: dict[str, RunConfig] = {
     # Drawn faces on a processor.
     "avatars32": _small((32, 32), unet=(1, 1, 2, 4), encoder=(1, 1, 2, 4)),
     "avatars64": _small((64, 64), unet=(1, 1, 2, 4, 4), encoder=(1, 1, 2, 4, 4)),
+    # Volumes on a processor; of one channel, and not mirrored, since in bodies left is not right.
+    "volume32": _volume(32, mult=(1, 2, 4)),
+    "volume64": _volume(64, mult=(1, 1, 2, 4)),
 }
 # The baselines of the same names: FID 11.95 (FFHQ128), 5.94 (CelebA64) at T=100.
 PRESETS |= {f"{name}-ddim": _ddim(config) for name, config in PRESETS.items()}

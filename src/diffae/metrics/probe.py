@@ -45,7 +45,10 @@ def linear_scores(
 
 
 def small_pixels(x: Float[Tensor, "n c *sides"], side: int = 16) -> np.ndarray:
-    """Images shrunk to side x side pixels, flattened: the floor that a representation must beat."""
+    """Images shrunk to side x side pixels, volumes to half as many voxels a side, flattened: the floor that a representation must
+    beat."""
+    if x.dim() == 5:
+        return F.adaptive_avg_pool3d(x, side // 2).flatten(1).numpy()
     return F.interpolate(x, (side, side), mode="bilinear", antialias=True).flatten(1).numpy()
 
 

@@ -152,7 +152,7 @@ class Attributes(nn.Module):
     def reach_visibly(
         self,
         z_sem: Float[Tensor, "n d"],
-        targets: Mapping[str, float],
+        targets: Mapping[str, float | Tensor],
         keep: Sequence[str],
         *,
         render: Callable[[Tensor, Tensor], Tensor],
@@ -166,12 +166,15 @@ class Attributes(nn.Module):
 
         Args:
             z_sem: codes of the images.
-            targets: attribute -> probability, as in `reach`.
+            targets: attribute -> probability, as in `reach`; of continuous ones the value, (n,) or (), one for all or for each.
             keep: attributes that shall stay.
             render: (indices (k,), their codes (k, d)) -> images.
             encode: images -> codes.
         """
         names, rows = list(targets), [self._row(name) for name in keep]
+        own = {n: t.to(z_sem.device).expand(len(z_sem)) if isinstance(t, Tensor) else t for n, t in targets.items()}
+        measured = torch.tensor([isinstance(t, Tensor) for t in targets.values()], device=z_sem.device)
+        near = 0.01 * torch.where(measured, self.weight[[self._row(name) for name in names]].norm(dim=1).to(z_sem.device), 1.0)
         before = self.logits(z_sem)[:, rows].double()
         first = self._lacking(z_sem, targets)
         asked, moved = first.clone(), self._shift(z_sem, names, first, keep)
@@ -180,8 +183,8 @@ class Attributes(nn.Module):
         todo = todo[(first != 0).any(1)]
         for _ in range(LOOKS):
             seen = encode(images[todo])
-            still = self._lacking(seen, targets)
-            unseen = (still.abs() > 0.01).any(1)
+            still = self._lacking(seen, {name: t[todo] if isinstance(t, Tensor) else t for name, t in own.items()})
+            unseen = (still.abs() > near).any(1)
             todo, seen, still = todo[unseen], seen[unseen], still[unseen]
             if not len(todo):
                 break
@@ -216,14 +219,17 @@ class Attributes(nn.Module):
         )
         return int(number) - 1 if is_one else None
 
-    def _lacking(self, z_sem: Tensor, targets: Mapping[str, float]) -> Float[Tensor, "n k"]:
+    def _lacking(self, z_sem: Tensor, targets: Mapping[str, float | Tensor]) -> Float[Tensor, "n k"]:
         """How much each logit lacks of its target's; 0 where it has reached it."""
+        rows = [self._row(name) for name in targets]
+        if targets and all(isinstance(target, Tensor) for target in targets.values()):
+            wanted = torch.stack([torch.as_tensor(target).to(z_sem).double().expand(len(z_sem)) for target in targets.values()], 1)
+            return wanted - self.logits(z_sem)[:, rows].double()
         for name, target in targets.items():
             if not 0 < target < 1:
                 raise ValueError(f"A target probability must lie between 0 and 1, got {target} for {name!r}.")
-            if name in self.scores and self.scores[name].kind == "continuous":
-                raise ValueError(f"{name!r} is continuous and has no probability: give a strength.")
-        rows = [self._row(name) for name in targets]
+            if self.scores[name].kind == "continuous":
+                raise ValueError(f"{name!r} is continuous and has no probability: give a strength, or a target value.")
         p = torch.tensor(list(targets.values()), dtype=torch.float64, device=z_sem.device)
         scale, shift = self.calibration[rows].to(p).unbind(1)
         wanted = ((p * self.ceiling[rows].to(p)).logit() - shift) / scale

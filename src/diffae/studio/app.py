@@ -21,7 +21,7 @@ from diffae.config import spelled
 from diffae.runtime.memory import share_arenas
 from diffae.studio.page import Page
 from diffae.studio.panels import edit, explore, morph, sample, teach, variations
-from diffae.studio.shown import CSS, JS
+from diffae.studio.shown import CSS, JS, scrolling
 from diffae.studio.workshop import Visit, Workshop
 
 R = TypeVar("R")
@@ -43,6 +43,8 @@ def build(shop: Workshop) -> gr.Blocks:
     folder = Path(tempfile.mkdtemp(prefix="diffae-studio-"))
     with gr.Blocks(title=f"diffae studio: {shop.name}", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
         gr.Markdown(f"# diffae studio: {shop.name}\n{_summary(shop)}")
+        if control := scrolling(shop.ae.pixels_shape())[0]:
+            gr.HTML(control)
         visit = gr.State(Visit(), time_to_live=4 * 3600)
         # Inside there may be nothing but tabs: Gradio counts its children.
         with gr.Tabs() as tabs:
@@ -137,7 +139,7 @@ def application(shop: Workshop, *, host: str = "127.0.0.1", password: str | None
             path="",
             auth=("diffae", password) if password else None,
             theme=THEME,
-            css=CSS,
+            css=CSS + scrolling(shop.ae.pixels_shape())[1],
             js=JS,
             show_error=True,
             footer_links=[],

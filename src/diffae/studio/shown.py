@@ -1,7 +1,7 @@
 """How images and numbers look on the page."""
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from jaxtyping import Float
@@ -13,16 +13,47 @@ from diffae.pictures import scale_for, to_pil
 
 WIDTH = 320
 """Pixels of a picture, about."""
+LONGEST = 8192
+"""Pixels of a film of slices at most: browsers shrink what is longer than their graphics memory takes."""
 
 
 def enlarged(ae: DiffusionAutoencoder, x: Float[Tensor, "c *sides"], width: int = WIDTH) -> Image.Image:
-    """An image as the page shows it: every pixel a square, so that nothing is invented."""
+    """An image as the page shows it: every pixel a square, so that nothing is invented. A volume is a film of its slices, one below
+    another, of which the page shows one (`scrolling`)."""
     seen = ae.to_pictures(x[None])[0]
-    picture, scale = to_pil(seen), scale_for(seen, width)
+    scale = scale_for(seen, width)
+    if seen.dim() == 4:
+        seen = seen.flatten(1, 2)
+        scale = max(1, min(scale, LONGEST // seen.shape[1]))
+    picture = to_pil(seen)
     picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
     # Gradio names a picture by its bytes and writes it where it lies, also while another visitor is sent the same one.
     picture.info["shown"] = uuid.uuid4().hex
     return picture
+
+
+def scrolling(shape: Sequence[int]) -> tuple[str, str]:
+    """For volumes of this shape, the control by which all pictures of the page go through their slices, and the style that has
+    them show one; both empty for images.
+
+    It is done by the page alone: the films are there, and a slice is a place in them.
+    """
+    if len(shape) < 4:
+        return "", ""
+    depth, h, w = shape[1:]
+    move = f"document.documentElement.style.setProperty('--slice', 100 * this.value / {max(1, depth - 1)} + '%');"
+    said = f"this.nextElementSibling.value = (+this.value + 1) + ' of {depth}'"
+    control = (
+        f'<label class="slice">Slice <input type="range" min="0" max="{depth - 1}" value="{depth // 2}" id="slice" '
+        f'oninput="{move} {said}"> <output>{depth // 2 + 1} of {depth}</output></label>'
+    )
+    style = (
+        f":root {{ --slice: {100 * (depth // 2) / max(1, depth - 1)}% }}\n"
+        f".gradio-container img {{ object-fit: cover !important; object-position: 0 var(--slice) !important; "
+        f"aspect-ratio: {w} / {h} !important; width: auto !important; height: 100% !important; margin: 0 auto }}\n"
+        ".slice { display: flex; gap: .6rem; align-items: center } .slice input { flex: 1 }"
+    )
+    return control, style
 
 
 def difference(a: Float[Tensor, "c *sides"], b: Float[Tensor, "c *sides"]) -> Float[Tensor, "c *sides"]:

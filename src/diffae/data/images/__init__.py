@@ -7,6 +7,7 @@ from diffae.data.images.pillow import read_photo
 from diffae.data.images.preparing import with_known
 from diffae.data.images.reading import load_images, meaning, read_image, values_of
 from diffae.data.images.values import in_range, scaled, too_dark, unknown
+from diffae.data.images.writing import write_back
 
 __all__ = [
     "BOMB_RATIO",
@@ -28,4 +29,5 @@ __all__ = [
     "unknown",
     "values_of",
     "with_known",
+    "write_back",
 ]
