@@ -491,6 +491,31 @@ def test_a_fits_file_cut_short_or_without_an_image_is_refused():
         read(file.getvalue(), "a.fits", size=(8, 8))
 
 
+def test_every_image_of_astropys_tests_is_read_as_astropy_does_or_refused():
+    root = Path(fits.__file__).parent
+    files = [f for f in sorted(root.rglob("*.fits*")) if f.name.endswith((".fits", ".fits.gz")) and f.stat().st_size < 2**20]
+    num, refused = 0, []
+    for file in files:
+        content = file.read_bytes()
+        try:
+            decoded = values_of(content, file.name, sides=2, channels=1)
+        except UnusableImage as error:
+            refused.append(f"{file.name} {error}")
+            continue
+        with fits.open(file) as parts:
+            images = [p for p in parts if isinstance(p, fits.PrimaryHDU | fits.ImageHDU | fits.CompImageHDU)]
+            part = next(p for p in images if sum(n > 1 for n in p.shape) >= 2 and not isinstance(p, fits.GroupsHDU))
+            expected = np.asarray(part.data)
+        expected = expected.reshape(-1, *expected.shape[-2:])[0, ::-1]
+        assert np.array_equal(decoded.values[0], expected, equal_nan=expected.dtype.kind == "f"), file.name
+        if decoded.limits is not None:
+            known = decoded.values[np.isfinite(decoded.values)]
+            assert decoded.limits[0] <= known.min() <= known.max() <= decoded.limits[1], file.name
+        num += 1
+    assert num >= 5, refused
+    assert all("holds no image" in line or "damaged" in line or "axes" in line for line in refused), refused
+
+
 def test_arrays_of_volumes_and_of_one_channel():
     buffer = io.BytesIO()
     np.save(buffer, BRAIN)
@@ -527,6 +552,19 @@ def test_a_picture_is_no_volume():
         read(buffer.getvalue(), "a.png", size=(8, 8, 8))
     with pytest.raises(UnusableImage, match="is flat, and the model's images are volumes"):
         read(tif(CT), "a.tif", size=(8, 8, 8))
+
+
+def test_colours_of_16_bits_that_pillow_halves_are_said():
+    import struct
+    import zlib
+
+    piece = lambda kind, body: struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))  # noqa: E731
+    rows = b"".join(b"\0" + bytes(range(48)) for _ in range(8))
+    png = b"\x89PNG\r\n\x1a\n" + piece(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0))
+    png += piece(b"IDAT", zlib.compress(rows)) + piece(b"IEND", b"")
+    told = []
+    assert read(png, "a.png", size=(8, 8), channels=3, told=told).dtype == np.uint8
+    assert told == ["of 16 bits a channel, of which 8 are read: TIFF and .npy keep them"]
 
 
 def test_a_gzip_bomb_is_no_volume_and_no_memory(monkeypatch):

@@ -490,6 +490,7 @@ def arrays():
     rgb = np.asarray(image).transpose(2, 0, 1)
     sound = npy(np.ascontiguousarray(rgb))
     yield File("npy-uint8.npy", sound, seen)
+    yield File("npy-int8.npy", npy((rgb.astype(int) - 128).astype(np.int8)), seen)
     yield File("npy-fortran.npy", npy(np.asfortranarray(rgb)), seen)
     yield File("npy-uint16.npy", npy(rgb.astype(np.uint16) * 257), seen)
     yield File("npy-big-endian.npy", npy((rgb.astype(np.uint16) * 257).astype(">u2")), seen)
@@ -502,7 +503,6 @@ def arrays():
         "none": np.zeros((3, 0, 0), np.uint8),
         "scalar": np.array(1.0),
         "bool": rgb > 100,
-        "int8": rgb.astype(np.int8),
         "int32": rgb.astype(np.int32),
         "complex": rgb + 1j,
         "text": np.array([["a"] * 4] * 4),

@@ -34,6 +34,8 @@ def read_picture(content: bytes, *, size: tuple[int, int], channels: int, prepar
         if is_stack(image):
             warn(STACK)
             image.seek(0)
+        if any("16" in str(tile.args) for tile in getattr(image, "tile", ())) and image.mode in ("RGB", "RGBA", "LA"):
+            warn("of 16 bits a channel, of which 8 are read: TIFF and .npy keep them")
         _check_whole(image, content)
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith(("I", "F")):
@@ -65,13 +67,14 @@ def needs_more(content: bytes, *, sides: int, channels: int) -> bool:
     try:
         tags = TiffImagePlugin.ImageFileDirectory_v2(content[:16] if content[2] + content[3] == 43 else content[:8])
         file = io.BytesIO(content)
-        file.seek(tags.next)
+        first = tags.next
+        file.seek(first)
         tags.load(file)
         bits, samples, white = max(tags.get(258, (1,))), int(tags.get(277, 1)), tags.get(262, 1)
         form, alpha = tags.get(339, (1,))[0], bool(set(tags.get(338, ())) & {1, 2})
     except Exception:  # A damaged header: Pillow says what is wrong with it.
         return False
-    pages = bool(tags.next) and channels > 1 and samples == 1 and white in (0, 1)
+    pages = tags.next not in (0, first) and channels > 1 and samples == 1 and white in (0, 1)
     bands = (
         samples > 4 or (samples > 1 and bits > 8) or (not alpha and white != 5 and (samples, channels) in ((2, 1), (2, 3), (4, 4)))
     )

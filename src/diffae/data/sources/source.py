@@ -11,7 +11,7 @@ class Source(Protocol):
 
     @property
     def names(self) -> Sequence[str]:
-        """One for each image, in a fixed order, with forward slashes. `.npy` at the end marks an array (c, h, w)."""
+        """One for each image, in a fixed order, with forward slashes. The ending says the kind, such as `.npy` of an array."""
 
     @property
     def others(self) -> int:
@@ -26,7 +26,7 @@ class Source(Protocol):
         """Sentences for the user about what was left out."""
 
     def read(self, name: str) -> bytes:
-        """The bytes of an image file: any format that Pillow reads, or `.npy`. Called from several threads at once.
+        """The bytes of an image file, of any kind that `read_image` reads. Called from several threads at once.
 
         Raises:
             OSError: it cannot be read; the image is then skipped, and the message says why.
