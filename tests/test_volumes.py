@@ -12,6 +12,7 @@ from diffae.autoencoder import build
 from diffae.config import AutoencoderConfig, EncoderConfig, ScheduleConfig, UNetConfig
 from diffae.diffusion.schedule import each_error
 from diffae.nn import SemanticEncoder, UNet
+from diffae.nn.normalisation import NormSiLU
 from diffae.nn.resampling import adaptive_average_pool, add_upsampled, downsample, patched, unpatched, upsample
 from diffae.nn.space import halvings, level_sides
 from diffae.pictures import flat, save_animation, sheet, slices, to_pil
@@ -205,3 +206,26 @@ def test_what_a_mask_leaves_out_the_loss_leaves_out():
     assert (gradient[:, :, 2:] == 0).all()
     assert (gradient[:, :, :2] != 0).all()
     assert each_error(output, torch.zeros_like(x), known).tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("num", [1, 2])
+@pytest.mark.parametrize("sides", [(4, 4, 4), (1, 8, 4), (2, 1, 4)])
+def test_slices_below_one_another_are_normalised_as_the_volume_whatever_its_strides(num, sides):
+    """Of a batch of one, and of sides of one, strides say nothing."""
+    norm = NormSiLU(8)
+    torch.nn.init.normal_(norm.weight)
+    x = torch.randn(num, 8, *sides, generator=torch.Generator().manual_seed(0))
+    wanted = torch.nn.functional.silu(torch.nn.functional.group_norm(x, 8, norm.weight, norm.bias, 1e-5))
+    for given in (
+        x,
+        x.contiguous(memory_format=torch.channels_last_3d),
+        x.permute(0, 2, 3, 4, 1).contiguous().permute(0, 4, 1, 2, 3),
+    ):
+        with torch.no_grad():
+            torch.testing.assert_close(norm(given), wanted, atol=1e-5, rtol=1e-5)
+        given = given.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(norm(given).square().sum(), given)
+        (right,) = torch.autograd.grad(
+            torch.nn.functional.silu(torch.nn.functional.group_norm(given, 8, norm.weight, norm.bias, 1e-5)).square().sum(), given
+        )
+        torch.testing.assert_close(slope, right, atol=1e-4, rtol=1e-4)

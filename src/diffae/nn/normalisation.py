@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from diffae.nn.kernels import normalisation as kernels
 from diffae.nn.kernels import operators
-from diffae.nn.space import layered
+from diffae.nn.space import stacked_slices
 from diffae.runtime.seeding import Draws, mix
 
 
@@ -126,8 +126,7 @@ def normalise(
 ) -> Float[Tensor, "n c *sides"]:
     """`Dropout(SiLU((GroupNorm(x) (1 + t_s) + t_b) (1 + z)))`, computed in float32; the result has the precision of x."""
     if x.dim() == 5:  # A volume is an image whose slices lie below one another: nothing is computed across pixels but sums.
-        flat = normalise(layered(x).flatten(2, 3), norm, modulation, silu=silu, dropout=dropout)
-        return flat.unflatten(2, x.shape[2:4])
+        return normalise(stacked_slices(x), norm, modulation, silu=silu, dropout=dropout).unflatten(2, x.shape[2:4])
     gamma, beta, groups, eps = norm.weight, norm.bias, norm.num_groups, norm.eps
     t, z = modulation or (None, None)
     rate, numbers, key = 0.0, None, 0

@@ -5,6 +5,7 @@ asks how many there are.
 """
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffae.config import EncoderConfig, UNetConfig, spelled
@@ -27,6 +28,14 @@ def convolution(rank: int, in_channels: int, out_channels: int, size: int = 3) -
 def layered(x: Tensor) -> Tensor:
     """A batch with its channels last in memory."""
     return x.contiguous(memory_format=LAYOUTS[x.dim()])
+
+
+def stacked_slices(x: Float[Tensor, "n c d h w"]) -> Float[Tensor, "n c dh w"]:
+    """Volumes as images, their slices below one another; a view, with its channels last in memory."""
+    n, _, d, h, _ = x.shape
+    # By way of rows: of a batch of one, a view keeps a stride of no meaning, by which torch no longer knows the layout.
+    rows = layered(x).permute(0, 2, 3, 4, 1).flatten(0, 2)
+    return rows.unflatten(0, (n, d * h)).permute(0, 3, 1, 2)
 
 
 def channels_last(network: nn.Module, rank: int) -> None:
