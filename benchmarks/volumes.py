@@ -72,10 +72,8 @@ def main(run: tyro.conf.Positional[Path], label: str, out: Path, num: int = 32, 
         ["the same, median", f"{100 * np.median(grown):+.1f} %"],
         ["the same, 10th and 90th percentile", f"{spread} %"],
     ]
-    images = ae.about["images_seen"]
-    head = (
-        f"{len(data.train):,} volumes to train on, {images:,} seen, {len(data.validation):,} held out, {num} decoded; seed {seed}"
-    )
+    seen = ae.about["images_seen"]
+    head = f"{len(data.train):,} volumes to train on, {seen:,} seen, {len(data.validation):,} held out"
     publish(f"# {config.preset}\n\n{head}, {num} decoded; seed {seed}; {measured_on()}.\n\n{table_markdown(['', ''], rows)}", out)
 
 
