@@ -2,8 +2,8 @@
 
     python benchmarks/size_volumes.py
 
-Each row is a process of its own, which builds the network of a preset for that size and says how long the median call took, and what
-the process held at most.
+Each row is a process of its own, which builds the network of a preset for that size and says how long the median call took, and
+what the process held at most.
 """
 
 import dataclasses

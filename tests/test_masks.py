@@ -56,7 +56,7 @@ def test_a_folder_of_masks_says_what_counts(tmp_path):
     config = DataConfig(source=str(tmp_path / "images"), mask=str(tmp_path / "masks"), validation=0.0)
     data = prepare(config, size=(8, 8), channels=3)
     assert data.names == ["0.png", "1.png", "2.png", "3.png", "5.png"]
-    assert any("4.png has no mask in" in note for note in data.notes)
+    assert any("4.png has nothing of its name in" in note for note in data.notes)
     assert data.counted(range(5)).flatten(1).sum(1).tolist() == [8, 16, 24, 32, 48]
     other = tmp_path / "masks" / "0.bmp"
     Image.fromarray(np.full((8, 8), 255, np.uint8)).save(other)
@@ -122,3 +122,24 @@ def test_a_published_split_is_kept_where_it_is_asked_for(tmp_path):
         prepare(replace(config, source=str(tmp_path / "images" / "train"), validation="published"), size=(8, 8), channels=1)
     with pytest.raises(ValueError, match="data.validation must be at least 0 and at most 1"):
         diffae.config.from_dict(DataConfig, {"validation": 2.0}, path="data")
+
+
+def test_files_beside_the_images_are_channels_of_them(tmp_path):
+    for name, kind in (("images", np.uint8), ("masks", np.uint8), ("stain", np.uint16)):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            values = np.full((8, 8), (40 if kind == np.uint8 else 9000) * (i + 1), kind)
+            Image.fromarray(values).save(tmp_path / name / f"{i}.{'png' if name != 'masks' else 'bmp'}")
+    config = DataConfig(source=str(tmp_path / "images"), also=(str(tmp_path / "masks"), str(tmp_path / "stain")), validation=0.0)
+    data = prepare(config, size=(8, 8), channels=3)
+    wanted = [[40 * (i + 1) / 255, 40 * (i + 1) / 255, 9000 * (i + 1) / 65535] for i in range(3)]
+    np.testing.assert_allclose((data.images(range(3))[:, :, 0, 0].numpy() + 1) / 2, wanted, atol=1e-5)
+    assert data.meaning.endswith("stain")
+    one = prepare(replace(config, also=config.also[:1]), size=(8, 8), channels=2)
+    assert one.pixels.dtype == np.uint8
+    with pytest.raises(ValueError, match=r"data.also gives 2 channels, and the model's images have 2"):
+        prepare(config, size=(8, 8), channels=2)
+    (tmp_path / "stain" / "1.png").unlink()
+    left = prepare(config, size=(8, 8), channels=3)
+    assert left.names == ["0.png", "2.png"]
+    assert any("1.png has nothing of its name in" in note for note in left.notes)

@@ -1,6 +1,7 @@
 """The studio as a visitor meets it: in a browser, against a small model. How long things took is printed, not tested."""
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 pytest.importorskip("gradio", reason="The studio's tests need gradio: pip install 'diffae[studio]'.")
 playwright = pytest.importorskip(
@@ -85,8 +87,9 @@ def shop(tmp_path_factory):
     return workshop
 
 
-@pytest.fixture(scope="module")
-def address(shop):
+@contextlib.contextmanager
+def served(shop):
+    """The address at which a shop is open."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -100,6 +103,12 @@ def address(shop):
     yield f"http://127.0.0.1:{port}"
     server.should_exit = True
     thread.join(timeout=20)
+
+
+@pytest.fixture(scope="module")
+def address(shop):
+    with served(shop) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -353,3 +362,38 @@ def test_the_http_interface_edits_as_the_tutorial_says(address, shop):
     picture, edit = (v if isinstance(v, str) else v["value"] for v in (found["picture"], found["edit"]))
     assert list(Edit.from_json(Path(edit).read_text()).asked["strengths"].values()) == [0.3]
     assert Path(picture).read_bytes()[:4] == b"\x89PNG"
+
+
+def test_all_pictures_of_volumes_show_the_slice_that_a_slider_names(browser, tmp_path):
+    config = preset("volume32").model
+    torch.manual_seed(0)
+    ae = build(replace(config, image_size=(8, 32, 32), encoder=replace(config.encoder, pooled_size=2))).eval()
+    volume = np.zeros((1, 8, 32, 32), np.uint8)
+    for depth in range(8):
+        volume[0, depth, 4 * depth : 4 * depth + 4] = 255  # A bar that is lower in each slice.
+    np.save(tmp_path / "bars.npy", volume)
+    with served(Workshop(ae, None, None, name="volumes")) as address:
+        context = browser.new_context(viewport={"width": 1280, "height": 720})
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.goto(address)
+        assert "8 x 32 x 32, 1 channel" in page.content()
+        page.locator("#edit-file input[type=file]").set_input_files(tmp_path / "bars.npy")
+        page.wait_for_selector("#edit-after img")
+        image = page.locator("#edit-after img").first
+
+        def brightest():
+            """Where the bar is, as a share of the picture's height."""
+            box = image.bounding_box()
+            with Image.open(io.BytesIO(image.screenshot())) as seen:
+                rows = np.asarray(seen.convert("L"), float)[:, -seen.width // 3 :].mean(1)  # Beside the label.
+            assert box["height"] == pytest.approx(box["width"], rel=0.03), "a slice is as wide as high"
+            return float((rows * np.arange(len(rows))).sum() / rows.sum() / len(rows))
+
+        shot(page, "volume")
+        for number in (4, 0, 7, 2):
+            if number != 4:
+                page.locator("#slice").fill(str(number))
+            assert brightest() == pytest.approx((4 * number + 2) / 32, abs=0.03)
+            assert page.locator(".slice output").inner_text() == f"{number + 1} of 8"
+        context.close()

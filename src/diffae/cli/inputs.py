@@ -84,7 +84,7 @@ def images(ae: "DiffusionAutoencoder", source: str, data: str | None, labels: Pa
     seen = ae.preparation
     config = dataclasses.replace(config, crop=seen.crop, background=seen.background, range=seen.range, shown=seen.shown)
     if data is not None:
-        config = dataclasses.replace(config, source=data, labels=None, labels_kind=(), mask=seen.mask)
+        config = dataclasses.replace(config, source=data, labels=None, labels_kind=(), mask=seen.mask, also=())
     elif not trained:
         raise ValueError(f"{source} is no training run, so it has no images of its own: name them with --data.")
     if labels is not None:

@@ -84,6 +84,9 @@ class DataConfig(InRange):
     """Side of the tiles that whole-slide images are cut into, in pixels of their highest resolution."""
     least_tissue: Share = 0.5
     """Share of a tile that has to be tissue; others are left out."""
+    also: tuple[str, ...] = ()
+    """Folders, or other sources, with files of the same names as the images': each gives one channel more, such as a mask or
+    another stain, and model.channels counts them."""
     avatars: Count = 6000
     """Number of avatars to render, where the source is `avatars`."""
     latents: str | None = None

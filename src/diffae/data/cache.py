@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from diffae.config import DataConfig
+from diffae.data.beside import Beside, with_more
 from diffae.data.contents import Progress
 from diffae.data.images import UnusableImage, Warn, read_image, too_dark, with_known
-from diffae.data.masks import Masks
 from diffae.data.sources import Source
 from diffae.runtime.files import InUse, locked, replacing, shown, write_text
 
@@ -41,13 +41,15 @@ class Decoder:
         size: sides of the result.
         channels: of the result.
         masks: of the images, where they lie in a folder of their own.
+        also: where further channels of the images lie, one in each.
     """
 
     source: Source
     config: DataConfig
     size: tuple[int, ...]
     channels: int
-    masks: Masks | None = None
+    masks: Beside | None = None
+    also: Sequence[Beside] = ()
 
     @property
     def stored(self) -> int:
@@ -64,7 +66,11 @@ class Decoder:
         try:
             content = self.source.read(name)
             preparation = self.config.preparation
-            pixels = read_image(content, name, size=self.size, channels=self.channels, preparation=preparation, warn=warn)
+            own = self.channels - len(self.also)
+            pixels = read_image(content, name, size=self.size, channels=own, preparation=preparation, warn=warn)
+            if self.also:
+                more = [beside.read(name, size=self.size, crop=preparation.crop) for beside in self.also]
+                pixels = np.concatenate([with_more(pixels[:own], more), pixels[own:]])
             if self.masks is None:
                 return pixels
             return with_known(pixels, ~self.masks.known(name, size=self.size, crop=preparation.crop))

@@ -5,6 +5,7 @@ Images that cannot be used are found here, before training, and named. Afterward
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +14,12 @@ import torch
 
 from diffae.config import DataConfig
 from diffae.data.avatars import SCALES, SETS, avatars_folder
+from diffae.data.beside import Beside
 from diffae.data.cache import Decoder, cached
 from diffae.data.contents import Progress, caching, digests
 from diffae.data.dataset import ImageSet, published_split, split
 from diffae.data.images import in_range, meaning
 from diffae.data.labels import Labels, align, load_labels
-from diffae.data.masks import Masks
 from diffae.data.measuring import MEASURES, resolved
 from diffae.data.sources import HUB, Labelled, Source, divided, from_hub, open_source
 from diffae.frozen.vae import FrozenAutoencoder, frozen_autoencoder
@@ -58,15 +59,21 @@ def prepare(
         beside = root / "labels.csv"
     else:
         root, beside = Path(config.source or type(source).__name__), None
-    masks = None if config.mask in (None, "gaps") else Masks(Path(config.mask), sides=len(size))
+    masks = None if config.mask in (None, "gaps") else Beside(Path(config.mask), sides=len(size))
+    also = [Beside(Path(path), sides=len(size)) for path in config.also]
+    if len(also) >= channels:
+        raise ValueError(
+            f"data.also gives {len(also)} channels, and the model's images have {channels}: set model.channels higher."
+        )
     identity = fingerprint(source, progress)
     with caching():
-        config = _with_range(config, source, identity, size=size, channels=channels, progress=progress)
-    number = _key(config, identity, size, channels, None if masks is None else digest_lines(digests(masks.holders, progress)))
+        config = _with_range(config, source, identity, size=size, channels=channels - len(also), progress=progress)
+    folders = [beside for beside in (masks, *also) if beside is not None]
+    number = _key(config, identity, size, channels, [digest_lines(digests(beside.holders, progress)) for beside in folders])
     key = f"{number if vae is None else seeding.mix('latents-1', number, vae.digest, int(config.flip)):016x}"
     folder = cache_folder() / "pixels" / f"{'x'.join(map(str, grid))}x{latent_channels}-{key}"
     convert = None if vae is None else lambda images: _latents(vae, images, flip=config.flip)
-    decode = Decoder(source, config, size, channels, masks)
+    decode = Decoder(source, config, size, channels, masks, also)
     with caching():
         names, pixels, skipped, remarks = cached(decode, source.names, folder, convert=convert, progress=progress)
     mirrored, known, notes = None, None, remarks
@@ -108,7 +115,7 @@ def prepare(
         config=config,
         key=key,
         known=known,
-        meaning=meaning(source.read(names[0]), names[0], size=size, channels=channels, preparation=config.preparation),
+        meaning=_meaning(source, names[0], config, size, channels),
         mirrored=mirrored,
     )
 
@@ -153,10 +160,17 @@ def _with_range(
     return found
 
 
-def _key(config: DataConfig, identity: str, size: tuple[int, ...], channels: int, masks: str | None) -> int:
+def _meaning(source: Source, name: str, config: DataConfig, size: tuple[int, ...], channels: int) -> str:
+    """How images are read, in a line."""
+    own = channels - len(config.also)
+    told = meaning(source.read(name), name, size=size, channels=own, preparation=config.preparation)
+    return ", ".join([told, *(f"a channel of {path}" for path in config.also)])
+
+
+def _key(config: DataConfig, identity: str, size: tuple[int, ...], channels: int, beside: Sequence[str]) -> int:
     """Identifies the images and how they are prepared."""
     limits = config.preparation.range or ()
-    more = () if config.mask is None else ("mask", masks or "gaps")
+    more = (*(() if config.mask is None else ("mask" if config.mask != "gaps" else "gaps",)), *beside)
     made = (
         *size,
         channels,

@@ -13,7 +13,10 @@ def each_mse(x_hat: Float[Tensor, "n c *sides"], x: Float[Tensor, "n c *sides"])
 
 
 def each_ssim(x_hat: Float[Tensor, "n c *sides"], x: Float[Tensor, "n c *sides"]) -> Float[Tensor, " n"]:
-    """Structural similarity of each image, Gaussian window 11 x 11 with sigma 1.5 (Wang et al. 2004), on the [0, 1] scale."""
+    """Structural similarity of each image, Gaussian window 11 x 11 with sigma 1.5 (Wang et al. 2004), on the [0, 1] scale; of a
+    volume the mean over its slices."""
+    if x.dim() == 5:
+        return each_ssim(*(v.transpose(1, 2).flatten(0, 1) for v in (x_hat, x))).view(len(x), -1).mean(1)
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     value = structural_similarity_index_measure(

@@ -13,6 +13,12 @@ from torch import Tensor, nn
 from diffae.metrics.batches import in_batches
 from diffae.runtime import seeding
 
+LAYERS: dict[int, tuple[type[nn.Module], ...]] = {
+    2: (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d),
+    3: (nn.Conv3d, nn.BatchNorm3d, nn.MaxPool3d, nn.AdaptiveAvgPool3d),
+}
+"""Of images and of volumes."""
+
 
 class Judge(nn.Module):
     """A CNN that says which binary attributes an image shows.
@@ -20,35 +26,37 @@ class Judge(nn.Module):
     Args:
         names: the attributes.
         channels: of the images, whose sides are at least 16.
+        rank: 2 for images, 3 for volumes.
         width: channels of the first layer.
     """
 
-    def __init__(self, names: list[str], *, channels: int, width: int = 32) -> None:
+    def __init__(self, names: list[str], *, channels: int, rank: int = 2, width: int = 32) -> None:
         super().__init__()
         self.names = names
         widths = [width, 2 * width, 4 * width]
         layers: list[nn.Module] = []
+        conv, norm, pool, cells = LAYERS[rank]
         c = channels
         for w in widths:
-            layers += [nn.Conv2d(c, w, 3, padding=1, bias=False), nn.BatchNorm2d(w), nn.ReLU()]
-            layers += [nn.Conv2d(w, w, 3, padding=1, bias=False), nn.BatchNorm2d(w), nn.ReLU(), nn.MaxPool2d(2)]
+            layers += [conv(c, w, 3, padding=1, bias=False), norm(w), nn.ReLU()]
+            layers += [conv(w, w, 3, padding=1, bias=False), norm(w), nn.ReLU(), pool(2)]
             c = w
-        self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Dropout(0.3))
-        self.out = nn.Linear(16 * c, len(names))
+        self.features = nn.Sequential(*layers, cells(4), nn.Flatten(), nn.Dropout(0.3))
+        self.out = nn.Linear(4**rank * c, len(names))
 
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
+    def forward(self, x: Float[Tensor, "n c *sides"]) -> Float[Tensor, "n k"]:
         """Logits of the attributes."""
         return self.out(self.features(x))
 
     @torch.no_grad()
-    def decide(self, x: Float[Tensor, "n c h w"], *, batch_size: int = 256) -> Tensor:
+    def decide(self, x: Float[Tensor, "n c *sides"], *, batch_size: int = 256) -> Tensor:
         """Which attributes each image shows, (n, k) of bool."""
         return in_batches(self, x, batch_size=batch_size) > 0
 
 
 def train_judge(
     names: list[str],
-    images: Callable[[Tensor], Float[Tensor, "n c h w"]],
+    images: Callable[[Tensor], Float[Tensor, "n c *sides"]],
     labels: Float[Tensor, "n k"],
     *,
     epochs: int = 8,
@@ -72,7 +80,8 @@ def train_judge(
     """
     torch.manual_seed(seeding.mix(seed, "judge"))
     generator = torch.Generator().manual_seed(seeding.mix(seed, "order"))
-    judge = Judge(names, channels=images(torch.tensor([0])).shape[1])
+    _, channels, *sides = images(torch.tensor([0])).shape
+    judge, ones = Judge(names, channels=channels, rank=len(sides)), [1] * len(sides)
     batch_size = min(batch_size, len(labels))
     steps = epochs * (len(labels) // batch_size)
     optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=0.01)
@@ -82,9 +91,9 @@ def train_judge(
     for _ in range(epochs):
         for indices in torch.randperm(len(labels), generator=generator).split(batch_size)[: len(labels) // batch_size]:
             x = images(indices)
-            noise = 0.2 * torch.rand(len(x), 1, 1, 1, generator=generator) * torch.randn(x.shape, generator=generator)
-            shade = 0.1 * torch.randn(len(x), x.shape[1], 1, 1, generator=generator)
-            x = torch.where(torch.rand(len(x), 1, 1, 1, generator=generator) < 0.5, x.flip(3), x)
+            noise = 0.2 * torch.rand(len(x), 1, *ones, generator=generator) * torch.randn(x.shape, generator=generator)
+            shade = 0.1 * torch.randn(len(x), channels, *ones, generator=generator)
+            x = torch.where(torch.rand(len(x), 1, *ones, generator=generator) < 0.5, x.flip(-1), x)
             loss = F.binary_cross_entropy_with_logits(judge(x + noise + shade), labels[indices])
             optimizer.zero_grad()
             loss.backward()

@@ -13,6 +13,8 @@ from diffae.pictures import scale_for, to_pil
 
 WIDTH = 320
 """Pixels of a picture, about."""
+HIGHEST = 226
+"""Pixels that Gradio leaves a picture of Edit in height."""
 LONGEST = 8192
 """Pixels of a film of slices at most: browsers shrink what is longer than their graphics memory takes."""
 
@@ -50,7 +52,8 @@ def scrolling(shape: Sequence[int]) -> tuple[str, str]:
     style = (
         f":root {{ --slice: {100 * (depth // 2) / max(1, depth - 1)}% }}\n"
         f".gradio-container img {{ object-fit: cover !important; object-position: 0 var(--slice) !important; "
-        f"aspect-ratio: {w} / {h} !important; width: auto !important; height: 100% !important; margin: 0 auto }}\n"
+        f"aspect-ratio: {w} / {h} !important; width: min(100%, {HIGHEST * w // h}px) !important; height: auto !important; "
+        "margin: 0 auto }\n"
         ".slice { display: flex; gap: .6rem; align-items: center } .slice input { flex: 1 }"
     )
     return control, style

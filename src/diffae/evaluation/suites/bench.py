@@ -166,7 +166,8 @@ class Bench:
     ) -> list[Result]:
         """MSE, PSNR, SSIM, MS-SSIM, LPIPS and `measures` between images and what is made of them, with the value of each image.
 
-        MS-SSIM and LPIPS are left out where the images are too small for them.
+        MS-SSIM and LPIPS are left out where the images are too small for them. LPIPS, and Inception, see the middle slice of
+        volumes; SSIM is a mean over slices, and MS-SSIM is left out.
 
         Args:
             suite: which table.
@@ -182,7 +183,7 @@ class Bench:
         nets = {f"lpips {name}" if i else "lpips": name for i, name in enumerate(self.lpips) if min(x.shape[-2:]) >= LEAST[name]}
 
         measures: dict[str, Measure] = {"mse": each_mse, "psnr": each_psnr, "ssim": each_ssim}
-        if min(x.shape[-2:]) >= LEAST_MS_SSIM:
+        if x.dim() == 4 and min(x.shape[-2:]) >= LEAST_MS_SSIM:
             measures["ms_ssim"] = each_ms_ssim
         for name, net in nets.items():
             measures[name] = partial(self._perceptual, net)
@@ -234,11 +235,12 @@ class Suite(Protocol):
 
 
 def in_colour(x: Float[Tensor, "n c *sides"]) -> Float[Tensor, "n 3 *sides"]:
-    """Images as the metric networks want them: grey ones with three equal channels.
+    """Images as the metric networks want them: grey ones with three equal channels; of volumes the middle slice.
 
     Raises:
         ValueError: neither grey nor colour.
     """
     if x.shape[1] not in (1, 3):
         raise ValueError(f"LPIPS, FID and KID are defined for grey and colour images, and these have {x.shape[1]} channels.")
-    return x.expand(-1, 3, -1, -1)
+    flat = x[:, :, x.shape[2] // 2] if x.dim() == 5 else x
+    return flat.expand(-1, 3, -1, -1)

@@ -43,7 +43,7 @@ def interpolation(bench: Bench) -> Section:
                        detail=detail, each=each.tolist())
             ]  # fmt: skip
 
-        if min(x.shape[-2:]) >= LEAST["vgg16"]:
+        if x.dim() == 4 and min(x.shape[-2:]) >= LEAST["vgg16"]:
             key = {"suite": SUITE, "model": model, "n": pairs, "steps": steps, "seed": bench.seed, "epsilon": EPSILON}
             results += bench.store.get(key, measure, on=["model" if network is bench.ae else "ddim"])
     text = (

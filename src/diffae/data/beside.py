@@ -1,0 +1,72 @@
+"""Files that lie in a folder of their own, beside the images that they belong to: masks, and further channels."""
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from diffae.config import Crop, Preparation
+from diffae.data.images import UnusableImage, ending, read_image
+from diffae.data.sources import Source, open_source
+
+KNOWN = 0.99
+"""Share of white from which a pixel of a resized mask counts: one that an unknown pixel is mixed into is unknown."""
+
+
+class Beside:
+    """Files by the names of their images: `a/b.png` has `a/b.png` or `a/b.ANY`. Each is read as one channel.
+
+    Args:
+        path: a folder, or any other source of images.
+        sides: of the images, 2 or 3.
+
+    Raises:
+        FileNotFoundError: there is nothing at that path.
+        ValueError: two files for one image.
+    """
+
+    def __init__(self, path: Path, *, sides: int) -> None:
+        self.path = path
+        self.source: Source = open_source(path, sides=sides)
+        self.names: dict[str, str] = {}
+        for name in self.source.names:
+            if (other := self.names.setdefault(_stem(name), name)) != name:
+                raise ValueError(f"{path} has two files for one image, {other} and {name}: keep one.")
+
+    def read(self, name: str, *, size: tuple[int, ...], crop: Crop) -> np.ndarray:
+        """What belongs to an image, (1, *size), uint8 or uint16, after the crop and the resizing that the image has had; what its
+        type can say is the whole range.
+
+        Raises:
+            UnusableImage: there is nothing for it, or it cannot be read.
+            OSError: likewise.
+        """
+        own = self.names.get(_stem(name))
+        if own is None:
+            raise UnusableImage(f"has nothing of its name in {self.path}")
+        try:
+            return read_image(self.source.read(own), own, size=size, channels=1, preparation=Preparation(crop=crop))
+        except UnusableImage as error:
+            raise UnusableImage(f"has {own} in {self.path}, which {error}") from None
+
+    def known(self, name: str, *, size: tuple[int, ...], crop: Crop) -> np.ndarray:
+        """Of a mask, which pixels of an image count, (*size): what is white. Errors as of `read`."""
+        found = self.read(name, size=size, crop=crop)
+        return found[0] >= KNOWN * np.iinfo(found.dtype).max
+
+    @property
+    def holders(self) -> Sequence[Path]:
+        """The files whose bytes identify them."""
+        return self.source.holders
+
+
+def _stem(name: str) -> str:
+    return str(PurePosixPath(name).parent / PurePosixPath(name).name.removesuffix(ending(name)))
+
+
+def with_more(pixels: np.ndarray, more: Sequence[np.ndarray]) -> np.ndarray:
+    """Channels of an image (c, *sides) and further ones; uint16 if one of them is."""
+    kinds = {part.dtype for part in (pixels, *more)}
+    if len(kinds) == 1:
+        return np.concatenate([pixels, *more])
+    return np.concatenate([part.astype(np.uint16) * 257 if part.dtype == np.uint8 else part for part in (pixels, *more)])
