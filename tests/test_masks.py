@@ -44,6 +44,12 @@ def test_gaps_are_refused_until_they_are_named(tmp_path):
     assert np.abs(((x[0, :, 4:].numpy() + 1) * 4 - 3) - values).max() <= 8 / 65535 / 2 * 1.01
 
 
+def test_images_of_another_shape_than_the_model_say_how_to_name_theirs(tmp_path):
+    folder = with_gaps(tmp_path / "images", channels=2)
+    with pytest.raises(ValueError, match=r"has shape \(2, 8, 8\)(.|\n)*--model.channels and --model.image-size"):
+        prepare(DataConfig(source=str(folder), range=(-3.0, 5.0), mask="gaps"), size=(8, 8), channels=3)
+
+
 def test_a_folder_of_masks_says_what_counts(tmp_path):
     for name in ("images", "masks"):
         (tmp_path / name).mkdir()

@@ -89,7 +89,9 @@ def prepare(
         more = f"\n  and {len(skipped) - 20} more" if len(skipped) > 20 else ""
         notes.append(f"{len(skipped)} of {len(source.names)} images were skipped:\n{listed}{more}")
     if not names:
-        raise ValueError(f"None of the images in {root} can be used.\n{notes[-1]}")
+        shapes = [reason for _, reason in skipped if "has shape" in reason or "channels" in reason or "volume" in reason]
+        ask = "\nA model is of one shape: --model.channels and --model.image-size (H W, or D H W of volumes) say which."
+        raise ValueError(f"None of the images in {root} can be used.\n{notes[-1]}{ask if shapes else ''}")
     if (parts := divided(names)) and config.validation != "published":
         notes.append(
             f"The images lie in {', '.join(parts)}, as a published split, and are taken as one set that is split anew: what was "
