@@ -32,7 +32,7 @@ class Manipulate(arguments.Decoding, arguments.Cropping):
     """Lengths of the move, a column each; useful are -0.5..0.5."""
     target_probability: Annotated[float | None, Range(0.001, 0.999)] = None
     """In place of strengths: move as far as this probability needs, and no further."""
-    target_value: float | None = None
+    target_value: Annotated[float | None, Range(-1e30, 1e30)] = None
     """Likewise the value that a continuous attribute should have."""
     keep: tuple[str, ...] = ()
     """Attributes that must stay as they are."""

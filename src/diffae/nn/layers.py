@@ -109,8 +109,8 @@ class SelfAttention(nn.Module):
         self.out = zero_init(convolution(rank, channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        n, c = x.shape[:2]
-        qkv = self.qkv(self.norm(x)).reshape(n, self.heads, 3 * c // self.heads, -1).transpose(2, 3)
+        n, c, *sides = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(n, self.heads, 3 * c // self.heads, math.prod(sides)).transpose(2, 3)
         q, k, v = qkv.chunk(3, dim=3)
         a = F.scaled_dot_product_attention(q, k, v)
         return x + self.out(a.transpose(2, 3).reshape(x.shape))
