@@ -135,7 +135,7 @@ def test_small_pixels_are_16_by_16(x):
 # Pictures ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (2, "L"), (3, "RGB"), (7, "RGB")])
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (2, "RGB"), (3, "RGB"), (7, "RGB")])
 def test_any_number_of_channels_can_be_looked_at(channels, mode):
     picture = to_pil(torch.ones(channels, 4, 6))
     assert picture.mode == mode

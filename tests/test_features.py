@@ -448,7 +448,7 @@ def test_training_sees_the_features_of_mirrored_images(config, tmp_path):
 
     subject = subject_of(resolve(config, tmp_path / "run"))
     draws = Draws.of(16, 3)
-    x, features = subject.view(subject.batch(range(16)), draws)
+    x, _, features = subject.view(subject.batch(range(16)), draws)
     torch.testing.assert_close(features, Moments()(x).detach(), atol=1e-5, rtol=1e-5)
     flips = [not torch.equal(x[i], subject.data.images([subject.order[i]])[0]) for i in range(16)]
     assert 0 < sum(flips) < 16

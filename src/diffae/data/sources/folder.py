@@ -35,7 +35,7 @@ class Folder:
         files = [name for name in _walk(root, self.notes) if not is_hidden(name)]
         images = sorted(name for name in files if is_image(name) or is_nameless(name, self._head))
         self.names = texts(images, self.notes)
-        self.rest = sorted(name for name in files if not is_image(name))
+        self.rest = sorted({*files} - {*images})
         self.others = len(self.rest)
         self.holders = [root / name for name in self.names]
         self._rows: list[Mapping[str, Any]] | None = None
