@@ -120,7 +120,7 @@ def test_the_trained_half_moves_as_it_would_alone(tiny_run, trained, tmp_path):
     found = [p.grad.clone() for p in model.unet.parameters()]
     assert all(p.grad is None for p in model.encoder.parameters())
     model.zero_grad()
-    x, _ = subject.view(batch, draws)
+    x, _, _ = subject.view(batch, draws)
     model.loss(x, draws, z_sem=trained.encoder(x).detach()).backward()
     for a, b in zip(found, model.unet.parameters(), strict=True):
         torch.testing.assert_close(a, b.grad)
