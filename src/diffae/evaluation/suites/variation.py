@@ -44,7 +44,7 @@ def decoded(ae: DiffusionAutoencoder, z_sem: Tensor, seed: int, draw: int, part:
 def _many_codes(ae: DiffusionAutoencoder, x: Tensor, z_sem: Tensor) -> Figure:
     rows, num = [x[:9]], len(x[:9])
     for draw in range(3):
-        x_T = Draws.of(1, draw, device=x.device).normal("many", ae.image_shape).expand(num, -1, -1, -1).to(x)
+        x_T = Draws.of(1, draw, device=x.device).normal("many", ae.image_shape).expand(num, *ae.image_shape).to(x)
         rows.append(ae.decode(z_sem[:num], x_T, steps=STEPS, clamp=True))
     text = "Top: images whose z_sem is taken. Each row below has one x_T for all: what is alike within a row is of x_T."
     return Figure("one-noise", "One x_T, many z_sem", text, sheet(rows, scale=scale_for(x)))
