@@ -109,3 +109,14 @@ def arranged(values: np.ndarray, axes: str, *, sides: int, channels: int) -> tup
     if "C" not in axes:
         values, axes = values[None], f"C{axes}"
     return values.transpose([axes.index(a) for a in f"C{depth}YX"]), tuple(notes)
+
+
+def turned_over(values: np.ndarray, limits: tuple[float, float] | None) -> tuple[np.ndarray, tuple[float, float]]:
+    """Values of a file in which more is darker, so that more is brighter, and their limits.
+
+    Raises:
+        UnusableImage: there are no limits to turn them over by.
+    """
+    if limits is None:
+        raise UnusableImage("says that more is darker, of more than 16 bits, which have no largest value to be turned over by")
+    return (limits[0] + limits[1] - values).astype(values.dtype, copy=False), limits

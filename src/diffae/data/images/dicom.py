@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diffae.data.images.decoded import Decoded, arranged, native, ordered
+from diffae.data.images.decoded import Decoded, arranged, native, ordered, turned_over
 from diffae.data.images.files import UnusableImage, check_unpacked, ending
 
 if TYPE_CHECKING:
@@ -102,12 +102,7 @@ def _decoded(dataset: "Dataset", length: int, *, sides: int, channels: int) -> D
     turned = kind == "MONOCHROME1"
     window, said = _window(dataset)
     if turned:
-        if limits is None:
-            raise UnusableImage(
-                "is MONOCHROME1 (more is darker) of more than 16 bits, which has no largest value to be turned over by"
-            )
-        low, high = limits
-        values = (low + high - values).astype(values.dtype, copy=False)
+        values, (low, high) = turned_over(values, limits)
         window = window and (low + high - window[1], low + high - window[0])
         meant = ("MONOCHROME1 turned over",)
     if sides == 3 and "F" not in axes:

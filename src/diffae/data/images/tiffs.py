@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diffae.data.images.decoded import Decoded, arranged, limits_of, native
+from diffae.data.images.decoded import Decoded, arranged, limits_of, native, turned_over
 from diffae.data.images.files import UnusableImage, check_unpacked
 
 if TYPE_CHECKING:
@@ -57,9 +57,7 @@ def _decoded(file: "TiffFile", series: "TiffPageSeries", *, sides: int, channels
     if len(file.series) > 1:
         notes = (*notes, f"of {len(file.series)} series of pages, of which the first was taken")
     if turned:
-        if limits is None:
-            raise UnusableImage("says that white is 0, of more than 16 bits, which have no largest value to be turned over by")
-        values = (limits[0] + limits[1] - values).astype(values.dtype)
+        values, limits = turned_over(values, limits)
     return Decoded(
         values=values,
         limits=limits,
