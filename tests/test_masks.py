@@ -149,3 +149,56 @@ def test_files_beside_the_images_are_channels_of_them(tmp_path):
     left = prepare(config, size=(8, 8), channels=3)
     assert left.names == ["0.png", "2.png"]
     assert any("1.png has nothing of its name in" in note for note in left.notes)
+
+
+def test_gaps_stay_known_for_what_they_are_beside_a_channel_of_more_bits(tmp_path):
+    """The mark of what is known has the type of the channels, whichever of them is the widest."""
+    import tifffile
+
+    for name in ("images", "stain"):
+        (tmp_path / name).mkdir()
+        values = np.full((2, 8, 8) if name == "images" else (8, 8), 7, np.uint8 if name == "images" else np.uint16)
+        values[..., :2, :2] = 0
+        tags = [(42113, "s", 0, "0", True)] if name == "images" else []
+        tifffile.imwrite(tmp_path / name / "a.tif", values, photometric="minisblack", planarconfig="separate", extratags=tags)
+    config = DataConfig(source=str(tmp_path / "images"), also=(str(tmp_path / "stain"),), mask="gaps", validation=0.0)
+    data = prepare(config, size=(8, 8), channels=3)
+    assert data.pixels.dtype == np.uint16
+    assert data.counted([0]).sum() == 60
+    assert (data.counted([0])[0, 0, :2, :2] == 0).all()
+
+
+def test_masks_that_change_their_names_change_what_counts(tmp_path):
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    for i in range(2):
+        Image.fromarray(np.full((8, 8), 50 * i, np.uint8)).save(tmp_path / "images" / f"{i}.png")
+        Image.fromarray(np.full((8, 8), 255, np.uint8)).save(tmp_path / "masks" / f"{i}.png")
+    config = DataConfig(source=str(tmp_path / "images"), mask=str(tmp_path / "masks"), validation=0.0)
+    assert prepare(config, size=(8, 8), channels=1).names == ["0.png", "1.png"]
+    (tmp_path / "masks" / "1.png").rename(tmp_path / "masks" / "2.png")
+    assert prepare(config, size=(8, 8), channels=1).names == ["0.png"]
+
+
+def test_a_published_split_may_lie_deeper_and_has_to_hold_every_image(tmp_path):
+    for part in ("train", "test"):
+        (tmp_path / "all" / "images" / part).mkdir(parents=True)
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "all" / "images" / part / "a.png")
+    config = DataConfig(source=str(tmp_path / "all"), validation="published")
+    data = prepare(config, size=(8, 8), channels=1)
+    assert [data.names[i] for i in data.train] == ["images/train/a.png"]
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "all" / "more.png")
+    with pytest.raises(ValueError, match=r"more.png is in none of test, train \(1 such in all\)"):
+        prepare(config, size=(8, 8), channels=1)
+
+
+def test_the_speed_of_input_is_measured_as_it_is_prepared(tmp_path, tiny_run):
+    """With a range that is to be measured, and with gaps."""
+    from diffae.data.sources import open_source
+    from diffae.training.throughput import input_rates
+
+    folder = with_gaps(tmp_path / "images", num=6)
+    config = tiny_run(source=folder)
+    config = replace(config, data=replace(config.data, range="minmax", mask="gaps"))
+    rates = list(input_rates(open_source(folder), config, num=6, threads=(1,), batch_size=2))
+    assert [rate.use for rate in rates] == ["decoding", "reading"]

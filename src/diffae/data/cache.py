@@ -14,13 +14,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from diffae.config import DataConfig
-from diffae.data.beside import Beside, with_more
+from diffae.data.alongside import Alongside, with_more
 from diffae.data.contents import Progress
-from diffae.data.images import UnusableImage, Warn, read_image, too_dark, with_known
+from diffae.data.images import UnusableImage, Warn, meaning, read_image, too_dark, with_known
 from diffae.data.sources import Source
 from diffae.runtime.files import InUse, locked, replacing, shown, write_text
 
@@ -48,13 +49,23 @@ class Decoder:
     config: DataConfig
     size: tuple[int, ...]
     channels: int
-    masks: Beside | None = None
-    also: Sequence[Beside] = ()
+    masks: Alongside | None = None
+    also: Sequence[Alongside] = ()
 
     @property
     def stored(self) -> int:
         """Channels that are stored: those of the images, and one that says what is known, where not all is."""
         return self.channels + (self.config.mask is not None)
+
+    @property
+    def own(self) -> int:
+        """Channels that an image's own file has."""
+        return self.channels - len(self.also)
+
+    def meaning(self, name: str) -> str:
+        """How the files are read, in a line; as of this one. Errors as of `read_image`."""
+        content = self.source.read(name)
+        return meaning(content, name, size=self.size, channels=self.own, preparation=self.config.preparation)
 
     def __call__(self, name: str, warn: Warn = lambda text: None) -> np.ndarray | str:
         """(stored, *sides), uint8 or uint16, or why this image cannot be used. May be called from several threads.
@@ -66,13 +77,13 @@ class Decoder:
         try:
             content = self.source.read(name)
             preparation = self.config.preparation
-            own = self.channels - len(self.also)
-            pixels = read_image(content, name, size=self.size, channels=own, preparation=preparation, warn=warn)
-            if self.also:
-                more = [beside.read(name, size=self.size, crop=preparation.crop) for beside in self.also]
-                pixels = np.concatenate([with_more(pixels[:own], more), pixels[own:]])
-            if self.masks is None:
+            found = read_image(content, name, size=self.size, channels=self.own, preparation=preparation, warn=warn)
+            more = [folder.read(name, size=self.size, crop=preparation.crop) for folder in self.also]
+            pixels = with_more(found[: self.own], more)
+            if self.config.mask is None:
                 return pixels
+            if self.masks is None:
+                return with_known(pixels, found[-1] == 0)
             return with_known(pixels, ~self.masks.known(name, size=self.size, crop=preparation.crop))
         except UnusableImage as error:
             return str(error)
@@ -80,9 +91,25 @@ class Decoder:
             return f"cannot be read ({error})"
 
 
-def cached(
-    decode: Decoder, names: Sequence[str], folder: Path, *, convert: Convert | None, progress: Progress
-) -> tuple[list[str], np.ndarray, list[tuple[str, str]], list[str]]:
+class Cached(NamedTuple):
+    """What lies in a folder of the cache.
+
+    Attributes:
+        names: of the usable images.
+        arrays: theirs, (n, ...).
+        skipped: (name, reason) for each of the others.
+        remarks: sentences about images of which only a part was taken, or whose values look wrong.
+        meaning: how the files were read, in a line; empty where none is usable.
+    """
+
+    names: list[str]
+    arrays: np.ndarray
+    skipped: list[tuple[str, str]]
+    remarks: list[str]
+    meaning: str
+
+
+def cached(decode: Decoder, names: Sequence[str], folder: Path, *, convert: Convert | None, progress: Progress) -> Cached:
     """Decodes images into a folder of the cache, unless they are there already.
 
     Args:
@@ -91,10 +118,6 @@ def cached(
         folder: in the cache. Its name has to identify everything that the arrays depend on.
         convert: makes what is stored in place of the images, or None.
         progress: called as work goes on.
-
-    Returns:
-        The names of the usable images, their arrays (n, ...), (name, reason) for each of the others, and sentences about images of
-        which only a part was taken or whose values look wrong.
     """
     index_file, array_file = folder / "index.json", folder / "pixels.npy"
     while not index_file.is_file():
@@ -116,7 +139,7 @@ def cached(
     least, most = index["extent"] or (0, None)
     if dark := too_dark(most, decode.config.preparation, least=least):
         remarks.append(f"The images have {dark}.")
-    return index["names"], arrays, [(n, r) for n, r in index["skipped"]], remarks
+    return Cached(index["names"], arrays, [(n, r) for n, r in index["skipped"]], remarks, index["meaning"])
 
 
 def _fill(
@@ -150,7 +173,9 @@ def _fill(
     extent = None
     if extents and None not in extents:
         extent = min(least for least, _ in extents), max(most for _, most in extents)
-    index = {"names": usable, "skipped": [s for part in read for s in part["skipped"]], "told": remarks, "extent": extent}
+    skipped = [pair for part in read for pair in part["skipped"]]
+    meaning = decode.meaning(usable[0]) if usable else ""
+    index = {"names": usable, "skipped": skipped, "told": remarks, "extent": extent, "meaning": meaning}
     write_text(index_file, json.dumps(index))
     shutil.rmtree(parts)
 

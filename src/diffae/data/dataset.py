@@ -103,13 +103,19 @@ def published_split(names: Sequence[str], parts: Sequence[str]) -> tuple[np.ndar
         parts: the folders of the split, as `sources.divided` finds them.
 
     Raises:
-        ValueError: none of the parts is called `train`, or there are no parts.
+        ValueError: none of the parts is called `train`, there are no parts, or an image is in none.
     """
     training = [part for part in parts if part.lower().startswith("train")]
     if not training:
         found = ", ".join(parts) or "none"
         raise ValueError(f"data.validation published wants folders such as train and test; there are {found}. Give a share.")
-    held = np.array([PurePosixPath(name).parts[0] not in training for name in names])
+    places = [next((part for part in PurePosixPath(name).parts[:-1] if part in parts), None) for name in names]
+    if None in places:
+        raise ValueError(
+            f"data.validation published: {names[places.index(None)]} is in none of {', '.join(parts)} "
+            f"({places.count(None)} such in all). Move it, or give a share."
+        )
+    held = np.array([place not in training for place in places])
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 

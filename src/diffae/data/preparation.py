@@ -5,7 +5,6 @@ Images that cannot be used are found here, before training, and named. Afterward
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +12,12 @@ import numpy as np
 import torch
 
 from diffae.config import DataConfig
+from diffae.data.alongside import Alongside
 from diffae.data.avatars import SCALES, SETS, avatars_folder
-from diffae.data.beside import Beside
 from diffae.data.cache import Decoder, cached
 from diffae.data.contents import Progress, caching, digests
 from diffae.data.dataset import ImageSet, published_split, split
-from diffae.data.images import in_range, meaning
+from diffae.data.images import in_range
 from diffae.data.labels import Labels, align, load_labels
 from diffae.data.measuring import MEASURES, resolved
 from diffae.data.sources import HUB, Labelled, Source, divided, from_hub, open_source
@@ -59,23 +58,13 @@ def prepare(
         beside = root / "labels.csv"
     else:
         root, beside = Path(config.source or type(source).__name__), None
-    masks = None if config.mask in (None, "gaps") else Beside(Path(config.mask), sides=len(size))
-    also = [Beside(Path(path), sides=len(size)) for path in config.also]
-    if len(also) >= channels:
-        raise ValueError(
-            f"data.also gives {len(also)} channels, and the model's images have {channels}: set model.channels higher."
-        )
-    identity = fingerprint(source, progress)
-    with caching():
-        config = _with_range(config, source, identity, size=size, channels=channels - len(also), progress=progress)
-    folders = [beside for beside in (masks, *also) if beside is not None]
-    number = _key(config, identity, size, channels, [digest_lines(digests(beside.holders, progress)) for beside in folders])
+    decode = decoder_of(config, source, size=size, channels=channels, progress=progress)
+    config, number = decode.config, _key(decode, progress)
     key = f"{number if vae is None else seeding.mix('latents-1', number, vae.digest, int(config.flip)):016x}"
     folder = cache_folder() / "pixels" / f"{'x'.join(map(str, grid))}x{latent_channels}-{key}"
     convert = None if vae is None else lambda images: _latents(vae, images, flip=config.flip)
-    decode = Decoder(source, config, size, channels, masks, also)
     with caching():
-        names, pixels, skipped, remarks = cached(decode, source.names, folder, convert=convert, progress=progress)
+        names, pixels, skipped, remarks, meaning = cached(decode, source.names, folder, convert=convert, progress=progress)
     mirrored, known, notes = None, None, remarks
     if vae is not None and names:
         pixels, mirrored = pixels[:, 0], pixels[:, 1] if config.flip else None
@@ -117,7 +106,7 @@ def prepare(
         config=config,
         key=key,
         known=known,
-        meaning=_meaning(source, names[0], config, size, channels),
+        meaning=", ".join([meaning, *(f"a channel of {path}" for path in config.also)]),
         mirrored=mirrored,
     )
 
@@ -130,6 +119,23 @@ def source_of(config: DataConfig, *, size: tuple[int, ...], progress: Progress) 
     else:
         root = from_hub(config.source) if config.source.startswith(HUB) else Path(config.source)
     return root, open_source(root, sides=len(size), tile=config.tile, least_tissue=config.least_tissue)
+
+
+def decoder_of(config: DataConfig, source: Source, *, size: tuple[int, ...], channels: int, progress: Progress) -> Decoder:
+    """What decodes a source's images as a configuration asks; its own configuration has numbers for a range that was measured.
+
+    Raises:
+        FileNotFoundError: there is no such folder of masks or further channels.
+        ValueError: as many further channels as the images have in all, or a range that cannot be measured.
+    """
+    masks = None if config.mask in (None, "gaps") else Alongside(Path(config.mask), sides=len(size))
+    also = [Alongside(Path(path), sides=len(size)) for path in config.also]
+    if len(also) >= channels:
+        raise ValueError(
+            f"data.also gives {len(also)} channels, and the model's images have {channels}: set model.channels higher."
+        )
+    config = _with_range(config, source, size=size, channels=channels - len(also), progress=progress)
+    return Decoder(source, config, size, channels, masks, also)
 
 
 def fingerprint(source: Source, progress: Progress = lambda what, done, total: None) -> str:
@@ -146,43 +152,28 @@ def _digest(source: Source, name: str) -> str:
         return f"unreadable: {error}"
 
 
-def _with_range(
-    config: DataConfig, source: Source, identity: str, *, size: tuple[int, ...], channels: int, progress: Progress
-) -> DataConfig:
+def _with_range(config: DataConfig, source: Source, *, size: tuple[int, ...], channels: int, progress: Progress) -> DataConfig:
     """The configuration with numbers for a range that is to be measured; they are measured once, and kept."""
     if config.range not in MEASURES:
         return config
-    key = seeding.mix("range-1", identity, config.range, len(size), channels)
+    key = seeding.mix("range-1", fingerprint(source, progress), config.range, len(size), channels)
     file = cache_folder() / "ranges" / f"{key:016x}.json"
-    if file.is_file():
-        return replace(config, range=tuple(json.loads(file.read_text(encoding="utf-8"))))
-    found = resolved(config, source, size=size, channels=channels, progress=progress)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_text(file, json.dumps(found.range))
-    return found
+    with caching():
+        if not file.is_file():
+            found = resolved(config, source, size=size, channels=channels, progress=progress)
+            write_text(file, json.dumps(found.range))
+    return replace(config, range=tuple(json.loads(file.read_text(encoding="utf-8"))))
 
 
-def _meaning(source: Source, name: str, config: DataConfig, size: tuple[int, ...], channels: int) -> str:
-    """How images are read, in a line."""
-    own = channels - len(config.also)
-    told = meaning(source.read(name), name, size=size, channels=own, preparation=config.preparation)
-    return ", ".join([told, *(f"a channel of {path}" for path in config.also)])
-
-
-def _key(config: DataConfig, identity: str, size: tuple[int, ...], channels: int, beside: Sequence[str]) -> int:
+def _key(decode: Decoder, progress: Progress) -> int:
     """Identifies the images and how they are prepared."""
+    config = decode.config
     limits = config.preparation.range or ()
-    more = (*(() if config.mask is None else ("mask" if config.mask != "gaps" else "gaps",)), *beside)
-    made = (
-        *size,
-        channels,
-        config.tile,
-        config.crop,
-        *config.background,
-        *map(str, (limits,) if isinstance(limits, str) else limits),
-        *more,
-    )
-    return seeding.mix("pixels-4", identity, *made)
+    folders = [*([] if decode.masks is None else [decode.masks]), *decode.also]
+    more = (*(() if config.mask is None else ("mask" if decode.masks else "gaps",)), *(fingerprint(f.source) for f in folders))
+    named = (limits,) if isinstance(limits, str) else limits
+    made = (*decode.size, decode.channels, config.tile, config.crop, *config.background, *map(str, named), *more)
+    return seeding.mix("pixels-5", fingerprint(decode.source, progress), *made)
 
 
 def _labels(source: Source, root: Path, names: list[str], config: DataConfig, *, beside: Path | None) -> Labels | None:

@@ -12,9 +12,10 @@ import torch
 from accelerate import Accelerator
 
 from diffae.config import DataConfig, RunConfig
-from diffae.data.cache import Decoder, cached
+from diffae.data.cache import cached
 from diffae.data.dataset import ImageSet, Order
 from diffae.data.feed import Rows
+from diffae.data.preparation import decoder_of
 from diffae.data.sources import Source
 from diffae.runtime import seeding
 from diffae.runtime.seeding import Draws
@@ -58,7 +59,7 @@ def input_rates(
         seed: of that order.
     """
     model = config.model
-    decode = Decoder(source, config.data, model.image_size, model.channels)
+    decode = decoder_of(config.data, source, size=model.image_size, channels=model.channels, progress=lambda *_: None)
     names = source.names[:num]
     for workers in threads:
         with ThreadPoolExecutor(workers) as pool:

@@ -234,7 +234,7 @@ class Suite(Protocol):
         ...
 
 
-def in_colour(x: Float[Tensor, "n c *sides"]) -> Float[Tensor, "n 3 *sides"]:
+def in_colour(x: Float[Tensor, "n c *sides"]) -> Float[Tensor, "n 3 h w"]:
     """Images as the metric networks want them: grey ones with three equal channels; of volumes the middle slice.
 
     Raises:

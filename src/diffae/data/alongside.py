@@ -13,7 +13,7 @@ KNOWN = 0.99
 """Share of white from which a pixel of a resized mask counts: one that an unknown pixel is mixed into is unknown."""
 
 
-class Beside:
+class Alongside:
     """Files by the names of their images: `a/b.png` has `a/b.png` or `a/b.ANY`. Each is read as one channel.
 
     Args:
@@ -53,11 +53,6 @@ class Beside:
         """Of a mask, which pixels of an image count, (*size): what is white. Errors as of `read`."""
         found = self.read(name, size=size, crop=crop)
         return found[0] >= KNOWN * np.iinfo(found.dtype).max
-
-    @property
-    def holders(self) -> Sequence[Path]:
-        """The files whose bytes identify them."""
-        return self.source.holders
 
 
 def _stem(name: str) -> str:
