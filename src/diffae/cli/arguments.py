@@ -86,8 +86,9 @@ class Labelling:
     """What all commands share that read a label table."""
 
     labels_kind: tuple[str, ...] = ()
-    """What its columns are taken for, NAME=KIND each: `binary` (1 yes, 0 no, -1 unknown), `signed` (1 yes, -1 no, 0 unknown)
-    or `continuous` (numbers). KIND alone is for every column where -1 could be either. Empty cells are unknown always."""
+    """What its columns are taken for, NAME=KIND each: `binary` (1 yes, 0 no, -1 unknown), `signed` (1 yes, -1 no, 0 unknown),
+    `continuous` (numbers), `ordinal` (numbers that are an order) or `classes` (a column of yes and no for each). KIND alone is for
+    every column where -1 could be either. Empty cells are unknown always."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from diffae.config import (
     Crop,
     DataConfig,
     Precision,
+    Preparation,
     RunConfig,
     read_json,
 )
@@ -158,8 +159,12 @@ def pixels(ae: "DiffusionAutoencoder", files: Sequence[Path], crop: Crop | None)
     from diffae.data.images import load_images
 
     channels, *size = ae.pixels_shape()
-    preparation = dataclasses.replace(ae.preparation, crop=crop or ae.preparation.crop)
-    return load_images(files, size=tuple(size), channels=channels, preparation=preparation, warn=warn)
+    return load_images(files, size=tuple(size), channels=channels, preparation=preparation(ae, crop), warn=warn)
+
+
+def preparation(ae: "DiffusionAutoencoder", crop: Crop | None) -> "Preparation":
+    """How image files are prepared like the model's training images; `crop` replaces the model's if given."""
+    return dataclasses.replace(ae.preparation, crop=crop or ae.preparation.crop)
 
 
 def pictures(ae: "DiffusionAutoencoder", files: Sequence[Path], crop: Crop | None) -> "Tensor":

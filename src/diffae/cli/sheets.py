@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffae.cli import inputs
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -37,12 +39,9 @@ def show(ae: "DiffusionAutoencoder", rows: "Sequence[Sequence[Tensor] | Tensor]"
 
 def save_values(ae: "DiffusionAutoencoder", image: "Tensor", target: Path, *, like: Path, crop: "Crop | None") -> None:
     """Writes an image as the model has it, (c, *sides), in the values and the space of the file that it came from."""
-    import dataclasses
-
     from diffae.data.images import write_back
 
-    preparation = dataclasses.replace(ae.preparation, crop=crop or ae.preparation.crop)
-    write_back(ae.to_pixels(ae.in_range(image)[None])[0], target, like=like, preparation=preparation)
+    write_back(ae.to_pixels(ae.in_range(image)[None])[0], target, like=like, preparation=inputs.preparation(ae, crop))
     print(f"Values: {target}")
 
 

@@ -62,7 +62,7 @@ class FrozenAutoencoder:
         return (size[0] * self.factor, size[1] * self.factor)
 
     @torch.no_grad()
-    def encode(self, x: Float[Tensor, "n c *sides"]) -> Float[Tensor, "n k i j"]:
+    def encode(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k i j"]:
         """Latents of images in [-1, 1]: the mode of the posterior where there is one, shifted and scaled as its authors say.
 
         Raises:
@@ -77,7 +77,7 @@ class FrozenAutoencoder:
         return ((latents - self.shift) * self.scale).to(x)
 
     @torch.no_grad()
-    def decode(self, z: Float[Tensor, "n k i j"]) -> Float[Tensor, "n c *sides"]:
+    def decode(self, z: Float[Tensor, "n k i j"]) -> Float[Tensor, "n c h w"]:
         """Images of latents, clamped to [-1, 1].
 
         Raises:

@@ -1,7 +1,6 @@
 """The UNet that predicts the noise in x_t, conditioned on t and, where it has one, z_sem."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -51,8 +50,7 @@ class UNet(nn.Module):
         sides, by = level_sides(image_size, levels), [(1,) * rank, *halvings(image_size, levels)]
 
         def block(c_in: int, c_out: int, level: int, resample: Resample = "none") -> ResBlock:
-            more: dict[str, Any] = dict(t_channels=embed, z_dim=z_dim, dropout=config.dropout)
-            return ResBlock(c_in, c_out, resample=resample, by=by[level], **more)
+            return ResBlock(c_in, c_out, resample=resample, by=by[level], t_channels=embed, z_dim=z_dim, dropout=config.dropout)
 
         def attention(c: int, level: int) -> SelfAttention | None:
             attends = min(sides[level][-2:]) in config.attention_resolutions
