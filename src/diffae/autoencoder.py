@@ -10,6 +10,7 @@
 | `reconstruct`, `vary`, `interpolate`, `interpolate_path` | images | images | figures 3, 4 |
 | `edit` | another z_sem | z_sem and a direction | 5.3 |
 | `manipulate` | the edited images | images or their `Code`, and a direction | 5.3 |
+| `explain` | images after which a classifier decides otherwise | images, a classifier | |
 | `sample_z_sem`, `sample` | new z_sem; new images | the prior | 4, 5.5 |
 
 The first three are the method; all others are short compositions of them.
@@ -29,6 +30,8 @@ from diffae.diffusion.model import DDIM, Draws, ImageDiffusion, drawn, encoder_o
 from diffae.diffusion.predictor import NoisePredictor
 from diffae.diffusion.solvers import Solver
 from diffae.nn.encoder import Encoder
+from diffae.semantics.classifiers import Answers, Classifier
+from diffae.semantics.explanations import STEPS, Counterfactuals, Explainer
 from diffae.semantics.space import Direction, SemanticSpace, names_of
 
 
@@ -237,6 +240,33 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
             render=lambda indices, z_sem: self.render(code[indices], z_sem=z_sem),
             encode=lambda images: self.encode(self.in_range(images)),
         )
+
+    @border
+    def explain(
+        self, x: Float[Tensor, "n c *sides"], classifier: Any, *, among: Float[Tensor, "m c *sides"] | None = None,
+        target: int | None = None, answers: Answers | None = None, probability: float = 0.9, value: float | Tensor | None = None,
+        num: int = 1, gradients: bool | None = None, steps: int | None = None,
+    ) -> Counterfactuals:  # fmt: skip
+        """Counterfactuals: what would have to change in images for a classifier to decide otherwise; see `semantics.explanations`.
+
+        Args:
+            x: images in [-1, 1].
+            classifier: any callable of images -> (n,) or (n, k), or an estimator of scikit-learn.
+            among: images that the classifier is asked about at first; by default x, of which there have to be enough then.
+            target: the class to move to; by default, of two, the other one.
+            answers: what the classifier's numbers are, where they are no probabilities: `logit`, or `value`.
+            probability: that the target shall have at least.
+            value: that a classifier which measures shall measure.
+            num: counterfactuals of each image, which change different things.
+            gradients: whether to follow the classifier's; None does where it has some.
+            steps: solver steps in either direction, by default 10.
+
+        Raises:
+            ValueError: the classifier fails, or says the same of all images; too few of them; or no probability.
+        """
+        judged = Classifier(classifier, answers, target)
+        explainer = Explainer(self, judged, x if among is None else among, gradients=gradients, steps=steps or STEPS)
+        return explainer.explain(x, probability=probability, value=value, num=num)
 
     @border
     def sample(

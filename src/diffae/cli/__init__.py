@@ -14,6 +14,7 @@ from diffae.cli.bars import console
 from diffae.cli.bench import Bench
 from diffae.cli.codes import Encode, FitAttributes, Neighbours
 from diffae.cli.evaluation import Compare, Evaluate
+from diffae.cli.explanation import Anomaly, Explain
 from diffae.cli.faces import Align, Paste
 from diffae.cli.manipulation import Manipulate
 from diffae.cli.models import Average, Calibrate, Export, Import, Push, Weights
@@ -38,6 +39,8 @@ COMMANDS = {
     "align": Align,
     "paste": Paste,
     "sample": Sample,
+    "explain": Explain,
+    "anomaly": Anomaly,
     "studio": Studio,
     "average": Average,
     "calibrate": Calibrate,

@@ -1,7 +1,7 @@
 """Where users come in: what they give is looked at once, and brought to where the networks are. Inside there are plain tensors.
 
-Arguments are known by their names, which mean the same everywhere in the project: `x`, `x_a`, `x_b` images, `z_sem` semantic codes,
-`x_T` noise, `t` a timestep, `steps` of a solver, `num` and the like numbers of things.
+Arguments are known by their names, which mean the same everywhere in the project: `x`, `x_a`, `x_b`, `among` images, `z_sem`
+semantic codes, `x_T` noise, `t` a timestep, `steps` of a solver, `num` and the like numbers of things.
 """
 
 import functools
@@ -83,6 +83,7 @@ CHECKS: dict[str, Callable[[Any, Any, int | None], object]] = {
     "x": _check_x,
     "x_a": _check_x,
     "x_b": _check_x,
+    "among": _check_x,
     "z_sem": lambda model, z_sem, num: check_z_sem(z_sem, model.z_dim, num),
     "x_T": lambda model, x_T, num: check_x_T(x_T, shape_of(model), num),
     "t": lambda model, t, num: check_timestep(t, model.schedule.T),

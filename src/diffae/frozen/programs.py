@@ -6,6 +6,7 @@ import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -50,15 +51,24 @@ def is_function(name: str) -> bool:
     return module not in ("timm", "transformers") and function.isidentifier() and all(p.isidentifier() for p in module.split("."))
 
 
-def function(name: str) -> FrozenNetwork:
-    """A function, or a module of torch that somebody's module holds."""
+def imported(name: str) -> Any:
+    """What `module:function` names; modules of the working directory too.
+
+    Raises:
+        ImportError: there is no such module, or nothing of that name in it.
+    """
     module, _, attribute = name.partition(":")
     if "" not in sys.path:
         sys.path.append("")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ImportError(f"{name} cannot be imported ({error}).") from None
+
+
+def function(name: str) -> FrozenNetwork:
+    """A function, or a module of torch that somebody's module holds."""
+    found = imported(name)
     if not callable(found):
         raise ImportError(f"{name} is no function of images.")
     if isinstance(found, nn.Module):

@@ -62,6 +62,7 @@ def train_judge(
     epochs: int = 8,
     batch_size: int = 128,
     seed: int = 0,
+    width: int = 32,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Judge:
     """Trains a judge, with noise and shades of colour added, so that it judges what is drawn and not how cleanly.
@@ -69,10 +70,11 @@ def train_judge(
     Args:
         names: of the attributes.
         images: indices -> images in [-1, 1].
-        labels: 0 or 1.
+        labels: 0 or 1; numbers between say how probable 1 is.
         epochs: passes over the images.
         batch_size: images in a step; fewer where there are not as many.
         seed: of weights, order and noise.
+        width: channels of the first layer.
         progress: told how many steps are done.
 
     Returns:
@@ -81,7 +83,7 @@ def train_judge(
     torch.manual_seed(seeding.mix(seed, "judge"))
     generator = torch.Generator().manual_seed(seeding.mix(seed, "order"))
     _, channels, *sides = images(torch.tensor([0])).shape
-    judge, ones = Judge(names, channels=channels, rank=len(sides)), [1] * len(sides)
+    judge, ones = Judge(names, channels=channels, rank=len(sides), width=width), [1] * len(sides)
     batch_size = min(batch_size, len(labels))
     steps = epochs * (len(labels) // batch_size)
     optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=0.01)

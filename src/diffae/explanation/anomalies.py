@@ -1,0 +1,134 @@
+"""The page of images that are not like a model's own."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diffae.evaluation.pages.figures import Figure, Progress
+from diffae.evaluation.pages.page import figure_html, html, table_html
+from diffae.evaluation.pages.report import commit, machine
+from diffae.explanation.anomaly import Unlikeness, Usual
+from diffae.explanation.heat import heat
+from diffae.pictures import save_png, scale_for, sheet
+from diffae.runtime.files import write_text
+
+if TYPE_CHECKING:
+    from diffae.data.dataset import ImageSet
+
+COMPONENTS = 128
+"""Principal components of pixels whose error is the floor."""
+
+
+def write_anomalies(
+    usual: Usual, trained: "ImageSet", data: "ImageSet", indices: np.ndarray, out: Path, *, column: str | None = None,
+    num: int = 16, progress: Progress = lambda what, done, total: None,
+) -> tuple[Path, dict[str, Any]]:  # fmt: skip
+    """Measures how unlike images are, and writes `report.html`, `anomaly.json`, `images.csv` (a row each) and a picture.
+
+    Args:
+        usual: what the model's own images are like.
+        trained: these.
+        data: the images to look at.
+        indices: which of them.
+        out: the folder.
+        column: of their labels, the one that is 1 for anomalies and 0 for usual images; gives the AUROC.
+        num: how many are drawn, of the least usual.
+        progress: told how far it is.
+
+    Returns:
+        The page, and what `anomaly.json` says.
+
+    Raises:
+        ValueError: there is no such column, or it has not both values.
+    """
+    y = None if column is None else _labels(data, indices, column)
+    found = usual.unlikeness(data, indices, progress)
+    result: dict[str, Any] = {"n": len(indices), "n_train": len(trained.train), "machine": machine(), "version": commit()}
+    if y is not None:
+        result["auroc"] = _auroc(y, found, trained, data, indices)
+        result["column"] = column
+    order = np.argsort(-found.score)
+    names = [data.names[i] for i in indices]
+    result["images"] = [
+        {"file": names[i], "score": float(found.score[i]), "distance": float(found.distance[i]), "error": float(found.error[i])}
+        for i in order
+    ]
+    figures = [_figure("least-usual", "The least usual", usual, data, indices[order[:num]])]
+    figures.append(_figure("most-usual", "The most usual", usual, data, indices[order[::-1][: num // 2]]))
+    for figure in figures:
+        save_png(figure.picture, out / f"{figure.name}.png")
+    write_text(out / "anomaly.json", json.dumps(result, indent=1) + "\n")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["file", "score", "distance", "error"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(result["images"])
+    write_text(out / "images.csv", text.getvalue())
+    write_text(out / "report.html", _page(result, figures))
+    return out / "report.html", result
+
+
+def _labels(data: "ImageSet", indices: np.ndarray, column: str) -> np.ndarray:
+    if column not in data.labels:
+        raise ValueError(f"There is no column {column!r}; there are {', '.join(data.labels) or 'none'}.")
+    y = data.labels[column][indices]
+    if set(np.unique(y[~np.isnan(y)])) != {0.0, 1.0}:
+        raise ValueError(f"{column!r} should be 1 for anomalies and 0 for usual images, and both should be among those looked at.")
+    return y
+
+
+def _auroc(y: np.ndarray, found: Unlikeness, trained: "ImageSet", data: "ImageSet", indices: np.ndarray) -> Mapping[str, float]:
+    """How well anomalies are told from usual images: by each measure, and by the error of pixels' principal components."""
+    from sklearn.decomposition import PCA
+    from sklearn.metrics import roc_auc_score
+
+    known = ~np.isnan(y)
+    train, test = (d.images(i).flatten(1).numpy() for d, i in ((trained, trained.train[:4000]), (data, indices)))
+    pca = PCA(min(COMPONENTS, *train.shape), random_state=0).fit(train)
+    floor = np.square(pca.inverse_transform(pca.transform(test)) - test).mean(1)
+    measures = {"score": found.score, "distance": found.distance, "error": found.error, "pixels": floor}
+    return {name: float(roc_auc_score(y[known], values[known])) for name, values in measures.items()}
+
+
+def _figure(name: str, title: str, usual: Usual, data: "ImageSet", indices: np.ndarray) -> Figure:
+    x = data.images(indices)
+    mean, error = usual.maps(x)
+    ae = usual.ae
+    shown, made = ae.to_pictures(x), ae.to_pictures(mean)
+    hot = heat(error, most=float(error.flatten(1).quantile(0.995, dim=1).max()))
+    text = (
+        "Top: images, the least usual first. Middle: what z_sem alone says of them (the mean decode). Bottom: where the two differ."
+        if name == "least-usual"
+        else "The same of those that are most like the training images, for comparison."
+    )
+    return Figure(name, title, text, sheet([shown, made, hot], scale=scale_for(shown)))
+
+
+def _page(result: Mapping[str, Any], figures: list[Figure]) -> str:
+    rows = [[escape(r["file"]), *(f"{r[key]:.3g}" for key in ("score", "distance", "error"))] for r in result["images"][:50]]
+    sections = [
+        "<h1>Images unlike those that the model knows</h1>",
+        f'<p class="soft">{result["n"]:,} images, beside {result["n_train"]:,} that the model was trained on. Measured on '
+        f"{escape(result['machine'])} with diffae {escape(result['version'])}.</p>",
+        *(figure_html(figure) for figure in figures),
+    ]
+    if "auroc" in result:
+        names = {
+            "score": "both", "distance": "distance of z_sem", "error": "error of the mean decode",
+            "pixels": f"floor: error of {COMPONENTS} principal components of pixels",
+        }  # fmt: skip
+        table = table_html(["", "AUROC"], [[names[key], f"{value:.3f}"] for key, value in result["auroc"].items()])
+        sections += [f"<h2>How well {escape(str(result['column']))} is told</h2>", table]
+    sections += [
+        "<h2>The least usual, in numbers</h2>",
+        "<p>Score: the mean of the logarithms of both measures, in standard deviations above those of images that were held out. "
+        "Distance: of z_sem from the training images' codes (Mahalanobis). Error: mean squared error of the mean decode, on the "
+        "[0, 1] scale. All images are in images.csv.</p>",
+        table_html(["image", "score", "distance", "error"], rows),
+    ]
+    return html("diffae anomaly", sections)

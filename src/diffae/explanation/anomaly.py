@@ -1,0 +1,83 @@
+"""Images that are not like those that a model was trained on: how far z_sem is from theirs, and what z_sem cannot say of them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffae.evaluation.pages.figures import Progress
+from diffae.semantics.prior import GaussianPrior
+from diffae.semantics.standardizer import Standardizer
+
+if TYPE_CHECKING:
+    from diffae.autoencoder import DiffusionAutoencoder
+    from diffae.data.dataset import ImageSet
+
+BATCH = 64
+"""Images at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unlikeness:
+    """How much images differ from those that a model knows.
+
+    Attributes:
+        distance: (n,), Mahalanobis distance of z_sem from the codes of the training images.
+        error: (n,), mean squared error of the mean decode, on the [0, 1] scale: what z_sem alone does not say of the image.
+        score: (n,), the mean of how far both logarithms are above those of usual images, in their standard deviations.
+    """
+
+    distance: np.ndarray
+    error: np.ndarray
+    score: np.ndarray
+
+
+class Usual:
+    """What a model's training images are like.
+
+    Args:
+        ae: the model.
+        data: its images. Codes of those that it was trained on give the distance; those held out say what is usual, or those that
+            it was trained on, where none are.
+        progress: told how far it is.
+    """
+
+    def __init__(self, ae: "DiffusionAutoencoder", data: "ImageSet", progress: Progress) -> None:
+        self.ae = ae
+        z_sem = torch.cat([ae.encode(x) for x in _batches(data, data.train, "Encoding training images", progress)])
+        self.standardizer = Standardizer.fit(z_sem)
+        self.gaussian = GaussianPrior(ae.z_dim).fit(self.standardizer(z_sem))
+        usual = data.validation if len(data.validation) > 1 else data.train
+        both = self._both(data, usual, "Looking at usual images", progress)
+        self.mean, self.std = both.mean(0), both.std(0).clip(min=1e-9)
+
+    def unlikeness(self, data: "ImageSet", indices: np.ndarray, progress: Progress) -> Unlikeness:
+        """Of these images."""
+        both = self._both(data, indices, "Looking at images", progress)
+        distance, error = np.exp(both).T
+        return Unlikeness(distance, error, ((both - self.mean) / self.std).mean(1))
+
+    def maps(self, x: Float[Tensor, "n c *sides"]) -> tuple[Float[Tensor, "n c *sides"], Float[Tensor, "n *sides"]]:
+        """The mean decodes of images, and their squared errors, (n, *sides), on the [0, 1] scale."""
+        mean = self.ae.decode_mean(self.ae.encode(x))
+        return mean, ((mean - x) / 2).square().mean(1)
+
+    def _both(self, data: "ImageSet", indices: np.ndarray, what: str, progress: Progress) -> np.ndarray:
+        """Logarithms of distance and error, (n, 2)."""
+        found = []
+        for x in _batches(data, indices, what, progress):
+            z = self.standardizer(self.ae.encode(x)) - self.gaussian.mean
+            distance = ((z @ self.gaussian.axes).square() / self.gaussian.variances).sum(1).sqrt()
+            error = self.maps(x)[1].flatten(1).mean(1)
+            found.append(torch.stack([distance, error], 1).clamp(min=1e-12).log().double().numpy())
+        return np.concatenate(found)
+
+
+def _batches(data: "ImageSet", indices: np.ndarray, what: str, progress: Progress) -> Iterator[Tensor]:
+    for start in range(0, len(indices), BATCH):
+        yield data.images(indices[start : start + BATCH])
+        progress(what, min(start + BATCH, len(indices)), len(indices))

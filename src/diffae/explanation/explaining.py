@@ -1,0 +1,240 @@
+"""A classifier explained on many images: counterfactuals, and what they are worth, measured."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffae.evaluation.pages.figures import Progress
+from diffae.evaluation.suites.bench import in_colour
+from diffae.frozen.perceptual import LEAST
+from diffae.frozen.weights import load_network
+from diffae.metrics.batches import in_batches
+from diffae.metrics.statistics import Moments, frechet_distance
+from diffae.runtime.seeding import Draws
+from diffae.semantics.classifiers import Classifier
+from diffae.semantics.explanations import Counterfactuals, Explainer
+
+if TYPE_CHECKING:
+    from diffae.data.dataset import ImageSet
+
+FRAMES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Places on the way from an image to its counterfactual."""
+STRENGTHS = tuple(2 ** (i / 2) for i in range(-2, 13))
+"""Lengths of the fixed move that is compared with, in standard deviations of the codes."""
+LEAST_FID = 50
+"""Images of which FID is measured at least."""
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Images, their counterfactuals, and what was measured.
+
+    Attributes:
+        x: (n, c, *sides), the images.
+        found: their counterfactuals.
+        frames: (m, len(FRAMES), c, *sides), the way to the first counterfactual of the first m images.
+        answers: (m, len(FRAMES)), what the classifier says on it.
+        shares: what was measured of all: see `explain_images`.
+        attributes: attribute -> (n, 2), what z_sem of the image, and of its counterfactual, says of it.
+        notes: what could not be measured, and why.
+    """
+
+    x: Tensor
+    found: Counterfactuals
+    frames: Tensor
+    answers: Tensor
+    shares: dict[str, float]
+    attributes: dict[str, np.ndarray]
+    notes: list[str] = field(default_factory=list)
+
+
+def explain_images(
+    explainer: Explainer, data: "ImageSet", indices: np.ndarray, *, second: Classifier | None = None, probability: float = 0.9,
+    value: float | None = None, num: int = 1, drawn: int = 24, seed: int = 0,
+    progress: Progress = lambda what, done, total: None,
+) -> Explained:  # fmt: skip
+    """Counterfactuals of images, and their measures.
+
+    `flipped`: the share whose decision changed (of values: that were reached). `length`: Mahalanobis length of the moves.
+    `l1`: mean change of the pixels on the [0, 1] scale; `lpips` likewise, as networks see it. `fid`: of the counterfactuals,
+    beside as many real images of which the classifier says the same; `fid of images`: of the images themselves. `second
+    agrees`: of those flipped, the share that another classifier decides in the same way. `random flipped`: the sanity check,
+    moves as long in the direction of answers that were dealt out at random. `fixed l1`: the change of the shortest fixed move
+    along one direction that flips as many.
+
+    Args:
+        explainer: of the classifier.
+        data: the images.
+        indices: which of them.
+        second: another classifier of the same.
+        probability: see `Explainer.explain`.
+        value: likewise.
+        num: likewise.
+        drawn: images whose way is kept.
+        seed: of what is dealt out at random.
+        progress: told how far it is.
+    """
+    ae, notes = explainer.ae, []
+    x = data.images(indices)
+    found = explainer.explain(x, probability=probability, value=value, num=num)
+    made = found.images[:, 0]
+    before, after = _scores(explainer, x), _scores(explainer, made)
+    flipped = found.reached[:, 0] if explainer.classifier.measures else (before > 0) != (after > 0)
+    each = {"flipped": flipped.double(), "reached": found.reached[:, 0].double(), "length": found.length[:, 0]}
+    each["l1"] = (made - x).abs().flatten(1).mean(1) / 2
+    if min(x.shape[-2:]) >= LEAST["alexnet"]:
+        try:
+            lpips = load_network("alexnet")[0]
+            each["lpips"] = in_batches(
+                lambda a, b: lpips(in_colour(ae.to_pictures(a)), in_colour(ae.to_pictures(b))), made, x, batch_size=32
+            )
+        except FileNotFoundError as error:
+            notes.append(f"LPIPS was not measured: {error}")
+    shares = {name: float(v.double().mean()) for name, v in each.items()}
+    if second is not None:
+        shares["second agrees"] = _agreement(explainer, second, x, made, flipped)
+    shares |= _controls(explainer, x, flipped, found, seed)
+    shares |= _distances(explainer, data, x, made, before, notes)
+    attributes = {}
+    if ae.attributes is not None:
+        both = [ae.attributes.by_name(torch.cat([ae.encode(part) for part in images.split(64)])) for images in (x, made)]
+        attributes = {name: np.array([side[name] for side in both]).T for name in ae.attributes.names}
+    frames, answers = _ways(explainer, x[:drawn], found)
+    return Explained(x, found, frames, answers, shares, attributes, notes)
+
+
+def choose(explainer: Explainer, data: "ImageSet", candidates: np.ndarray, num: int) -> np.ndarray:
+    """The first candidates that the classifier does not take to be of the target already; without a target, the first.
+
+    Raises:
+        ValueError: there is none.
+    """
+    chosen: list[int] = []
+    for start in range(0, len(candidates), explainer.batch_size):
+        rows = candidates[start : start + explainer.batch_size]
+        if explainer.classifier.target is not None and not explainer.classifier.measures:
+            rows = rows[(explainer.ask(data.images(rows)) <= 0).cpu().numpy()]
+        chosen += rows.tolist()
+        if len(chosen) >= num:
+            break
+    if not chosen:
+        raise ValueError(f"All {len(candidates)} images are of class {explainer.classifier.target} already, or there are none.")
+    return np.array(chosen[:num])
+
+
+def _scores(explainer: Explainer, x: Float[Tensor, "n c *sides"]) -> Float[Tensor, " n"]:
+    """What the classifier says of many images."""
+    return in_batches(explainer.ask, x, batch_size=explainer.batch_size)
+
+
+def _agreement(explainer: Explainer, second: Classifier, x: Tensor, made: Tensor, flipped: Tensor) -> float:
+    """The share of flipped images that the second classifier takes to be of the other side too, in the sense of its own answers."""
+    if not flipped.any():
+        return float("nan")
+    ae = explainer.ae
+    first = in_batches(explainer.ask, made[flipped], batch_size=explainer.batch_size)
+
+    def other(images: Tensor) -> Tensor:
+        return in_batches(lambda part: second.scores(ae.to_pixels(ae.in_range(part))).detach(), images, batch_size=32)
+
+    if explainer.classifier.measures:
+        # It sees the value change to the same side.
+        change = other(made[flipped]) - other(x[flipped])
+        return float((change.sign() == (first - _scores(explainer, x[flipped])).sign()).double().mean())
+    return float(((other(made[flipped]) > 0) == (first > 0)).double().mean())
+
+
+def _controls(explainer: Explainer, x: Tensor, flipped: Tensor, found: Counterfactuals, seed: int) -> dict[str, float]:
+    """Moves of the same lengths in the direction of answers dealt out at random; and of one length for all, in the real one."""
+    ae, spread, steps = explainer.ae, explainer.spread, explainer.steps
+    before = _scores(explainer, x)
+    sign = _signs(explainer, found, before)
+    order = Draws.of(len(explainer.scores), seed).uniform("random answers", ()).argsort()
+    shuffled = (explainer.scores - explainer.scores.mean())[order]
+    z = spread.standardizer(explainer.z_sem).double()
+    dealt = (z * shuffled[:, None]).mean(0)
+    real = spread.likeliest(explainer.slope[None])[0]
+
+    def moved(direction: Tensor, lengths: Tensor) -> Tensor:
+        unit = direction / spread.length(direction[None])[0]
+        images = []
+        for rows in torch.arange(len(x)).split(explainer.batch_size):
+            code = ae.infer(x[rows], steps=steps)
+            move = (sign[rows] * lengths[rows])[:, None] * unit
+            z_sem = spread.standardizer.inverse(spread.standardizer(code.z_sem) + move.to(code.z_sem))
+            images.append(ae.in_range(ae.render(code, z_sem=z_sem)))
+        return torch.cat(images)
+
+    result = {}
+    by_chance = _scores(explainer, moved(dealt, found.length[:, 0]))
+    if not explainer.classifier.measures:
+        result["random flipped"] = float(((by_chance > 0) != (before > 0)).double().mean())
+        wanted = float(flipped.double().mean())
+        low, high = 0, len(STRENGTHS) - 1
+        while low <= high:
+            middle = (low + high) // 2
+            images = moved(real, torch.full((len(x),), STRENGTHS[middle], dtype=torch.float64))
+            share = float(((_scores(explainer, images) > 0) != (before > 0)).double().mean())
+            if share >= wanted:
+                result |= {
+                    "fixed flipped": share,
+                    "fixed l1": float((images - x).abs().mean() / 2),
+                    "fixed length": STRENGTHS[middle],
+                }
+                high = middle - 1
+            else:
+                low = middle + 1
+    return result
+
+
+def _signs(explainer: Explainer, found: Counterfactuals, before: Tensor) -> Tensor:
+    """Whether each image's score had to rise, 1, or to fall, -1."""
+    if explainer.classifier.measures:
+        return torch.where(found.after[:, 0] >= found.before, 1.0, -1.0)
+    return torch.ones_like(before) if explainer.classifier.target is not None else torch.where(before > 0, -1.0, 1.0)
+
+
+def _distances(
+    explainer: Explainer, data: "ImageSet", x: Tensor, made: Tensor, before: Tensor, notes: list[str]
+) -> dict[str, float]:
+    """FID of the counterfactuals, and of the images, beside training images of the side that they were moved to."""
+    if explainer.classifier.measures or len(x) < LEAST_FID:
+        notes.append(f"FID was not measured: it wants at least {LEAST_FID} images, and a classifier that decides.")
+        return {}
+    rising = (before <= 0).double().mean() >= 0.5
+    side = explainer.scores > 0 if rising else explainer.scores <= 0
+    real = explainer.among[side][: len(x)]
+    chosen = before <= 0 if rising else before > 0
+    if len(real) < LEAST_FID or int(chosen.sum()) < LEAST_FID:
+        notes.append(f"FID was not measured: there are fewer than {LEAST_FID} images of one side.")
+        return {}
+    try:
+        network, _ = load_network("inception")
+    except FileNotFoundError as error:
+        notes.append(f"FID was not measured: {error}")
+        return {}
+
+    def moments(images: Tensor) -> Moments:
+        return Moments.over(network(in_colour(explainer.ae.to_pictures(part))) for part in images.split(32))
+
+    with torch.no_grad():
+        beside = moments(real)
+        return {
+            "fid": frechet_distance(moments(made[chosen]), beside),
+            "fid of images": frechet_distance(moments(x[chosen]), beside),
+            "fid images": float(chosen.sum()),
+        }
+
+
+def _ways(explainer: Explainer, x: Tensor, found: Counterfactuals) -> tuple[Tensor, Tensor]:
+    """Images on the way, and what the classifier says of each."""
+    ae = explainer.ae
+    code = ae.infer(x, steps=explainer.steps)
+    ends = found.z_sem[: len(x), 0]
+    frames = torch.stack([ae.in_range(ae.render(code, z_sem=torch.lerp(code.z_sem, ends, w))) for w in FRAMES], 1)
+    scores = torch.stack([_scores(explainer, frames[:, i]) for i in range(len(FRAMES))], 1)
+    return frames, scores if explainer.classifier.measures else scores.sigmoid()

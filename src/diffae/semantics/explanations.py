@@ -1,0 +1,171 @@
+"""What would have to change in images for a classifier to decide otherwise: counterfactuals of a model, by moves of z_sem."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffae.diffusion.inversion import Code, decode_along_path
+from diffae.semantics.classifiers import Classifier
+from diffae.semantics.counterfactuals import Spread, answer_gradient, move_until
+
+STEPS = 10
+"""Solver steps of an explanation: fewer than of an edit, because each look decodes."""
+NEAR = 0.02
+"""How near a measured value comes to the one that is asked for, in standard deviations of those measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counterfactuals:
+    """Images after which a classifier decides otherwise.
+
+    Attributes:
+        images: (n, num, c, *sides) in [-1, 1]: of each image the counterfactual, and others that change something else.
+        z_sem: (n, num, d), their codes; x_T is the images' own.
+        before: (n,), what the classifier says of the images: the probability of the target, without one that of class 1; or the
+            value that it measures.
+        after: (n, num), what it says of the counterfactuals.
+        reached: (n, num), whether that is what was asked for.
+        length: (n, num), of the moves, in standard deviations of the codes (Mahalanobis).
+        gradients: whether the classifier's gradients were followed; else one direction, of what it says of many images.
+    """
+
+    images: Tensor
+    z_sem: Tensor
+    before: Tensor
+    after: Tensor
+    reached: Tensor
+    length: Tensor
+    gradients: bool
+
+    def to(self, device: torch.device) -> "Counterfactuals":
+        """The same on a device."""
+        tensors = (self.images, self.z_sem, self.before, self.after, self.reached, self.length)
+        return Counterfactuals(*(tensor.to(device) for tensor in tensors), gradients=self.gradients)
+
+
+class Explainer:
+    """Explains a classifier by a model.
+
+    Args:
+        ae: the model, a `DiffusionAutoencoder`.
+        classifier: the classifier.
+        among: images as the model takes them, of which the classifier's answers and the codes' spread are taken: the more the
+            better.
+        gradients: whether to follow the classifier's gradients; None does where it has some.
+        steps: solver steps in either direction.
+        batch_size: images at a time.
+        progress: told how far it is.
+
+    Attributes:
+        z_sem: (m, d), codes of `among`.
+        scores: (m,), what the classifier says of them.
+        spread: of the codes.
+        slope: (d,), how scores change with standardised codes.
+
+    Raises:
+        ValueError: the classifier fails, or says the same of all images.
+    """
+
+    def __init__(
+        self, ae: Any, classifier: Classifier, among: Float[Tensor, "m c *sides"], *, gradients: bool | None = None,
+        steps: int = STEPS, batch_size: int = 32, progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    ) -> None:  # fmt: skip
+        self.ae, self.classifier, self.among = ae, classifier, among
+        self.steps, self.batch_size, self.progress = steps, batch_size, progress
+        codes, scores = [], []
+        for part in among.split(batch_size):
+            codes.append(ae.encode(part))
+            scores.append(self.ask(part))
+            progress("Asking the classifier", sum(map(len, scores)), len(among))
+        self.z_sem, self.scores = torch.cat(codes), torch.cat(scores)
+        self.spread = Spread(self.z_sem)
+        self.slope = answer_gradient(self.spread, self.z_sem, self.scores)
+        differentiable = self._differentiable(among[:1])
+        if gradients and not differentiable:
+            raise ValueError("The classifier has no gradients: torch does not know how its answers depend on images.")
+        self.gradients = differentiable if gradients is None else gradients
+
+    @torch.no_grad()
+    def ask(self, x: Float[Tensor, "n c *sides"]) -> Float[Tensor, " n"]:
+        """What the classifier says of images, see `Classifier.scores`."""
+        return self.classifier.scores(self.ae.to_pixels(self.ae.in_range(x)))
+
+    def explain(
+        self, x: Float[Tensor, "n c *sides"], *, probability: float = 0.9, value: float | Tensor | None = None, num: int = 1
+    ) -> Counterfactuals:
+        """Counterfactuals of images.
+
+        Args:
+            x: the images.
+            probability: that the target shall have at least; without a target, the class that an image is not of.
+            value: that the classifier shall measure, one for all or (n,), where it measures.
+            num: how many of each image: beside the first, others, whose codes move along other axes.
+
+        Raises:
+            ValueError: a probability that is not within .5..1, a value where there is none to measure, or none where there is.
+        """
+        parts: list[Tensor | None] = [None, *(self.spread.parts(self.slope, num - 1) if num > 1 else ())]
+        before, found = [], []
+        for rows in torch.arange(len(x)).split(self.batch_size):
+            scores = self.ask(x[rows])
+            asked = value[rows] if isinstance(value, Tensor) and value.dim() else value
+            goal = self._goal(scores, probability, asked)
+            code = self.ae.infer(x[rows], steps=self.steps)
+            before.append(scores)
+            found.append([self._moved(code, *goal, part) for part in parts])
+            self.progress("Looking for counterfactuals", sum(map(len, before)), len(x))
+        images, z_sem, after, reached, length = (
+            torch.cat([torch.stack([one[i] for one in column], 1) for column in found]) for i in range(5)
+        )
+        shown = torch.cat([torch.cat(before)[:, None], after], 1)
+        shown = shown if self.classifier.measures else shown.sigmoid()
+        return Counterfactuals(images, z_sem, shown[:, 0], shown[:, 1:], reached.bool(), length, self.gradients)
+
+    def _goal(self, scores: Tensor, probability: float, value: float | Tensor | None) -> tuple[Tensor, Tensor]:
+        """The score that each image shall have, and 1 where that is a least one, -1 where it is a most."""
+        if (value is None) == self.classifier.measures:
+            raise ValueError(
+                "A classifier that measures needs the value that it shall measure, and one that decides a probability."
+            )
+        if value is not None:
+            goal = torch.as_tensor(value).to(scores).expand_as(scores)
+            sign = torch.where(goal >= scores, 1.0, -1.0).to(scores)
+            return goal - sign * NEAR * float(self.scores.std()), sign
+        if not 0.5 <= probability < 1:
+            raise ValueError(f"The probability must be within 0.5..1, got {probability}.")
+        sign = torch.ones_like(scores) if self.classifier.target is not None else torch.where(scores > 0, -1.0, 1.0).to(scores)
+        return sign * torch.tensor(probability).logit(), sign
+
+    def _moved(self, code: Code, goal: Tensor, sign: Tensor, part: Tensor | None) -> tuple[Tensor, ...]:
+        """Images, codes, scores, whether they reach the goal, and how far codes were moved."""
+
+        def look(indices: Tensor, z_sem: Tensor) -> tuple[Tensor, Tensor]:
+            images = self.ae.in_range(self.ae.render(code[indices], z_sem=z_sem))
+            return images, (goal[indices] - self.ask(images)) * sign[indices]
+
+        def gradient(indices: Tensor, z_sem: Tensor) -> Tensor:
+            slope = self._gradient(code[indices], z_sem) if self.gradients else self.slope.expand(len(indices), -1)
+            return slope * sign[indices, None]
+
+        moved = move_until(code.z_sem, self.spread, look, gradient, part=part)
+        standardizer = self.spread.standardizer
+        length = self.spread.length(standardizer(moved.z_sem) - standardizer(code.z_sem))
+        return moved.images, moved.z_sem, goal - sign * moved.lacking, moved.lacking <= 0, length
+
+    def _gradient(self, code: Code, z_sem: Tensor) -> Tensor:
+        """Of the scores of a code's images, with respect to standardised codes."""
+        with torch.enable_grad():
+            leaf = z_sem.detach().clone().requires_grad_()
+            images = decode_along_path(self.ae.eps_model(leaf), code, self.ae.path(code.steps))
+            scores = self.classifier.scores(self.ae.to_pixels(self.ae.in_range(images)))
+            (found,) = torch.autograd.grad(scores.sum(), leaf)
+        return found.double() * self.spread.standardizer.std.to(found.device)
+
+    def _differentiable(self, x: Tensor) -> bool:
+        """Whether torch knows how answers depend on images."""
+        with torch.enable_grad():
+            return self.classifier.scores(self.ae.to_pixels(x.detach().clone().requires_grad_())).requires_grad

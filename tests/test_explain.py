@@ -1,0 +1,344 @@
+"""Explanations: the shortest likely move that changes a decision, of any classifier; and the page that tells of it."""
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+from ideal import D, codes, ideal
+from PIL import Image
+from runs import run
+from torch import nn
+
+from diffae import cli
+from diffae.config import DataConfig
+from diffae.data import prepare
+from diffae.explanation import opening
+from diffae.explanation.explaining import explain_images
+from diffae.explanation.heat import difference, heat
+from diffae.explanation.opening import learned, open_classifier
+from diffae.explanation.pages import write_explanation
+from diffae.semantics.classifiers import Classifier
+from diffae.semantics.explanations import Explainer
+
+
+class Linear(nn.Module):
+    """Logits of images, linear in z_sem."""
+
+    def __init__(self, pattern, weight, bias):
+        super().__init__()
+        self.pixels = nn.Parameter(weight @ pattern, requires_grad=False)  # Rows of the pattern are orthonormal.
+        self.bias = nn.Parameter(torch.tensor(bias), requires_grad=False)
+
+    def forward(self, x):
+        return x.flatten(1) @ self.pixels + self.bias
+
+
+def browser(page):
+    """Opens a page in a browser, where there is one: nothing fails, and every picture is seen."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="Pages are opened with playwright: pip install playwright.")
+    found = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip("There is no Chromium to open the page with.")
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    with playwright.sync_playwright() as p:
+        opened = p.chromium.launch(executable_path=found, args=arguments)
+        try:
+            seen, errors = opened.new_page(), []
+            seen.on("pageerror", lambda error: errors.append(str(error)))
+            seen.goto(page.as_uri())
+            assert seen.locator("h1").count() == 1
+            assert not errors
+            widths = seen.eval_on_selector_all("img", "all => all.map(image => image.naturalWidth)")
+            assert widths
+            assert all(widths)
+            assert all(seen.eval_on_selector_all("img", "all => all.map(image => image.alt.length > 10)"))
+        finally:
+            opened.close()
+
+
+WEIGHT = torch.tensor([2.0, -1.0, 0.0, 0.0, 3.0, 0.0])
+
+
+@pytest.fixture(scope="module")
+def made():
+    ae, pattern = ideal()
+    return (
+        ae,
+        Linear(pattern, WEIGHT, 0.3).eval(),
+        (codes(400) @ pattern).view(-1, 1, 8, 8),
+        (codes(12, 2) @ pattern).view(-1, 1, 8, 8),
+    )
+
+
+def shortest(ae, spread, x, goal):
+    """The move of least Mahalanobis length after which the linear logit is `goal`, and that length."""
+    std = spread.standardizer.std
+    g = (WEIGHT * std).double()
+    way = spread.likeliest(g[None])[0]
+    lack = goal - (ae.encode(x) @ WEIGHT + 0.3).double()
+    return lack.abs() / (g @ way).sqrt()
+
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Of the formats that users' networks come in.
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """What is learned here is easy."""
+    monkeypatch.setattr(opening, "SEEN", 3000)
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_a_counterfactual_is_the_shortest_move_that_is_likely(made, gradients):
+    ae, network, among, x = made
+    found = ae.explain(x, network, among=among, answers="logit", probability=0.9, gradients=gradients)
+    before, after = network(x).sigmoid(), network(found.images[:, 0]).sigmoid()
+    assert torch.allclose(found.before, before.double(), atol=1e-5)
+    assert torch.allclose(found.after[:, 0], after.double(), atol=1e-5)
+    assert found.reached.all()
+    assert found.gradients == gradients
+    assert ((before > 0.5) != (after > 0.5)).all()
+    explainer = Explainer(ae, Classifier(network, "logit"), among)
+    goal = torch.where(before > 0.5, -1, 1).double() * torch.tensor(0.9).logit()
+    # The way is divided four times, so that the end is a sixteenth too far at most; a little more is the step's own margin.
+    ratio = found.length[:, 0] / shortest(ae, explainer.spread, x, goal)
+    assert ((ratio > 0.97) & (ratio < 1.1)).all(), ratio
+
+
+def test_without_gradients_the_classifier_is_a_black_box(made):
+    ae, network, among, x = made
+    found = ae.explain(x, lambda images: network(images).detach().sigmoid(), among=among)
+    assert not found.gradients
+    assert found.reached.all()
+    with pytest.raises(ValueError, match="no gradients"):
+        ae.explain(x, lambda images: network(images).detach().sigmoid(), among=among, gradients=True)
+
+
+def test_a_target_is_moved_to_and_what_is_there_already_stays(made):
+    ae, network, among, x = made
+    three = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval()
+    with torch.no_grad():
+        three[1].weight.copy_(4 * torch.randn(3, 64, generator=torch.Generator().manual_seed(3)))
+    found = ae.explain(x, three, among=among, answers="logit", target=2, probability=0.8)
+    assert (three(found.images[:, 0]).softmax(1)[:, 2] >= 0.79).all()
+    assert found.reached.all()
+    there = found.before >= 0.8
+    assert there.any()
+    assert (found.length[there] < 1e-4).all()
+    one = ae.explain(x, network, among=among, answers="logit", target=0)
+    assert (network(one.images[:, 0]).sigmoid() < 0.101).all()
+
+
+def test_a_measurement_is_brought_to_its_value(made):
+    ae, network, among, x = made
+    spread = network(among).std()
+    found = ae.explain(x, network, among=among, answers="value", value=1.5)
+    assert ((network(found.images[:, 0]) - 1.5).abs() < 0.1 * spread).all()
+    each = torch.linspace(-1, 1, len(x))
+    found = ae.explain(x, network, among=among, answers="value", value=each)
+    assert ((network(found.images[:, 0]) - each).abs() < 0.1 * spread).all()
+
+
+def test_further_counterfactuals_change_something_else(made):
+    ae, network, among, x = made
+    found = ae.explain(x, network, among=among, answers="logit", num=3)
+    assert found.images.shape == (len(x), 3, 1, 8, 8)
+    assert found.reached[:, 0].all()
+    explainer = Explainer(ae, Classifier(network, "logit"), among)
+    standard = explainer.spread.standardizer
+    moves = (standard(found.z_sem.flatten(0, 1)).view(len(x), 3, D) - standard(ae.encode(x))[:, None]).double()
+    parts = (moves @ explainer.spread.axes.T).abs() > 1e-4
+    assert not (parts[:, 1] & parts[:, 2]).any()  # No axis in both.
+    assert found.reached[:, 1:].float().mean() > 0.9
+
+
+def test_estimators_and_files_are_classifiers(made, tmp_path, monkeypatch):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    ae, network, among, x = made
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression())
+    pipeline.fit(((among + 1) / 2).flatten(1).numpy(), (network(among) > 0).numpy())
+    found = ae.explain(x, pipeline, among=among, probability=0.7)
+    assert found.reached.all()
+    assert not found.gradients
+
+    torch.jit.trace(network, x).save(str(tmp_path / "network.pt"))
+    scripted = Classifier(open_classifier(str(tmp_path / "network.pt")), "logit")
+    assert torch.allclose(scripted.scores(x).float(), network(x), atol=1e-5)
+    (tmp_path / "mine.py").write_text("import torch\ndef classify(x):\n    return (x.mean((1, 2, 3)) * 9).sigmoid()\nnothing = 3\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    named = Classifier(open_classifier("mine:classify"))
+    assert torch.allclose(named.scores(x).float(), x.mean((1, 2, 3)) * 9, atol=1e-4)
+    with pytest.raises(ImportError, match="nowhere:classify cannot be imported"):
+        open_classifier("nowhere:classify")
+    with pytest.raises(FileNotFoundError, match="no file"):
+        open_classifier("nothing.onnx")
+    with pytest.raises(ValueError, match="no classifier"):
+        open_classifier("nothing")
+
+
+def test_an_onnx_file_is_a_classifier(made, tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    _, network, _, x = made
+    torch.onnx.export(
+        network, (x[:4],), str(tmp_path / "network.onnx"), dynamo=False, input_names=["x"], dynamic_axes={"x": {0: "n"}}
+    )
+    asked = Classifier(open_classifier(str(tmp_path / "network.onnx")), "logit")
+    assert torch.allclose(asked.scores(x).float(), network(x), atol=1e-4)
+
+
+def broken(kind, network):
+    def classify(x):
+        if kind == "raises":
+            raise RuntimeError("no such layer\nmore")
+        if kind == "nan":
+            return torch.full((len(x),), torch.nan)
+        if kind == "shape":
+            return torch.zeros(len(x), 2, 2)
+        if kind == "rows":
+            return torch.zeros(len(x) + 1)
+        if kind == "same":
+            return torch.full((len(x),), 0.7)
+        return network(x).detach()
+
+    return classify
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("raises", "fails on images of shape .* RuntimeError: no such layer"),
+        ("nan", "not finite"),
+        ("shape", r"should answer \(n,\) or \(n, k\)"),
+        ("rows", r"should answer \(n,\) or \(n, k\)"),
+        ("same", "says the same of all"),
+        ("logits", "no probabilities. Say what they are"),
+    ],
+)
+def test_a_classifier_that_is_none_is_refused_in_a_line(made, kind, said):
+    ae, network, among, x = made
+    with pytest.raises(ValueError, match=said):
+        ae.explain(x, broken(kind, network), among=among)
+
+
+def test_what_cannot_be_asked_for_is_refused(made):
+    ae, network, among, x = made
+    with pytest.raises(ValueError, match="call eval"):
+        ae.explain(x, nn.Sequential(nn.Flatten(), nn.Linear(64, 1)), among=among)
+    with pytest.raises(ValueError, match="needs the value"):
+        ae.explain(x, network, among=among, answers="value")
+    with pytest.raises(ValueError, match=r"within \.5\.\.1|within 0\.5\.\.1"):
+        ae.explain(x, network, among=among, answers="logit", probability=0.3)
+    with pytest.raises(ValueError, match="at least 10"):
+        ae.explain(x[:4], network, answers="logit")
+    with pytest.raises(ValueError, match="name one as target"):
+        ae.explain(x, nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval(), among=among, answers="logit")
+    with pytest.raises(ValueError, match="answers must be one of"):
+        ae.explain(x, network, among=among, answers="score")
+
+
+def test_heat_is_red_above_and_blue_below():
+    red, blue, white = heat(torch.tensor([[[1.0, -1.0, 0.0]]]))[0].unbind(-1)
+    assert red[0] > red[2]
+    assert blue[2] > blue[0]
+    assert (white == 1).all()
+    x = torch.zeros(1, 3, 2, 2)
+    y = x.clone()
+    y[0, 1, 0, 0] = 0.5
+    assert (difference(x, y)[0, :, 0, 0] < 1).any()
+    assert (difference(x, y)[0, :, 1, 1] == 1).all()
+
+
+@pytest.fixture
+def folder(tmp_path, made):
+    """Images that the ideal autoencoder draws, as files, with labels."""
+    import csv
+
+    from diffae.pictures import save_png, to_pil
+
+    _, network, among, _ = made
+    with (tmp_path / "labels.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "bright", "how much"])
+        for i, image in enumerate(among[:200]):
+            save_png(to_pil(image.expand(3, 8, 8)), tmp_path / f"{i:03d}.png")
+            writer.writerow([f"{i:03d}.png", int(network(image[None])[0] > 0), float(network(image[None])[0])])
+    return tmp_path
+
+
+def test_a_set_is_explained_and_measured(made, folder, tmp_path):
+    ae, network, *_ = made
+    data = prepare(DataConfig(source=str(folder), validation=0.4), size=(8, 8), channels=1)
+    explainer = Explainer(ae, Classifier(network, "logit"), data.images(data.train))
+    weak = Classifier(lambda x: (network(x) * 0.5).sigmoid().detach())
+    found = explain_images(explainer, data, data.validation[:60], second=weak)
+    shares = found.shares
+    assert shares["flipped"] == 1
+    assert shares["second agrees"] == 1
+    assert shares["random flipped"] < 0.5
+    assert 0 < shares["l1"] < shares["fixed l1"]
+    assert shares["fixed flipped"] == 1
+    assert found.frames.shape[:2] == (24, 5)
+    rising = found.answers[:, -1] > found.answers[:, 0]
+    assert (found.answers.diff(dim=1).sign() == torch.where(rising, 1, -1)[:, None]).float().mean() > 0.95
+    about = {"classifier": "bright <b>", "target": None, "seed": 0}
+    page = write_explanation(found, [data.names[i] for i in data.validation[:60]], tmp_path / "out", ae=ae, about=about)
+    text = page.read_text()
+    assert "bright &lt;b&gt;" in text
+    assert "<b>" not in text
+    assert "sanity check" in text
+    assert 'alt="' in text
+    assert page.stat().st_size < 2e6
+    told = json.loads((page.parent / "explain.json").read_text())
+    assert told["n"] == 60
+    assert told["measured"]["flipped"] == 1
+    assert len(told["images"]) == 60
+    assert all((page.parent / image["counterfactuals"][0]).is_file() for image in told["images"])
+
+
+def test_columns_are_learned(tmp_path):
+    generator = np.random.default_rng(0)
+    rows = ["file,bright,how much"]
+    for i in range(240):
+        level = generator.uniform(40, 215)
+        Image.fromarray((level + generator.normal(0, 20, (16, 16))).clip(0, 255).astype(np.uint8)).save(tmp_path / f"{i:03d}.png")
+        rows.append(f"{i:03d}.png,{int(level > 128)},{level}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    data = prepare(DataConfig(source=str(tmp_path), validation=0.25), size=(16, 16), channels=1)
+    decides = learned(data, data.train, data.labels["bright"][data.train], target=None, seed=0, progress=lambda *_: None)
+    x = data.images(data.validation)
+    assert ((decides.scores(x) > 0).numpy() == data.labels["bright"][data.validation]).mean() > 0.8
+    measures = learned(data, data.train, data.labels["how much"][data.train], target=None, seed=0, progress=lambda *_: None)
+    assert np.corrcoef(measures.scores(x), data.labels["how much"][data.validation])[0, 1] > 0.8
+    with pytest.raises(ValueError, match="same label"):
+        learned(data, data.train[:3], np.ones(3), target=None, seed=0, progress=lambda *_: None)
+
+
+def test_the_command_explains_a_run_and_its_page_opens(tmp_path, tiny_run, made, monkeypatch, capsys):
+    source = tmp_path / "images"
+    source.mkdir()
+    generator = np.random.default_rng(0)
+    for i in range(80):
+        level = generator.uniform(0, 255)
+        Image.fromarray(np.full((8, 8, 3), level, np.uint8)).save(source / f"{i:03d}.png")
+    run(tiny_run(source=source, images=200), tmp_path / "run")
+    (tmp_path / "theirs.py").write_text("def classify(x):\n    return (x.mean((1, 2, 3)) * 4).sigmoid()\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    out = tmp_path / "why"
+    cli.main(["explain", str(tmp_path / "run"), "--classifier", "theirs:classify", "--num", "8", "--steps", "4", "--out", str(out)])
+    assert "Open" in capsys.readouterr().out
+    told = json.loads((out / "explain.json").read_text())
+    assert told["n"] == 8
+    assert told["gradients"]
+    assert 0 <= told["measured"]["flipped"] <= 1
+    with pytest.raises(SystemExit):
+        cli.main(["explain", str(tmp_path / "run"), "--classifier", "colour", "--out", str(out)])
+    assert "is no classifier: give a column" in " ".join(capsys.readouterr().err.split())
+    browser(out / "report.html")
