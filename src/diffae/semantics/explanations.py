@@ -43,8 +43,10 @@ class Counterfactuals:
 
     def to(self, device: torch.device) -> "Counterfactuals":
         """The same on a device."""
-        tensors = (self.images, self.z_sem, self.before, self.after, self.reached, self.length)
-        return Counterfactuals(*(tensor.to(device) for tensor in tensors), gradients=self.gradients)
+        images, z_sem, before, after, reached, length = (
+            tensor.to(device) for tensor in (self.images, self.z_sem, self.before, self.after, self.reached, self.length)
+        )
+        return Counterfactuals(images, z_sem, before, after, reached, length, self.gradients)
 
 
 class Explainer:
