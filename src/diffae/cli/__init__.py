@@ -14,7 +14,7 @@ from diffae.cli.bars import console
 from diffae.cli.bench import Bench
 from diffae.cli.codes import Encode, FitAttributes, Neighbours
 from diffae.cli.evaluation import Compare, Evaluate
-from diffae.cli.explanation import Anomaly, Explain
+from diffae.cli.explanation import Anomaly, Audit, Explain
 from diffae.cli.faces import Align, Paste
 from diffae.cli.manipulation import Manipulate
 from diffae.cli.models import Average, Calibrate, Export, Import, Push, Weights
@@ -40,6 +40,7 @@ COMMANDS = {
     "paste": Paste,
     "sample": Sample,
     "explain": Explain,
+    "audit": Audit,
     "anomaly": Anomaly,
     "studio": Studio,
     "average": Average,

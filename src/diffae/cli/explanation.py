@@ -11,6 +11,7 @@ from diffae.cli.bars import say, warn, work_bar
 from diffae.config import Count, Range, Seed
 
 if TYPE_CHECKING:
+    from diffae.autoencoder import DiffusionAutoencoder
     from diffae.data import ImageSet
     from diffae.evaluation.pages.figures import Progress
     from diffae.semantics.classifiers import Classifier
@@ -62,15 +63,8 @@ class Anomaly(arguments.Labelling):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Explain(arguments.Labelling):
-    """Say why a classifier decides as it does, by images after which it decides otherwise: OUT/report.html, explain.json, PNGs.
-
-    Of many images it is said how many decisions changed, how much the images did, whether a second classifier agrees, and
-    whether moves at random would have done the same. A classifier with gradients (a module of torch, TorchScript, a function
-    of torch) is followed by them, every other one is asked as a black box.
-
-    Example: diffae explain runs/xrays --classifier mymodule:classify --out runs/xrays/why
-    """
+class Classifying(arguments.Labelling):
+    """What the commands share that ask a classifier."""
 
     source: arguments.LocalSource
     classifier: str
@@ -81,7 +75,67 @@ class Explain(arguments.Labelling):
     answers: Literal["probability", "logit", "value"] | None = None
     """What its answers are, where they are no probabilities: `logit`, or `value` for a measurement."""
     target: Annotated[int | None, Range(0)] = None
-    """The class to move to. Of two classes each image is moved to the other one by default."""
+    """The class that is asked for; of two it is class 1, and each image is moved to the other one, by default."""
+    data: str | None = None
+    """The images that are changed; by default those that the run held out."""
+    labels: Path | None = None
+    """Their labels, if they bring none."""
+    among: Annotated[int, Range(10)] = 2000
+    """Training images that the classifier is asked about at first."""
+    black_box: bool = False
+    """Follow no gradients."""
+    steps: Annotated[int, Range(1, 1000)] = 10
+    """Solver steps in either direction."""
+    batch_size: Count = 32
+    """Images at a time."""
+    seed: Seed = 0
+    """Of which images are taken, and of the networks that learn here."""
+
+    def sets(self, ae: "DiffusionAutoencoder") -> "tuple[ImageSet, ImageSet, np.ndarray, np.ndarray]":
+        """The run's images; those that are changed, in the order in which they are taken; which training images are asked about."""
+        kinds = {"labels_kind": self.labels_kind}
+        trained = inputs.images(ae, self.source, None, self.labels if self.data is None else None, **kinds)
+        data = trained if self.data is None else inputs.images(ae, self.source, self.data, self.labels, **kinds)
+        rng = np.random.default_rng(self.seed)
+        among = np.sort(rng.permutation(trained.train)[: self.among])
+        candidates = rng.permutation(data.validation if self.data is None else np.arange(len(data.names)))
+        if not len(candidates):
+            raise ValueError("The run holds no images out to explain: name some with --data.")
+        return trained, data, candidates, among
+
+    def opened(self, name: str, data: "ImageSet", seed: int, update: "Progress") -> "Classifier":
+        """The classifier of this name; one that learns a column of labels is another for each seed."""
+        from diffae.explanation.opening import learned, open_classifier
+        from diffae.semantics.classifiers import Classifier
+
+        if name in data.labels:
+            return learned(data, data.train, data.labels[name][data.train], target=self.target, seed=seed, progress=update)
+        try:
+            return Classifier(open_classifier(name), answers=self.answers, target=self.target)
+        except ValueError as error:
+            raise ValueError(f"{error} Columns are: {', '.join(data.labels) or 'none'}.") from None
+
+    def explainer(self, ae: "DiffusionAutoencoder", trained: "ImageSet", among: np.ndarray, update: "Progress") -> "Explainer":
+        """Explains the classifier by the model."""
+        from diffae.semantics.explanations import Explainer
+
+        return Explainer(
+            ae, self.opened(self.classifier, trained, self.seed, update), trained.images(among),
+            gradients=False if self.black_box else None, steps=self.steps, batch_size=self.batch_size, progress=update,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explain(Classifying):
+    """Say why a classifier decides as it does, by images after which it decides otherwise: OUT/report.html, explain.json, PNGs.
+
+    Of many images it is said how many decisions changed, how much the images did, whether a second classifier agrees, and
+    whether moves at random would have done the same. A classifier with gradients (a module of torch, TorchScript, a function
+    of torch) is followed by them, every other one is asked as a black box.
+
+    Example: diffae explain runs/xrays --classifier mymodule:classify --out runs/xrays/why
+    """
+
     probability: Annotated[float, Range(0.5, 0.999)] = 0.9
     """That the counterfactual shall have at least."""
     value: Annotated[float | None, Range(-1e30, 1e30)] = None
@@ -92,40 +146,16 @@ class Explain(arguments.Labelling):
     """Counterfactuals of each image; those after the first change something else."""
     second: str | None = None
     """Another classifier of the same, named in the same way; by default a small network that learns what the first one says."""
-    data: str | None = None
-    """The images to explain; by default those that the run held out."""
-    labels: Path | None = None
-    """Their labels, if they bring none."""
-    among: Annotated[int, Range(10)] = 2000
-    """Training images that the classifier is asked about at first."""
-    black_box: bool = False
-    """Follow no gradients."""
-    steps: arguments.Steps = 10
-    """Solver steps in either direction."""
-    batch_size: Count = 32
-    """Images at a time."""
-    seed: Seed = 0
-    """Of which images are taken, and of the networks that learn here."""
 
     def run(self) -> None:
         from diffae.explanation.explaining import choose, explain_images
         from diffae.explanation.pages import write_explanation
-        from diffae.semantics.explanations import Explainer
 
         ae = inputs.autoencoder(self.source)
-        kinds = {"labels_kind": self.labels_kind}
-        trained = inputs.images(ae, self.source, None, self.labels if self.data is None else None, **kinds)
-        data = trained if self.data is None else inputs.images(ae, self.source, self.data, self.labels, **kinds)
-        rng = np.random.default_rng(self.seed)
-        among = np.sort(rng.permutation(trained.train)[: self.among])
+        trained, data, candidates, among = self.sets(ae)
         with work_bar("Explaining") as update:
-            classifier = self._classifier(self.classifier, trained, among, 0, update)
-            explainer = Explainer(
-                ae, classifier, trained.images(among), gradients=False if self.black_box else None, steps=self.steps or 10,
-                batch_size=self.batch_size, progress=update,
-            )  # fmt: skip
+            explainer = self.explainer(ae, trained, among, update)
             second = self._second(trained, among, explainer, update)
-            candidates = rng.permutation(data.validation if self.data is None else np.arange(len(data.names)))
             chosen = choose(explainer, data, candidates, self.num)
             found = explain_images(
                 explainer, data, chosen, second=second, probability=self.probability, value=self.value, num=self.different,
@@ -139,25 +169,48 @@ class Explain(arguments.Labelling):
             say(f"{name}: {value:.3g}")
         print(f"Open {page}")
 
-    def _classifier(self, name: str, data: "ImageSet", among: np.ndarray, seed: int, update: "Progress") -> "Classifier":
-        """The classifier of this name; one that learns a column of labels is another for each seed."""
-        from diffae.explanation.opening import learned, open_classifier
-        from diffae.semantics.classifiers import Classifier
-
-        if name in data.labels:
-            return learned(data, data.train, data.labels[name][data.train], target=self.target, seed=seed, progress=update)
-        try:
-            return Classifier(open_classifier(name), answers=self.answers, target=self.target)
-        except ValueError as error:
-            raise ValueError(f"{error} Columns are: {', '.join(data.labels) or 'none'}.") from None
-
     def _second(self, data: "ImageSet", among: np.ndarray, explainer: "Explainer", update: "Progress") -> "Classifier":
         """Another classifier of the same."""
         from diffae.explanation.opening import learned
 
-        name = self.second or (self.classifier if self.classifier in data.labels else None)
+        name, seed = self.second or (self.classifier if self.classifier in data.labels else None), self.seed + 1
         if name is not None:
-            return self._classifier(name, data, among, 1, update)
+            return self.opened(name, data, seed, update)
         said = explainer.scores.cpu().numpy()
         y = said if explainer.classifier.measures else (said > 0).astype(float)
-        return learned(data, among, y, target=None, seed=1, progress=update)
+        return learned(data, among, y, target=None, seed=seed, progress=update)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit(Classifying):
+    """Say what a classifier decides by, of what is known of the images and what has no name: OUT/report.html, audit.json, PNGs.
+
+    Each labelled attribute is taken from held-out images and given to them, and the classifier asked what it says now; so is what
+    it follows beside all of them. What it should decide by is named with --about: other factors that change decisions are suspicious.
+
+    Example: diffae audit runs/quickstart --classifier mymodule:smiles --about Smiling --out runs/quickstart/audit
+    """
+
+    about: str | None = None
+    """The labelled attribute that it is meant to decide by."""
+    num: Count = 48
+    """Images that are changed."""
+
+    def run(self) -> None:
+        from diffae.explanation.auditing import audit, known_attributes
+        from diffae.explanation.audits import verdict, write_audit
+
+        ae = inputs.autoencoder(self.source)
+        trained, data, candidates, among = self.sets(ae)
+        with work_bar("Auditing") as update:
+            attributes = known_attributes(ae, trained, among, update)
+            explainer = self.explainer(ae, trained, among, update)
+            chosen = candidates[: self.num]
+            factors = audit(explainer, attributes, data.images(chosen), about=self.about, progress=update)
+        about = {key: getattr(self, key) for key in ("classifier", "about", "target", "steps", "seed")} | {"n": len(chosen)}
+        page = write_audit(factors, self.out, ae=ae, about=about)
+        for factor in factors[:8]:
+            said = ", suspicious" if factor.suspicious else ""
+            say(f"{factor.name}: {factor.effect:+.2f}, changes {factor.flips:.0%}{said}")
+        print(verdict(factors, self.about))
+        print(f"Open {page}")

@@ -127,6 +127,16 @@ class Explainer:
         shown = shown if self.classifier.measures else shown.sigmoid()
         return Counterfactuals(images, z_sem, shown[:, 0], shown[:, 1:], reached.bool(), length, self.gradients)
 
+    def slopes(self, x: Float[Tensor, "n c *sides"]) -> Float[Tensor, "n d"]:
+        """How scores change with standardised codes at images, float64: by gradients, or in one way for all."""
+        if not self.gradients:
+            return self.slope.expand(len(x), -1)
+        found = []
+        for part in x.split(self.batch_size):
+            code = self.ae.infer(part, steps=self.steps)
+            found.append(self._gradient(code, code.z_sem))
+        return torch.cat(found)
+
     def _goal(self, scores: Tensor, probability: float, value: float | Tensor | None) -> tuple[Tensor, Tensor]:
         """The score that each image shall have, and 1 where that is a least one, -1 where it is a most."""
         if (value is None) == self.classifier.measures:

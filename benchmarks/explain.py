@@ -1,0 +1,200 @@
+"""Counterfactuals beside other ways to change a decision: how many flip, at which change, and whether another network agrees.
+
+    python benchmarks/explain.py RUN --column Eyeglasses --out runs/explain/Eyeglasses
+
+RUN is a training run whose images have labels. The classifier is a CNN on pixels that learns the column; a second one, of another
+seed and width, says whether it sees the same; a judge of all columns says what else changed. Each way explains the same held-out
+images:
+
+- `gradients`, `black box`: `diffae explain`, with and without the classifier's gradients;
+- `fixed`: the shortest move of one length for all, in the black box's direction, that flips as many as `black box` does;
+- `pixels`: no model, the classifier's gradient followed in pixels (DeepFool, Moosavi-Dezfooli et al. 2016) as far as the same
+  probability: what a change is that only this classifier sees.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from beside import measured_on, publish
+from torch import Tensor
+
+import diffae
+from diffae.cli.bars import say, work_bar
+from diffae.config import RunConfig, read_json
+from diffae.data import ImageSet, prepare
+from diffae.evaluation.pages.page import table_markdown
+from diffae.evaluation.pages.tables import number
+from diffae.evaluation.suites.bench import in_colour
+from diffae.explanation.heat import difference
+from diffae.explanation.opening import SEEN, learned
+from diffae.frozen.weights import load_network
+from diffae.metrics.batches import in_batches
+from diffae.metrics.disentanglement import factors
+from diffae.metrics.judge import Judge, train_judge
+from diffae.pictures import save_png, scale_for, sheet
+from diffae.runtime.files import write_text
+from diffae.semantics.classifiers import Classifier
+from diffae.semantics.explanations import Explainer
+
+LENGTHS = tuple(2 ** (i / 2) for i in range(-2, 13))
+"""Of the fixed move, in standard deviations of the codes."""
+
+
+def main(
+    run: tyro.conf.Positional[Path],
+    column: str,
+    out: Path,
+    num: int = 100,
+    among: int = 2000,
+    probability: float = 0.9,
+    steps: int = 10,
+    judged: bool = True,
+    seed: int = 0,
+) -> None:
+    """Explain, measure, and print the table.
+
+    Args:
+        run: the training run.
+        column: of its labels, what the classifier learns.
+        out: folder of the table and the picture.
+        num: held-out images.
+        among: training images that the classifier is asked about.
+        probability: that counterfactuals shall have.
+        steps: solver steps.
+        judged: whether a judge of all columns says what else changed.
+        seed: of everything.
+    """
+    config = read_json(RunConfig, run / "config.json")
+    data = prepare(config.data, size=config.model.image_size, channels=config.model.channels)
+    ae = diffae.load(str(run))
+    rng = np.random.default_rng(seed)
+    y = data.labels[column]
+    known = data.train[~np.isnan(y[data.train])]
+    with work_bar("Learning") as update:
+        first, second = (learned(data, known, y[known], target=None, seed=s, progress=update) for s in (2 * seed, 2 * seed + 1))
+        judge = _judge(data, update) if judged else None
+    x = data.images(rng.permutation(data.validation)[:num])
+    asked = data.images(np.sort(rng.permutation(data.train)[:among]))
+    before = in_batches(lambda part: first.scores(part).detach(), x, batch_size=64)
+    truth = torch.from_numpy(y[data.validation])
+    held = torch.cat([first.scores(data.images(part)).detach() for part in np.array_split(data.validation, 20)])
+    from sklearn.metrics import roc_auc_score
+
+    auroc = float(roc_auc_score(truth[~truth.isnan()], held[~truth.isnan()]))
+    say(f"AUROC of the classifier {auroc:.3f}")
+    made: dict[str, Tensor] = {}
+    seconds: dict[str, float] = {}
+    for name, gradients in (("gradients", True), ("black box", False)):
+        with work_bar(name) as update:
+            explainer = Explainer(ae, first, asked, gradients=gradients, steps=steps, progress=update)
+            started = time.monotonic()
+            made[name] = explainer.explain(x, probability=probability).images[:, 0]
+            seconds[name] = (time.monotonic() - started) / len(x)
+        say(f"{name}: {seconds[name]:.2f} s an image")
+    wanted = float(_flipped(first, made["black box"], before).mean())
+    started = time.monotonic()
+    made["fixed"] = _fixed(explainer, x, before, lambda images: float(_flipped(first, images, before).mean()) >= wanted)
+    seconds["fixed"] = (time.monotonic() - started) / len(x)
+    started = time.monotonic()
+    made["pixels"] = _pixels(first, x, before, probability)
+    seconds["pixels"] = (time.monotonic() - started) / len(x)
+    lpips = load_network("alexnet")[0]
+    rows, told = [], {}
+    for name, images in made.items():
+        flips = _flipped(first, images, before)
+        after, other = (in_batches(lambda part, c=c: c.scores(part).detach(), images, batch_size=64) for c in (first, second))
+        values = {
+            "flipped": float(flips.mean()),
+            "second agrees": float(((other > 0) == (after > 0))[flips.bool()].double().mean()) if flips.any() else float("nan"),
+            "l1": float((images - x).abs().mean() / 2),
+            "lpips": float(in_batches(lambda a, b: lpips(in_colour(a), in_colour(b)), images, x, batch_size=32).mean()),
+            "others changed": _others(judge, column, x, images),
+            "seconds": seconds[name],
+        }
+        told[name] = values
+        rows.append([name, *("" if v is None else number(v) for v in values.values())])
+        say(f"{name}: {values}")
+    shown = min(10, len(x))
+    columns = [x[:shown], *(images[:shown] for images in made.values())]
+    heats = [difference(x[:shown], images) for images in columns[1:]]
+    lines = [columns[0], *(part for pair in zip(columns[1:], heats, strict=True) for part in pair)]
+    names = ["image", *(part for name in made for part in (name, ""))]
+    save_png(sheet(lines, scale=scale_for(x, 64), names=names), out / "explain.png")
+    write_text(out / "explain.json", json.dumps({"auroc": auroc, "n": len(x), "seed": seed, "measured": told}, indent=1) + "\n")
+    header = ["", "flipped", "a second network agrees", "L1, of [0, 1]", "LPIPS", "other attributes changed", "seconds an image"]
+    head = (
+        f"# {column}, {run.name}\n\n{len(x)} held-out images; the classifier's AUROC {auroc:.3f}; asked for {probability:g}; "
+        f"{measured_on()}; seed {seed}.\n\n"
+    )
+    publish(head + table_markdown(header, rows), out / "explain.md")
+
+
+def _flipped(first: Classifier, images: Tensor, before: Tensor) -> Tensor:
+    after = in_batches(lambda part: first.scores(part).detach(), images, batch_size=64)
+    return ((after > 0) != (before > 0)).double()
+
+
+def _fixed(explainer: Explainer, x: Tensor, before: Tensor, enough: Callable[[Tensor], bool]) -> Tensor:
+    """All images moved by the least length that is enough."""
+    ae, spread = explainer.ae, explainer.spread
+    way = spread.likeliest(explainer.slope[None])[0]
+    unit = way / spread.length(way[None])[0]
+    sign = torch.where(before > 0, -1.0, 1.0)
+    code = ae.infer(x, steps=explainer.steps)
+    low, high, best = 0, len(LENGTHS) - 1, x
+    while low <= high:
+        middle = (low + high) // 2
+        z = spread.standardizer(code.z_sem) + (sign[:, None] * LENGTHS[middle] * unit).to(x)
+        images = ae.in_range(ae.render(code, z_sem=spread.standardizer.inverse(z)))
+        if enough(images):
+            best, high = images, middle - 1
+        else:
+            low = middle + 1
+    return best
+
+
+def _pixels(first: Classifier, x: Tensor, before: Tensor, probability: float) -> Tensor:
+    """Pixels moved along the classifier's gradient until it says so."""
+    sign = torch.where(before > 0, -1.0, 1.0).double()
+    goal = sign * torch.tensor(probability).logit()
+    made = x.clone()
+    for _ in range(20):
+        with torch.enable_grad():
+            leaf = made.clone().requires_grad_()
+            scores = first.scores(leaf)
+            (slope,) = torch.autograd.grad(scores.sum(), leaf)
+        lack = ((goal - scores.detach()) * sign).clamp(min=0) * sign
+        ones = [1] * (x.dim() - 1)
+        move = (lack / slope.flatten(1).square().sum(1).clamp(min=1e-12)).view(-1, *ones) * slope
+        made = (made + 1.05 * move.to(made)).clamp(-1, 1)
+    return made
+
+
+def _judge(data: ImageSet, update: Callable[[str, int, int], None]) -> Judge | None:
+    """A judge of all columns of yes and no; None where there are not two."""
+    names = factors({name: values[data.train] for name, values in data.labels.items()})
+    if len(names) < 2:
+        return None
+    labels = torch.from_numpy(np.stack([data.labels[name][data.train] for name in names], 1)).float()
+    whole = torch.isfinite(labels).all(1).nonzero()[:, 0].numpy()
+    return train_judge(
+        names, lambda i: data.images(data.train[whole[i.numpy()]]), labels[whole],
+        epochs=max(1, 2 * SEEN // len(whole)), seed=17, width=40, progress=update,
+    )  # fmt: skip
+
+
+def _others(judge: Judge | None, column: str, x: Tensor, images: Tensor) -> float | None:
+    """The share of the judge's decisions about other columns that changed."""
+    if judge is None or column not in judge.names:
+        return None
+    others = [k for k, name in enumerate(judge.names) if name != column]
+    return float((judge.decide(x)[:, others] != judge.decide(images)[:, others]).double().mean())
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,87 @@
+"""An audit finds what a classifier decides by, with a name or without, and suspects nothing of an honest one."""
+
+import json
+
+import pytest
+import torch
+from ideal import D, codes, ideal
+from torch import nn
+
+from diffae.explanation.auditing import audit
+from diffae.explanation.audits import verdict, write_audit
+from diffae.semantics.classifiers import Classifier
+from diffae.semantics.explanations import Explainer
+from diffae.semantics.fitting import fit_attributes
+
+NAMED = ["a", "b", "c"]
+"""Attributes of the first numbers of z_sem; the others have no name."""
+
+
+class Linear(nn.Module):
+    def __init__(self, pattern, weight):
+        super().__init__()
+        self.pixels = nn.Parameter(torch.tensor(weight) @ pattern, requires_grad=False)
+
+    def forward(self, x):
+        return x.flatten(1) @ self.pixels
+
+
+@pytest.fixture(scope="module")
+def known():
+    ae, pattern = ideal()
+    z, held = codes(600), codes(200, 2)
+    labels = [{name: (part[:, i] > 0).double().numpy() for i, name in enumerate(NAMED)} for part in (z, held)]
+    attributes, _ = fit_attributes(z, labels[0], held_z_sem=held, held_labels=labels[1])
+    draw = lambda part: (part @ pattern).view(-1, 1, 8, 8)  # noqa: E731
+    return ae, pattern, attributes, draw(z), draw(codes(40, 3))
+
+
+def audited(known, weight, *, gradients=True, about="a"):
+    ae, pattern, attributes, among, x = known
+    assert len(weight) == D
+    explainer = Explainer(ae, Classifier(Linear(pattern, weight).eval(), "logit"), among, gradients=gradients)
+    return audit(explainer, attributes, x, about=about)
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+@pytest.mark.parametrize(
+    ("weight", "suspicious"),
+    [
+        ([4.0, 0.0, 0.0, 0.0, 0.0, 0.0], []),
+        ([3.0, 4.0, 0.0, 0.0, 0.0, 0.0], ["b"]),
+        ([0.0, 0.0, 8.0, 0.0, 0.0, 0.0], ["c"]),
+        ([3.0, 0.0, 0.0, 0.0, 8.0, 0.0], ["unnamed 1"]),
+    ],
+)
+def test_what_a_classifier_decides_by_is_found(known, weight, suspicious, gradients):
+    factors = audited(known, weight, gradients=gradients)
+    assert [f.name for f in factors if f.suspicious] == suspicious
+    assert [abs(f.effect) for f in factors] == sorted((abs(f.effect) for f in factors), reverse=True)
+    said = verdict(factors, "a")
+    assert all(name in said for name in suspicious)
+    assert ("nothing else" in said) == (not suspicious)
+
+
+def test_effects_have_their_sign_and_size(known):
+    factors = {f.name: f for f in audited(known, [2.0, -1.0, 0.0, 0.0, 0.0, 0.0], about=None)}
+    assert factors["a"].effect > 0 > factors["b"].effect
+    assert not any(f.suspicious for f in factors.values())
+    # a and b are known equally well; b varies less, and counts half.
+    assert abs(factors["a"].effect) > 2 * abs(factors["b"].effect) > 0
+    assert abs(factors["c"].effect) < 0.1 * factors["a"].effect
+
+
+def test_what_it_is_about_has_to_be_known(known):
+    with pytest.raises(ValueError, match="no attribute that is known well enough; those are: a, b, c"):
+        audited(known, [1.0, 0.0, 0.0, 0.0, 0.0, 0.0], about="d")
+
+
+def test_an_audit_is_written(known, tmp_path):
+    factors = audited(known, [3.0, 4.0, 0.0, 0.0, 0.0, 0.0])
+    page = write_audit(factors, tmp_path, ae=known[0], about={"classifier": "x<y", "about": "a", "n": 40, "seed": 0})
+    text = page.read_text()
+    assert "x&lt;y" in text
+    assert "decides by b too" in text
+    told = json.loads((tmp_path / "audit.json").read_text())
+    assert {f["name"] for f in told["factors"]} >= {"a", "b", "c"}
+    assert all((tmp_path / f"{f.name.replace(' ', '-')}.png").is_file() for f in factors[:3])
