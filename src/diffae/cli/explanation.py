@@ -186,7 +186,7 @@ class Audit(Classifying):
     """Say what a classifier decides by, of what is known of the images and what has no name: OUT/report.html, audit.json, PNGs.
 
     Each labelled attribute is taken from held-out images and given to them, and the classifier asked what it says now; so is what
-    it follows beside all of them. What it should decide by is named with --about: other factors that change decisions are suspicious.
+    it follows beside all of them. What it should decide by is --about: other factors that change decisions are suspicious.
 
     Example: diffae audit runs/quickstart --classifier mymodule:smiles --about Smiling --out runs/quickstart/audit
     """
