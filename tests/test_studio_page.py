@@ -30,6 +30,7 @@ from diffae.config.presets import preset
 from diffae.data import prepare
 from diffae.edits import Edit
 from diffae.pictures import save_png, to_pil
+from diffae.semantics.classifiers import Classifier
 from diffae.semantics.fitting import fit_attributes
 from diffae.semantics.prior import GaussianPrior
 from diffae.semantics.standardizer import Standardizer
@@ -82,7 +83,8 @@ def shop(tmp_path_factory):
     ae.prior = GaussianPrior(ae.z_dim).fit(ae.standardizer(z))
     parts = [{name: values[i] for name, values in labels.items()} for i in (data.train, data.validation)]
     ae.attributes, _ = fit_attributes(z[data.train], parts[0], held_z_sem=z[data.validation], held_labels=parts[1])
-    workshop = Workshop(ae, data, z, name="a small model")
+    bright = Classifier(lambda x: (4 * x.mean((1, 2, 3))).sigmoid().detach())
+    workshop = Workshop(ae, data, z, name="a small model", classifiers={"Bright": bright})
     workshop.folder = folder
     return workshop
 
@@ -262,6 +264,16 @@ def test_samples_are_drawn_and_one_is_edited(visitor):
     shot(page, "sample")
     page.locator("#sample-shown button:has(img)").nth(2).click()
     page.wait_for_selector("#edit-after img", state="visible")
+
+
+def test_a_classifier_is_explained(visitor):
+    page = visitor()
+    open_first(page)
+    page.get_by_role("tab", name="Why").click()
+    page.click("#why-go")
+    page.wait_for_function("document.querySelector('#why-said').innerText.includes('of the counterfactual')", timeout=3 * PATIENCE)
+    assert page.locator("#why-shown img").count() >= 6
+    shot(page, "why")
 
 
 def test_variations_and_a_morph(visitor, shop):

@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -37,12 +37,18 @@ class Studio:
     """Asked for when the page is opened, with the name diffae."""
     prior: str | None = None
     """Which of the priors beside the model."""
+    classifier: tuple[str, ...] = ()
+    """Classifiers to explain (Why): `module:function`, or files of TorchScript or ONNX. Labels of yes and no are learned there."""
+    answers: Literal["probability", "logit"] | None = None
+    """What their answers are, where they are no probabilities."""
 
     def run(self) -> None:
         try:
             from diffae.studio.app import LOCAL, reserve, serve
         except ImportError as error:
             raise ImportError(f"The studio needs gradio ({error}): pip install 'diffae[studio]'.") from None
+        from diffae.explanation.opening import open_classifier
+        from diffae.semantics.classifiers import Classifier
         from diffae.studio.workshop import Workshop
 
         if self.host not in LOCAL and not self.password:
@@ -62,8 +68,9 @@ class Studio:
                 z_sem = inputs.codes(ae, source, data)
             else:
                 warn("Without images there is nothing to explore or to label: name some with --data.")
+            opened = {name: Classifier(open_classifier(name), self.answers) for name in self.classifier}
             serve(
-                Workshop(ae, data, z_sem, name=Path(source).name),
+                Workshop(ae, data, z_sem, name=Path(source).name, classifiers=opened),
                 reserved,
                 host=self.host,
                 password=self.password,

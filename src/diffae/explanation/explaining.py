@@ -103,7 +103,7 @@ def explain_images(
     if ae.attributes is not None:
         both = [ae.attributes.by_name(torch.cat([ae.encode(part) for part in images.split(64)])) for images in (x, made)]
         attributes = {name: np.array([side[name] for side in both]).T for name in ae.attributes.names}
-    frames, answers = _ways(explainer, x[:drawn], found)
+    frames, answers = on_the_way(explainer, x[:drawn], found.z_sem[:drawn, 0])
     return Explained(x, found, frames, answers, shares, attributes, notes)
 
 
@@ -230,11 +230,11 @@ def _distances(
         }
 
 
-def _ways(explainer: Explainer, x: Tensor, found: Counterfactuals) -> tuple[Tensor, Tensor]:
-    """Images on the way, and what the classifier says of each."""
+def on_the_way(explainer: Explainer, x: Float[Tensor, "n c *sides"], ends: Float[Tensor, "n d"]) -> tuple[Tensor, Tensor]:
+    """Images on the way from each to its code's end (n, len(FRAMES), c, *sides), and what the classifier says of them (n,
+    len(FRAMES)): probabilities, or what it measures."""
     ae = explainer.ae
     code = ae.infer(x, steps=explainer.steps)
-    ends = found.z_sem[: len(x), 0]
     frames = torch.stack([ae.in_range(ae.render(code, z_sem=torch.lerp(code.z_sem, ends, w))) for w in FRAMES], 1)
     scores = torch.stack([_scores(explainer, frames[:, i]) for i in range(len(FRAMES))], 1)
     return frames, scores if explainer.classifier.measures else scores.sigmoid()

@@ -20,7 +20,7 @@ from fastapi import FastAPI
 from diffae.config import spelled
 from diffae.runtime.memory import share_arenas
 from diffae.studio.page import Page
-from diffae.studio.panels import edit, explore, morph, sample, teach, variations
+from diffae.studio.panels import edit, explore, morph, sample, teach, variations, why
 from diffae.studio.shown import CSS, JS, scrolling
 from diffae.studio.workshop import Visit, Workshop
 
@@ -55,6 +55,7 @@ def build(shop: Workshop) -> gr.Blocks:
             sample.panel(page, editor)
             explore.panel(page, editor)
             teach.panel(page, editor)
+            why.panel(page)
     weakref.finalize(blocks, shutil.rmtree, folder, ignore_errors=True)
     return blocks
 

@@ -22,7 +22,11 @@ LONGEST = 8192
 def enlarged(ae: DiffusionAutoencoder, x: Float[Tensor, "c *sides"], width: int = WIDTH) -> Image.Image:
     """An image as the page shows it: every pixel a square, so that nothing is invented. A volume is a film of its slices, one below
     another, of which the page shows one (`scrolling`)."""
-    seen = ae.to_pictures(x[None])[0]
+    return magnified(ae.to_pictures(x[None])[0], width)
+
+
+def magnified(seen: Float[Tensor, "c *sides"], width: int = WIDTH) -> Image.Image:
+    """Likewise what is drawn already."""
     scale = scale_for(seen, width)
     if seen.dim() == 4:
         seen = seen.flatten(1, 2)

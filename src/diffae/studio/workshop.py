@@ -16,15 +16,22 @@ from diffae.data import ImageSet
 from diffae.data.images import load_images
 from diffae.diffusion.inversion import Code
 from diffae.edits import Edit
+from diffae.explanation.opening import learned
 from diffae.interop.fingerprints import fingerprint
 from diffae.runtime import seeding
 from diffae.semantics.attributes import Attributes
+from diffae.semantics.classifiers import Classifier
+from diffae.semantics.explanations import Explainer
 from diffae.semantics.fitting import fit_few
 from diffae.semantics.standardizer import Standardizer
 
 PREVIEW_STEPS = 4
 """Solver steps in either direction while a slider moves."""
 MOST_UNDOS = 50
+ASKED = 500
+"""Images that a classifier is asked about before it is explained."""
+WHY_STEPS = 5
+"""Solver steps of an explanation: a visitor waits for many."""
 
 
 class Opened:
@@ -76,10 +83,15 @@ class Workshop:
         data: images that it knows, or None.
         z_sem: (n, d), their codes, or None.
         name: of the model, for the page.
+        classifiers: of others, by name, to be explained.
     """
 
-    def __init__(self, ae: DiffusionAutoencoder, data: ImageSet | None, z_sem: Tensor | None, *, name: str) -> None:
-        self.ae, self.data, self.z_sem, self.name = ae, data, z_sem, name
+    def __init__(
+        self, ae: DiffusionAutoencoder, data: ImageSet | None, z_sem: Tensor | None, *, name: str,
+        classifiers: Mapping[str, Classifier] | None = None,
+    ) -> None:  # fmt: skip
+        self.ae, self.data, self.z_sem, self.name, self.classifiers = ae, data, z_sem, name, dict(classifiers or {})
+        self._explainers: dict[str, Explainer] = {}
         self.model = fingerprint(ae)
         self.standardizer = None if z_sem is None else Standardizer.fit(z_sem)
 
@@ -192,6 +204,26 @@ class Workshop:
         model = LogisticRegression(C=0.01, class_weight="balanced", max_iter=500)
         folds = StratifiedKFold(4, shuffle=True, random_state=0)
         return float(roc_auc_score(y, cross_val_predict(model, z, y, cv=folds, method="decision_function")))
+
+    def classifiable(self) -> list[str]:
+        """What can be explained: others' classifiers, and labels of yes and no, which a small network learns when it is asked."""
+        labels = {} if self.data is None else self.data.labels
+        known = [name for name, y in labels.items() if set(np.unique(y[~np.isnan(y)])) == {0.0, 1.0}]
+        return [*self.classifiers, *(name for name in known if name not in self.classifiers)]
+
+    def explainer(self, name: str, progress: Callable[[str, int, int], None]) -> Explainer:
+        """What explains a classifier; it is made when it is asked for first."""
+        if name not in self._explainers:
+            data = self.data
+            if data is None or name not in self.classifiable():
+                raise ValueError(f"There is no classifier {name!r}.")
+            among = data.train[: min(ASKED, len(data.train))]
+            classifier = self.classifiers.get(name)
+            if classifier is None:
+                y = data.labels[name][data.train]
+                classifier = learned(data, data.train, y, target=None, seed=0, progress=progress)
+            self._explainers[name] = Explainer(self.ae, classifier, data.images(among), steps=WHY_STEPS, progress=progress)
+        return self._explainers[name]
 
     def accept(self, visit: Visit, name: str, present: bool) -> Callable[[Tensor], Tensor]:
         """The probability with which a code shows, or lacks, an attribute."""
