@@ -1,0 +1,116 @@
+"""Does an audit find a shortcut that was planted, and suspect nothing of honest classifiers?
+
+    python benchmarks/audit.py RUN --out runs/audit
+
+RUN is a training run whose images have labels of yes and no. Pairs of columns are drawn; of each, an honest classifier learns the
+first from all training images, and a planted one from those images alone in which the second says the same (and a tenth of the
+others), so that it can decide by either. Both are audited about the first.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import tyro
+from beside import measured_on, publish
+
+import diffae
+from diffae.cli.bars import say, work_bar
+from diffae.config import RunConfig, read_json
+from diffae.data import ImageSet, prepare
+from diffae.evaluation.pages.page import table_markdown
+from diffae.evaluation.pages.tables import number
+from diffae.explanation.auditing import audit, known_attributes
+from diffae.explanation.audits import write_audit
+from diffae.explanation.opening import learned
+from diffae.metrics.disentanglement import factors
+from diffae.runtime.files import write_text
+from diffae.semantics.explanations import Explainer
+
+AGREEING = 0.9
+"""Share of a planted classifier's images in which the shortcut says what the label says."""
+
+
+def main(
+    run: tyro.conf.Positional[Path],
+    out: Path,
+    pairs: int = 5,
+    num: int = 32,
+    among: int = 1000,
+    images: int = 2000,
+    gradients: bool = False,
+    seed: int = 0,
+) -> None:
+    """Train, audit, and print the table.
+
+    Args:
+        run: the training run.
+        out: folder of the pages and the table.
+        pairs: of columns, each with an honest and a planted classifier.
+        num: images that are changed.
+        among: training images that classifiers are asked about.
+        images: that each classifier learns from.
+        gradients: whether classifiers' gradients are followed.
+        seed: of pairs, images and networks.
+    """
+    config = read_json(RunConfig, run / "config.json")
+    data = prepare(config.data, size=config.model.image_size, channels=config.model.channels)
+    ae = diffae.load(str(run))
+    rng = np.random.default_rng(seed)
+    names = factors({name: values[data.train] for name, values in data.labels.items()})
+    order = [(a, b) for a in names for b in names if a != b and _balanced(data, a) and _balanced(data, b)]
+    chosen = [order[i] for i in rng.permutation(len(order))[:pairs]]
+    asked = data.images(np.sort(rng.permutation(data.train)[:among]))
+    x = data.images(rng.permutation(data.validation)[:num])
+    with work_bar("Attributes") as update:
+        attributes = known_attributes(ae, data, np.sort(rng.permutation(data.train)[:2000]), update)
+    rows, told = [], []
+    for k, (about, shortcut) in enumerate(chosen):
+        for planted in (True, False):
+            file = out / f"{k}-{'planted' if planted else 'honest'}"
+            indices = _planted(data, about, shortcut, rng, images) if planted else rng.permutation(data.train)[:images]
+            with work_bar(f"{about}, {shortcut if planted else 'honest'}") as update:
+                classifier = learned(data, indices, data.labels[about][indices], target=None, seed=seed + k, progress=update)
+                explainer = Explainer(ae, classifier, asked, gradients=gradients, progress=update)
+                found = audit(explainer, attributes, x, about=about, progress=update)
+            others = [f for f in found if f.name != about]
+            first = others[0].name
+            suspicious = [f.name for f in found if f.suspicious]
+            right = shortcut in suspicious or first == shortcut if planted else not suspicious
+            case = {"about": about, "shortcut": shortcut if planted else None}
+            told.append(case | {"first": first, "suspicious": suspicious, "right": right})
+            own = next(f for f in found if f.name == about)
+            effects = [number(abs(f.effect)) for f in (own, others[0])]
+            rows.append([about, shortcut if planted else "", ", ".join(suspicious), first, *effects])
+            kind = "planted" if planted else "honest"
+            write_audit(found, file, ae=ae, about={"classifier": f"{about}, {kind}", "about": about, "n": num})
+            say(json.dumps(told[-1]))
+    hits = sum(t["right"] for t in told if t["shortcut"])
+    alarms = sum(not t["right"] for t in told if not t["shortcut"])
+    result = {"found": hits, "false alarms": alarms, "pairs": len(chosen), "each": told}
+    write_text(out / "audit.json", json.dumps(result, indent=1) + "\n")
+    header = ["about", "shortcut", "suspicious", "the other of the largest effect", "effect of what it is about", "of that other"]
+    how = "gradients" if gradients else "as black boxes"
+    head = (
+        f"# Shortcuts, {run.name}\n\n{hits} of {len(chosen)} planted ones named or first, {alarms} false alarms of {len(chosen)}; "
+        f"{how}; {num} held-out images; {measured_on()}; seed {seed}.\n\n"
+    )
+    publish(head + table_markdown(header, rows), out / "audit.md")
+
+
+def _balanced(data: ImageSet, name: str) -> bool:
+    """Whether both values are had by a tenth of the images at least."""
+    return 0.1 < float(np.nanmean(data.labels[name][data.train])) < 0.9
+
+
+def _planted(data: ImageSet, about: str, shortcut: str, rng: np.random.Generator, num: int) -> np.ndarray:
+    """Training images of which most have the shortcut where they have what the classifier is about."""
+    a, b = (data.labels[name][data.train] for name in (about, shortcut))
+    same, other = data.train[a == b], data.train[a != b]
+    agreeing = min(round(AGREEING * num), len(same))
+    rest = min(num - agreeing, len(other), round(agreeing * (1 - AGREEING) / AGREEING))
+    return np.concatenate([rng.permutation(same)[:agreeing], rng.permutation(other)[:rest]])
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
