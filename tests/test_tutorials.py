@@ -12,6 +12,9 @@ from PIL import Image
 
 from diffae import cli
 
+QUICKER = ("manipulate", "interpolate", "vary", "sample", "explain", "audit")
+PAGES = dict.fromkeys(("evaluate", "explain", "audit", "anomaly"), "report.html") | {"compare": "compare.html"}
+"""What commands that end in a page write."""
 TUTORIALS = Path(__file__).parents[1] / "docs" / "tutorials"
 SMALL = """
 --model.image-size 16 16 --model.z-dim 4 --model.unet.base-channels 8 --model.unet.channel-mult 1 2 --model.encoder.pooled-size 1
@@ -68,12 +71,11 @@ def test_a_tutorial_runs_as_it_stands(tutorial, here, capsys):
             program, *arguments = shlex.split(line)
             assert program == "diffae"
             # The commands are the tutorial's; only the number of network calls is a test's.
-            quick = ["--steps", "4"] if arguments[0] in ("manipulate", "interpolate", "vary", "sample") else []
+            quick = ["--steps", "4"] if arguments[0] in QUICKER else []
             cli.main([*arguments, *quick])
             made += [a for a in arguments if a.endswith((".png", ".gif", ".parquet")) and "photos" not in a]
-            if arguments[0] in ("evaluate", "compare"):
-                pages = {"evaluate": "report.html", "compare": "compare.html"}
-                made.append(f"{arguments[arguments.index('--out') + 1]}/{pages[arguments[0]]}")
+            if arguments[0] in PAGES:
+                made.append(f"{arguments[arguments.index('--out') + 1]}/{PAGES[arguments[0]]}")
     assert made
     for name in made:
         assert (here / name).stat().st_size > 50, name
@@ -89,6 +91,7 @@ def test_there_is_a_tutorial_for_each_of_the_things_one_does():
         "interpolate",
         "sample",
         "evaluate",
+        "explain",
         "studio",
     }
     assert all(len(p.read_text().splitlines()) < 70 for p in TUTORIALS.glob("*.md"))
