@@ -142,6 +142,21 @@ def test_a_measurement_is_brought_to_its_value(made):
     assert ((network(found.images[:, 0]) - each).abs() < 0.1 * spread).all()
 
 
+def test_what_is_held_stays_to_the_bit(made):
+    ae, network, among, x = made
+    hold = torch.zeros(1, 1, 8, 8)
+    hold[..., :3] = 1
+    found = ae.explain(x, network, among=among, answers="logit", hold=hold, probability=0.7)
+    held = (hold > 0).expand_as(x)
+    assert torch.equal(found.images[:, 0][held], x[held])
+    assert ((found.images[:, 0] - x).abs()[~held].view(len(x), -1).amax(1) > 0.01).all()
+    assert found.reached.all()
+    free = ae.explain(x, network, among=among, answers="logit", probability=0.7)
+    assert (found.length > free.length).all()  # What may not change makes the way longer.
+    with pytest.raises(ValueError, match="Only an `anchored` code"):
+        ae.render(ae.infer(x, inversion="fast"), hold=hold)
+
+
 def test_further_counterfactuals_change_something_else(made):
     ae, network, among, x = made
     found = ae.explain(x, network, among=among, answers="logit", num=3)

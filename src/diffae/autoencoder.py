@@ -152,18 +152,22 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
         return Code(z_sem, x_T, inversion, steps, states)
 
     @border
-    def render(self, code: Code, *, z_sem: Float[Tensor, "n d"] | None = None, detail: float = 1.0) -> Float[Tensor, "n c *sides"]:
+    def render(
+        self, code: Code, *, z_sem: Float[Tensor, "n d"] | None = None, detail: float = 1.0,
+        hold: Float[Tensor, "#n #c *_"] | None = None,
+    ) -> Float[Tensor, "n c *sides"]:  # fmt: skip
         """The images of a code, or what becomes of them with another z_sem.
 
         Args:
             code: as `infer` gives it.
             z_sem: in place of its own.
             detail: of an `anchored` code, how much of the source's detail is kept: 1 all that encoding has seen, 0 none (`fast`).
+            hold: likewise, 1 where the image stays what it was, whatever z_sem says, and 0 where it is drawn to go with that.
         """
         z_sem = code.z_sem if z_sem is None else z_sem
         if code.inversion == "official":
             return self.decode(z_sem, code.x_T, steps=code.steps, solver="ddim")
-        return decode_along_path(self.eps_model(z_sem), code, self.path(code.steps), detail=detail)
+        return decode_along_path(self.eps_model(z_sem), code, self.path(code.steps), detail=detail, hold=hold)
 
     # Compositions ----------------------------------------------------------------------------------------------------
 
@@ -245,7 +249,7 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
     def explain(
         self, x: Float[Tensor, "n c *sides"], classifier: Any, *, among: Float[Tensor, "m c *sides"] | None = None,
         target: int | None = None, answers: Answers | None = None, probability: float = 0.9, value: float | Tensor | None = None,
-        num: int = 1, gradients: bool | None = None, steps: int | None = None,
+        num: int = 1, gradients: bool | None = None, steps: int | None = None, hold: Float[Tensor, "#n #c *_"] | None = None,
     ) -> Counterfactuals:  # fmt: skip
         """Counterfactuals: what would have to change in images for a classifier to decide otherwise; see `semantics.explanations`.
 
@@ -260,12 +264,14 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
             num: counterfactuals of each image, which change different things.
             gradients: whether to follow the classifier's; None does where it has some.
             steps: solver steps in either direction, by default 10.
+            hold: 1 where the images must stay what they are, as in `render`: a channel, a region.
 
         Raises:
             ValueError: the classifier fails, or says the same of all images; too few of them; or no probability.
         """
         judged = Classifier(classifier, answers, target)
-        explainer = Explainer(self, judged, x if among is None else among, gradients=gradients, steps=steps or STEPS)
+        among = x if among is None else among
+        explainer = Explainer(self, judged, among, gradients=gradients, steps=STEPS if steps is None else steps, hold=hold)
         return explainer.explain(x, probability=probability, value=value, num=num)
 
     @border

@@ -11,6 +11,8 @@ from diffae.cli.bars import say, warn, work_bar
 from diffae.config import Count, Range, Seed
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from diffae.autoencoder import DiffusionAutoencoder
     from diffae.data import ImageSet
     from diffae.evaluation.pages.figures import Progress
@@ -84,6 +86,8 @@ class Classifying(arguments.Labelling):
     """Training images that the classifier is asked about at first."""
     black_box: bool = False
     """Follow no gradients."""
+    hold: Annotated[tuple[int, ...] | None, Range(1)] = None
+    """Channels that must stay what they are, counted from 1: such as that of the nuclei."""
     steps: Annotated[int, Range(1, 1000)] = 10
     """Solver steps in either direction."""
     batch_size: Count = 32
@@ -121,8 +125,21 @@ class Classifying(arguments.Labelling):
 
         return Explainer(
             ae, self.opened(self.classifier, trained, self.seed, update), trained.images(among),
-            gradients=False if self.black_box else None, steps=self.steps, batch_size=self.batch_size, progress=update,
+            gradients=False if self.black_box else None, steps=self.steps, batch_size=self.batch_size,
+            hold=self._held(ae), progress=update,
         )  # fmt: skip
+
+    def _held(self, ae: "DiffusionAutoencoder") -> "Tensor | None":
+        """1 where images must stay what they are."""
+        import torch
+
+        if self.hold is None:
+            return None
+        channels, *sides = ae.image_shape
+        if any(channel > channels for channel in self.hold):
+            raise ValueError(f"--hold names channels of 1..{channels}, got {', '.join(map(str, self.hold))}.")
+        held = torch.tensor([float(i + 1 in self.hold) for i in range(channels)])
+        return held.view(1, channels, *[1] * len(sides))
 
 
 @dataclass(frozen=True, kw_only=True)

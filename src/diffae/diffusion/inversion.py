@@ -92,12 +92,15 @@ def encode_along_path(
             return solve(eps_model, x, path.backwards(), solver="dpmpp2m"), None
 
 
-def decode_along_path(eps_model: EpsModel, code: Code, path: Path, *, detail: float = 1.0) -> Tensor:
-    """The images of a code that `encode_along_path` found. `detail` is the share of the defects that an anchored code adds."""
+def decode_along_path(eps_model: EpsModel, code: Code, path: Path, *, detail: float = 1.0, hold: Tensor | None = None) -> Tensor:
+    """The images of a code that `encode_along_path` found. Of an anchored code, `detail` is the share of the defects that it adds,
+    and `hold` is 1 where the image stays what it was."""
+    if hold is not None and code.inversion != "anchored":
+        raise ValueError(f"Only an `anchored` code knows what is to stay on the way, and this one is `{code.inversion}`.")
     if code.states is None:
         return solve(eps_model, code.x_T, path, solver="dpmpp2m")
     if code.inversion == "anchored":
-        return anchored_decode(eps_model, code.x_T, path, code.states, detail=detail)
+        return anchored_decode(eps_model, code.x_T, path, code.states, detail=detail, hold=hold)
     return reversible_decode(eps_model, code.x_T, code.states[:, 0], path, RECURSIONS[code.inversion])
 
 
@@ -146,9 +149,12 @@ def anchored_encode(eps_model: EpsModel, x: Float[Tensor, "n *s"], path: Path) -
 
 
 def anchored_decode(
-    eps_model: EpsModel, x_T: Float[Tensor, "n *s"], path: Path, anchors: Float[Tensor, "n steps 2 *s"], *, detail: float = 1.0
-) -> Float[Tensor, "n *s"]:
+    eps_model: EpsModel, x_T: Float[Tensor, "n *s"], path: Path, anchors: Float[Tensor, "n steps 2 *s"], *, detail: float = 1.0,
+    hold: Tensor | None = None,
+) -> Float[Tensor, "n *s"]:  # fmt: skip
     """Decodes x_T, adding a share of each step's defect; with the image's own z_sem and all of them, the image itself.
+
+    Where `hold` is 1, each state is the one that encoding has seen, so that the rest is drawn to go with it.
 
     To the bit, whatever the network, if it gives the same bits for the same input. Its steps are then those that
     `anchored_encode` kept, their difference is zero, and each state is the one that encoding has seen. A sum of step and defect
@@ -160,6 +166,8 @@ def anchored_decode(
         x_0s = [*x_0s[-1:], predict(eps_model, x, path, i)]
         seen, own = anchors[:, i].unbind(1)
         x = torch.lerp(own, seen, detail) + (dpmpp2m_step(x, path, i, x_0s) - own)
+        if hold is not None:
+            x = torch.where(hold.to(x) > 0, seen, x)
     return x
 
 

@@ -92,7 +92,7 @@ def audit(
     found = []
     for done, (name, pair) in enumerate(pairs.items()):
         progress(f"Taking and giving {name}", done, len(pairs))
-        images = [_rendered(explainer, code, z_sem) for z_sem in pair]
+        images = [explainer.rendered(code, z_sem) for z_sem in pair]
         taken, given = (in_batches(explainer.ask, part, batch_size=explainer.batch_size) for part in images)
         flips = float(((taken > 0) != (given > 0)).double().mean()) if not explainer.classifier.measures else float("nan")
         found.append(Factor(name, float((given - taken).mean()), flips, False, images[0][:drawn], images[1][:drawn]))
@@ -162,8 +162,3 @@ def _unnamed(explainer: Explainer, attributes: Attributes | None, known: list[st
         found.append((direction * spread.variances.sqrt()) @ spread.axes)
         white = white - (white @ direction)[:, None] * direction
     return found
-
-
-def _rendered(explainer: Explainer, code: Any, z_sem: Tensor) -> Tensor:
-    rows = torch.arange(len(z_sem)).split(explainer.batch_size)
-    return torch.cat([explainer.ae.in_range(explainer.ae.render(code[part], z_sem=z_sem[part])) for part in rows])

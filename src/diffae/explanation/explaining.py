@@ -150,7 +150,7 @@ def _agreement(explainer: Explainer, second: Classifier, x: Tensor, made: Tensor
 
 def _controls(explainer: Explainer, x: Tensor, flipped: Tensor, found: Counterfactuals, seed: int) -> dict[str, float]:
     """Moves of the same lengths in the direction of answers dealt out at random; and of one length for all, in the real one."""
-    ae, spread, steps = explainer.ae, explainer.spread, explainer.steps
+    spread, code = explainer.spread, explainer.ae.infer(x, steps=explainer.steps)
     before = _scores(explainer, x)
     sign = _signs(explainer, found, before)
     order = Draws.of(len(explainer.scores), seed).uniform("random answers", ()).argsort()
@@ -161,13 +161,9 @@ def _controls(explainer: Explainer, x: Tensor, flipped: Tensor, found: Counterfa
 
     def moved(direction: Tensor, lengths: Tensor) -> Tensor:
         unit = direction / spread.length(direction[None])[0]
-        images = []
-        for rows in torch.arange(len(x)).split(explainer.batch_size):
-            code = ae.infer(x[rows], steps=steps)
-            move = (sign[rows] * lengths[rows])[:, None] * unit
-            z_sem = spread.standardizer.inverse(spread.standardizer(code.z_sem) + move.to(code.z_sem))
-            images.append(ae.in_range(ae.render(code, z_sem=z_sem)))
-        return torch.cat(images)
+        move = (sign * lengths)[:, None] * unit
+        z_sem = spread.standardizer.inverse(spread.standardizer(code.z_sem) + move.to(code.z_sem))
+        return explainer.rendered(code, z_sem)
 
     result = {}
     by_chance = _scores(explainer, moved(dealt, found.length[:, 0]))
@@ -233,8 +229,7 @@ def _distances(
 def on_the_way(explainer: Explainer, x: Float[Tensor, "n c *sides"], ends: Float[Tensor, "n d"]) -> tuple[Tensor, Tensor]:
     """Images on the way from each to its code's end (n, len(FRAMES), c, *sides), and what the classifier says of them (n,
     len(FRAMES)): probabilities, or what it measures."""
-    ae = explainer.ae
-    code = ae.infer(x, steps=explainer.steps)
-    frames = torch.stack([ae.in_range(ae.render(code, z_sem=torch.lerp(code.z_sem, ends, w))) for w in FRAMES], 1)
+    code = explainer.ae.infer(x, steps=explainer.steps)
+    frames = torch.stack([explainer.rendered(code, torch.lerp(code.z_sem, ends, w)) for w in FRAMES], 1)
     scores = torch.stack([_scores(explainer, frames[:, i]) for i in range(len(FRAMES))], 1)
     return frames, scores if explainer.classifier.measures else scores.sigmoid()

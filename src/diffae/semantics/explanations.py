@@ -60,6 +60,7 @@ class Explainer:
         gradients: whether to follow the classifier's gradients; None does where it has some.
         steps: solver steps in either direction.
         batch_size: images at a time.
+        hold: (1, c or 1, *sides or 1s), 1 where images must stay what they are.
         progress: told how far it is.
 
     Attributes:
@@ -74,10 +75,11 @@ class Explainer:
 
     def __init__(
         self, ae: Any, classifier: Classifier, among: Float[Tensor, "m c *sides"], *, gradients: bool | None = None,
-        steps: int = STEPS, batch_size: int = 32, progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+        steps: int = STEPS, batch_size: int = 32, hold: Tensor | None = None,
+        progress: Callable[[str, int, int], None] = lambda what, done, total: None,
     ) -> None:  # fmt: skip
         self.ae, self.classifier, self.among = ae, classifier, among
-        self.steps, self.batch_size, self.progress = steps, batch_size, progress
+        self.steps, self.batch_size, self.hold, self.progress = steps, batch_size, hold, progress
         codes, scores = [], []
         for part in among.split(batch_size):
             codes.append(ae.encode(part))
@@ -95,6 +97,11 @@ class Explainer:
     def ask(self, x: Float[Tensor, "n c *sides"]) -> Float[Tensor, " n"]:
         """What the classifier says of images, see `Classifier.scores`."""
         return self.classifier.scores(self.ae.to_pixels(self.ae.in_range(x)))
+
+    def rendered(self, code: Code, z_sem: Float[Tensor, "n d"]) -> Float[Tensor, "n c *sides"]:
+        """Images of a code with other z_sem, of which what is to stay stays."""
+        parts = torch.arange(len(z_sem)).split(self.batch_size)
+        return torch.cat([self.ae.in_range(self.ae.render(code[i], z_sem=z_sem[i], hold=self.hold)) for i in parts])
 
     def explain(
         self, x: Float[Tensor, "n c *sides"], *, probability: float = 0.9, value: float | Tensor | None = None, num: int = 1
@@ -156,7 +163,7 @@ class Explainer:
         """Images, codes, scores, whether they reach the goal, and how far codes were moved."""
 
         def look(indices: Tensor, z_sem: Tensor) -> tuple[Tensor, Tensor]:
-            images = self.ae.in_range(self.ae.render(code[indices], z_sem=z_sem))
+            images = self.rendered(code[indices], z_sem)
             return images, (goal[indices] - self.ask(images)) * sign[indices]
 
         def gradient(indices: Tensor, z_sem: Tensor) -> Tensor:
@@ -172,7 +179,7 @@ class Explainer:
         """Of the scores of a code's images, with respect to standardised codes."""
         with torch.enable_grad():
             leaf = z_sem.detach().clone().requires_grad_()
-            images = decode_along_path(self.ae.eps_model(leaf), code, self.ae.path(code.steps))
+            images = decode_along_path(self.ae.eps_model(leaf), code, self.ae.path(code.steps), hold=self.hold)
             scores = self.classifier.scores(self.ae.to_pixels(self.ae.in_range(images)))
             (found,) = torch.autograd.grad(scores.sum(), leaf)
         return found.double() * self.spread.standardizer.std.to(found.device)
