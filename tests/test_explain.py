@@ -142,6 +142,13 @@ def test_a_measurement_is_brought_to_its_value(made):
     assert ((network(found.images[:, 0]) - each).abs() < 0.1 * spread).all()
 
 
+def test_nothing_is_moved_to_where_no_codes_are(made):
+    ae, network, among, x = made
+    found = ae.explain(x, lambda images: network(images) / 40, among=among, answers="logit")
+    assert (found.length < 8.01).all()
+    assert not found.reached.all()
+
+
 def test_what_is_held_stays_to_the_bit(made):
     ae, network, among, x = made
     hold = torch.zeros(1, 1, 8, 8)

@@ -25,6 +25,8 @@ LEAST_RESPONSE = 0.25
 """What an image is taken to follow of a move at least; a move on is not more than its inverse times what is lacking."""
 LONGEST = 4.0
 """Of one move, in standard deviations of the codes."""
+FARTHEST = 8.0
+"""Of all moves of an image together: beyond it are no codes, and no images that are like any."""
 
 
 class Spread:
@@ -116,7 +118,8 @@ def move_until(
     *,
     part: Bool[Tensor, " k"] | None = None,
 ) -> Moved:
-    """Moves codes until each image has the score that is wanted, and then back to where on the straight way it first has it.
+    """Moves codes until each image has the score that is wanted, and then back to where on the straight way it first has it. Where
+    that lies too far from the image, the last move remains, and lacks something.
 
     Args:
         z_sem: codes of images.
@@ -125,7 +128,7 @@ def move_until(
         gradient: (indices, their codes) -> of what is not lacking any more, with respect to standardised codes.
         part: the axes that a move may use; all by default.
     """
-    everyone = torch.arange(len(z_sem), device=z_sem.device)
+    standardizer, everyone = spread.standardizer, torch.arange(len(z_sem), device=z_sem.device)
     moved = z_sem.clone()
     images, lacking = look(everyone, z_sem)
     first, asked = lacking.clone(), torch.zeros_like(lacking)
@@ -144,10 +147,12 @@ def move_until(
         still = rise <= 0
         move, amount = (move / far[:, None]).masked_fill(still[:, None], 0), (amount / far).masked_fill(still, 0)
         asked[todo] += amount
-        standardizer = spread.standardizer
-        moved[todo] = standardizer.inverse(standardizer(moved[todo]) + move.to(z_sem))
+        start = standardizer(z_sem[todo])
+        way = standardizer(moved[todo]) + move.to(z_sem) - start
+        too_far = spread.length(way) / FARTHEST
+        moved[todo] = standardizer.inverse(start + way / too_far.clamp(min=1)[:, None].to(z_sem))
         images[todo], lacking[todo] = look(todo, moved[todo])
-        todo = todo[lacking[todo] > 0]
+        todo = todo[(lacking[todo] > 0) & (too_far < 1)]
     reached = everyone[(first > 0) & (lacking <= 0)]
     low, high = torch.zeros_like(lacking), torch.ones_like(lacking)
     ends = moved.clone()
