@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from diffae.diffusion.inversion import Code
 from diffae.evaluation.pages.figures import Progress
 from diffae.metrics.batches import in_batches
 from diffae.semantics.attributes import Attributes
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 TAKEN, GIVEN = 0.1, 0.9
 """Probability of an attribute after it was taken, and given; of a measurement, the quantile of its value."""
-LENGTH = 1.5
+LENGTH = 2.0
 """How far an unnamed factor is moved to either side, in standard deviations of the codes."""
 UNNAMED = 3
 """Unnamed factors at most."""
@@ -83,16 +84,15 @@ def audit(
     for name in known:
         assert attributes is not None
         keep = [about] if about not in (None, name) else []
-        pairs[name] = _ends(attributes, name, code.z_sem, explainer.z_sem, keep)
+        progress(f"Taking and giving {name}", len(pairs), len(known))
+        pairs[name] = _changed(explainer, attributes, name, code, keep)
+    standardizer = explainer.spread.standardizer
+    standard = standardizer(code.z_sem)
     for i, move in enumerate(_unnamed(explainer, attributes, known, x), 1):
-        standardizer = explainer.spread.standardizer
-        standard = standardizer(code.z_sem)
         ends = [standardizer.inverse(standard + (sign * LENGTH * move).to(standard)) for sign in (-1, 1)]
-        pairs[f"unnamed {i}"] = (ends[0], ends[1])
+        pairs[f"unnamed {i}"] = (explainer.rendered(code, ends[0]), explainer.rendered(code, ends[1]))
     found = []
-    for done, (name, pair) in enumerate(pairs.items()):
-        progress(f"Taking and giving {name}", done, len(pairs))
-        images = [explainer.rendered(code, z_sem) for z_sem in pair]
+    for name, images in pairs.items():
         taken, given = (in_batches(explainer.ask, part, batch_size=explainer.batch_size) for part in images)
         flips = float(((taken > 0) != (given > 0)).double().mean()) if not explainer.classifier.measures else float("nan")
         found.append(Factor(name, float((given - taken).mean()), flips, False, images[0][:drawn], images[1][:drawn]))
@@ -125,13 +125,19 @@ def _judged(f: Factor, about: str | None, own: float, measures: bool) -> Factor:
     return Factor(f.name, f.effect, f.flips, about is not None and f.name != about and enough, f.taken, f.given)
 
 
-def _ends(attributes: Attributes, name: str, z_sem: Tensor, among: Tensor, keep: list[str]) -> tuple[Tensor, Tensor]:
-    """Codes without an attribute and with it; of a measurement at its tenth and ninetieth percentile."""
+def _changed(explainer: Explainer, attributes: Attributes, name: str, code: Code, keep: list[str]) -> tuple[Tensor, Tensor]:
+    """Images without an attribute and with it, as far as z_sem sees; of a measurement at its tenth and ninetieth percentile."""
     targets: list[Any] = [TAKEN, GIVEN]
     if attributes.scores[name].kind == "continuous":
-        values = attributes.logits(among)[:, attributes.names.index(name)]
+        values = attributes.logits(explainer.z_sem)[:, attributes.names.index(name)]
         targets = [values.double().quantile(q).to(values) for q in (TAKEN, GIVEN)]
-    taken, given = (attributes.reach(z_sem, {name: target}, keep) for target in targets)
+    taken, given = (
+        attributes.reach_visibly(
+            code.z_sem, {name: target}, keep,
+            render=lambda indices, z_sem: explainer.rendered(code[indices], z_sem), encode=explainer.ae.encode,
+        )
+        for target in targets
+    )  # fmt: skip
     return taken, given
 
 
