@@ -325,6 +325,24 @@ def test_a_set_is_explained_and_measured(made, folder, tmp_path):
     assert all((page.parent / image["counterfactuals"][0]).is_file() for image in told["images"])
 
 
+def test_images_of_two_channels_are_explained(tmp_path):
+    ae, pattern = ideal(channels=2)
+    x = (codes(80) @ pattern).view(-1, 2, 8, 8)
+    for i, image in enumerate(x):
+        np.save(tmp_path / f"{i:03d}.npy", ((image + 1) / 2).numpy())
+    data = prepare(DataConfig(source=str(tmp_path), validation=0.3, range=(0.0, 1.0)), size=(8, 8), channels=2)
+    network = Linear(pattern, WEIGHT, 0.0).eval()
+    explainer = Explainer(ae, Classifier(network, "logit"), data.images(data.train))
+    found = explain_images(explainer, data, data.validation)
+    assert found.shares["flipped"] == 1
+    assert "lpips" not in found.shares
+    assert any("grey and colour" in note for note in found.notes)
+    page = write_explanation(
+        found, [data.names[i] for i in data.validation], tmp_path / "out", ae=ae, about={"classifier": "x", "seed": 0}
+    )
+    assert page.is_file()
+
+
 def test_columns_are_learned(tmp_path):
     generator = np.random.default_rng(0)
     rows = ["file,bright,how much"]

@@ -20,6 +20,17 @@ if TYPE_CHECKING:
     from diffae.semantics.explanations import Explainer
 
 
+def _of_pixels(source: str) -> "DiffusionAutoencoder":
+    """Loads a model whose images are pixels."""
+    ae = inputs.autoencoder(source)
+    if ae.config.latents is not None:
+        raise ValueError(
+            f"{source} is a model of latents ({ae.config.latents}), and pages here are of pixels. In Python, `ae.explain` asks a "
+            "classifier about what `ae.to_pixels` makes of its images."
+        )
+    return ae
+
+
 @dataclass(frozen=True, kw_only=True)
 class Anomaly(arguments.Labelling):
     """Find images that are not like those that a model was trained on: OUT/report.html, anomaly.json, images.csv, pictures.
@@ -45,7 +56,7 @@ class Anomaly(arguments.Labelling):
         from diffae.explanation.anomalies import write_anomalies
         from diffae.explanation.anomaly import Usual
 
-        ae = inputs.autoencoder(self.source)
+        ae = _of_pixels(self.source)
         kinds = {"labels_kind": self.labels_kind}
         trained = inputs.images(ae, self.source, self.usual, self.labels if self.data is None else None, **kinds)
         data = trained if self.data is None else inputs.images(ae, self.source, self.data, self.labels, **kinds)
@@ -168,10 +179,13 @@ class Explain(Classifying):
         from diffae.explanation.explaining import choose, explain_images
         from diffae.explanation.pages import write_explanation
 
-        ae = inputs.autoencoder(self.source)
+        ae = _of_pixels(self.source)
         trained, data, candidates, among = self.sets(ae)
         with work_bar("Explaining") as update:
             explainer = self.explainer(ae, trained, among, update)
+            if explainer.classifier.measures == (self.value is None):
+                what = "measures: give the --value that it shall measure" if self.value is None else "decides: leave --value away"
+                raise ValueError(f"{self.classifier} {what}.")
             second = self._second(trained, among, explainer, update)
             chosen = choose(explainer, data, candidates, self.num)
             found = explain_images(
@@ -217,7 +231,7 @@ class Audit(Classifying):
         from diffae.explanation.auditing import audit, known_attributes
         from diffae.explanation.audits import verdict, write_audit
 
-        ae = inputs.autoencoder(self.source)
+        ae = _of_pixels(self.source)
         trained, data, candidates, among = self.sets(ae)
         with work_bar("Auditing") as update:
             attributes = known_attributes(ae, trained, among, update)

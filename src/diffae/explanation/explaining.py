@@ -86,7 +86,10 @@ def explain_images(
     flipped = found.reached[:, 0] if explainer.classifier.measures else (before > 0) != (after > 0)
     each = {"flipped": flipped.double(), "reached": found.reached[:, 0].double(), "length": found.length[:, 0]}
     each["l1"] = (made - x).abs().flatten(1).mean(1) / 2
-    if min(x.shape[-2:]) >= LEAST["alexnet"]:
+    seen = ae.to_pictures(x[:1]).shape[1] in (1, 3)
+    if not seen:
+        notes.append("LPIPS and FID were not measured: they are of grey and colour images. Name three channels with data.shown.")
+    if seen and min(x.shape[-2:]) >= LEAST["alexnet"]:
         try:
             lpips = load_network("alexnet")[0]
             each["lpips"] = in_batches(
@@ -98,7 +101,8 @@ def explain_images(
     if second is not None:
         shares["second agrees"] = _agreement(explainer, second, x, made, flipped)
     shares |= _controls(explainer, x, flipped, found, seed)
-    shares |= _distances(explainer, data, x, made, before, notes)
+    if seen:
+        shares |= _distances(explainer, x, made, before, notes)
     attributes = {}
     if ae.attributes is not None:
         both = [ae.attributes.by_name(torch.cat([ae.encode(part) for part in images.split(64)])) for images in (x, made)]
@@ -194,9 +198,7 @@ def _signs(explainer: Explainer, found: Counterfactuals, before: Tensor) -> Tens
     return torch.ones_like(before) if explainer.classifier.target is not None else torch.where(before > 0, -1.0, 1.0)
 
 
-def _distances(
-    explainer: Explainer, data: "ImageSet", x: Tensor, made: Tensor, before: Tensor, notes: list[str]
-) -> dict[str, float]:
+def _distances(explainer: Explainer, x: Tensor, made: Tensor, before: Tensor, notes: list[str]) -> dict[str, float]:
     """FID of the counterfactuals, and of the images, beside training images of the side that they were moved to."""
     if explainer.classifier.measures or len(x) < LEAST_FID:
         notes.append(f"FID was not measured: it wants at least {LEAST_FID} images, and a classifier that decides.")
