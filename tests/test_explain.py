@@ -317,6 +317,7 @@ def test_a_set_is_explained_and_measured(made, folder, tmp_path):
     assert "<b>" not in text
     assert "sanity check" in text
     assert 'alt="' in text
+    assert "<main>" in text
     assert page.stat().st_size < 2e6
     told = json.loads((page.parent / "explain.json").read_text())
     assert told["n"] == 60

@@ -34,7 +34,7 @@ def html(title: str, sections: Sequence[str]) -> str:
     body = "\n".join(sections)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>\n{body}\n</body></html>\n"
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>\n{body}\n</main></body></html>\n"
     )
 
 
@@ -50,7 +50,8 @@ def figure_html(figure: Figure, *, level: int = 2) -> str:
 
 def table_html(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table; the first column is words, the others numbers."""
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    # A header of nothing is none, for those who have pages read to them.
+    head = "".join(f'<th scope="col">{escape(cell)}</th>' if cell else "<td></td>" for cell in header)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
 

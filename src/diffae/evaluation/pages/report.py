@@ -197,7 +197,7 @@ def _probe_section(result: dict) -> str:
     return (
         "<h2>What z_sem knows</h2><p>AUROC of a linear probe (logistic regression, C = 0.1, on standardised features) of each "
         f"attribute, fitted on {train:,} images and measured on {held:,} held-out ones; 0.5 is guessing. The autoencoder never "
-        f"saw a label.</p><table><tr><th></th>{header}</tr>{rows}</table>"
+        f"saw a label.</p><table><tr><td></td>{header}</tr>{rows}</table>"
     )
 
 
