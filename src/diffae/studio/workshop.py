@@ -120,6 +120,18 @@ class Workshop:
         except ValueError as error:
             raise ValueError(named(str(error))) from None
 
+    def dropped_or_opened(self, visit: Visit, path: str | None, tell: Callable[[str], object]) -> Tensor:
+        """The image that was dropped, else the one that is open in Edit.
+
+        Raises:
+            ValueError: neither is there.
+        """
+        if path is not None:
+            return self.open_files([path], tell)
+        if visit.opened is None:
+            raise ValueError("Drop an image, or open one in Edit.")
+        return visit.opened.x
+
     def moved(self, visit: Visit, strengths: Mapping[str, float], targets: Mapping[str, float], keep: Sequence[str]) -> Tensor:
         """z_sem of the opened image, moved by strengths and then to probabilities."""
         assert visit.opened is not None

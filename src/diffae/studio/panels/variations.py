@@ -19,12 +19,7 @@ def panel(page: Page) -> None:
 
     @shows_errors
     def vary(visit: Visit, path: str | None, num: int, dial: str, seed: int, progress: gr.Progress = PROGRESS) -> list[Any]:
-        if path is not None:
-            x = shop.open_files([path], gr.Warning)
-        elif visit.opened is not None:
-            x = visit.opened.x
-        else:
-            raise ValueError("Drop an image, or open one in Edit.")
+        x = shop.dropped_or_opened(visit, path, gr.Warning)
         z, count = ae.encode(x), AVERAGED[DIAL.index(dial)]
         made = []
         for i in range(1 if count == 0 else int(num)):

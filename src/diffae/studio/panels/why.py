@@ -25,12 +25,7 @@ def panel(page: Page) -> None:
     def explain(
         visit: Visit, path: str | None, name: str, probability: float, num: int, progress: gr.Progress = PROGRESS
     ) -> tuple[list[tuple[Image.Image, str]], str]:
-        if path is not None:
-            x = shop.open_files([path], gr.Warning)
-        elif visit.opened is not None:
-            x = visit.opened.x
-        else:
-            raise ValueError("Drop an image, or open one in Edit.")
+        x = shop.dropped_or_opened(visit, path, gr.Warning)
 
         def tell(what: str, done: int, total: int) -> None:
             progress(done / max(total, 1), desc=what)
