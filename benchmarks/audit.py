@@ -60,7 +60,7 @@ def main(
     ae = diffae.load(str(run))
     rng = np.random.default_rng(seed)
     names = factors({name: values[data.train] for name, values in data.labels.items()})
-    order = [(a, b) for a in names for b in names if a != b and _balanced(data, a) and _balanced(data, b)]
+    order = [(a, b) for a in names for b in names if a != b and _can_agree(data, a, b)]
     chosen = [order[i] for i in rng.permutation(len(order))[:pairs]]
     asked = data.images(np.sort(rng.permutation(data.train)[:among]))
     x = data.images(rng.permutation(data.validation)[:num])
@@ -114,9 +114,11 @@ def main(
     publish(head + table_markdown(header, rows), out / "audit.md")
 
 
-def _balanced(data: ImageSet, name: str) -> bool:
-    """Whether both values are had by a tenth of the images at least."""
-    return 0.1 < float(np.nanmean(data.labels[name][data.train])) < 0.9
+def _can_agree(data: ImageSet, a: str, b: str) -> bool:
+    """Whether enough images have either, both, and none, so that one can stand for the other."""
+    y, z = (data.labels[name][data.train] for name in (a, b))
+    shares = [np.nanmean(y), np.nanmean(z), np.mean((y == 1) & (z == 1)), np.mean((y == 0) & (z == 0))]
+    return 0.02 < shares[2] and 0.1 < min(shares[:2]) and max(shares[:2]) < 0.9 and shares[3] > 0.1
 
 
 if __name__ == "__main__":

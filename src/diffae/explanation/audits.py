@@ -34,7 +34,10 @@ def write_audit(factors: Sequence[Factor], out: Path, *, ae: Any, about: Mapping
     figures = [_figure(factor, ae) for factor in factors[:DRAWN]]
     for figure in figures:
         save_png(figure.picture, out / f"{figure.name}.png")
-    told = [{"name": f.name, "effect": f.effect, "flips": f.flips, "suspicious": f.suspicious} for f in factors]
+    told = [
+        {"name": f.name, "effect": f.effect, "flips": None if math.isnan(f.flips) else f.flips, "suspicious": f.suspicious}
+        for f in factors
+    ]
     result = {**about, "machine": machine(), "version": commit(), "factors": told}
     write_text(out / "audit.json", json.dumps(result, indent=1) + "\n")
     write_text(out / "report.html", _page(factors, figures, result))

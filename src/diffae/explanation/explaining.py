@@ -98,7 +98,7 @@ def explain_images(
         except FileNotFoundError as error:
             notes.append(f"LPIPS was not measured: {error}")
     shares = {name: float(v.double().mean()) for name, v in each.items()}
-    if second is not None:
+    if second is not None and flipped.any():
         shares["second agrees"] = _agreement(explainer, second, x, made, flipped)
     shares |= _controls(explainer, x, flipped, found, seed)
     if seen:
@@ -137,8 +137,6 @@ def _scores(explainer: Explainer, x: Float[Tensor, "n c *sides"]) -> Float[Tenso
 
 def _agreement(explainer: Explainer, second: Classifier, x: Tensor, made: Tensor, flipped: Tensor) -> float:
     """The share of flipped images that the second classifier takes to be of the other side too, in the sense of its own answers."""
-    if not flipped.any():
-        return float("nan")
     ae = explainer.ae
     first = in_batches(explainer.ask, made[flipped], batch_size=explainer.batch_size)
 
