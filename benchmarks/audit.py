@@ -118,7 +118,7 @@ def _can_agree(data: ImageSet, a: str, b: str) -> bool:
     """Whether enough images have either, both, and none, so that one can stand for the other."""
     y, z = (data.labels[name][data.train] for name in (a, b))
     shares = [np.nanmean(y), np.nanmean(z), np.mean((y == 1) & (z == 1)), np.mean((y == 0) & (z == 0))]
-    return 0.02 < shares[2] and 0.1 < min(shares[:2]) and max(shares[:2]) < 0.9 and shares[3] > 0.1
+    return shares[2] > 0.02 and min(shares[:2]) > 0.1 and max(shares[:2]) < 0.9 and shares[3] > 0.1
 
 
 if __name__ == "__main__":

@@ -84,4 +84,27 @@ def test_an_audit_is_written(known, tmp_path):
     assert "decides by b too" in text
     told = json.loads((tmp_path / "audit.json").read_text())
     assert {f["name"] for f in told["factors"]} >= {"a", "b", "c"}
-    assert all((tmp_path / f"{f.name.replace(' ', '-')}.png").is_file() for f in factors[:3])
+    assert all((tmp_path / f"{i}-{f.name.replace(' ', '-')}.png").is_file() for i, f in enumerate(factors[:3], 1))
+
+
+def test_a_label_that_says_the_same_is_left_out_with_a_line(known):
+    ae, pattern, _, among, x = known
+    z = codes(600)
+    labels = {"a": (z[:, 0] > 0).double().numpy(), "no a": (z[:, 0] <= 0).double().numpy(), "b": (z[:, 1] > 0).double().numpy()}
+    attributes, _ = fit_attributes(z, labels, held_z_sem=z, held_labels=labels)
+    explainer = Explainer(ae, Classifier(Linear(pattern, [4.0, 0.0, 0.0, 0.0, 0.0, 0.0]).eval(), "logit"), among)
+    told = []
+    factors = audit(explainer, attributes, x, about="a", tell=told.append)
+    assert {f.name for f in factors} >= {"a", "b"}
+    assert "no a" not in {f.name for f in factors}
+    assert any("no a was left out" in line for line in told)
+
+
+def test_as_many_images_at_a_time_as_are_asked_for(known, monkeypatch):
+    ae, pattern, attributes, among, x = known
+    seen, draw = [], ae.unet.forward
+    monkeypatch.setattr(ae.unet, "forward", lambda x_t, t, **k: seen.append(len(x_t)) or draw(x_t, t, **k))
+    explainer = Explainer(ae, Classifier(Linear(pattern, [4.0, 0, 0, 0, 0, 0]).eval(), "logit"), among, batch_size=8)
+    audit(explainer, attributes, x)
+    explainer.explain(x)
+    assert max(seen) == 8

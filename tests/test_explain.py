@@ -162,6 +162,8 @@ def test_what_is_held_stays_to_the_bit(made):
     assert (found.length > free.length).all()  # What may not change makes the way longer.
     with pytest.raises(ValueError, match="Only an `anchored` code"):
         ae.render(ae.infer(x, inversion="fast"), hold=hold)
+    with pytest.raises(ValueError, match="Only an `anchored` code"):
+        ae.render(ae.infer(x, inversion="official"), hold=hold)
 
 
 def test_further_counterfactuals_change_something_else(made):
@@ -226,6 +228,8 @@ def broken(kind, network):
             return torch.zeros(len(x), 2, 2)
         if kind == "rows":
             return torch.zeros(len(x) + 1)
+        if kind == "words":
+            return {"logits": network(x).detach()}
         if kind == "same":
             return torch.full((len(x),), 0.7)
         return network(x).detach()
@@ -237,6 +241,7 @@ def broken(kind, network):
     ("kind", "said"),
     [
         ("raises", "fails on images of shape .* RuntimeError: no such layer"),
+        ("words", "should give numbers"),
         ("nan", "not finite"),
         ("shape", r"should answer \(n,\) or \(n, k\)"),
         ("rows", r"should answer \(n,\) or \(n, k\)"),
@@ -264,6 +269,33 @@ def test_what_cannot_be_asked_for_is_refused(made):
         ae.explain(x, nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval(), among=among, answers="logit")
     with pytest.raises(ValueError, match="answers must be one of"):
         ae.explain(x, network, among=among, answers="score")
+
+
+def test_what_knows_no_gradients_is_asked_without(made):
+    ae, network, among, x = made
+    found = ae.explain(x, lambda images: 1 / (1 + np.exp(-network(torch.from_numpy(images.numpy())).numpy())), among=among)
+    assert not found.gradients
+    assert found.reached.all()
+
+
+def test_a_classifier_that_is_quite_sure_is_explained(made):
+    ae, network, among, x = made
+    found = ae.explain(x, lambda images: (60 * network(images)).sigmoid(), among=among)
+    assert found.gradients
+    assert found.reached.float().mean() > 0.9
+
+
+def test_an_estimator_is_asked_for_what_its_numbers_are_said_to_be(made):
+    from sklearn.linear_model import LogisticRegression, Ridge
+
+    _, network, among, x = made
+    pixels = ((among + 1) / 2).flatten(1).numpy()
+    decides = LogisticRegression().fit(pixels, (network(among) > 0).numpy())
+    shown = ((x + 1) / 2).flatten(1).numpy()
+    assert np.allclose(Classifier(decides, "logit").scores(x), decides.decision_function(shown), atol=1e-4)
+    assert np.allclose(Classifier(decides).scores(x).sigmoid(), decides.predict_proba(shown)[:, 1], atol=1e-4)
+    measures = Ridge().fit(pixels, network(among).numpy())
+    assert np.allclose(Classifier(measures, "value").scores(x), measures.predict(shown), atol=1e-4)
 
 
 def test_heat_is_red_above_and_blue_below():

@@ -165,7 +165,7 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
             hold: likewise, 1 where the image stays what it was, whatever z_sem says, and 0 where it is drawn to go with that.
         """
         z_sem = code.z_sem if z_sem is None else z_sem
-        if code.inversion == "official":
+        if code.inversion == "official" and hold is None:
             return self.decode(z_sem, code.x_T, steps=code.steps, solver="ddim")
         return decode_along_path(self.eps_model(z_sem), code, self.path(code.steps), detail=detail, hold=hold)
 
@@ -249,7 +249,7 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
     def explain(
         self, x: Float[Tensor, "n c *sides"], classifier: Any, *, among: Float[Tensor, "m c *sides"] | None = None,
         target: int | None = None, answers: Answers | None = None, probability: float = 0.9, value: float | Tensor | None = None,
-        num: int = 1, gradients: bool | None = None, steps: int | None = None, hold: Float[Tensor, "#n #c *_"] | None = None,
+        num: int = 1, gradients: bool | None = None, steps: int | None = None, hold: Float[Tensor, "1 #c *_"] | None = None,
     ) -> Counterfactuals:  # fmt: skip
         """Counterfactuals: what would have to change in images for a classifier to decide otherwise; see `semantics.explanations`.
 
@@ -264,7 +264,7 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
             num: counterfactuals of each image, which change different things.
             gradients: whether to follow the classifier's; None does where it has some.
             steps: solver steps in either direction, by default 10.
-            hold: 1 where the images must stay what they are, as in `render`: a channel, a region.
+            hold: 1 where all images must stay what they are, as in `render`: a channel, a region.
 
         Raises:
             ValueError: the classifier fails, or says the same of all images; too few of them; or no probability.

@@ -58,9 +58,10 @@ class Anomaly(arguments.Labelling):
 
         ae = _of_pixels(self.source)
         kinds = {"labels_kind": self.labels_kind}
-        trained = inputs.images(ae, self.source, self.usual, self.labels if self.data is None else None, **kinds)
-        data = trained if self.data is None else inputs.images(ae, self.source, self.data, self.labels, **kinds)
-        indices = trained.validation if self.data is None else np.arange(len(data.names))
+        data = inputs.images(ae, self.source, self.data, self.labels, **kinds)
+        same = self.data is None and self.usual is None
+        trained = data if same else inputs.images(ae, self.source, self.usual, None, **kinds)
+        indices = data.validation if self.data is None else np.arange(len(data.names))
         if not len(indices):
             raise ValueError("The run holds no images out to look at: name some with --data.")
         with work_bar("Looking") as update:
@@ -92,7 +93,7 @@ class Classifying(arguments.Labelling):
     data: str | None = None
     """The images that are changed; by default those that the run held out."""
     labels: Path | None = None
-    """Their labels, if they bring none."""
+    """Labels of the run's images, if they bring none."""
     among: Annotated[int, Range(10)] = 2000
     """Training images that the classifier is asked about at first."""
     black_box: bool = False
@@ -109,8 +110,8 @@ class Classifying(arguments.Labelling):
     def sets(self, ae: "DiffusionAutoencoder") -> "tuple[ImageSet, ImageSet, np.ndarray, np.ndarray]":
         """The run's images; those that are changed, in the order in which they are taken; which training images are asked about."""
         kinds = {"labels_kind": self.labels_kind}
-        trained = inputs.images(ae, self.source, None, self.labels if self.data is None else None, **kinds)
-        data = trained if self.data is None else inputs.images(ae, self.source, self.data, self.labels, **kinds)
+        trained = inputs.images(ae, self.source, None, self.labels, **kinds)
+        data = trained if self.data is None else inputs.images(ae, self.source, self.data, None, **kinds)
         rng = np.random.default_rng(self.seed)
         among = np.sort(rng.permutation(trained.train)[: self.among])
         candidates = rng.permutation(data.validation if self.data is None else np.arange(len(data.names)))
@@ -200,7 +201,7 @@ class Explain(Classifying):
             say(f"{name}: {value:.3g}")
         print(f"Open {page}")
 
-    def _second(self, data: "ImageSet", among: np.ndarray, explainer: "Explainer", update: "Progress") -> "Classifier":
+    def _second(self, data: "ImageSet", among: np.ndarray, explainer: "Explainer", update: "Progress") -> "Classifier | None":
         """Another classifier of the same."""
         from diffae.explanation.opening import learned
 
@@ -209,6 +210,9 @@ class Explain(Classifying):
             return self.opened(name, data, seed, update)
         said = explainer.scores.cpu().numpy()
         y = said if explainer.classifier.measures else (said > 0).astype(float)
+        if len(np.unique(y)) < 2:
+            warn("The classifier decides all training images in the same way, so no second one can learn it: name one, --second.")
+            return None
         return learned(data, among, y, target=None, seed=seed, progress=update)
 
 
@@ -237,7 +241,10 @@ class Audit(Classifying):
             attributes = known_attributes(ae, trained, among, update)
             explainer = self.explainer(ae, trained, among, update)
             chosen = candidates[: self.num]
-            factors = audit(explainer, attributes, data.images(chosen), about=self.about, progress=update)
+            notes: list[str] = []
+            factors = audit(explainer, attributes, data.images(chosen), about=self.about, progress=update, tell=notes.append)
+        for note in notes:
+            warn(note)
         about = {key: getattr(self, key) for key in ("classifier", "about", "target", "steps", "seed")} | {"n": len(chosen)}
         page = write_audit(factors, self.out, ae=ae, about=about)
         for factor in factors[:8]:

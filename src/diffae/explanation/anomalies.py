@@ -60,7 +60,7 @@ def write_anomalies(
         for i in order
     ]
     figures = [_figure("least-usual", "The least usual", usual, data, indices[order[:num]])]
-    figures.append(_figure("most-usual", "The most usual", usual, data, indices[order[::-1][: num // 2]]))
+    figures.append(_figure("most-usual", "The most usual", usual, data, indices[order[::-1][: max(1, num // 2)]]))
     for figure in figures:
         save_png(figure.picture, out / f"{figure.name}.png")
     write_text(out / "anomaly.json", json.dumps(result, indent=1) + "\n")
@@ -88,9 +88,12 @@ def _auroc(y: np.ndarray, found: Unlikeness, trained: "ImageSet", data: "ImageSe
     from sklearn.metrics import roc_auc_score
 
     known = ~np.isnan(y)
-    train, test = (d.images(i).flatten(1).numpy() for d, i in ((trained, trained.train[:4000]), (data, indices)))
+    train = trained.images(np.random.default_rng(0).permutation(trained.train)[:4000]).flatten(1).numpy()
     pca = PCA(min(COMPONENTS, *train.shape), random_state=0).fit(train)
-    floor = np.square(pca.inverse_transform(pca.transform(test)) - test).mean(1)
+    floor = np.concatenate([
+        np.square(pca.inverse_transform(pca.transform(x)) - x).mean(1)
+        for x in (data.images(part).flatten(1).numpy() for part in np.array_split(indices, -(-len(indices) // 256)))
+    ])  # fmt: skip
     measures = {"score": found.score, "distance": found.distance, "error": found.error, "pixels": floor}
     return {name: float(roc_auc_score(y[known], values[known])) for name, values in measures.items()}
 
@@ -110,7 +113,7 @@ def _figure(name: str, title: str, usual: Usual, data: "ImageSet", indices: np.n
 
 
 def _page(result: Mapping[str, Any], figures: list[Figure]) -> str:
-    rows = [[escape(r["file"]), *(f"{r[key]:.3g}" for key in ("score", "distance", "error"))] for r in result["images"][:50]]
+    rows = [[r["file"], *(f"{r[key]:.3g}" for key in ("score", "distance", "error"))] for r in result["images"][:50]]
     sections = [
         "<h1>Images unlike those that the model knows</h1>",
         f'<p class="soft">{result["n"]:,} images, beside {result["n_train"]:,} that the model was trained on. Measured on '

@@ -4,7 +4,9 @@ Images are changed, not compared: a factor that only goes along with the right o
 classifier has taken for it (a hat for a smile, a mark in the corner) does.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +16,6 @@ from torch import Tensor
 
 from diffae.diffusion.inversion import Code
 from diffae.evaluation.pages.figures import Progress
-from diffae.metrics.batches import in_batches
 from diffae.semantics.attributes import Attributes
 from diffae.semantics.explanations import Explainer
 from diffae.semantics.fitting import fit_attributes
@@ -57,7 +58,7 @@ class Factor:
 
 def audit(
     explainer: Explainer, attributes: Attributes | None, x: Float[Tensor, "n c *sides"], *, about: str | None = None,
-    drawn: int = 6, progress: Progress = lambda what, done, total: None,
+    drawn: int = 6, progress: Progress = lambda what, done, total: None, tell: Callable[[str], object] = lambda what: None,
 ) -> list[Factor]:  # fmt: skip
     """The factors that a classifier decides by, those of the largest effect first.
 
@@ -68,34 +69,30 @@ def audit(
         about: the attribute that the classifier is meant to decide by. It stays as it is while other factors change.
         drawn: images of each factor that are kept.
         progress: told how far it is.
+        tell: told of attributes that are left out.
 
     Raises:
         ValueError: `about` is no attribute that is known well enough.
     """
-    ae = explainer.ae
-    code = ae.infer(x, steps=explainer.steps)
-    pairs: dict[str, tuple[Tensor, Tensor]] = {}
     known = [] if attributes is None else [name for name, score in attributes.scores.items() if _known(score)]
     if about is not None and about not in known:
         raise ValueError(
             f"{about!r} is no attribute that is known well enough; those are: {', '.join(known) or 'none'}. Fit it with "
             "`diffae fit-attributes`."
         )
-    for name in known:
+    found = []
+    for i, name in enumerate(known):
         assert attributes is not None
         keep = [about] if about not in (None, name) else []
-        progress(f"Taking and giving {name}", len(pairs), len(known))
-        pairs[name] = _changed(explainer, attributes, name, code, keep)
-    standardizer = explainer.spread.standardizer
-    standard = standardizer(code.z_sem)
+        progress(f"Taking and giving {name}", i, len(known))
+        try:
+            found.append(_factor(explainer, name, x, partial(_changed, explainer, attributes, name, keep), drawn))
+        except ValueError as error:  # It says the same as what is to be kept.
+            if not keep:
+                raise
+            tell(f"{name} was left out: {error}")
     for i, move in enumerate(_unnamed(explainer, attributes, known, x), 1):
-        ends = [standardizer.inverse(standard + (sign * LENGTH * move).to(standard)) for sign in (-1, 1)]
-        pairs[f"unnamed {i}"] = (explainer.rendered(code, ends[0]), explainer.rendered(code, ends[1]))
-    found = []
-    for name, images in pairs.items():
-        taken, given = (in_batches(explainer.ask, part, batch_size=explainer.batch_size) for part in images)
-        flips = float(((taken > 0) != (given > 0)).double().mean()) if not explainer.classifier.measures else float("nan")
-        found.append(Factor(name, float((given - taken).mean()), flips, False, images[0][:drawn], images[1][:drawn]))
+        found.append(_factor(explainer, f"unnamed {i}", x, partial(_moved, explainer, move), drawn))
     own = max((abs(f.effect) for f in found if f.name == about), default=0.0)
     told = [_judged(f, about, own, explainer.classifier.measures) for f in found]
     return sorted(told, key=lambda f: -abs(f.effect))
@@ -108,7 +105,7 @@ def known_attributes(ae: Any, data: "ImageSet", among: np.ndarray, progress: Pro
         return found
     if not data.labels:
         return None
-    held = data.validation[:500] if len(data.validation) else among
+    held = np.random.default_rng(0).permutation(data.validation)[:500] if len(data.validation) else among
     parts = [np.array_split(part, max(1, len(part) // 64)) for part in (among, held)]
     codes = [torch.cat([ae.encode(data.images(rows)) for rows in part]) for part in parts]
     labels = [{name: values[part] for name, values in data.labels.items()} for part in (among, held)]
@@ -125,7 +122,31 @@ def _judged(f: Factor, about: str | None, own: float, measures: bool) -> Factor:
     return Factor(f.name, f.effect, f.flips, about is not None and f.name != about and enough, f.taken, f.given)
 
 
-def _changed(explainer: Explainer, attributes: Attributes, name: str, code: Code, keep: list[str]) -> tuple[Tensor, Tensor]:
+def _factor(
+    explainer: Explainer, name: str, x: Tensor, change: Callable[[Code], tuple[Tensor, Tensor]], drawn: int
+) -> Factor:  # fmt: skip
+    """What becomes of the classifier's answers when images are changed, as many at a time as are to be."""
+    taken, given, first = [], [], []
+    for _, code in explainer.inferred(x):
+        images = change(code)
+        taken.append(explainer.ask(images[0]))
+        given.append(explainer.ask(images[1]))
+        first.append([part[:drawn].clone() for part in images])
+    a, b = torch.cat(taken), torch.cat(given)
+    flips = float("nan") if explainer.classifier.measures else float(((a > 0) != (b > 0)).double().mean())
+    shown = [torch.cat(parts)[:drawn] for parts in zip(*first, strict=True)]
+    return Factor(name, float((b - a).mean()), flips, False, shown[0], shown[1])
+
+
+def _moved(explainer: Explainer, move: Tensor, code: Code) -> tuple[Tensor, Tensor]:
+    """Images to either side of what they are."""
+    standardizer = explainer.spread.standardizer
+    standard = standardizer(code.z_sem)
+    ends = [standardizer.inverse(standard + (sign * LENGTH * move).to(standard)) for sign in (-1, 1)]
+    return explainer.rendered(code, ends[0]), explainer.rendered(code, ends[1])
+
+
+def _changed(explainer: Explainer, attributes: Attributes, name: str, keep: list[str], code: Code) -> tuple[Tensor, Tensor]:
     """Images without an attribute and with it, as far as z_sem sees; of a measurement at its tenth and ninetieth percentile."""
     targets: list[Any] = [TAKEN, GIVEN]
     if attributes.scores[name].kind == "continuous":
@@ -147,7 +168,8 @@ def _unnamed(explainer: Explainer, attributes: Attributes | None, known: list[st
     slopes = explainer.slopes(x)
     if known and attributes is not None:
         rows = [attributes.names.index(name) for name in known]
-        weight = (attributes.weight[rows] * (spread.standardizer.std / attributes.standardizer.std)).double()
+        std = spread.standardizer.std
+        weight = (attributes.weight[rows].to(std) * (std / attributes.standardizer.std.to(std))).double()
         along = spread.likeliest(weight)
         # W S W^T c = W S g: what is left moves no logit.
         share = torch.linalg.lstsq(weight @ along.T, along @ slopes.T).solution

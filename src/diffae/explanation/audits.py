@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -31,7 +32,7 @@ def write_audit(factors: Sequence[Factor], out: Path, *, ae: Any, about: Mapping
     Returns:
         The page.
     """
-    figures = [_figure(factor, ae) for factor in factors[:DRAWN]]
+    figures = [_figure(rank, factor, ae) for rank, factor in enumerate(factors[:DRAWN], 1)]
     for figure in figures:
         save_png(figure.picture, out / f"{figure.name}.png")
     told = [
@@ -54,7 +55,7 @@ def verdict(factors: Sequence[Factor], about: str | None) -> str:
     return f"It is about {about.replace('_', ' ')}, and nothing else that was looked at changes its decisions as much."
 
 
-def _figure(factor: Factor, ae: Any) -> Figure:
+def _figure(rank: int, factor: Factor, ae: Any) -> Figure:
     taken, given = ae.to_pictures(factor.taken), ae.to_pictures(factor.given)
     text = (
         f"Images without it, with it, and what became brighter (red) and darker (blue). Effect on the score {factor.effect:+.2f}."
@@ -62,7 +63,7 @@ def _figure(factor: Factor, ae: Any) -> Figure:
     name = factor.name.replace("_", " ")
     rows = [taken, given, difference(taken, given)]
     title = f"{name}, suspicious" if factor.suspicious else name
-    return Figure(factor.name.replace("/", "-").replace(" ", "-"), title, text, sheet(rows, scale=scale_for(taken)))
+    return Figure(f"{rank}-{re.sub(r'[^A-Za-z0-9_=.-]', '-', factor.name)}", title, text, sheet(rows, scale=scale_for(taken)))
 
 
 def _page(factors: Sequence[Factor], figures: Sequence[Figure], result: Mapping[str, Any]) -> str:

@@ -152,7 +152,7 @@ def _agreement(explainer: Explainer, second: Classifier, x: Tensor, made: Tensor
 
 def _controls(explainer: Explainer, x: Tensor, flipped: Tensor, found: Counterfactuals, seed: int) -> dict[str, float]:
     """Moves of the same lengths in the direction of answers dealt out at random; and of one length for all, in the real one."""
-    spread, code = explainer.spread, explainer.ae.infer(x, steps=explainer.steps)
+    spread = explainer.spread
     before = _scores(explainer, x)
     sign = _signs(explainer, found, before)
     order = Draws.of(len(explainer.scores), seed).uniform("random answers", ()).argsort()
@@ -163,9 +163,11 @@ def _controls(explainer: Explainer, x: Tensor, flipped: Tensor, found: Counterfa
 
     def moved(direction: Tensor, lengths: Tensor) -> Tensor:
         unit = direction / spread.length(direction[None])[0]
-        move = (sign * lengths)[:, None] * unit
-        z_sem = spread.standardizer.inverse(spread.standardizer(code.z_sem) + move.to(code.z_sem))
-        return explainer.rendered(code, z_sem)
+        moves, images = (sign * lengths)[:, None] * unit, []
+        for (_, code), move in zip(explainer.inferred(x), moves.split(explainer.batch_size), strict=True):
+            z_sem = spread.standardizer.inverse(spread.standardizer(code.z_sem) + move.to(code.z_sem))
+            images.append(explainer.rendered(code, z_sem))
+        return torch.cat(images)
 
     result = {}
     by_chance = _scores(explainer, moved(dealt, found.length[:, 0]))

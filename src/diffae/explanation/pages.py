@@ -65,7 +65,7 @@ def write_explanation(explained: Explained, names: Sequence[str], out: Path, *, 
         )  # fmt: skip
     result = {
         **about, "n": len(names), "machine": machine(), "version": commit(), "gradients": found.gradients,
-        "measured": explained.shares, "attributes": _moved(explained), "notes": explained.notes,
+        "measured": explained.shares, "attributes": _moved(explained, ae), "notes": explained.notes,
         "way": {"places": FRAMES, "answers": explained.answers.tolist()}, "images": images,
     }  # fmt: skip
     write_text(out / "explain.json", json.dumps(result, indent=1) + "\n")
@@ -73,16 +73,15 @@ def write_explanation(explained: Explained, names: Sequence[str], out: Path, *, 
     return out / "report.html"
 
 
-def _moved(explained: Explained) -> dict[str, dict[str, float]]:
-    """Of each attribute how it changed: on the mean, and in how many images it is another now."""
-    return {
-        name: {
-            "mean change": float((values[:, 1] - values[:, 0]).mean()),
-            "mean of size": float(np.abs(values[:, 1] - values[:, 0]).mean()),
-            "changed": float(((values[:, 0] > 0.5) != (values[:, 1] > 0.5)).mean()),
-        }
-        for name, values in explained.attributes.items()
-    }
+def _moved(explained: Explained, ae: Any) -> dict[str, dict[str, float]]:
+    """Of each attribute how it changed, on the mean; and, of those of yes and no, in how many images it is another now."""
+    found = {}
+    for name, values in explained.attributes.items():
+        change = values[:, 1] - values[:, 0]
+        found[name] = {"mean change": float(change.mean()), "mean of size": float(np.abs(change).mean())}
+        if ae.attributes.scores[name].kind == "binary":
+            found[name]["changed"] = float(((values[:, 0] > 0.5) != (values[:, 1] > 0.5)).mean())
+    return found
 
 
 def _page(explained: Explained, names: Sequence[str], ae: Any, result: Mapping[str, Any]) -> str:
@@ -100,11 +99,11 @@ def _page(explained: Explained, names: Sequence[str], ae: Any, result: Mapping[s
         *(f"<p>{escape(note)}</p>" for note in explained.notes),
     ]
     if explained.attributes:
-        told = sorted(result["attributes"].items(), key=lambda item: -item[1]["mean of size"])
-        table = [
-            [name.replace("_", " "), f"{v['mean change']:+.3f}", f"{v['mean of size']:.3f}", f"{v['changed']:.2f}"]
-            for name, v in told
-        ]
+        told = sorted(result["attributes"].items(), key=lambda item: -item[1].get("changed", -1.0))
+        table = []
+        for name, v in told:
+            changed = f"{v['changed']:.2f}" if "changed" in v else ""
+            table.append([name.replace("_", " "), f"{v['mean change']:+.3f}", f"{v['mean of size']:.3f}", changed])
         sections += [
             "<h2>Which attributes moved</h2>",
             "<p>What the attributes' own classifiers see in the image and in its counterfactual, when it is encoded anew.</p>",

@@ -103,7 +103,7 @@ def onnx(name: str) -> FrozenNetwork:
     def one(x: Tensor) -> Tensor:
         filled = F.pad(x, (0,) * 7 + (most - len(x),)) if isinstance(batch, int) else x
         try:
-            return torch.from_numpy(session.run(None, {given.name: filled.cpu().numpy()})[0])[: len(x)].to(x.device)
+            return torch.from_numpy(session.run(None, {given.name: filled.detach().cpu().numpy()})[0])[: len(x)].to(x.device)
         except Exception as error:  # Its errors are of many classes, all of them its own.
             raise ValueError(f"{name} does not take images {tuple(x.shape)}: {first_line(error)}.") from None
 

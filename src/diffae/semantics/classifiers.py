@@ -78,13 +78,13 @@ class Classifier:
     def _asked(self, x: Tensor) -> Float[Tensor, "n k"]:
         """Its answers as they are, float64."""
         try:
-            given = _call(self.call)(x)
+            given = self._call()(x)
+            given = given if isinstance(given, Tensor) else torch.as_tensor(np.asarray(given))
         except Exception as error:  # It may raise anything.
             raise ValueError(
-                f"The classifier fails on images of shape {tuple(x.shape)} in [-1, 1]: {type(error).__name__}: {first_line(error)}"
+                f"The classifier fails on images of shape {tuple(x.shape)} in [-1, 1], of which it should give numbers (n,) or "
+                f"(n, k): {type(error).__name__}: {first_line(error)}"
             ) from error
-        if not isinstance(given, Tensor):
-            given = torch.as_tensor(np.asarray(given))
         if given.dim() == 1:
             given = given[:, None]
         if given.dim() != 2 or len(given) != len(x) or not given.shape[1]:
@@ -94,13 +94,17 @@ class Classifier:
             raise ValueError(f"The classifier's answers are not finite (NaN or infinite) for {wrong} of {len(x)} images.")
         return given.to(x.device).double()
 
-
-def _call(classifier: Any) -> Callable[[Tensor], Any]:
-    """How it is asked."""
-    for method in ("predict_proba", "decision_function", "predict"):
-        if hasattr(classifier, method) and not isinstance(classifier, nn.Module):
-            asked = getattr(classifier, method)
-            return lambda x: asked(((x.detach() + 1) / 2).flatten(1).cpu().double().numpy())
-    if not callable(classifier):
-        raise TypeError(f"{type(classifier).__name__} is no function of images, and no estimator")
-    return classifier
+    def _call(self) -> Callable[[Tensor], Any]:
+        """How it is asked: a module where its weights are, an estimator of scikit-learn for what its numbers are said to be."""
+        classifier = self.call
+        if isinstance(classifier, nn.Module):
+            weights = next(classifier.parameters(), None)
+            return classifier if weights is None else lambda x: classifier(x.to(weights.device))
+        first = {"logit": "decision_function", "value": "predict"}.get(self.answers or "", "predict_proba")
+        for method in dict.fromkeys((first, "predict_proba", "decision_function", "predict")):
+            if hasattr(classifier, method):
+                asked = getattr(classifier, method)
+                return lambda x: asked(((x.detach() + 1) / 2).flatten(1).cpu().double().numpy())
+        if not callable(classifier):
+            raise TypeError(f"{type(classifier).__name__} is no function of images, and no estimator")
+        return classifier

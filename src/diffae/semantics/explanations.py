@@ -1,12 +1,13 @@
 """What would have to change in images for a classifier to decide otherwise: counterfactuals of a model, by moves of z_sem."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from diffae.diffusion.inversion import Code, decode_along_path
 from diffae.semantics.classifiers import Classifier
@@ -88,10 +89,9 @@ class Explainer:
         self.z_sem, self.scores = torch.cat(codes), torch.cat(scores)
         self.spread = Spread(self.z_sem)
         self.slope = answer_gradient(self.spread, self.z_sem, self.scores)
-        differentiable = self._differentiable(among[:1])
-        if gradients and not differentiable:
+        self.gradients = gradients is not False and self._differentiable(among[:1])
+        if gradients and not self.gradients:
             raise ValueError("The classifier has no gradients: torch does not know how its answers depend on images.")
-        self.gradients = differentiable if gradients is None else gradients
 
     @torch.no_grad()
     def ask(self, x: Float[Tensor, "n c *sides"]) -> Float[Tensor, " n"]:
@@ -100,8 +100,7 @@ class Explainer:
 
     def rendered(self, code: Code, z_sem: Float[Tensor, "n d"]) -> Float[Tensor, "n c *sides"]:
         """Images of a code with other z_sem, of which what is to stay stays."""
-        parts = torch.arange(len(z_sem)).split(self.batch_size)
-        return torch.cat([self.ae.in_range(self.ae.render(code[i], z_sem=z_sem[i], hold=self.hold)) for i in parts])
+        return self.ae.in_range(self.ae.render(code, z_sem=z_sem, hold=self.hold))
 
     def explain(
         self, x: Float[Tensor, "n c *sides"], *, probability: float = 0.9, value: float | Tensor | None = None, num: int = 1
@@ -117,6 +116,8 @@ class Explainer:
         Raises:
             ValueError: a probability that is not within .5..1, a value where there is none to measure, or none where there is.
         """
+        if isinstance(value, Tensor) and value.dim() and len(value) != len(x):
+            raise ValueError(f"Give one value for all images or one for each of {len(x)}, got {len(value)}.")
         parts: list[Tensor | None] = [None, *(self.spread.parts(self.slope, num - 1) if num > 1 else ())]
         before, found = [], []
         for rows in torch.arange(len(x)).split(self.batch_size):
@@ -134,15 +135,16 @@ class Explainer:
         shown = shown if self.classifier.measures else shown.sigmoid()
         return Counterfactuals(images, z_sem, shown[:, 0], shown[:, 1:], reached.bool(), length, self.gradients)
 
+    def inferred(self, x: Float[Tensor, "n c *sides"]) -> Iterator[tuple[Tensor, Code]]:
+        """Images and their codes, as many at a time as are to be: codes keep every state on the way."""
+        for part in x.split(self.batch_size):
+            yield part, self.ae.infer(part, steps=self.steps)
+
     def slopes(self, x: Float[Tensor, "n c *sides"]) -> Float[Tensor, "n d"]:
         """How scores change with standardised codes at images, float64: by gradients, or in one way for all."""
         if not self.gradients:
             return self.slope.expand(len(x), -1)
-        found = []
-        for part in x.split(self.batch_size):
-            code = self.ae.infer(part, steps=self.steps)
-            found.append(self._gradient(code, code.z_sem))
-        return torch.cat(found)
+        return torch.cat([self._gradient(code, code.z_sem) for _, code in self.inferred(x)])
 
     def _goal(self, scores: Tensor, probability: float, value: float | Tensor | None) -> tuple[Tensor, Tensor]:
         """The score that each image shall have, and 1 where that is a least one, -1 where it is a most."""
@@ -179,12 +181,22 @@ class Explainer:
         """Of the scores of a code's images, with respect to standardised codes."""
         with torch.enable_grad():
             leaf = z_sem.detach().clone().requires_grad_()
-            images = decode_along_path(self.ae.eps_model(leaf), code, self.ae.path(code.steps), hold=self.hold)
+            ask = self.ae.eps_model(leaf)
+            # What a call keeps for its gradient is computed again: all steps together would not fit into memory.
+            images = decode_along_path(
+                lambda x, t: checkpoint(ask, x, t, use_reentrant=False), code, self.ae.path(code.steps), hold=self.hold
+            )
             scores = self.classifier.scores(self.ae.to_pixels(self.ae.in_range(images)))
             (found,) = torch.autograd.grad(scores.sum(), leaf)
-        return found.double() * self.spread.standardizer.std.to(found.device)
+        found = found.double() * self.spread.standardizer.std.to(found.device)
+        # A classifier that is quite sure has no slope that could be computed: there, that of all images.
+        known = found.isfinite().all(1) & (found.abs().amax(1) > 0)
+        return torch.where(known[:, None], found, self.slope.to(found))
 
     def _differentiable(self, x: Tensor) -> bool:
         """Whether torch knows how answers depend on images."""
-        with torch.enable_grad():
-            return self.classifier.scores(self.ae.to_pixels(x.detach().clone().requires_grad_())).requires_grad
+        try:
+            with torch.enable_grad():
+                return self.classifier.scores(self.ae.to_pixels(x.detach().clone().requires_grad_())).requires_grad
+        except ValueError:  # It has answered before, without gradients.
+            return False

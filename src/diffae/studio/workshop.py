@@ -219,7 +219,8 @@ class Workshop:
 
     def classifiable(self) -> list[str]:
         """What can be explained: others' classifiers, and labels of yes and no, which a small network learns when it is asked."""
-        labels = {} if self.data is None else self.data.labels
+        # Of latents there are no pixels to learn from.
+        labels = {} if self.data is None or self.ae.config.latents is not None else self.data.labels
         known = [name for name, y in labels.items() if set(np.unique(y[~np.isnan(y)])) == {0.0, 1.0}]
         return [*self.classifiers, *(name for name in known if name not in self.classifiers)]
 
@@ -229,7 +230,7 @@ class Workshop:
             data = self.data
             if data is None or name not in self.classifiable():
                 raise ValueError(f"There is no classifier {name!r}.")
-            among = data.train[: min(ASKED, len(data.train))]
+            among = np.sort(np.random.default_rng(0).permutation(data.train)[:ASKED])
             classifier = self.classifiers.get(name)
             if classifier is None:
                 y = data.labels[name][data.train]
