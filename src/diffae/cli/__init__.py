@@ -10,11 +10,12 @@ import tyro
 from rich.markup import escape
 
 from diffae.cli import arguments
+from diffae.cli.anomaly import Anomaly
 from diffae.cli.bars import console
 from diffae.cli.bench import Bench
 from diffae.cli.codes import Encode, FitAttributes, Neighbours
 from diffae.cli.evaluation import Compare, Evaluate
-from diffae.cli.explanation import Anomaly, Audit, Explain
+from diffae.cli.explanation import Audit, Explain
 from diffae.cli.faces import Align, Paste
 from diffae.cli.manipulation import Manipulate
 from diffae.cli.models import Average, Calibrate, Export, Import, Push, Weights

@@ -1,4 +1,4 @@
-"""Commands that explain: others' classifiers, and images that are unlike a model's own."""
+"""Commands that explain others' classifiers."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,62 +18,6 @@ if TYPE_CHECKING:
     from diffae.evaluation.pages.figures import Progress
     from diffae.semantics.classifiers import Classifier
     from diffae.semantics.explanations import Explainer
-
-
-def _of_pixels(source: str) -> "DiffusionAutoencoder":
-    """Loads a model whose images are pixels."""
-    ae = inputs.autoencoder(source)
-    if ae.config.latents is not None:
-        raise ValueError(
-            f"{source} is a model of latents ({ae.config.latents}), and pages here are of pixels. In Python, `ae.explain` asks a "
-            "classifier about what `ae.to_pixels` makes of its images."
-        )
-    return ae
-
-
-@dataclass(frozen=True, kw_only=True)
-class Anomaly(arguments.Labelling):
-    """Find images that are not like those that a model was trained on: OUT/report.html, anomaly.json, images.csv, pictures.
-
-    Example: diffae anomaly runs/cells --data new/ --out runs/cells/anomaly
-    """
-
-    source: arguments.LocalSource
-    out: arguments.Folder
-    """Folder of the page."""
-    data: str | None = None
-    """The images to look at; by default those that the run held out."""
-    labels: Path | None = None
-    """Their labels, if they bring none."""
-    column: str | None = None
-    """Of their labels, the one that is 1 for anomalies and 0 for usual images: how well they are told is measured then."""
-    usual: str | None = None
-    """Images that are usual; by default those that the run was trained on."""
-    num: Count = 16
-    """How many images are drawn, of the least usual."""
-
-    def run(self) -> None:
-        from diffae.explanation.anomalies import write_anomalies
-        from diffae.explanation.anomaly import Usual
-
-        ae = _of_pixels(self.source)
-        kinds = {"labels_kind": self.labels_kind}
-        data = inputs.images(ae, self.source, self.data, self.labels, **kinds)
-        same = self.data is None and self.usual is None
-        trained = data if same else inputs.images(ae, self.source, self.usual, None, **kinds)
-        indices = data.validation if self.data is None else np.arange(len(data.names))
-        if not len(indices):
-            raise ValueError("The run holds no images out to look at: name some with --data.")
-        with work_bar("Looking") as update:
-            usual = Usual(ae, trained, update)
-            page, result = write_anomalies(
-                usual, trained, data, indices, self.out, column=self.column, num=self.num, progress=update
-            )
-        for image in result["images"][:5]:
-            say(f"{image['file']}: {image['score']:.1f}")
-        for name, value in result.get("auroc", {}).items():
-            say(f"AUROC of {name}: {value:.3f}")
-        print(f"Open {page}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +124,7 @@ class Explain(Classifying):
         from diffae.explanation.explaining import choose, explain_images
         from diffae.explanation.pages import write_explanation
 
-        ae = _of_pixels(self.source)
+        ae = inputs.autoencoder_of_pixels(self.source)
         trained, data, candidates, among = self.sets(ae)
         with work_bar("Explaining") as update:
             explainer = self.explainer(ae, trained, among, update)
@@ -235,7 +179,7 @@ class Audit(Classifying):
         from diffae.explanation.auditing import audit, known_attributes
         from diffae.explanation.audits import verdict, write_audit
 
-        ae = _of_pixels(self.source)
+        ae = inputs.autoencoder_of_pixels(self.source)
         trained, data, candidates, among = self.sets(ae)
         with work_bar("Auditing") as update:
             attributes = known_attributes(ae, trained, among, update)

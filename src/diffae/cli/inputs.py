@@ -48,6 +48,21 @@ def autoencoder(source: str, *, prior: str | None = None, precision: Precision =
     return ae
 
 
+def autoencoder_of_pixels(source: str) -> "DiffusionAutoencoder":
+    """Loads a model whose images are pixels.
+
+    Raises:
+        ValueError: it is one of latents.
+    """
+    ae = autoencoder(source)
+    if ae.config.latents is not None:
+        raise ValueError(
+            f"{source} is a model of latents ({ae.config.latents}), and pages here are of pixels. In Python, `ae.explain` asks a "
+            "classifier about what `ae.to_pixels` makes of its images."
+        )
+    return ae
+
+
 def ddim(source: str, ae: "DiffusionAutoencoder") -> "DDIM":
     """Loads a plain DDIM to compare an autoencoder with.
 
