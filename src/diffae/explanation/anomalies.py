@@ -100,8 +100,8 @@ def _auroc(y: np.ndarray, found: Unlikeness, trained: "ImageSet", data: "ImageSe
 
 def _figure(name: str, title: str, usual: Usual, data: "ImageSet", indices: np.ndarray) -> Figure:
     x = data.images(indices)
-    mean, error = usual.maps(x)
     ae = usual.ae
+    mean, error = usual.maps(x, ae.encode(x))
     shown, made = ae.to_pictures(x), ae.to_pictures(mean)
     hot = heat(error, most=float(error.flatten(1).quantile(0.995, dim=1).max()))
     text = (

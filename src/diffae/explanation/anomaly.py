@@ -61,18 +61,21 @@ class Usual:
         distance, error = np.exp(both).T
         return Unlikeness(distance, error, ((both - self.mean) / self.std).mean(1))
 
-    def maps(self, x: Float[Tensor, "n c *sides"]) -> tuple[Float[Tensor, "n c *sides"], Float[Tensor, "n *sides"]]:
-        """The mean decodes of images, and their squared errors, (n, *sides), on the [0, 1] scale."""
-        mean = self.ae.decode_mean(self.ae.encode(x))
+    def maps(
+        self, x: Float[Tensor, "n c *sides"], z_sem: Float[Tensor, "n d"]
+    ) -> tuple[Float[Tensor, "n c *sides"], Float[Tensor, "n *sides"]]:
+        """The mean decodes of images' codes, and the squared errors, (n, *sides), on the [0, 1] scale."""
+        mean = self.ae.decode_mean(z_sem)
         return mean, ((mean - x) / 2).square().mean(1)
 
     def _both(self, data: "ImageSet", indices: np.ndarray, what: str, progress: Progress) -> np.ndarray:
         """Logarithms of distance and error, (n, 2)."""
         found = []
         for x in _batches(data, indices, what, progress):
-            z = self.standardizer(self.ae.encode(x)) - self.gaussian.mean
+            z_sem = self.ae.encode(x)
+            z = self.standardizer(z_sem) - self.gaussian.mean
             distance = ((z @ self.gaussian.axes).square() / self.gaussian.variances).sum(1).sqrt()
-            error = self.maps(x)[1].flatten(1).mean(1)
+            error = self.maps(x, z_sem)[1].flatten(1).mean(1)
             found.append(torch.stack([distance, error], 1).clamp(min=1e-12).log().double().numpy())
         return np.concatenate(found)
 

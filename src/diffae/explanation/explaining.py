@@ -99,8 +99,8 @@ def explain_images(
             notes.append(f"LPIPS was not measured: {error}")
     shares = {name: float(v.double().mean()) for name, v in each.items()}
     if second is not None and flipped.any():
-        shares["second agrees"] = _agreement(explainer, second, x, made, flipped)
-    shares |= _controls(explainer, x, flipped, found, seed)
+        shares["second agrees"] = _agreement(explainer, second, (x[flipped], made[flipped]), (before[flipped], after[flipped]))
+    shares |= _controls(explainer, x, before, flipped, found, seed)
     if seen:
         shares |= _distances(explainer, x, made, before, notes)
     attributes = {}
@@ -135,25 +135,26 @@ def _scores(explainer: Explainer, x: Float[Tensor, "n c *sides"]) -> Float[Tenso
     return in_batches(explainer.ask, x, batch_size=explainer.batch_size)
 
 
-def _agreement(explainer: Explainer, second: Classifier, x: Tensor, made: Tensor, flipped: Tensor) -> float:
-    """The share of flipped images that the second classifier takes to be of the other side too, in the sense of its own answers."""
+def _agreement(explainer: Explainer, second: Classifier, images: tuple[Tensor, Tensor], scores: tuple[Tensor, Tensor]) -> float:
+    """The share of flipped images that the second classifier takes to be of the other side too; of values, that it sees change to
+    the same side. Images and scores are before and after."""
     ae = explainer.ae
-    first = in_batches(explainer.ask, made[flipped], batch_size=explainer.batch_size)
 
-    def other(images: Tensor) -> Tensor:
-        return in_batches(lambda part: second.scores(ae.to_pixels(ae.in_range(part))).detach(), images, batch_size=32)
+    def other(x: Tensor) -> Tensor:
+        return in_batches(lambda part: second.scores(ae.to_pixels(ae.in_range(part))).detach(), x, batch_size=32)
 
+    before, after = scores
     if explainer.classifier.measures:
-        # It sees the value change to the same side.
-        change = other(made[flipped]) - other(x[flipped])
-        return float((change.sign() == (first - _scores(explainer, x[flipped])).sign()).double().mean())
-    return float(((other(made[flipped]) > 0) == (first > 0)).double().mean())
+        change = other(images[1]) - other(images[0])
+        return float((change.sign() == (after - before).sign()).double().mean())
+    return float(((other(images[1]) > 0) == (after > 0)).double().mean())
 
 
-def _controls(explainer: Explainer, x: Tensor, flipped: Tensor, found: Counterfactuals, seed: int) -> dict[str, float]:
+def _controls(
+    explainer: Explainer, x: Tensor, before: Tensor, flipped: Tensor, found: Counterfactuals, seed: int
+) -> dict[str, float]:
     """Moves of the same lengths in the direction of answers dealt out at random; and of one length for all, in the real one."""
     spread = explainer.spread
-    before = _scores(explainer, x)
     sign = _signs(explainer, found, before)
     order = Draws.of(len(explainer.scores), seed).uniform("random answers", ()).argsort()
     shuffled = (explainer.scores - explainer.scores.mean())[order]

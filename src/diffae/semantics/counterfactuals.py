@@ -77,9 +77,7 @@ def answer_gradient(spread: Spread, z_sem: Float[Tensor, "n d"], scores: Float[T
     from sklearn.linear_model import RidgeCV
 
     if len(scores) < 10:
-        raise ValueError(
-            f"A classifier without gradients is explained by what it says of many images, at least 10; got {len(scores)}."
-        )
+        raise ValueError(f"A classifier is explained by what it says of many images, at least 10; got {len(scores)}.")
     if float(scores.std()) < 1e-9:
         raise ValueError(f"The classifier says the same of all {len(scores)} images, so nothing explains its answers.")
     z = spread.standardizer(z_sem).double().cpu().numpy()
