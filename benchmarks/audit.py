@@ -1,45 +1,57 @@
 """Does an audit find a shortcut that was planted, and suspect nothing of honest classifiers?
 
-    python benchmarks/audit.py RUN --out runs/audit
+    python benchmarks/audit.py RUN --about Smiling Long_Hair --out runs/audit
 
-RUN is a training run whose images have labels of yes and no. Pairs of columns are drawn; of each, an honest classifier learns
-the first from all training images, and a planted one from those alone in which the second says the same, so that it can
-decide by either. How often it then follows the shortcut, in held-out images where the two differ, is told beside. Both are
-audited about the first.
+RUN is a training run whose images have labels of yes and no. Shortcuts are drawn for what classifiers are about; of each such
+pair, an honest classifier learns the first from all training images, and a planted one from those alone in which the second
+says the same, so that it can decide by either. How often it then follows the shortcut, in held-out images where the two
+differ, is told beside. Both are audited about the first; planted ones once more as if nobody had labelled the shortcut, which
+then has to come out without a name: how much more probable it is in the images of the first such factor is told.
 """
 
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 import tyro
 from beside import measured_on, publish
+from torch import Tensor
 
 import diffae
+from diffae.autoencoder import DiffusionAutoencoder
 from diffae.cli.bars import say, work_bar
 from diffae.config import RunConfig, read_json
 from diffae.data import ImageSet, prepare
 from diffae.evaluation.pages.page import table_markdown
 from diffae.evaluation.pages.tables import number
-from diffae.explanation.auditing import audit, known_attributes
+from diffae.explanation.auditing import Change, Factor, audit, changes, known_attributes
 from diffae.explanation.audits import write_audit
 from diffae.explanation.opening import learned
 from diffae.metrics.batches import in_batches
 from diffae.metrics.disentanglement import factors
 from diffae.runtime.files import write_text
+from diffae.semantics.attributes import Attributes
+from diffae.semantics.classifiers import Classifier
 from diffae.semantics.explanations import Explainer
 
 FOLLOWS = 0.3
 """A shortcut is one that decides in as many of the images where it differs from the label."""
+SHOWN = 0.5
+"""A factor without a name shows a shortcut that is as much more probable in its images."""
 
 
 def main(
     run: tyro.conf.Positional[Path],
     out: Path,
+    about: tuple[str, ...],
     pairs: int = 5,
-    num: int = 32,
+    num: int = 24,
     among: int = 1000,
-    images: int = 2000,
+    side: int = 32,
     gradients: bool = False,
     seed: int = 0,
 ) -> None:
@@ -48,70 +60,98 @@ def main(
     Args:
         run: the training run.
         out: folder of the pages and the table.
-        pairs: of columns, each with an honest and a planted classifier.
+        about: columns that classifiers are about, in turn.
+        pairs: of such a column and a shortcut, each with an honest and a planted classifier.
         num: images that are changed.
         among: training images that classifiers are asked about.
-        images: that each classifier learns from.
+        side: of the images that classifiers see.
         gradients: whether classifiers' gradients are followed.
         seed: of pairs, images and networks.
     """
     config = read_json(RunConfig, run / "config.json")
     data = prepare(config.data, size=config.model.image_size, channels=config.model.channels)
+    small = dataclasses.replace(data, pixels=_pixels(_shrunk(data.images(np.arange(len(data.names))), side)))
     ae = diffae.load(str(run))
     rng = np.random.default_rng(seed)
     names = factors({name: values[data.train] for name, values in data.labels.items()})
-    order = [(a, b) for a in names for b in names if a != b and _can_agree(data, a, b)]
-    chosen = [order[i] for i in rng.permutation(len(order))[:pairs]]
+    able = {a: rng.permutation([b for b in names if b != a and _can_agree(data, a, b)]).tolist() for a in about}
+    chosen = [(about[k % len(about)], able[about[k % len(about)]][k // len(about)]) for k in range(pairs)]
     asked = data.images(np.sort(rng.permutation(data.train)[:among]))
     x = data.images(rng.permutation(data.validation)[:num])
     with work_bar("Attributes") as update:
         attributes = known_attributes(ae, data, np.sort(rng.permutation(data.train)[:2000]), update)
-    rows, told = [], []
-    for k, (about, shortcut) in enumerate(chosen):
-        for planted in (True, False):
-            file = out / f"{k}-{'planted' if planted else 'honest'}"
-            y, z = data.labels[about], data.labels[shortcut]
-            indices = rng.permutation(data.train[y[data.train] == z[data.train]] if planted else data.train)[:images]
-            with work_bar(f"{about}, {shortcut if planted else 'honest'}") as update:
-                classifier = learned(data, indices, data.labels[about][indices], target=None, seed=seed + k, progress=update)
-                differ = data.validation[y[data.validation] != z[data.validation]][:400]
-                said = in_batches(lambda part, c=classifier: c.scores(part).detach(), data.images(differ), batch_size=64)
-                follows = float(((said > 0).numpy() == z[differ]).mean())
-                explainer = Explainer(ae, classifier, asked, gradients=gradients, progress=update)
-                found = audit(explainer, attributes, x, about=about, progress=update)
-            others = [f for f in found if f.name != about]
-            first = others[0].name
-            suspicious = [f.name for f in found if f.suspicious]
-            right = shortcut in suspicious or first == shortcut if planted else not suspicious
-            case = {"about": about, "shortcut": shortcut if planted else None, "follows": follows}
-            told.append(case | {"first": first, "suspicious": suspicious, "right": right})
-            own = next(f for f in found if f.name == about)
-            effects = [number(abs(f.effect)) for f in (own, others[0])]
-            rows.append([about, shortcut if planted else "", number(follows), ", ".join(suspicious), first, *effects])
-            kind = "planted" if planted else "honest"
-            write_audit(found, file, ae=ae, about={"classifier": f"{about}, {kind}", "about": about, "n": num})
-            say(json.dumps(told[-1]))
+    assert attributes is not None
+    rows: list[list[str]] = []
+    told: list[dict[str, Any]] = []
+    made: dict[str, list[Change]] = {}
+    for k, ((name, shortcut), planted) in enumerate((pair, planted) for pair in chosen for planted in (True, False)):
+        y, z = data.labels[name], data.labels[shortcut]
+        indices = data.train[y[data.train] == z[data.train]] if planted else data.train
+        differ = data.validation[(y[data.validation] != z[data.validation])][:400]
+        with work_bar(f"{name}, {shortcut if planted else 'honest'}") as update:
+            network = learned(small, indices, y[indices], target=None, seed=seed + k, progress=update).call
+            classifier = Classifier(lambda part, network=network: network(_shrunk(part, side)), "logit")
+            said = in_batches(lambda part, c=classifier: c.scores(part).detach(), data.images(differ), batch_size=64)
+            explainer = Explainer(ae, classifier, asked, gradients=gradients, progress=update)
+            if name not in made:
+                made[name] = changes(explainer, attributes, x, about=name, progress=update)
+            found = audit(explainer, attributes, x, made[name], about=name)
+            case: dict[str, Any] = {"about": name, "shortcut": shortcut if planted else None}
+            case["follows"] = float(((said > 0).numpy() == z[differ]).mean()) if planted else None
+            others = [f for f in found if f.name != name]
+            case["first"], case["suspicious"] = others[0].name, [f.name for f in found if f.suspicious]
+            case["right"] = shortcut in (others[0].name, *case["suspicious"]) if planted else not case["suspicious"]
+            if planted:
+                rest = [change for change in made[name] if change.name != shortcut]
+                hidden = [f for f in audit(explainer, attributes, x, rest, about=name, drawn=num) if f.name != name]
+                case["without its label"] = hidden[0].name
+                unnamed = next((f for f in hidden if f.name.startswith("unnamed")), None)
+                case["shown by"] = 0.0 if unnamed is None else _shown(ae, attributes, shortcut, unnamed)
+        told.append(case)
+        effects = {f.name: number(abs(f.effect)) for f in found}
+        cells = ["", "", ""]
+        if planted:
+            cells = [number(case["follows"]), case["without its label"], number(case["shown by"])]
+        rows.append(
+            [name, case["shortcut"] or "", cells[0], ", ".join(case["suspicious"]), case["first"], effects[name],
+             effects[case["first"]], *cells[1:]]
+        )  # fmt: skip
+        kind = "planted" if planted else "honest"
+        write_audit(found, out / f"{k}-{kind}", ae=ae, about={"classifier": f"{name}, {kind}", "about": name, "n": num})
+        say(json.dumps(case))
     taken = [t for t in told if t["shortcut"] and t["follows"] >= FOLLOWS]
-    hits = sum(t["right"] for t in taken)
-    alarms = sum(not t["right"] for t in told if not t["shortcut"])
-    result = {"found": hits, "taken up": len(taken), "false alarms": alarms, "pairs": len(chosen), "each": told}
+    hits, alarms = sum(t["right"] for t in taken), sum(not t["right"] for t in told if not t["shortcut"])
+    unnamed = sum(t["without its label"].startswith("unnamed") and t["shown by"] >= SHOWN for t in taken)
+    result = {"found": hits, "found without labels": unnamed, "taken up": len(taken), "false alarms": alarms, "each": told}
     write_text(out / "audit.json", json.dumps(result, indent=1) + "\n")
     header = [
-        "about",
-        "shortcut",
-        "where they differ, it follows",
-        "suspicious",
-        "the other of the largest effect",
-        "effect of what it is about",
-        "of that other",
-    ]
+        "about", "shortcut", "where they differ, it follows", "suspicious", "the other of the largest effect",
+        "effect of what it is about", "of that other", "first, were it not labelled", "which gives the shortcut",
+    ]  # fmt: skip
     how = "gradients" if gradients else "as black boxes"
     head = (
         f"# Shortcuts, {run.name}\n\n{hits} of {len(taken)} planted ones named or first "
-        f"({len(chosen) - len(taken)} more were not taken up), {alarms} false alarms of {len(chosen)}; "
-        f"{how}; {num} held-out images; {measured_on()}; seed {seed}.\n\n"
+        f"({len(chosen) - len(taken)} more were not taken up), {unnamed} first and seen where they have no label; "
+        f"{alarms} false alarms of {len(chosen)}; {how}; {num} held-out images; classifiers see {side} x {side}; "
+        f"{measured_on()}; seed {seed}.\n\n"
     )
     publish(head + table_markdown(header, rows), out / "audit.md")
+
+
+def _shrunk(x: Tensor, side: int) -> Tensor:
+    return x if x.shape[-1] == side else F.interpolate(x, (side, side), mode="area")
+
+
+def _pixels(x: Tensor) -> np.ndarray:
+    return ((x + 1) * 127.5).round().to(torch.uint8).numpy()
+
+
+def _shown(ae: DiffusionAutoencoder, attributes: Attributes, name: str, factor: Factor) -> float:
+    """How much more, or less, probable an attribute is in images with a factor than without it."""
+    taken, given = (
+        attributes.probability(name)(in_batches(ae.encode, part, batch_size=32)).mean() for part in (factor.taken, factor.given)
+    )
+    return float((given - taken).abs())
 
 
 def _can_agree(data: ImageSet, a: str, b: str) -> bool:

@@ -7,7 +7,7 @@ import torch
 from ideal import D, codes, ideal
 from torch import nn
 
-from diffae.explanation.auditing import audit
+from diffae.explanation.auditing import audit, changes
 from diffae.explanation.audits import verdict, write_audit
 from diffae.semantics.classifiers import Classifier
 from diffae.semantics.explanations import Explainer
@@ -40,7 +40,7 @@ def audited(known, weight, *, gradients=True, about="a"):
     ae, pattern, attributes, among, x = known
     assert len(weight) == D
     explainer = Explainer(ae, Classifier(Linear(pattern, weight).eval(), "logit"), among, gradients=gradients)
-    return audit(explainer, attributes, x, about=about)
+    return audit(explainer, attributes, x, changes(explainer, attributes, x, about=about), about=about)
 
 
 @pytest.mark.parametrize("gradients", [True, False])
@@ -71,6 +71,25 @@ def test_effects_have_their_sign_and_size(known):
     assert abs(factors["c"].effect) < 0.1 * factors["a"].effect
 
 
+def test_what_changes_beside_a_factor_is_not_its_own(known):
+    ae, pattern, _, among, x = known
+    z, held = codes(600), codes(200, 2)
+    # Who has e mostly has b, as who is bald has no black hair.
+    labels = [
+        {name: (v > 0).double().numpy() for name, v in (("a", part[:, 0]), ("b", part[:, 1]), ("e", part[:, 1] + part[:, 2]))}
+        for part in (z, held)
+    ]
+    attributes, _ = fit_attributes(z, labels[0], held_z_sem=held, held_labels=labels[1])
+    classifier = Linear(pattern, [3.0, 4.0, 0.0, 0.0, 0.0, 0.0]).eval()
+    explainer = Explainer(ae, Classifier(classifier, "logit"), among)
+    made = changes(explainer, attributes, x, about="a")
+    factors = {f.name: f for f in audit(explainer, attributes, x, made, about="a")}
+    (e,) = [change for change in made if change.name == "e"]
+    assert float((classifier(e.given) - classifier(e.taken)).mean()) > 0.5 * abs(factors["b"].effect)
+    assert abs(factors["e"].effect) < 0.1 * abs(factors["b"].effect)
+    assert [f.name for f in factors.values() if f.suspicious] == ["b"]
+
+
 def test_what_it_is_about_has_to_be_known(known):
     with pytest.raises(ValueError, match="no attribute that is known well enough; those are: a, b, c"):
         audited(known, [1.0, 0.0, 0.0, 0.0, 0.0, 0.0], about="d")
@@ -94,7 +113,7 @@ def test_a_label_that_says_the_same_is_left_out_with_a_line(known):
     attributes, _ = fit_attributes(z, labels, held_z_sem=z, held_labels=labels)
     explainer = Explainer(ae, Classifier(Linear(pattern, [4.0, 0.0, 0.0, 0.0, 0.0, 0.0]).eval(), "logit"), among)
     told = []
-    factors = audit(explainer, attributes, x, about="a", tell=told.append)
+    factors = audit(explainer, attributes, x, changes(explainer, attributes, x, about="a", tell=told.append), about="a")
     assert {f.name for f in factors} >= {"a", "b"}
     assert "no a" not in {f.name for f in factors}
     assert any("no a was left out" in line for line in told)
@@ -105,6 +124,6 @@ def test_as_many_images_at_a_time_as_are_asked_for(known, monkeypatch):
     seen, draw = [], ae.unet.forward
     monkeypatch.setattr(ae.unet, "forward", lambda x_t, t, **k: seen.append(len(x_t)) or draw(x_t, t, **k))
     explainer = Explainer(ae, Classifier(Linear(pattern, [4.0, 0, 0, 0, 0, 0]).eval(), "logit"), among, batch_size=8)
-    audit(explainer, attributes, x)
+    audit(explainer, attributes, x, changes(explainer, attributes, x))
     explainer.explain(x)
     assert max(seen) == 8

@@ -176,7 +176,7 @@ class Audit(Classifying):
     """Images that are changed."""
 
     def run(self) -> None:
-        from diffae.explanation.auditing import audit, known_attributes
+        from diffae.explanation.auditing import audit, changes, known_attributes
         from diffae.explanation.audits import verdict, write_audit
 
         ae = inputs.autoencoder_of_pixels(self.source)
@@ -186,7 +186,9 @@ class Audit(Classifying):
             explainer = self.explainer(ae, trained, among, update)
             chosen = candidates[: self.num]
             notes: list[str] = []
-            factors = audit(explainer, attributes, data.images(chosen), about=self.about, progress=update, tell=notes.append)
+            x = data.images(chosen)
+            made = changes(explainer, attributes, x, about=self.about, progress=update, tell=notes.append)
+            factors = audit(explainer, attributes, x, made, about=self.about)
         for note in notes:
             warn(note)
         about = {key: getattr(self, key) for key in ("classifier", "about", "target", "steps", "seed")} | {"n": len(chosen)}

@@ -1,10 +1,11 @@
 """What a classifier decides by: each known factor, and what is left, taken from images and given to them, and the classifier asked.
 
 Images are changed, not compared: a factor that only goes along with the right one in the data does nothing here, and one that the
-classifier has taken for it (a hat for a smile, a mark in the corner) does.
+classifier has taken for it (a hat for a smile, a mark in the corner) does. What changes beside a factor (who goes bald has no black
+hair) is told apart by regression over all changes, so that each factor answers for itself.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from diffae.diffusion.inversion import Code
 from diffae.evaluation.pages.figures import Progress
+from diffae.metrics.batches import in_batches
 from diffae.semantics.attributes import Attributes
 from diffae.semantics.explanations import Explainer
 from diffae.semantics.fitting import fit_attributes
@@ -36,12 +38,28 @@ LEAST_KNOWN = 0.7
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """An attribute taken from images, and given to them.
+
+    Attributes:
+        name: of the attribute.
+        taken: (n, c, *sides), images without it; of a measurement with a small one.
+        given: (n, c, *sides), the same with it.
+    """
+
+    name: str
+    taken: Tensor
+    given: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Factor:
     """Something that can be taken from images, and given to them.
 
     Attributes:
         name: of a labelled attribute, or `unnamed 1` and so on.
-        effect: mean of what the classifier's score rises by when it is given rather than taken: a logit, or what is measured.
+        effect: mean of what the classifier's score, a logit or what is measured, rises by when it is given rather than taken, less
+            what comes of other known attributes that change with it.
         flips: share of images whose decision then changes.
         suspicious: whether the classifier decides by it, and is about something else.
         taken: (m, c, *sides), images without it.
@@ -56,18 +74,17 @@ class Factor:
     given: Tensor
 
 
-def audit(
+def changes(
     explainer: Explainer, attributes: Attributes | None, x: Float[Tensor, "n c *sides"], *, about: str | None = None,
-    drawn: int = 6, progress: Progress = lambda what, done, total: None, tell: Callable[[str], object] = lambda what: None,
-) -> list[Factor]:  # fmt: skip
-    """The factors that a classifier decides by, those of the largest effect first.
+    progress: Progress = lambda what, done, total: None, tell: Callable[[str], object] = lambda what: None,
+) -> list[Change]:  # fmt: skip
+    """Images changed in each attribute that is known well. The classifier is not asked: audits of others can take them too.
 
     Args:
-        explainer: of the classifier.
+        explainer: by its model and its images.
         attributes: what is known of z_sem; those that are hardly known are left out.
         x: images that are changed.
-        about: the attribute that the classifier is meant to decide by. It stays as it is while other factors change.
-        drawn: images of each factor that are kept.
+        about: the attribute that stays as it is while others change.
         progress: told how far it is.
         tell: told of attributes that are left out.
 
@@ -80,21 +97,52 @@ def audit(
             f"{about!r} is no attribute that is known well enough; those are: {', '.join(known) or 'none'}. Fit it with "
             "`diffae fit-attributes`."
         )
-    found = []
+    made = []
     for i, name in enumerate(known):
         assert attributes is not None
         keep = [about] if about not in (None, name) else []
         progress(f"Taking and giving {name}", i, len(known))
         try:
-            found.append(_factor(explainer, name, x, partial(_changed, explainer, attributes, name, keep), drawn))
+            made.append(Change(name, *_both(explainer, x, partial(_changed, explainer, attributes, name, keep))))
         except ValueError as error:  # It says the same as what is to be kept.
             if not keep:
                 raise
             tell(f"{name} was left out: {error}")
-    for i, move in enumerate(_unnamed(explainer, attributes, known, x), 1):
-        found.append(_factor(explainer, f"unnamed {i}", x, partial(_moved, explainer, move), drawn))
-    own = max((abs(f.effect) for f in found if f.name == about), default=0.0)
-    told = [_judged(f, about, own, explainer.classifier.measures) for f in found]
+    return made
+
+
+def audit(
+    explainer: Explainer, attributes: Attributes | None, x: Float[Tensor, "n c *sides"], made: Sequence[Change], *,
+    about: str | None = None, drawn: int = 6,
+) -> list[Factor]:  # fmt: skip
+    """The factors that a classifier decides by, those of the largest effect first.
+
+    Args:
+        explainer: of the classifier.
+        attributes: what is known of z_sem.
+        x: images that are changed.
+        made: what `changes` made of them, with the same `about`.
+        about: the attribute that the classifier is meant to decide by.
+        drawn: images of each factor that are kept.
+    """
+    known = [change.name for change in made]
+    unnamed = [
+        Change(f"unnamed {i}", *_both(explainer, x, partial(_moved, explainer, move)))
+        for i, move in enumerate(_unnamed(explainer, attributes, known, x), 1)
+    ]
+    every = [*made, *unnamed]
+    scores = [[in_batches(explainer.ask, part, batch_size=explainer.batch_size) for part in (c.taken, c.given)] for c in every]
+    risen = torch.stack([given - taken for taken, given in scores]).double().cpu()
+    grown = torch.stack([_grown(explainer, attributes, known, change) for change in every])
+    worth = _worth(grown[: len(made)], risen[: len(made)])
+    found = []
+    for k, (change, (taken, given)) in enumerate(zip(every, scores, strict=True)):
+        # Of a known attribute what its own growth is worth, of another what no known one explains.
+        own = grown[k, :, k] * worth[k] if k < len(made) else risen[k] - grown[k] @ worth
+        flips = float("nan") if explainer.classifier.measures else float(((taken > 0) != (given > 0)).double().mean())
+        found.append(Factor(change.name, float(own.mean()), flips, False, change.taken[:drawn], change.given[:drawn]))
+    standard = max((abs(f.effect) for f in found if f.name == about), default=0.0)
+    told = [_judged(f, about, standard, explainer.classifier.measures) for f in found]
     return sorted(told, key=lambda f: -abs(f.effect))
 
 
@@ -122,20 +170,35 @@ def _judged(f: Factor, about: str | None, own: float, measures: bool) -> Factor:
     return Factor(f.name, f.effect, f.flips, about is not None and f.name != about and enough, f.taken, f.given)
 
 
-def _factor(
-    explainer: Explainer, name: str, x: Tensor, change: Callable[[Code], tuple[Tensor, Tensor]], drawn: int
-) -> Factor:  # fmt: skip
-    """What becomes of the classifier's answers when images are changed, as many at a time as are to be."""
-    taken, given, first = [], [], []
-    for _, code in explainer.inferred(x):
-        images = change(code)
-        taken.append(explainer.ask(images[0]))
-        given.append(explainer.ask(images[1]))
-        first.append([part[:drawn].clone() for part in images])
-    a, b = torch.cat(taken), torch.cat(given)
-    flips = float("nan") if explainer.classifier.measures else float(((a > 0) != (b > 0)).double().mean())
-    shown = [torch.cat(parts)[:drawn] for parts in zip(*first, strict=True)]
-    return Factor(name, float((b - a).mean()), flips, False, shown[0], shown[1])
+def _both(explainer: Explainer, x: Tensor, change: Callable[[Code], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Images without something and with it, as many at a time as are to be."""
+    taken, given = zip(*(change(code) for _, code in explainer.inferred(x)), strict=True)
+    return torch.cat(taken), torch.cat(given)
+
+
+def _grown(explainer: Explainer, attributes: Attributes | None, known: list[str], change: Change) -> Float[Tensor, "n k"]:
+    """How much more of each known attribute is seen in the images with something than in those without it, beside how it varies."""
+    if attributes is None or not known:
+        return torch.zeros(len(change.taken), 0, dtype=torch.float64)
+    rows = [attributes.names.index(name) for name in known]
+    usual, taken, given = (
+        attributes.logits(z_sem)[:, rows].double().cpu()
+        for z_sem in (
+            explainer.z_sem,
+            *(in_batches(explainer.ae.encode, part, batch_size=explainer.batch_size) for part in (change.taken, change.given)),
+        )
+    )
+    return (given - taken) / usual.std(0)
+
+
+def _worth(grown: Float[Tensor, "m n m"], risen: Float[Tensor, "m n"]) -> Float[Tensor, " m"]:
+    """What the classifier's score rises by for each known attribute, by ridge regression over all changes."""
+    from sklearn.linear_model import RidgeCV
+
+    if not len(grown):
+        return torch.zeros(0, dtype=torch.float64)
+    ridge = RidgeCV(alphas=[10.0**i for i in range(-2, 3)], fit_intercept=False)
+    return torch.from_numpy(ridge.fit(grown.flatten(0, 1).numpy(), risen.flatten().numpy()).coef_)
 
 
 def _moved(explainer: Explainer, move: Tensor, code: Code) -> tuple[Tensor, Tensor]:

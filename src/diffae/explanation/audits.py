@@ -73,8 +73,9 @@ def _page(factors: Sequence[Factor], figures: Sequence[Figure], result: Mapping[
         rows.append([f.name.replace("_", " "), f"{f.effect:+.3f}", flips, "yes" if f.suspicious else ""])
     text = (
         f"Each factor is taken from the images and given to them (to a probability of {TAKEN:g} and {GIVEN:g}, or the quantiles of "
-        "a measurement), while what the classifier is about stays. Unnamed factors are what the classifier follows beside all that "
-        f"has a name, {LENGTH:g} standard deviations of the codes to either side. Suspicious is what changes at least "
+        "a measurement), while what the classifier is about stays. What else changes with it is told apart by regression: effects "
+        "are a factor's own, the share of decisions is of all that changed. Unnamed factors are what the classifier follows beside "
+        f"all that has a name, {LENGTH:g} standard deviations of the codes to either side. Suspicious is what changes at least "
         f"{LEAST_FLIPS:.0%} of the decisions, with {LEAST_SHARE:g} times the effect of what the classifier is about."
     )
     sections = [
