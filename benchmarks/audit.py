@@ -9,17 +9,13 @@ differ, is told beside. Both are audited about the first; planted ones once more
 then has to come out without a name: how much more probable it is in the images of the first such factor is told.
 """
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 import tyro
-from beside import measured_on, publish
-from torch import Tensor
+from beside import measured_on, publish, shrunk, with_side
 
 import diffae
 from diffae.autoencoder import DiffusionAutoencoder
@@ -70,7 +66,7 @@ def main(
     """
     config = read_json(RunConfig, run / "config.json")
     data = prepare(config.data, size=config.model.image_size, channels=config.model.channels)
-    small = dataclasses.replace(data, pixels=_pixels(_shrunk(data.images(np.arange(len(data.names))), side)))
+    small = with_side(data, side)
     ae = diffae.load(str(run))
     rng = np.random.default_rng(seed)
     names = factors({name: values[data.train] for name, values in data.labels.items()})
@@ -90,7 +86,7 @@ def main(
         differ = data.validation[(y[data.validation] != z[data.validation])][:400]
         with work_bar(f"{name}, {shortcut if planted else 'honest'}") as update:
             network = learned(small, indices, y[indices], target=None, seed=seed + k, progress=update).call
-            classifier = Classifier(lambda part, network=network: network(_shrunk(part, side)), "logit")
+            classifier = Classifier(lambda part, network=network: network(shrunk(part, side)), "logit")
             said = in_batches(lambda part, c=classifier: c.scores(part).detach(), data.images(differ), batch_size=64)
             explainer = Explainer(ae, classifier, asked, gradients=gradients, progress=update)
             if name not in made:
@@ -136,14 +132,6 @@ def main(
         f"{measured_on()}; seed {seed}.\n\n"
     )
     publish(head + table_markdown(header, rows), out / "audit.md")
-
-
-def _shrunk(x: Tensor, side: int) -> Tensor:
-    return x if x.shape[-1] == side else F.interpolate(x, (side, side), mode="area")
-
-
-def _pixels(x: Tensor) -> np.ndarray:
-    return ((x + 1) * 127.5).round().to(torch.uint8).numpy()
 
 
 def _shown(ae: DiffusionAutoencoder, attributes: Attributes, name: str, factor: Factor) -> float:
