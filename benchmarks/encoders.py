@@ -170,7 +170,13 @@ def _judge(data: ImageSet, kinds: np.ndarray) -> Judge:
     labels = torch.from_numpy(np.stack([kinds == k for k in np.unique(kinds)], 1)).float()
     with work_bar("Judge") as update:
         judge = train_judge(
-            names, lambda i: data.images(data.train[i.numpy()]), labels[data.train], epochs=20, seed=17, progress=update
+            names,
+            lambda i: data.images(data.train[i.numpy()]),
+            labels[data.train],
+            epochs=20,
+            seed=17,
+            flip=data.config.flip,
+            progress=update,
         )
     held = torch.from_numpy(data.validation)
     right = (judge(data.images(data.validation)).argmax(1) == labels[held].argmax(1)).float().mean()

@@ -184,7 +184,7 @@ def _judge(data: ImageSet, update: Callable[[str, int, int], None]) -> Judge | N
     whole = torch.isfinite(labels).all(1).nonzero()[:, 0].numpy()
     return train_judge(
         names, lambda i: data.images(data.train[whole[i.numpy()]]), labels[whole],
-        epochs=max(1, 2 * SEEN // len(whole)), seed=17, width=40, progress=update,
+        epochs=max(1, 2 * SEEN // len(whole)), seed=17, width=40, flip=data.config.flip, progress=update,
     )  # fmt: skip
 
 

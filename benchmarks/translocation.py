@@ -70,8 +70,9 @@ def main(
     soft = torch.from_numpy((ratio.clip(LEAST, MOST) - LEAST) / (MOST - LEAST)).float()[data.train, None]
     with work_bar("Learning the ratio") as update:
         network = train_judge(
-            ["ratio"], lambda i: data.images(data.train[i.numpy()]), soft, epochs=passes, batch_size=32, seed=seed, progress=update
-        )
+            ["ratio"], lambda i: data.images(data.train[i.numpy()]), soft, epochs=passes, batch_size=32, seed=seed,
+            flip=config.data.flip, progress=update,
+        )  # fmt: skip
     for weight in network.parameters():
         weight.requires_grad_(False)
 

@@ -50,6 +50,19 @@ def test_the_same_seed_gives_the_same_judge():
     assert not torch.equal(a.out.weight, other.out.weight)
 
 
+def test_what_tells_left_from_right_is_learned_where_nothing_is_mirrored():
+    generator = torch.Generator().manual_seed(7)
+    x, left = 0.1 * torch.randn(400, 1, 16, 16, generator=generator), torch.arange(400) % 2 == 0
+    x[left, :, 4:8, 2:6] += 1
+    x[~left, :, 4:8, 10:14] += 1
+    right = []
+    for flip in (True, False):
+        judge = train_judge(["Left"], lambda i: x[i], left[:256, None].float(), epochs=10, batch_size=32, width=8, flip=flip)
+        right.append(float((judge.decide(x[256:])[:, 0] == left[256:]).double().mean()))
+    assert right[0] < 0.8
+    assert right[1] > 0.95
+
+
 def test_fewer_images_than_a_batch_are_one_batch():
     x, labels = scenes(20, 6)
     judge = train_judge(["Square", "Bar"], lambda i: x[i], labels, epochs=1, batch_size=64)

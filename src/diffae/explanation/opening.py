@@ -76,7 +76,8 @@ def learned(
     soft = torch.from_numpy((y - least) / (most - least)).float()[:, None]
     network = train_judge(
         ["label"], lambda i: data.images(indices[i.numpy()]), soft, epochs=max(1, min(MOST_PASSES, SEEN // len(indices))),
-        batch_size=min(128, max(16, len(indices) // 16)), seed=seed, width=32 + 16 * (seed % 2), progress=progress,
+        batch_size=min(128, max(16, len(indices) // 16)), seed=seed, width=32 + 16 * (seed % 2),
+        flip=data.config.flip, progress=progress,
     )  # fmt: skip
     for weight in network.parameters():
         weight.requires_grad_(False)

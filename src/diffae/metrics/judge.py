@@ -63,6 +63,7 @@ def train_judge(
     batch_size: int = 128,
     seed: int = 0,
     width: int = 32,
+    flip: bool = True,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Judge:
     """Trains a judge, with noise and shades of colour added, so that it judges what is drawn and not how cleanly.
@@ -75,6 +76,7 @@ def train_judge(
         batch_size: images in a step; fewer where there are not as many.
         seed: of weights, order and noise.
         width: channels of the first layer.
+        flip: whether half of the images are mirrored: not where left is not like right.
         progress: told how many steps are done.
 
     Returns:
@@ -95,7 +97,8 @@ def train_judge(
             x = images(indices)
             noise = 0.2 * torch.rand(len(x), 1, *ones, generator=generator) * torch.randn(x.shape, generator=generator)
             shade = 0.1 * torch.randn(len(x), channels, *ones, generator=generator)
-            x = torch.where(torch.rand(len(x), 1, *ones, generator=generator) < 0.5, x.flip(-1), x)
+            if flip:
+                x = torch.where(torch.rand(len(x), 1, *ones, generator=generator) < 0.5, x.flip(-1), x)
             loss = F.binary_cross_entropy_with_logits(judge(x + noise + shade), labels[indices])
             optimizer.zero_grad()
             loss.backward()

@@ -158,5 +158,6 @@ def _judge(bench: Bench) -> Judge:
         labels[whole],
         epochs=5,
         seed=bench.seed,
+        flip=data.config.flip,
         progress=bench.progress,
     )
