@@ -20,6 +20,7 @@ from diffae.cli.faces import Align, Paste
 from diffae.cli.manipulation import Manipulate
 from diffae.cli.models import Average, Calibrate, Export, Import, Push, Weights
 from diffae.cli.pictures import Interpolate, Reconstruct, Vary
+from diffae.cli.posterior import Posterior
 from diffae.cli.sampling import Sample
 from diffae.cli.studio import Studio
 from diffae.cli.training import Quickstart, Train, TrainComparator, TrainPrior, defaults
@@ -31,6 +32,7 @@ COMMANDS = {
     "train-prior": TrainPrior,
     "train-comparator": TrainComparator,
     "fit-attributes": FitAttributes,
+    "posterior": Posterior,
     "encode": Encode,
     "neighbours": Neighbours,
     "reconstruct": Reconstruct,

@@ -1,0 +1,161 @@
+"""What z_sem says of measurements, with intervals: measured on images that nothing was fitted to, and drawn."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffae.evaluation.pages.figures import Figure, plotted
+from diffae.evaluation.pages.page import figure_html, html, table_html
+from diffae.evaluation.pages.report import commit, machine
+from diffae.pictures import save_png
+from diffae.runtime.files import write_text
+from diffae.semantics.posterior import Posterior
+
+SHARES = tuple(i / 10 for i in range(1, 10))
+"""Of intervals whose coverage is drawn."""
+DRAWN = 300
+"""Images in a plot."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What z_sem says of one measurement of n images.
+
+    Attributes:
+        name: of the measurement.
+        y: (n,), what was measured, NaN where nothing was.
+        mean: (n,), what is to be expected.
+        interval: (n, 2), in which `share` of the numbers should lie.
+        share: of that interval.
+        covered: share of an interval -> which share of the measured numbers lies in it; empty where nothing was measured.
+        r2: coefficient of determination; None where nothing was measured.
+    """
+
+    name: str
+    y: np.ndarray
+    mean: np.ndarray
+    interval: np.ndarray
+    share: float
+    covered: dict[float, float]
+    r2: float | None
+
+
+def tell(posterior: Posterior, name: str, z_sem: Float[Tensor, "n d"], y: np.ndarray, *, share: float = 0.9) -> Told:
+    """What a posterior says of images, and how true it is where they were measured.
+
+    Args:
+        posterior: of the measurement.
+        name: of it.
+        z_sem: codes that it was not fitted to.
+        y: (n,), what was measured, NaN where nothing was.
+        share: of numbers that shall lie within the interval.
+    """
+    mean, interval = posterior.mean(z_sem).numpy(), posterior.interval(z_sem, share).numpy()
+    known = ~np.isnan(y)
+    covered, r2 = {}, None
+    if known.sum() > 1:
+        shares = sorted({*SHARES, share})
+        ends = torch.tensor([[(1 - s) / 2, (1 + s) / 2] for s in shares]).flatten()
+        quantiles = posterior.quantile(z_sem[torch.from_numpy(known)], ends).numpy()
+        inside = (quantiles[:, 0::2] <= y[known, None]) & (y[known, None] <= quantiles[:, 1::2])
+        covered = dict(zip(shares, inside.mean(0).tolist(), strict=True))
+        variance = float(np.square(y[known] - y[known].mean()).mean())
+        r2 = None if variance == 0 else 1 - float(np.square(y[known] - mean[known]).mean()) / variance
+    return Told(name, y, mean, interval, share, covered, r2)
+
+
+def write_posterior(found: Sequence[Told], names: Sequence[str], out: Path, *, about: Mapping[str, Any]) -> Path:
+    """Writes `report.html`, `posterior.json`, `images.csv` (a row for each image) and a plot of each measurement.
+
+    Args:
+        found: what was said of the same images.
+        names: of the images.
+        out: the folder.
+        about: whatever identifies the figures.
+
+    Returns:
+        The page.
+    """
+    figures = [figure for told in found if told.r2 is not None for figure in (_predicted(told), _coverage(told))]
+    for figure in figures:
+        save_png(figure.picture, out / f"{figure.name}.png")
+    measured = {
+        told.name: {"r2": told.r2, "n": int((~np.isnan(told.y)).sum()), "coverage": {f"{s:g}": c for s, c in told.covered.items()}}
+        for told in found
+    }
+    result = {**about, "machine": machine(), "version": commit(), "measured": measured}
+    write_text(out / "posterior.json", json.dumps(result, indent=1) + "\n")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file", *(f"{told.name}{kind}" for told in found for kind in ("", " expected", " low", " high"))])
+    for i, name in enumerate(names):
+        cells = [c for t in found for c in ("" if np.isnan(t.y[i]) else f"{t.y[i]:.6g}", *map(_six, (t.mean[i], *t.interval[i])))]
+        writer.writerow([name, *cells])
+    write_text(out / "images.csv", text.getvalue())
+    write_text(out / "report.html", _page(found, figures, result, len(names)))
+    return out / "report.html"
+
+
+def _six(value: float) -> str:
+    return f"{value:.6g}"
+
+
+def _file(told: Told, kind: str) -> str:
+    return "".join(c if c.isalnum() or c in "_=.-" else "-" for c in told.name) + f"-{kind}"
+
+
+def _predicted(told: Told) -> Figure:
+    """Measured numbers, and the intervals in which they were expected."""
+    rows = np.flatnonzero(~np.isnan(told.y))
+    rows = rows[np.linspace(0, len(rows) - 1, min(DRAWN, len(rows))).astype(int)]
+    y, mean = told.y[rows], told.mean[rows]
+    low, high = told.interval[rows].T
+
+    def draw(axes: Any) -> None:
+        axes.vlines(y, low, high, color="#b8c4d6", linewidth=0.8, label=f"interval of {told.share:g}")
+        axes.plot(y, mean, "o", color="#1f5fbf", markersize=2.5, label="expected")
+        ends = [float(y.min()), float(y.max())]
+        axes.plot(ends, ends, color="#d9722e", linewidth=1, label="as measured")
+        axes.set(xlabel=f"{told.name}, measured", ylabel="said by z_sem")
+
+    return Figure(_file(told, "said"), told.name, "What z_sem says of held-out images beside what was measured.", plotted(draw))
+
+
+def _coverage(told: Told) -> Figure:
+    """Whether as many numbers lie within intervals as should."""
+
+    def draw(axes: Any) -> None:
+        axes.plot([0, 1], [0, 1], color="#d9722e", linewidth=1, label="as it should be")
+        axes.plot(list(told.covered), list(told.covered.values()), "o-", color="#1f5fbf", markersize=3, label="measured")
+        axes.set(xlabel="share that an interval should hold", ylabel="share that it holds", xlim=(0, 1), ylim=(0, 1))
+
+    title = f"{told.name}, how true intervals are"
+    return Figure(_file(told, "coverage"), title, "On the line, intervals hold what they promise.", plotted(draw))
+
+
+def _page(found: Sequence[Told], figures: Sequence[Figure], result: Mapping[str, Any], n: int) -> str:
+    rows = []
+    for t in found:
+        width = float(np.median(t.interval[:, 1] - t.interval[:, 0]))
+        measured = ["", "", "0"] if t.r2 is None else [f"{t.r2:.3f}", f"{t.covered[t.share]:.3f}", f"{(~np.isnan(t.y)).sum():,}"]
+        rows.append([t.name, *measured, f"{width:.3g}"])
+    share = found[0].share
+    sections = [
+        "<h1>What z_sem says of measurements</h1>",
+        f'<p class="soft">{n:,} images that nothing was fitted to. Measured on {escape(result["machine"])} with diffae '
+        f"{escape(result['version'])}.</p>",
+        table_html(["", "R²", f"within intervals of {share:g}", "measured images", "median width of these"], rows),
+        "<p>Every image's numbers are in images.csv.</p>",
+        *(figure_html(figure) for figure in figures),
+    ]
+    return html("diffae posterior", sections)
