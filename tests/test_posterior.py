@@ -73,7 +73,7 @@ def test_what_cannot_be_fitted_is_said(fitted):
     z, y, _ = measured(60, 0)
     unknown = y.copy()
     unknown[5:] = np.nan
-    with pytest.raises(ValueError, match="at least 50 measured images, got 5"):
+    with pytest.raises(ValueError, match="at least 30 measured images, got 5"):
         Posterior(z, unknown)
     with pytest.raises(ValueError, match="All 60 measurements are 3"):
         Posterior(z, np.full(60, 3.0))

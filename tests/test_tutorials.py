@@ -13,7 +13,7 @@ from PIL import Image
 from diffae import cli
 
 QUICKER = ("manipulate", "interpolate", "vary", "sample", "explain", "audit")
-PAGES = dict.fromkeys(("evaluate", "explain", "audit", "anomaly"), "report.html") | {"compare": "compare.html"}
+PAGES = dict.fromkeys(("evaluate", "explain", "audit", "anomaly", "posterior"), "report.html") | {"compare": "compare.html"}
 """What commands that end in a page write."""
 TUTORIALS = Path(__file__).parents[1] / "docs" / "tutorials"
 SMALL = """
@@ -30,10 +30,10 @@ def workplace(tmp_path_factory):
     (place / "photos").mkdir()
     generator = torch.Generator().manual_seed(0)
     colors = torch.randint(0, 256, (60, 3), generator=generator).tolist()
-    rows = ["file,Smiling,Bald"]
+    rows = ["file,Smiling,Bald,Skin_Tone"]
     for i, color in enumerate(colors):
         Image.new("RGB", (16, 16), tuple(color)).save(place / "photos" / f"{i:03d}.png")
-        rows.append(f"{i:03d}.png,{int(color[0] > 127)},{int(color[1] > 127)}")
+        rows.append(f"{i:03d}.png,{int(color[0] > 127)},{int(color[1] > 127)},{color[2]}")
     (place / "photos" / "labels.csv").write_text("\n".join(rows) + "\n")
     few = [f"{i:03d}.png,{int(c[0] > 127)}" for i, c in enumerate(colors[:40])]
     (place / "few.csv").write_text("\n".join(["file,Smiling", *few]) + "\n")

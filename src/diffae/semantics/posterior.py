@@ -26,7 +26,7 @@ MODES = 3
 WIDTH = 64
 """Of the hidden layer."""
 STEPS, LOOK_EVERY, BATCH = 400, 10, 512
-LEAST = 50
+LEAST = 30
 """Measured images at least."""
 NARROWEST = 0.01
 """Of a Gaussian, in standard deviations of the measurements: a narrower one would learn a number by heart."""
@@ -100,7 +100,7 @@ class Posterior:
         progress: told how far it is.
 
     Raises:
-        ValueError: fewer than 50 numbers, infinite ones, or all the same.
+        ValueError: fewer than 30 numbers, infinite ones, or all the same.
     """
 
     def __init__(
