@@ -91,6 +91,11 @@ def test_the_code_on_the_page_is_python_that_loads_this_very_model():
     [
         (None, False, "Reconstruct, vary and interpolate."),
         ("gaussian", False, "Reconstruct, vary and interpolate; sample, by a Gaussian prior."),
+        (
+            {"codes": 5000},
+            False,
+            "Reconstruct, vary and interpolate; sample, by a smoothed bootstrap, which holds codes of 5,000 training images.",
+        ),
         (to_dict(PriorConfig(z_dim=6)), True, "Reconstruct, vary, interpolate and edit; sample, by a latent DDIM prior."),
         (None, True, "Reconstruct, vary, interpolate and edit."),
     ],

@@ -16,7 +16,7 @@ from diffae.diffusion.model import DDIM
 from diffae.interop.fingerprints import fingerprint
 from diffae.interop.parts import available_priors, prior_folder, save_part
 from diffae.semantics.attributes import Attributes, Score
-from diffae.semantics.prior import GaussianPrior, LatentPrior
+from diffae.semantics.prior import GaussianPrior, KernelPrior, LatentPrior
 from diffae.semantics.standardizer import Standardizer
 
 
@@ -104,7 +104,14 @@ def test_a_plain_ddim_is_saved_and_read_and_not_taken_for_an_autoencoder(ddim, x
         diffae.load(tmp_path / "ddim")
 
 
-@pytest.mark.parametrize("prior", [GaussianPrior(6), LatentPrior(PriorConfig(z_dim=6, width=8, layers=3, gaussian_start=True))])
+@pytest.mark.parametrize(
+    "prior",
+    [
+        GaussianPrior(6),
+        KernelPrior.of(torch.randn(20, 6, generator=torch.Generator().manual_seed(0))),
+        LatentPrior(PriorConfig(z_dim=6, width=8, layers=3, gaussian_start=True)),
+    ],
+)
 def test_prior_standardiser_and_attributes_travel_with_the_autoencoder(ae, x, tmp_path, prior):
     ae.prior, ae.attributes, ae.about = prior, some_attributes(), {"data": "three squares"}
     ae.save_pretrained(tmp_path / "model")

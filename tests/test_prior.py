@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from diffae.config import PriorConfig, ScheduleConfig
+from diffae.metrics.codes import compare_codes
 from diffae.runtime.seeding import Draws
-from diffae.semantics.prior import GaussianPrior, LatentPrior
+from diffae.semantics.prior import GaussianPrior, KernelPrior, LatentPrior
 from diffae.semantics.standardizer import Standardizer
 
 SMALL = PriorConfig(z_dim=2, width=32, layers=3, time_channels=16)
@@ -103,3 +104,37 @@ def test_a_gaussian_is_the_codes_own_and_its_denoiser_the_conditional_mean():
     assert (seen.T @ (eps - predicted) / len(z)).abs().max() < 0.05
     with pytest.raises(ValueError, match="needs at least two codes, got 1"):
         GaussianPrior(3).fit(z[:1])
+
+
+def two_rings(n, seed):
+    """Codes of two planes, in each of which they lie on a ring: uncorrelated, and nothing like a Gaussian."""
+    angles = 2 * torch.pi * torch.rand(n, 2, generator=torch.Generator().manual_seed(seed))
+    z = torch.stack([angles.cos(), angles.sin()], 2).flatten(1) * 2**0.5
+    return z + 0.05 * torch.randn(n, 4, generator=torch.Generator().manual_seed(seed + 100))
+
+
+def test_a_smoothed_bootstrap_knows_what_no_gaussian_does_and_repeats_no_code():
+    z, held = two_rings(2000, 0), two_rings(500, 1)
+    kernel, gaussian = KernelPrior.of(z), GaussianPrior(4).fit(z)
+    told = {type(prior): compare_codes(prior.sample(500), held)["auroc"] for prior in (kernel, gaussian)}
+    assert told[KernelPrior] < 0.65 < told[GaussianPrior]
+    samples = kernel.sample(500, seed=3)
+    nearest, usual = (torch.cdist(part, z).min(1).values.mean() for part in (samples, held))
+    assert float(nearest / usual) == pytest.approx(1, abs=0.3)
+    torch.testing.assert_close(torch.cov(kernel.sample(4000).T), torch.cov(z.T), rtol=0, atol=0.1)
+
+
+def test_a_smoothed_bootstrap_of_a_gaussian_still_has_its_covariance():
+    scale = torch.linspace(0.1, 2, 20)
+    z = scale * torch.randn(3000, 20, generator=torch.Generator().manual_seed(0))
+    made = KernelPrior.of(z).sample(4000)
+    torch.testing.assert_close(made.std(0), scale, rtol=0, atol=0.1)
+
+
+def test_a_sample_of_a_smoothed_bootstrap_depends_on_its_number_and_the_seed_alone():
+    prior = KernelPrior.of(two_rings(50, 0))
+    whole = prior.sample(5, seed=1)
+    assert torch.equal(prior.sample(2, seed=1, start=3), whole[3:])
+    assert not torch.equal(prior.sample(5, seed=2), whole)
+    with pytest.raises(ValueError, match="at least three codes, got 2"):
+        KernelPrior.of(two_rings(2, 0))

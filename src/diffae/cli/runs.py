@@ -89,14 +89,18 @@ def train_prior(source: str, z_sem: "Tensor", data: "ImageSet", asked: PriorRunC
     return folder if done else None
 
 
-def fit_gaussian(source: str, z_sem: "Tensor", data: "ImageSet", *, name: str = "gaussian") -> Path:
-    """Fits a Gaussian prior to the codes of training images, saves it beside the autoencoder, and returns its folder."""
+def fit_prior(source: str, z_sem: "Tensor", data: "ImageSet", *, kind: str, name: str) -> Path:
+    """Fits a prior that needs no training, `gaussian` or `kernel`, saves it beside the autoencoder, and returns its folder."""
     from diffae.interop.parts import prior_folder, save_part
-    from diffae.semantics.prior import GaussianPrior
+    from diffae.semantics.prior import GaussianPrior, KernelPrior
 
     ae = _standardizing(source, z_sem[data.train])
     assert ae.standardizer is not None
-    ae.prior = GaussianPrior(ae.z_dim).fit(ae.standardizer(z_sem[data.train]))
+    z = ae.standardizer(z_sem[data.train])
+    ae.prior = GaussianPrior(ae.z_dim).fit(z) if kind == "gaussian" else KernelPrior.of(z)
+    if isinstance(ae.prior, KernelPrior):
+        held = f"{len(ae.prior.codes):,} codes of training images"
+        say(f"Noise of {float(ae.prior.noise):.2f} beside each code; the prior holds {held}")
     folder = prior_folder(Path(source), name)
     save_part(ae, folder / "model", ["prior", "standardizer"])
     return folder

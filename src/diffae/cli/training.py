@@ -11,7 +11,7 @@ import tyro
 from diffae.cli import arguments, inputs
 from diffae.cli.bars import say, work_bar
 from diffae.cli.codes import fit
-from diffae.cli.runs import fit_gaussian, train, train_prior
+from diffae.cli.runs import fit_prior, train, train_prior
 from diffae.config import (
     AutoencoderConfig,
     Count,
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from diffae.autoencoder import DiffusionAutoencoder
 
 DEFAULT_PRESET, DEFAULT_PRIOR_PRESET = "avatars64", "latent-small"
+FITTED = {"gaussian": "a Gaussian", "kernel": "a smoothed bootstrap"}
+"""Priors that need no training."""
 PRIOR_SHARE = 5
 """In the quick start, codes that the prior sees for each image that the autoencoder saw. A code costs a fiftieth of an image."""
 
@@ -128,8 +130,8 @@ class Quickstart:
 class TrainPrior:
     """Train a latent DDIM on the z_sem of an autoencoder's images, so that it can sample.
 
-    Several priors can live beside one autoencoder, each with a name. The preset `gaussian` needs no training. Running the same
-    command again goes on where it stopped.
+    Several priors can live beside one autoencoder, each with a name. The presets `gaussian` and `kernel` need no training; the
+    second draws training codes with noise, and holds them. Running the same command again goes on where it stopped.
 
     Example: diffae train-prior runs/quickstart --minutes 2
     """
@@ -138,9 +140,10 @@ class TrainPrior:
     data: str | None = None
     """The images; by default those that the run was trained on."""
     preset: str = DEFAULT_PRIOR_PRESET
-    """Where the settings below start from: `latent-small`, the paper's `latent10` and `latent20`, or `gaussian`."""
+    """Where the settings below start from: `latent-small`, the paper's `latent10` and `latent20`, `gaussian`, or
+    `kernel`."""
     name: str | None = None
-    """Name of the prior; by default `ddim`, or `gaussian`. The folder is RUN/priors/NAME."""
+    """Name of the prior; by default `ddim`, `gaussian` or `kernel`. The folder is RUN/priors/NAME."""
     minutes: arguments.Minutes = None
     """Budget in minutes, turned into codes from the rate of the first minute."""
     images: arguments.Number = None
@@ -149,7 +152,7 @@ class TrainPrior:
     training: TrainingConfig
 
     def run(self) -> None:
-        if self.preset != "gaussian":
+        if self.preset not in FITTED:
             from diffae.training.run import create_accelerator
 
             create_accelerator()  # Here several processes meet, so that they share the images to encode.
@@ -157,9 +160,10 @@ class TrainPrior:
         ae = inputs.autoencoder(self.source)
         data = inputs.images(ae, self.source, self.data)
         z_sem = inputs.codes(ae, self.source, data)
-        if self.preset == "gaussian":
-            folder = fit_gaussian(self.source, z_sem, data, name=self.name or "gaussian")
-            print(f"{folder}: a Gaussian of {len(data.train):,} codes. Sample with `diffae sample {self.source}`.")
+        if self.preset in FITTED:
+            folder = fit_prior(self.source, z_sem, data, kind=self.preset, name=self.name or self.preset)
+            with_it = f"diffae sample {self.source} --prior {folder.name}"
+            print(f"{folder}: {FITTED[self.preset]} of {len(data.train):,} codes. Sample with `{with_it}`.")
             return
         training = _budget(self.training, self.minutes, self.images)
         config = dataclasses.replace(prior_preset(self.preset), model=self.model, training=training)
@@ -214,7 +218,7 @@ def defaults(command: type, name: str | None, start: str | None = None, out: str
         return Train(source=tyro.MISSING, out=tyro.MISSING, preset=name, model=base.model, data=base.data, training=base.training)
     if command is TrainPrior:
         name = name or DEFAULT_PRIOR_PRESET
-        settings = prior_preset(DEFAULT_PRIOR_PRESET if name == "gaussian" else name)
+        settings = prior_preset(DEFAULT_PRIOR_PRESET if name in FITTED else name)
         return TrainPrior(source=tyro.MISSING, preset=name, model=settings.model, training=settings.training)
     return None
 

@@ -62,7 +62,7 @@ def model_card(repo_id: str, about: Mapping[str, Any], parts: Mapping[str, Any])
         can = "Reconstruct, interpolate and sample."
     else:
         can = "Reconstruct, vary, interpolate and edit" if scores else "Reconstruct, vary and interpolate"
-        can += "; sample, by a " + ("Gaussian" if prior == "gaussian" else "latent DDIM") + " prior." if prior else "."
+        can += f"; sample, by a {_called(prior)}." if prior else "."
     lines += ["", "## What it can do", can]
     if scores:
         lines += ["", "| attribute | held-out images | AUROC | average precision | R² |", "|---|--:|--:|--:|--:|"]
@@ -89,3 +89,12 @@ def _licence_lines(licence: str | None) -> list[str]:
 
 KNOWN = ("data", "licence", "metrics")
 """Entries of `about` that have places of their own."""
+
+
+def _called(prior: str | dict[str, Any]) -> str:
+    """What a prior is, as `config.json` says it."""
+    if prior == "gaussian":
+        return "Gaussian prior"
+    if isinstance(prior, dict) and "codes" in prior:
+        return f"smoothed bootstrap, which holds codes of {prior['codes']:,} training images"
+    return "latent DDIM prior"

@@ -31,7 +31,7 @@ LENGTH = 2.0
 """How far an unnamed factor is moved to either side, in standard deviations of the codes."""
 UNNAMED = 3
 """Unnamed factors at most."""
-LEAST_FLIPS, LEAST_SHARE = 0.15, 0.3
+LEAST_FLIPS, LEAST_SHARE = 0.15, 0.5
 """What makes a factor suspicious: which share of decisions it changes, and its effect beside that of what should be decided by."""
 LEAST_KNOWN = 0.7
 """AUROC, or root of R², below which an attribute is not known well enough to be given."""

@@ -14,7 +14,7 @@ from diffae.interop.fingerprints import fingerprint
 from diffae.interop.reading import check_fit, naming, read_weights
 from diffae.runtime.weights import write_weights
 from diffae.semantics.attributes import Attributes, Score
-from diffae.semantics.prior import GaussianPrior, LatentPrior
+from diffae.semantics.prior import MOST_CODES, GaussianPrior, KernelPrior, LatentPrior
 from diffae.semantics.standardizer import Standardizer
 
 PART_FORMAT = "diffae-part-1"
@@ -71,6 +71,8 @@ def add_parts(model: DiffusionAutoencoder, config: dict[str, Any]) -> None:
     d = model.z_dim
     if config.get("prior") == "gaussian":
         model.prior = GaussianPrior(d)
+    elif isinstance(config.get("prior"), dict) and "codes" in config["prior"]:
+        model.prior = KernelPrior(d, from_dict(_Held, config["prior"], path="prior").codes)
     elif config.get("prior") is not None:
         model.prior = LatentPrior(from_dict(PriorConfig, config["prior"], path="prior"))
         if model.prior.config.z_dim != d:
@@ -81,6 +83,17 @@ def add_parts(model: DiffusionAutoencoder, config: dict[str, Any]) -> None:
         told = from_dict(_Told, config["attributes"], path="attributes")
         scores = {name: from_dict(Score, score, path=f"attributes.scores.{name}") for name, score in told.scores.items()}
         model.attributes = Attributes(scores, d, components=told.components)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Held:
+    """What `config.json` says of a smoothed bootstrap."""
+
+    codes: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.codes <= MOST_CODES:
+            raise ValueError(f"codes must be within 1..{MOST_CODES}, got {self.codes}.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""Priors of z_sem, which make the autoencoder a generative model: the latent DDIM of the paper, and a Gaussian.
+"""Priors of z_sem, which make the autoencoder a generative model: the latent DDIM of the paper, a Gaussian, a smoothed bootstrap.
 
-Both live wholly in the space of standardised codes, where each component has mean 0 and variance 1.
+All live wholly in the space of standardised codes, where each component has mean 0 and variance 1.
 """
 
 import torch
@@ -12,6 +12,11 @@ from diffae.diffusion.schedule import Schedule, draw_timesteps, spaced_path
 from diffae.diffusion.solvers import solve
 from diffae.nn.mlp import SkipMLP
 from diffae.runtime.seeding import Draws
+
+MOST_CODES = 20_000
+"""That a smoothed bootstrap holds."""
+LOOKED_AT = 500
+"""Codes, and samples, whose nearest codes say how much it is smoothed."""
 
 
 class GaussianPrior(nn.Module):
@@ -67,6 +72,72 @@ class GaussianPrior(nn.Module):
         """Standardised codes, as `LatentPrior.sample`; no network is called, so `steps` does nothing."""
         noise = Draws.of(num, seed, start=start, device=self.mean.device).normal("z_T", tuple(self.mean.shape)).to(self.mean)
         return self.mean + (noise * self.variances.sqrt()) @ self.axes.T
+
+
+class KernelPrior(GaussianPrior):
+    """A smoothed bootstrap: a training code drawn at random, and Gaussian noise, which together vary as the codes do.
+
+    Sample `mean + (1 - h^2)^1/2 (z_i - mean) + h N(0, S)` with the codes' covariance S. It knows what is not Gaussian in the codes
+    without learning it. Noise is as strong, h, as it takes for samples to be as far from their nearest training code as codes are
+    from each other's: less would repeat training images, more forgets what codes are like. **It holds training codes**, and
+    saved models do.
+
+    Args:
+        z_dim: dimension d of z_sem.
+        num: codes that it holds.
+
+    Attributes:
+        codes: (num, d), standardised.
+        noise: (), h.
+
+    References:
+        Silverman & Young 1987, *The bootstrap: to smooth or not to smooth?*
+    """
+
+    codes: Tensor
+    noise: Tensor
+
+    def __init__(self, z_dim: int, num: int) -> None:
+        super().__init__(z_dim)
+        self.register_buffer("codes", torch.zeros(num, z_dim))
+        self.register_buffer("noise", torch.ones(()))
+
+    @classmethod
+    def of(cls, z: Float[Tensor, "n d"], *, seed: int = 0) -> "KernelPrior":
+        """That of these standardised codes, of 20,000 at random where there are more.
+
+        Raises:
+            ValueError: fewer than three codes.
+        """
+        if len(z) < 3:
+            raise ValueError(f"A smoothed bootstrap needs at least three codes, got {len(z)}.")
+        order = Draws.of(len(z), seed).uniform("order", ()).argsort()
+        prior = cls(z.shape[1], min(len(z), MOST_CODES))
+        prior.fit(z)
+        prior.codes.copy_(z[order[: len(prior.codes)]])
+        some = prior.codes[:LOOKED_AT]
+        usual = float(_nearest(some, prior.codes, skip=1).mean())
+        low, high = 0.0, 1.0
+        for _ in range(10):
+            prior.noise.fill_((low + high) / 2)
+            near = float(_nearest(prior.sample(len(some), seed=seed), prior.codes).mean())
+            low, high = (low, float(prior.noise)) if near > usual else (float(prior.noise), high)
+        prior.noise.fill_(high)
+        return prior
+
+    @torch.no_grad()
+    def sample(self, num: int, *, seed: int = 0, start: int = 0, steps: int = 0) -> Float[Tensor, "num d"]:
+        """Standardised codes, as `LatentPrior.sample`; no network is called, so `steps` does nothing."""
+        which = Draws.of(num, seed, start=start).uniform("code", ())
+        rows = (which.double() * len(self.codes)).long().clamp(max=len(self.codes) - 1).to(self.codes.device)
+        noise = super().sample(num, seed=seed, start=start) - self.mean
+        return self.mean + (1 - self.noise.square()).sqrt() * (self.codes[rows] - self.mean) + self.noise * noise
+
+
+def _nearest(z: Float[Tensor, "n d"], codes: Float[Tensor, "m d"], *, skip: int = 0) -> Float[Tensor, " n"]:
+    """How far codes are from the nearest of others; from the nearest but as many as are skipped."""
+    parts = z.split(500)
+    return torch.cat([torch.cdist(part, codes).topk(skip + 1, largest=False).values[:, skip] for part in parts])
 
 
 class LatentPrior(nn.Module):

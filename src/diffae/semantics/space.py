@@ -9,7 +9,7 @@ from torch import Tensor
 from diffae.config import to_dict
 from diffae.diffusion.border import border
 from diffae.semantics.attributes import Attributes
-from diffae.semantics.prior import LatentPrior, Prior
+from diffae.semantics.prior import KernelPrior, LatentPrior, Prior
 from diffae.semantics.rejection import Accepted, rejection_sample
 from diffae.semantics.standardizer import Standardizer
 
@@ -97,9 +97,16 @@ class SemanticSpace:
 
     def fitted(self) -> dict[str, Any]:
         """What `config.json` says of prior, standardiser and attributes; their numbers are in the weights."""
-        prior = self.prior
+        told: dict[str, Any] | str | None
+        match self.prior:
+            case LatentPrior(config=config):
+                told = to_dict(config)
+            case KernelPrior(codes=codes):
+                told = {"codes": len(codes)}
+            case prior:
+                told = "gaussian" if prior else None
         return {
-            "prior": to_dict(prior.config) if isinstance(prior, LatentPrior) else "gaussian" if prior else None,
+            "prior": told,
             "standardizer": self.standardizer is not None,
             "attributes": None if self.attributes is None else self.attributes.to_config(),
         }
