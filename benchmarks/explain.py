@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-from beside import measured_on, publish
+from beside import measured_on, publish, shrunk, with_side
 from torch import Tensor
 
 import diffae
@@ -54,6 +54,7 @@ def main(
     probability: float = 0.9,
     steps: int = 10,
     judged: bool = True,
+    side: int | None = None,
     seed: int = 0,
 ) -> None:
     """Explain, measure, and print the table.
@@ -67,17 +68,20 @@ def main(
         probability: that counterfactuals shall have.
         steps: solver steps.
         judged: whether a judge of all columns says what else changed.
+        side: of the images that classifiers and the judge see; by default the model's.
         seed: of everything.
     """
     config = read_json(RunConfig, run / "config.json")
     data = prepare(config.data, size=config.model.image_size, channels=config.model.channels)
-    ae = diffae.load(str(run))
+    ae, side = diffae.load(str(run)), side or config.model.image_size[0]
+    small = with_side(data, side)
     rng = np.random.default_rng(seed)
     y = data.labels[column]
     known = data.train[~np.isnan(y[data.train])]
     with work_bar("Learning") as update:
-        first, second = (learned(data, known, y[known], target=None, seed=s, progress=update) for s in (2 * seed, 2 * seed + 1))
-        judge = _judge(data, update) if judged else None
+        networks = [learned(small, known, y[known], target=None, seed=s, progress=update) for s in (2 * seed, 2 * seed + 1)]
+        judge = _judge(small, update) if judged else None
+    first, second = (Classifier(lambda x, network=network: network.call(shrunk(x, side)), "logit") for network in networks)
     x = data.images(rng.permutation(data.validation)[:num])
     asked = data.images(np.sort(rng.permutation(data.train)[:among]))
     before = in_batches(lambda part: first.scores(part).detach(), x, batch_size=64)
@@ -113,7 +117,7 @@ def main(
             "second agrees": float(((other > 0) == (after > 0))[flips.bool()].double().mean()) if flips.any() else float("nan"),
             "l1": float((images - x).abs().mean() / 2),
             "lpips": float(in_batches(lambda a, b: lpips(in_colour(a), in_colour(b)), images, x, batch_size=32).mean()),
-            "others changed": _others(judge, column, x, images),
+            "others changed": _others(judge, column, shrunk(x, side), shrunk(images, side)),
             "seconds": seconds[name],
         }
         told[name] = values
