@@ -32,7 +32,7 @@ LENGTH = 2.0
 UNNAMED = 3
 """Unnamed factors at most."""
 LEAST_FLIPS, LEAST_SHARE = 0.15, 0.5
-"""What makes a factor suspicious: which share of decisions it changes, and its effect beside that of what should be decided by."""
+"""What makes a factor suspicious: which share of decisions it changes, and its effect beside the largest."""
 LEAST_KNOWN = 0.7
 """AUROC, or root of R², below which an attribute is not known well enough to be given."""
 
@@ -141,8 +141,8 @@ def audit(
         own = grown[k, :, k] * worth[k] if k < len(made) else risen[k] - grown[k] @ worth
         flips = float("nan") if explainer.classifier.measures else float(((taken > 0) != (given > 0)).double().mean())
         found.append(Factor(change.name, float(own.mean()), flips, False, change.taken[:drawn], change.given[:drawn]))
-    standard = max((abs(f.effect) for f in found if f.name == about), default=0.0)
-    told = [_judged(f, about, standard, explainer.classifier.measures) for f in found]
+    largest = max((abs(f.effect) for f in found), default=0.0)
+    told = [_judged(f, about, largest, explainer.classifier.measures) for f in found]
     return sorted(told, key=lambda f: -abs(f.effect))
 
 
@@ -165,8 +165,8 @@ def _known(score: Any) -> bool:
     return value is not None and value >= LEAST_KNOWN
 
 
-def _judged(f: Factor, about: str | None, own: float, measures: bool) -> Factor:
-    enough = abs(f.effect) >= LEAST_SHARE * own and (measures or f.flips >= LEAST_FLIPS)
+def _judged(f: Factor, about: str | None, largest: float, measures: bool) -> Factor:
+    enough = abs(f.effect) >= LEAST_SHARE * largest and (measures or f.flips >= LEAST_FLIPS)
     return Factor(f.name, f.effect, f.flips, about is not None and f.name != about and enough, f.taken, f.given)
 
 

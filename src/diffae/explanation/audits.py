@@ -76,7 +76,7 @@ def _page(factors: Sequence[Factor], figures: Sequence[Figure], result: Mapping[
         "a measurement), while what the classifier is about stays. What else changes with it is told apart by regression: effects "
         "are a factor's own, the share of decisions is of all that changed. Unnamed factors are what the classifier follows beside "
         f"all that has a name, {LENGTH:g} standard deviations of the codes to either side. Suspicious is what changes at least "
-        f"{LEAST_FLIPS:.0%} of the decisions, with {LEAST_SHARE:g} times the effect of what the classifier is about."
+        f"{LEAST_FLIPS:.0%} of the decisions, with {LEAST_SHARE:g} times the largest effect."
     )
     sections = [
         f"<h1>What {escape(str(result['classifier']))} decides by</h1>",
