@@ -1,6 +1,7 @@
 """The commands, as a person types them."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 import diffae
 from diffae import cli
+from diffae.cli import runs
 from diffae.config.presets import PRESETS
 
 FIXTURES = Path(__file__).parent / "fixtures" / "official"
@@ -164,8 +166,15 @@ def test_from_a_run_to_attributes_priors_samples_and_edits(trained, tmp_path, ca
     assert "attributes: Red, Size, and 4 components" in capsys.readouterr().out
     cli.main(["train-prior", run, "--preset", "gaussian"])
     small = ["--model.width", "8", "--model.layers", "3", "--training.batch-size", "8", "--training.precision", "float32"]
+    cli.main(["train-prior", run, "--preset", "kernel"])
+    assert "the prior holds 26 codes of training images" in " ".join(capsys.readouterr().err.split())
+    monkeypatch.setattr(runs, "LEAST_TOLD", 7)
     cli.main(["train-prior", run, "--images", "32", "--name", "mine", *small])
-    assert "mine: sample with" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "mine: sample with" in said.out
+    assert re.search(
+        r"Told from held-out codes .*: mine \d\.\d\d, a Gaussian \d\.\d\d, kernel \d\.\d\d", " ".join(said.err.split())
+    )
     assert diffae.load(run).attributes.names == ["Red", "Size"]
 
     quick = ["--steps", "2"]

@@ -183,7 +183,15 @@ def test_a_nested_folder_and_its_zip_are_the_same_data(make_images, tmp_path):
     assert len(folder.names) == 9
     assert "deeper/still/000.png" in folder.names
     assert np.array_equal(folder.pixels, zipped.pixels)
-    assert any("1 files" in note and "left alone" in note for note in folder.notes)
+    assert any("1 file in" in note and "was left alone: its name is not that of an image" in note for note in folder.notes)
+
+
+def test_a_table_of_labels_that_is_read_is_not_said_to_be_left_alone(make_images):
+    root = make_images(6)
+    (root / "labels.csv").write_text("file,Round\n" + "".join(f"{i:03d}.png,{i % 2}\n" for i in range(6)))
+    data = images_in(root)
+    assert set(data.labels) == {"Round"}
+    assert not any("left alone" in note for note in data.notes)
 
 
 def test_unusable_files_are_skipped_counted_and_named(make_images):

@@ -71,8 +71,15 @@ def prepare(
         notes += _scale_note(vae, pixels)
     if config.mask is not None and names:
         pixels, known = pixels[:, :channels], pixels[:, channels:]
-    if source.others and config.source not in SETS:
-        notes.append(f"{source.others} files in {root} were left alone: their names are not those of images.")
+    # The table of labels is not an image, but is read.
+    others = source.others - (not config.labels and beside is not None and beside.is_file())
+    if others > 0 and config.source not in SETS:
+        them = (
+            "file in {} was left alone: its name is not that of an image"
+            if others == 1
+            else ("files in {} were left alone: their names are not those of images")
+        )
+        notes.append(f"{others} {them.format(root)}.")
     if skipped:
         listed = "\n".join(f"  {shown(name)} {reason}" for name, reason in skipped[:20])
         more = f"\n  and {len(skipped) - 20} more" if len(skipped) > 20 else ""
