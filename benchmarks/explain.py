@@ -30,6 +30,7 @@ from diffae.data import ImageSet, prepare
 from diffae.evaluation.pages.page import table_markdown
 from diffae.evaluation.pages.tables import number
 from diffae.evaluation.suites.bench import in_colour
+from diffae.explanation.explaining import STRENGTHS
 from diffae.explanation.heat import difference
 from diffae.explanation.opening import SEEN, learned
 from diffae.frozen.weights import load_network
@@ -40,9 +41,6 @@ from diffae.pictures import save_png, scale_for, sheet
 from diffae.runtime.files import write_text
 from diffae.semantics.classifiers import Classifier
 from diffae.semantics.explanations import Explainer
-
-LENGTHS = tuple(2 ** (i / 2) for i in range(-2, 13))
-"""Of the fixed move, in standard deviations of the codes."""
 
 
 def main(
@@ -150,10 +148,10 @@ def _fixed(explainer: Explainer, x: Tensor, before: Tensor, enough: Callable[[Te
     unit = way / spread.length(way[None])[0]
     sign = torch.where(before > 0, -1.0, 1.0)
     code = ae.infer(x, steps=explainer.steps)
-    low, high, best = 0, len(LENGTHS) - 1, x
+    low, high, best = 0, len(STRENGTHS) - 1, x
     while low <= high:
         middle = (low + high) // 2
-        z = spread.standardizer(code.z_sem) + (sign[:, None] * LENGTHS[middle] * unit).to(x)
+        z = spread.standardizer(code.z_sem) + (sign[:, None] * STRENGTHS[middle] * unit).to(x)
         images = ae.in_range(ae.render(code, z_sem=spread.standardizer.inverse(z)))
         if enough(images):
             best, high = images, middle - 1
