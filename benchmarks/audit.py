@@ -83,7 +83,7 @@ def main(
     for k, ((name, shortcut), planted) in enumerate((pair, planted) for pair in chosen for planted in (True, False)):
         y, z = data.labels[name], data.labels[shortcut]
         indices = data.train[y[data.train] == z[data.train]] if planted else data.train
-        differ = data.validation[(y[data.validation] != z[data.validation])][:400]
+        differ = data.validation[np.abs(y - z)[data.validation] == 1][:400]
         with work_bar(f"{name}, {shortcut if planted else 'honest'}") as update:
             network = learned(small, indices, y[indices], target=None, seed=seed + k, progress=update).call
             classifier = Classifier(lambda part, network=network: network(shrunk(part, side)), "logit")

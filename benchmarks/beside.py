@@ -128,9 +128,9 @@ def spread(values: list[float]) -> str:
     return number(statistics.mean(values)) + (f" ± {number(statistics.stdev(values))}" if len(values) > 1 else "")
 
 
-def shrunk(x: Tensor, side: int) -> Tensor:
-    """Images of this side, by averages."""
-    return x if x.shape[-1] == side else F.interpolate(x, (side, side), mode="area")
+def shrunk(x: Tensor, side: int | None) -> Tensor:
+    """Images of this side, by averages; with None as they are."""
+    return x if side is None or x.shape[-1] == side else F.interpolate(x, (side, side), mode="area")
 
 
 def with_side(data: ImageSet, side: int) -> ImageSet:

@@ -71,8 +71,7 @@ def main(
     """
     config = read_json(RunConfig, run / "config.json")
     data = prepare(config.data, size=config.model.image_size, channels=config.model.channels)
-    ae, side = diffae.load(str(run)), side or config.model.image_size[0]
-    small = with_side(data, side)
+    ae, small = diffae.load(str(run)), data if side is None else with_side(data, side)
     rng = np.random.default_rng(seed)
     y = data.labels[column]
     known = data.train[~np.isnan(y[data.train])]

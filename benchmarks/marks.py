@@ -1,6 +1,6 @@
-"""Plants marks on grey or colour pictures at random, each in half of them and labelled: shortcuts for `audit.py`.
+"""Plants marks on pictures, which become grey, at random, each in half of them and labelled: shortcuts for `audit.py`.
 
-    python benchmarks/marks.py FOLDER --column pneumonia --out FOLDER
+    python benchmarks/marks.py FOLDER --column pneumonia --out MARKED
 
 Marks are those that pictures of clinics have: a token in a corner, a bar of text at the edge, a frame of the collimator, exposure,
 and a patient who lies askew.

@@ -173,7 +173,7 @@ def test_from_a_run_to_attributes_priors_samples_and_edits(trained, tmp_path, ca
     said = capsys.readouterr()
     assert "mine: sample with" in said.out
     assert re.search(
-        r"Told from held-out codes .*: mine \d\.\d\d, a Gaussian \d\.\d\d, kernel \d\.\d\d", " ".join(said.err.split())
+        r"Told from held-out codes .*: \d\.\d\d; of `--preset gaussian` \d\.\d\d, `kernel` \d\.\d\d", " ".join(said.err.split())
     )
     assert diffae.load(run).attributes.names == ["Red", "Size"]
 

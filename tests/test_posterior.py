@@ -38,6 +38,26 @@ def test_intervals_hold_what_they_promise(fitted):
     assert 1 - np.square(fitted.mean(z).numpy() - y).mean() / y.var() > best - 0.05
 
 
+def test_intervals_of_few_images_are_wide_enough():
+    covered = []
+    for seed in range(4):
+        z, y, _ = measured(40, 10 + seed, d=3)
+        others, truth, _ = measured(500, 50 + seed, d=3)
+        low, high = Posterior(z, y).interval(others).numpy().T
+        covered.append(((low <= truth) & (truth <= high)).mean())
+    assert np.mean(covered) > 0.84, covered
+
+
+def test_codes_of_any_kind_are_taken(fitted):
+    z, y, _ = measured(20, 4)
+    torch.testing.assert_close(fitted.mean(z.double()), fitted.mean(z))
+    torch.testing.assert_close(fitted.mean(z.bfloat16()), fitted.mean(z.bfloat16().float()))
+    with pytest.raises(ValueError, match="'mass' are infinite"):
+        tell(fitted, "mass", z, np.full(20, np.inf))
+    one = tell(fitted, "mass", z, np.where(np.arange(20) == 3, y, np.nan))
+    assert one.covered[0.9] in (0, 1)
+
+
 def test_two_numbers_that_are_as_likely_are_both_said():
     rng = np.random.default_rng(0)
     z = torch.from_numpy(rng.normal(size=(400, 3))).float()
@@ -58,15 +78,16 @@ def test_quantiles_are_where_the_mixture_says(fitted):
     assert (ends.diff(dim=1) > 0).all()
 
 
-def test_the_same_seed_gives_the_same_posterior_and_leaves_torch_alone(fitted):
-    z, y, _ = measured(600, 0)
+def test_the_same_seed_gives_the_same_posterior_and_leaves_torch_alone():
+    z, y, _ = measured(60, 0, d=3)
+    first = Posterior(z, y)
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
     again = Posterior(z, y)
     assert torch.equal(torch.rand(1), expected)
-    assert torch.equal(again.interval(z[:5]), fitted.interval(z[:5]))
-    assert not torch.equal(Posterior(z, y, seed=1).interval(z[:5]), fitted.interval(z[:5]))
+    assert torch.equal(again.interval(z[:5]), first.interval(z[:5]))
+    assert not torch.equal(Posterior(z, y, seed=1).interval(z[:5]), first.interval(z[:5]))
 
 
 def test_what_cannot_be_fitted_is_said(fitted):
@@ -91,7 +112,7 @@ def test_a_page_says_what_was_measured(fitted, tmp_path):
     nothing = tell(fitted, "unmeasured", z, np.full(100, np.nan))
     assert nothing.r2 is None
     assert nothing.covered == {}
-    page = write_posterior([told, nothing], [f"{i}.png" for i in range(100)], tmp_path, about={"n": 100})
+    page = write_posterior([told, nothing], [f"{i}.png" for i in range(100)], tmp_path, about={"n": 100, "images": "made up"})
     assert "mass &lt;kg&gt;" in page.read_text()
     assert json.loads((tmp_path / "posterior.json").read_text())["measured"]["mass <kg>"]["n"] == 60
     rows = list(csv.DictReader((tmp_path / "images.csv").read_text().splitlines()))
@@ -99,7 +120,7 @@ def test_a_page_says_what_was_measured(fitted, tmp_path):
     assert rows[0]["mass <kg>"] == ""
     assert float(rows[50]["mass <kg>"]) == pytest.approx(y[50], rel=1e-5)
     assert all(float(row["mass <kg> low"]) < float(row["mass <kg> expected"]) < float(row["mass <kg> high"]) for row in rows)
-    assert (tmp_path / "mass--kg--said.png").is_file()
+    assert (tmp_path / "1-mass--kg--said.png").is_file()
 
 
 def test_the_command_tells_of_what_a_run_held_out(tmp_path, tiny_run, capsys):
@@ -120,6 +141,14 @@ def test_the_command_tells_of_what_a_run_held_out(tmp_path, tiny_run, capsys):
     assert list(told["measured"]) == ["level"]
     main(["posterior", str(tmp_path / "run"), "--log", "level", "--out", str(out)])
     assert list(json.loads((out / "posterior.json").read_text())["measured"]) == ["log10 level"]
+    new = tmp_path / "new"
+    new.mkdir()
+    Image.fromarray(np.full((8, 8, 3), 100, np.uint8)).save(new / "a.png")
+    kinds = ["--labels-kind", "level=continuous"]
+    main(["posterior", str(tmp_path / "run"), "--data", str(new), "--column", "level", *kinds, "--out", str(out)])
+    (row,) = csv.DictReader((out / "images.csv").read_text().splitlines())
+    assert row["level"] == ""
+    assert float(row["level low"]) < float(row["level expected"]) < float(row["level high"])
     for arguments, said in ((["--column", "mass"], "no column 'mass'"), (["--log", "bright"], "not above 0")):
         with pytest.raises(SystemExit):
             main(["posterior", str(tmp_path / "run"), *arguments, "--out", str(out)])

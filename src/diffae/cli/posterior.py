@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 
 from diffae.cli import arguments, inputs
-from diffae.cli.bars import say, work_bar
+from diffae.cli.bars import say, warn, work_bar
 from diffae.config import Range, Seed
 
 if TYPE_CHECKING:
@@ -46,41 +46,58 @@ class Posterior(arguments.Labelling):
         ae = inputs.autoencoder(self.source)
         kinds = {"labels_kind": self.labels_kind}
         trained = inputs.images(ae, self.source, None, self.labels, **kinds)
-        data = trained if self.data is None else inputs.images(ae, self.source, self.data, None, **kinds)
+        # Those that are told of need not be measured, nor by the same table.
+        data = trained if self.data is None else inputs.images(ae, self.source, self.data)
         rows = data.validation if self.data is None else np.arange(len(data.names))
         if not len(rows):
             raise ValueError("The run holds no images out to tell of: name some with --data.")
-        names = [*(self.column or (() if self.log else _numbers(trained))), *self.log]
+        asked = [*dict.fromkeys([*((name, False) for name in self.column), *((name, True) for name in self.log)])]
+        names = asked or [(name, False) for name in _numbers(trained)]
         if not names:
             raise ValueError(f"No label is a number with more than two values; there are {', '.join(trained.labels) or 'none'}.")
-        wanted = [(name, *(self._measured(part, name, part is trained) for part in (trained, data))) for name in names]
+        wanted = [
+            (name, log, _measured(trained, name, log), _measured(data, name, log, needed=data is trained)) for name, log in names
+        ]
         z_train = inputs.codes(ae, self.source, trained)[trained.train]
         z_sem = inputs.codes(ae, self.source, data)[rows]
-        found = []
+        found, left_out = [], []
         with work_bar("Fitting") as update:
-            for name, y, other in wanted:
-                posterior = Fitted(z_train, y[trained.train], seed=self.seed, progress=update)
-                title = f"log10 {name}" if name in self.log else name
+            for name, log, y, other in wanted:
+                title = f"log10 {name}" if log else name
+                try:
+                    posterior = Fitted(z_train, y[trained.train], seed=self.seed, progress=update)
+                except ValueError as error:
+                    if asked:
+                        raise ValueError(f"{name}: {error}") from None
+                    left_out.append(f"{name} was left out: {error}")
+                    continue
                 found.append(tell(posterior, title, z_sem, other[rows], share=self.share))
-        about = {"n": len(rows), "n_train": len(trained.train), "share": self.share, "seed": self.seed}
+        for note in left_out:
+            warn(note)
+        if not found:
+            raise ValueError("Nothing is left to tell of.")
+        which = "which the run held out" if self.data is None else f"those of {self.data}"
+        about = {"n": len(rows), "images": which, "n_train": len(trained.train), "share": self.share, "seed": self.seed}
         page = write_posterior(found, [data.names[i] for i in rows], self.out, about=about)
         for told in found:
-            if told.r2 is not None:
-                say(f"{told.name}: R² {told.r2:.3f}, {told.covered[self.share]:.1%} within intervals of {self.share:g}")
+            if told.covered:
+                r2 = "" if told.r2 is None else f"R² {told.r2:.3f}, "
+                say(f"{told.name}: {r2}{told.covered[self.share]:.1%} within intervals of {self.share:g}")
         print(f"Open {page}")
 
-    def _measured(self, data: "ImageSet", name: str, needed: bool) -> np.ndarray:
-        """A label of all images, or its logarithm."""
-        if name not in data.labels:
-            if not needed:
-                return np.full(len(data.names), np.nan)
-            raise ValueError(f"There is no column {name!r}; there are {', '.join(data.labels) or 'none'}.")
-        y = data.labels[name]
-        if name not in self.log:
-            return y
-        if (y[~np.isnan(y)] <= 0).any():
-            raise ValueError(f"{name!r} has numbers that are not above 0, which have no logarithm.")
-        return np.log10(y)
+
+def _measured(data: "ImageSet", name: str, log: bool, *, needed: bool = True) -> np.ndarray:
+    """A label of all images, or its logarithm."""
+    if name not in data.labels:
+        if not needed:
+            return np.full(len(data.names), np.nan)
+        raise ValueError(f"There is no column {name!r}; there are {', '.join(data.labels) or 'none'}.")
+    y = data.labels[name]
+    if not log:
+        return y
+    if (y[~np.isnan(y)] <= 0).any():
+        raise ValueError(f"{name!r} has numbers that are not above 0, which have no logarithm.")
+    return np.log10(y)
 
 
 def _numbers(data: "ImageSet") -> list[str]:

@@ -21,6 +21,7 @@ from diffae.data.images import in_range
 from diffae.data.labels import Labels, align, load_labels
 from diffae.data.measuring import MEASURES, resolved
 from diffae.data.sources import HUB, Labelled, Source, divided, from_hub, open_source
+from diffae.data.sources.folder import Folder
 from diffae.frozen.vae import FrozenAutoencoder, frozen_autoencoder
 from diffae.runtime import seeding
 from diffae.runtime.files import cache_folder, digest_lines, shown, write_text
@@ -71,8 +72,7 @@ def prepare(
         notes += _scale_note(vae, pixels)
     if config.mask is not None and names:
         pixels, known = pixels[:, :channels], pixels[:, channels:]
-    # The table of labels is not an image, but is read.
-    others = source.others - (not config.labels and beside is not None and beside.is_file())
+    others = source.others - _tables(source, root, Path(config.labels) if config.labels else beside)
     if others > 0 and config.source not in SETS:
         them = (
             "file in {} was left alone: its name is not that of an image"
@@ -181,6 +181,13 @@ def _key(decode: Decoder, progress: Progress) -> int:
     named = (limits,) if isinstance(limits, str) else limits
     made = (*decode.size, decode.channels, config.tile, config.crop, *config.background, *map(str, named), *more)
     return seeding.mix("pixels-5", fingerprint(decode.source, progress), *made)
+
+
+def _tables(source: Source, root: Path, table: Path | None) -> int:
+    """How many of a folder's other files are the table of labels, which is read."""
+    if table is None or not isinstance(source, Folder):
+        return 0
+    return sum((root / name).resolve() == table.resolve() for name in source.rest)
 
 
 def _labels(source: Source, root: Path, names: list[str], config: DataConfig, *, beside: Path | None) -> Labels | None:

@@ -1,4 +1,4 @@
-"""What z_sem says of measurements, with intervals: measured on images that nothing was fitted to, and drawn."""
+"""What z_sem says of measurements, with intervals, how true that is of measured images, and its page."""
 
 import csv
 import io
@@ -38,7 +38,7 @@ class Told:
         interval: (n, 2), in which `share` of the numbers should lie.
         share: of that interval.
         covered: share of an interval -> which share of the measured numbers lies in it; empty where nothing was measured.
-        r2: coefficient of determination; None where nothing was measured.
+        r2: coefficient of determination; None where nothing, or only one number, was measured.
     """
 
     name: str
@@ -59,11 +59,16 @@ def tell(posterior: Posterior, name: str, z_sem: Float[Tensor, "n d"], y: np.nda
         z_sem: codes that it was not fitted to.
         y: (n,), what was measured, NaN where nothing was.
         share: of numbers that shall lie within the interval.
+
+    Raises:
+        ValueError: infinite measurements.
     """
     mean, interval = posterior.mean(z_sem).numpy(), posterior.interval(z_sem, share).numpy()
+    if np.isinf(y).any():
+        raise ValueError(f"Some of the measurements of {name!r} are infinite.")
     known = ~np.isnan(y)
     covered, r2 = {}, None
-    if known.sum() > 1:
+    if known.any():
         shares = sorted({*SHARES, share})
         ends = torch.tensor([[(1 - s) / 2, (1 + s) / 2] for s in shares]).flatten()
         quantiles = posterior.quantile(z_sem[torch.from_numpy(known)], ends).numpy()
@@ -81,12 +86,12 @@ def write_posterior(found: Sequence[Told], names: Sequence[str], out: Path, *, a
         found: what was said of the same images.
         names: of the images.
         out: the folder.
-        about: whatever identifies the figures.
+        about: `images`, a phrase that says which they are, and whatever else identifies the figures.
 
     Returns:
         The page.
     """
-    figures = [figure for told in found if told.r2 is not None for figure in (_predicted(told), _coverage(told))]
+    figures = [f for i, told in enumerate(found, 1) if told.covered for f in (_predicted(i, told), _coverage(i, told))]
     for figure in figures:
         save_png(figure.picture, out / f"{figure.name}.png")
     measured = {
@@ -110,11 +115,11 @@ def _six(value: float) -> str:
     return f"{value:.6g}"
 
 
-def _file(told: Told, kind: str) -> str:
-    return "".join(c if c.isalnum() or c in "_=.-" else "-" for c in told.name) + f"-{kind}"
+def _file(number: int, told: Told, kind: str) -> str:
+    return f"{number}-" + "".join(c if c.isalnum() or c in "_=.-" else "-" for c in told.name) + f"-{kind}"
 
 
-def _predicted(told: Told) -> Figure:
+def _predicted(number: int, told: Told) -> Figure:
     """Measured numbers, and the intervals in which they were expected."""
     rows = np.flatnonzero(~np.isnan(told.y))
     rows = rows[np.linspace(0, len(rows) - 1, min(DRAWN, len(rows))).astype(int)]
@@ -128,10 +133,10 @@ def _predicted(told: Told) -> Figure:
         axes.plot(ends, ends, color="#d9722e", linewidth=1, label="as measured")
         axes.set(xlabel=f"{told.name}, measured", ylabel="said by z_sem")
 
-    return Figure(_file(told, "said"), told.name, "What z_sem says of held-out images beside what was measured.", plotted(draw))
+    return Figure(_file(number, told, "said"), told.name, "What z_sem says, beside what was measured.", plotted(draw))
 
 
-def _coverage(told: Told) -> Figure:
+def _coverage(number: int, told: Told) -> Figure:
     """Whether as many numbers lie within intervals as should."""
 
     def draw(axes: Any) -> None:
@@ -140,19 +145,19 @@ def _coverage(told: Told) -> Figure:
         axes.set(xlabel="share that an interval should hold", ylabel="share that it holds", xlim=(0, 1), ylim=(0, 1))
 
     title = f"{told.name}, how true intervals are"
-    return Figure(_file(told, "coverage"), title, "On the line, intervals hold what they promise.", plotted(draw))
+    return Figure(_file(number, told, "coverage"), title, "On the line, intervals hold what they promise.", plotted(draw))
 
 
 def _page(found: Sequence[Told], figures: Sequence[Figure], result: Mapping[str, Any], n: int) -> str:
     rows = []
     for t in found:
         width = float(np.median(t.interval[:, 1] - t.interval[:, 0]))
-        measured = ["", "", "0"] if t.r2 is None else [f"{t.r2:.3f}", f"{t.covered[t.share]:.3f}", f"{(~np.isnan(t.y)).sum():,}"]
-        rows.append([t.name, *measured, f"{width:.3g}"])
+        covered = f"{t.covered[t.share]:.3f}" if t.covered else ""
+        rows.append([t.name, "" if t.r2 is None else f"{t.r2:.3f}", covered, f"{(~np.isnan(t.y)).sum():,}", f"{width:.3g}"])
     share = found[0].share
     sections = [
         "<h1>What z_sem says of measurements</h1>",
-        f'<p class="soft">{n:,} images that nothing was fitted to. Measured on {escape(result["machine"])} with diffae '
+        f'<p class="soft">{n:,} images, {escape(result["images"])}. Measured on {escape(result["machine"])} with diffae '
         f"{escape(result['version'])}.</p>",
         table_html(["", "R²", f"within intervals of {share:g}", "measured images", "median width of these"], rows),
         "<p>Every image's numbers are in images.csv.</p>",

@@ -58,8 +58,9 @@ class Factor:
 
     Attributes:
         name: of a labelled attribute, or `unnamed 1` and so on.
-        effect: mean of what the classifier's score, a logit or what is measured, rises by when it is given rather than taken, less
-            what comes of other known attributes that change with it.
+        effect: mean of what the classifier's score, a logit or what is measured, rises by when it is given rather than taken: of a
+            known attribute what its own growth is worth, by regression over all changes; of what has no name, what none of those
+            explains.
         flips: share of images whose decision then changes.
         suspicious: whether the classifier decides by it, and is about something else.
         taken: (m, c, *sides), images without it.
@@ -131,6 +132,8 @@ def audit(
         for i, move in enumerate(_unnamed(explainer, attributes, known, x), 1)
     ]
     every = [*made, *unnamed]
+    if not every:
+        return []
     scores = [[in_batches(explainer.ask, part, batch_size=explainer.batch_size) for part in (c.taken, c.given)] for c in every]
     risen = torch.stack([given - taken for taken, given in scores]).double().cpu()
     grown = torch.stack([_grown(explainer, attributes, known, change) for change in every])
@@ -140,7 +143,9 @@ def audit(
         # Of a known attribute what its own growth is worth, of another what no known one explains.
         own = grown[k, :, k] * worth[k] if k < len(made) else risen[k] - grown[k] @ worth
         flips = float("nan") if explainer.classifier.measures else float(((taken > 0) != (given > 0)).double().mean())
-        found.append(Factor(change.name, float(own.mean()), flips, False, change.taken[:drawn], change.given[:drawn]))
+        found.append(
+            Factor(change.name, float(own.mean()), flips, False, change.taken[:drawn].clone(), change.given[:drawn].clone())
+        )
     largest = max((abs(f.effect) for f in found), default=0.0)
     told = [_judged(f, about, largest, explainer.classifier.measures) for f in found]
     return sorted(told, key=lambda f: -abs(f.effect))

@@ -1,9 +1,9 @@
 """p(y | z_sem) of a measurement: what a code says of a number, and how surely.
 
 A mixture of Gaussians about a linear prediction, whose weights, means and widths a small network gives (a mixture density network:
-Bishop 1994); the mean of ten, each of which saw three fifths of the images (Lakshminarayanan et al. 2017). What the four that did
-not see a fifth say of it tells how far to trust all: levels are recalibrated by it (Kuleshov et al. 2018), so that nine in ten
-numbers lie within an interval of .9.
+Bishop 1994); the mean of twenty, each of which saw three fifths of the images and learned until it said most of a fourth
+(Lakshminarayanan et al. 2017). What the four that never saw a fifth say of it tells how far to trust all: levels are recalibrated
+by it (Kuleshov et al. 2018), so that nine in ten numbers lie within an interval of .9.
 """
 
 import itertools
@@ -25,9 +25,11 @@ MODES = 3
 """Gaussians of a mixture."""
 WIDTH = 64
 """Of the hidden layer."""
-STEPS, LOOK_EVERY, BATCH = 400, 10, 512
+STEPS, LOOK_EVERY, BATCH = 400, 10, 256
 LEAST = 30
 """Measured images at least."""
+PIECE = 4096
+"""Images whose quantiles are looked for at a time."""
 NARROWEST = 0.01
 """Of a Gaussian, in standard deviations of the measurements: a narrower one would learn a number by heart."""
 
@@ -115,22 +117,25 @@ class Posterior:
         self.center, self.scale = float(y[known].mean()), float(y[known].std())
         if self.scale <= 1e-9 * max(1.0, abs(self.center)):
             raise ValueError(f"All {known.sum()} measurements are {self.center:g}: there is nothing to tell.")
-        self.standardizer = Standardizer.fit(z_sem[torch.from_numpy(known)])
-        z = self.standardizer(z_sem[torch.from_numpy(known)]).float()
+        codes = _plain(z_sem)[torch.from_numpy(known)]
+        self.standardizer = Standardizer.fit(codes)
+        z = self.standardizer(codes)
         wanted = torch.from_numpy((y[known] - self.center) / self.scale).float()
         fold = torch.from_numpy(np.random.default_rng(seed).permutation(len(wanted)) % FOLDS)
-        pairs = list(itertools.combinations(range(FOLDS), 2))
-        unseen = torch.stack([torch.isin(fold, torch.tensor(pair)) for pair in pairs])
-        self.networks = _trained(z, wanted, unseen, seeding.mix(seed, "posterior"), progress)
+        stops, strangers = torch.tensor(list(itertools.permutations(range(FOLDS), 2))).T
+        looked_at = fold == stops[:, None]
+        seen = ~looked_at & (fold != strangers[:, None])
+        self.networks = _trained(z, wanted, seen, looked_at, seeding.mix(seed, "posterior"), progress)
         levels = torch.zeros(len(wanted), dtype=torch.float64)
         for k in range(FOLDS):
-            strangers, rows = torch.tensor([k in pair for pair in pairs]), fold == k
-            levels[rows] = _mixed(self.networks, z[rows], strangers).cdf(wanted[rows, None].double())[:, 0]
-        self.levels = levels.sort().values
+            rows = fold == k
+            levels[rows] = _mixed(self.networks, z[rows], strangers == k).cdf(wanted[rows, None].double())[:, 0]
+        # Of n numbers a new one is as likely in each of the n + 1 gaps.
+        self.levels = torch.cat([torch.zeros(1), levels, torch.ones(1)]).double().sort().values
 
     def mixture(self, z_sem: Float[Tensor, "n d"]) -> Mixture:
         """The mixture of all networks, in standard deviations of the measurements from their mean, before recalibration."""
-        return _mixed(self.networks, self.standardizer(z_sem).float())
+        return _mixed(self.networks, self.standardizer(_plain(z_sem)))
 
     def mean(self, z_sem: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         """The number to expect of each image, float64."""
@@ -146,11 +151,17 @@ class Posterior:
         if not ((shares > 0) & (shares < 1)).all():
             raise ValueError(f"Shares lie between 0 and 1, got {', '.join(f'{s:g}' for s in shares.tolist())}.")
         levels = self.levels.quantile(shares.double()).clamp(1e-6, 1 - 1e-6)
-        return self.center + self.scale * self.mixture(z_sem).quantile(levels)
+        parts = [self.mixture(part).quantile(levels) for part in z_sem.split(PIECE)]
+        return self.center + self.scale * torch.cat(parts)
 
     def interval(self, z_sem: Float[Tensor, "n d"], share: float = 0.9) -> Float[Tensor, "n 2"]:
         """Lower and upper end of the interval in which this share of numbers lies, as many below it as above."""
         return self.quantile(z_sem, torch.tensor([(1 - share) / 2, (1 + share) / 2]))
+
+
+def _plain(z_sem: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """Codes as the networks take them, wherever they are and whatever they are of: on the processor, float32."""
+    return z_sem.detach().cpu().float()
 
 
 @torch.no_grad()
@@ -163,26 +174,25 @@ def _mixed(networks: Networks, z: Float[Tensor, "n d"], some: Bool[Tensor, " f"]
 
 
 def _trained(
-    z: Float[Tensor, "n d"], y: Float[Tensor, " n"], unseen: Bool[Tensor, "f n"], seed: int,
+    z: Float[Tensor, "n d"], y: Float[Tensor, " n"], seen: Bool[Tensor, "f n"], looked_at: Bool[Tensor, "f n"], seed: int,
     progress: Callable[[str, int, int], None],
 ) -> Networks:  # fmt: skip
-    """Networks that learned from the images that each may see, as they were when they said most of those that it may not."""
+    """Networks that learned from the images that each may see, as they were when they said most of those that are looked at."""
     from sklearn.linear_model import RidgeCV
 
     alphas = np.logspace(-1, 5, 13)
-    ridges = [RidgeCV(alphas=alphas).fit(z[~out].double().numpy(), y[~out].double().numpy()) for out in unseen]
+    ridges = [RidgeCV(alphas=alphas).fit(z[rows].double().numpy(), y[rows].double().numpy()) for rows in seen]
     linear = torch.from_numpy(np.stack([ridge.coef_ for ridge in ridges])).float()
-    seen = [(~out).nonzero()[:, 0] for out in unseen]
-    least = min(map(len, seen))
-    rows_of = torch.stack([rows[:least] for rows in seen])
+    least = int(seen.sum(1).min())
+    rows_of = torch.stack([rows.nonzero()[:least, 0] for rows in seen])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         networks = Networks(linear, torch.tensor([float(ridge.intercept_) for ridge in ridges]))
         optimizer = torch.optim.AdamW(networks.parameters(), lr=3e-3, weight_decay=0.05)
-        best = torch.full((len(unseen),), float("inf"))
+        best = torch.full((len(seen),), float("inf"))
         kept = {name: value.clone() for name, value in networks.state_dict().items()}
         for step in range(STEPS):
-            rows = rows_of.gather(1, torch.randint(least, (len(unseen), min(BATCH, least))))
+            rows = rows_of.gather(1, torch.randint(least, (len(seen), min(BATCH, least))))
             optimizer.zero_grad()
             (-networks(z[rows]).log_prob(y[rows])).mean(1).sum().backward()
             optimizer.step()
@@ -190,9 +200,9 @@ def _trained(
                 progress("Fitting the posterior", step + 1, STEPS)
                 networks.eval()
                 with torch.no_grad():
-                    said = networks(z.expand(len(unseen), -1, -1)).log_prob(y.expand(len(unseen), -1))
+                    said = networks(z.expand(len(seen), -1, -1)).log_prob(y.expand(len(seen), -1))
                 networks.train()
-                loss = -(said * unseen).sum(1) / unseen.sum(1)
+                loss = -(said * looked_at).sum(1) / looked_at.sum(1)
                 better = loss < best
                 best = torch.where(better, loss, best)
                 for name, value in networks.state_dict().items():
