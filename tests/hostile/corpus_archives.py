@@ -93,7 +93,7 @@ def zips():
     yield Archive("names.zip", _zip(*((f"{name}.png", other) for name in NAMES)), num=2 + len(NAMES))
     yield Archive("no-images.zip", _zip(("a.txt", b"x"), good=False), REFUSED)
     yield Archive("nothing.zip", _zip(good=False), REFUSED)
-    yield Archive("nested.zip", _zip(("inner.zip", _zip())), said="1 files")
+    yield Archive("nested.zip", _zip(("inner.zip", _zip())), said="1 file in")
     yield Archive("nested-image.zip", _zip(("inner.png", _zip())), said="inner.png")
     yield Archive("bad-crc.zip", _raw_zip("bad.png", _deflated(other), len(other), crc=1), said="bad.png")
     sound = zlib.crc32(other)
