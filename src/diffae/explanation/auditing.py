@@ -136,7 +136,7 @@ def audit(
         return []
     scores = [[in_batches(explainer.ask, part, batch_size=explainer.batch_size) for part in (c.taken, c.given)] for c in every]
     risen = torch.stack([given - taken for taken, given in scores]).double().cpu()
-    grown = torch.stack([_grown(explainer, attributes, known, change) for change in every])
+    grown = _grown(explainer, attributes, known, every)
     worth = _worth(grown[: len(made)], risen[: len(made)])
     found = []
     for k, (change, (taken, given)) in enumerate(zip(every, scores, strict=True)):
@@ -181,19 +181,22 @@ def _both(explainer: Explainer, x: Tensor, change: Callable[[Code], tuple[Tensor
     return torch.cat(taken), torch.cat(given)
 
 
-def _grown(explainer: Explainer, attributes: Attributes | None, known: list[str], change: Change) -> Float[Tensor, "n k"]:
+def _grown(
+    explainer: Explainer, attributes: Attributes | None, known: list[str], changed: Sequence[Change]
+) -> Float[Tensor, "m n k"]:  # fmt: skip
     """How much more of each known attribute is seen in the images with something than in those without it, beside how it varies."""
     if attributes is None or not known:
-        return torch.zeros(len(change.taken), 0, dtype=torch.float64)
+        return torch.zeros(len(changed), len(changed[0].taken), 0, dtype=torch.float64)
     rows = [attributes.names.index(name) for name in known]
-    usual, taken, given = (
-        attributes.logits(z_sem)[:, rows].double().cpu()
-        for z_sem in (
-            explainer.z_sem,
-            *(in_batches(explainer.ae.encode, part, batch_size=explainer.batch_size) for part in (change.taken, change.given)),
-        )
-    )
-    return (given - taken) / usual.std(0)
+
+    def logits(z_sem: Tensor) -> Tensor:
+        return attributes.logits(z_sem)[:, rows].double().cpu()
+
+    def seen(images: Tensor) -> Tensor:
+        return logits(in_batches(explainer.ae.encode, images, batch_size=explainer.batch_size))
+
+    usual = logits(explainer.z_sem).std(0)
+    return torch.stack([(seen(change.given) - seen(change.taken)) / usual for change in changed])
 
 
 def _worth(grown: Float[Tensor, "m n m"], risen: Float[Tensor, "m n"]) -> Float[Tensor, " m"]:
