@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from diffae.cli import arguments, inputs
 from diffae.cli.bars import say, work_bar
 from diffae.config import Count
@@ -40,9 +38,7 @@ class Anomaly(arguments.Labelling):
         data = inputs.images(ae, self.source, self.data, self.labels, **kinds)
         same = self.data is None and self.usual is None
         trained = data if same else inputs.images(ae, self.source, self.usual, None, **kinds)
-        indices = data.validation if self.data is None else np.arange(len(data.names))
-        if not len(indices):
-            raise ValueError("The run holds no images out to look at: name some with --data.")
+        indices = inputs.looked_at(data, self.data, "look at")
         with work_bar("Looking") as update:
             usual = Usual(ae, trained, update)
             page, result = write_anomalies(

@@ -58,9 +58,7 @@ class Classifying(arguments.Labelling):
         data = trained if self.data is None else inputs.images(ae, self.source, self.data, None, **kinds)
         rng = np.random.default_rng(self.seed)
         among = np.sort(rng.permutation(trained.train)[: self.among])
-        candidates = rng.permutation(data.validation if self.data is None else np.arange(len(data.names)))
-        if not len(candidates):
-            raise ValueError("The run holds no images out to explain: name some with --data.")
+        candidates = rng.permutation(inputs.looked_at(data, self.data, "explain"))
         return trained, data, candidates, among
 
     def opened(self, name: str, data: "ImageSet", seed: int, update: "Progress") -> "Classifier":

@@ -22,6 +22,7 @@ from diffae.runtime import processes
 from diffae.runtime.files import check_target
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from diffae.autoencoder import DiffusionAutoencoder
@@ -115,6 +116,20 @@ def images(ae: "DiffusionAutoencoder", source: str, data: str | None, labels: Pa
         if data is None:
             raise FileNotFoundError(f"{error} {source} was trained on what was there: name where it is now with --data.") from None
         raise
+
+
+def looked_at(data: "ImageSet", named: str | None, what: str) -> "np.ndarray":
+    """Which images a command is about: all that were named, or those that the run held out.
+
+    Raises:
+        ValueError: the run held none out.
+    """
+    import numpy as np
+
+    indices = data.validation if named is None else np.arange(len(data.names))
+    if not len(indices):
+        raise ValueError(f"The run holds no images out to {what}: name some with --data.")
+    return indices
 
 
 def prepared(config: DataConfig, model: AutoencoderConfig | ComparatorConfig) -> "ImageSet":

@@ -104,7 +104,7 @@ def write_posterior(found: Sequence[Told], names: Sequence[str], out: Path, *, a
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["file", *(f"{told.name}{kind}" for told in found for kind in ("", " expected", " low", " high"))])
     for i, name in enumerate(names):
-        cells = [c for t in found for c in ("" if np.isnan(t.y[i]) else f"{t.y[i]:.6g}", *map(_six, (t.mean[i], *t.interval[i])))]
+        cells = [c for t in found for c in ("" if np.isnan(t.y[i]) else _six(t.y[i]), *map(_six, (t.mean[i], *t.interval[i])))]
         writer.writerow([name, *cells])
     write_text(out / "images.csv", text.getvalue())
     write_text(out / "report.html", _page(found, figures, result, len(names)))
