@@ -6,7 +6,8 @@ RUN is a training run whose images have labels. The classifier is a CNN on pixel
 seed and width, says whether it sees the same; a judge of all columns says what else changed. Each way explains the same held-out
 images:
 
-- `gradients`, `black box`: `diffae explain`, with and without the classifier's gradients;
+- `both`: `diffae explain` as it is, one direction of what the classifier says of many images, and its gradients where that does not
+  move an image far enough; `black box`, `gradients`: the first alone, the second alone;
 - `fixed`: the shortest move of one length for all, in the black box's direction, that flips as many as `black box` does;
 - `pixels`: no model, the classifier's gradient followed in pixels (DeepFool, Moosavi-Dezfooli et al. 2016) as far as the same
   probability: what a change is that only this classifier sees.
@@ -30,7 +31,7 @@ from diffae.data import ImageSet, prepare
 from diffae.evaluation.pages.page import table_markdown
 from diffae.evaluation.pages.tables import number
 from diffae.evaluation.suites.bench import in_colour
-from diffae.explanation.explaining import STRENGTHS
+from diffae.explanation.explaining import one_move
 from diffae.explanation.heat import difference
 from diffae.explanation.opening import SEEN, learned
 from diffae.frozen.weights import load_network
@@ -90,7 +91,7 @@ def main(
     say(f"AUROC of the classifier {auroc:.3f}")
     made: dict[str, Tensor] = {}
     seconds: dict[str, float] = {}
-    for name, gradients in (("gradients", True), ("black box", False)):
+    for name, gradients in (("both", None), ("gradients", True), ("black box", False)):
         with work_bar(name) as update:
             explainer = Explainer(ae, first, asked, gradients=gradients, steps=steps, progress=update)
             started = time.monotonic()
@@ -99,7 +100,7 @@ def main(
         say(f"{name}: {seconds[name]:.2f} s an image")
     wanted = float(_flipped(first, made["black box"], before).mean())
     started = time.monotonic()
-    made["fixed"] = _fixed(explainer, x, before, lambda images: float(_flipped(first, images, before).mean()) >= wanted)
+    made["fixed"], *_ = one_move(explainer, x, before, torch.where(before > 0, -1.0, 1.0), wanted=wanted)
     seconds["fixed"] = (time.monotonic() - started) / len(x)
     started = time.monotonic()
     made["pixels"] = _pixels(first, x, before, probability)
@@ -138,25 +139,6 @@ def main(
 def _flipped(first: Classifier, images: Tensor, before: Tensor) -> Tensor:
     after = in_batches(lambda part: first.scores(part).detach(), images, batch_size=64)
     return ((after > 0) != (before > 0)).double()
-
-
-def _fixed(explainer: Explainer, x: Tensor, before: Tensor, enough: Callable[[Tensor], bool]) -> Tensor:
-    """All images moved by the least length that is enough."""
-    ae, spread = explainer.ae, explainer.spread
-    way = spread.likeliest(explainer.slope[None])[0]
-    unit = way / spread.length(way[None])[0]
-    sign = torch.where(before > 0, -1.0, 1.0)
-    code = ae.infer(x, steps=explainer.steps)
-    low, high, best = 0, len(STRENGTHS) - 1, x
-    while low <= high:
-        middle = (low + high) // 2
-        z = spread.standardizer(code.z_sem) + (sign[:, None] * STRENGTHS[middle] * unit).to(x)
-        images = ae.in_range(ae.render(code, z_sem=spread.standardizer.inverse(z)))
-        if enough(images):
-            best, high = images, middle - 1
-        else:
-            low = middle + 1
-    return best
 
 
 def _pixels(first: Classifier, x: Tensor, before: Tensor, probability: float) -> Tensor:

@@ -99,11 +99,11 @@ def test_a_counterfactual_is_the_shortest_move_that_is_likely(made, gradients):
     assert torch.allclose(found.before, before.double(), atol=1e-5)
     assert torch.allclose(found.after[:, 0], after.double(), atol=1e-5)
     assert found.reached.all()
-    assert found.gradients == gradients
+    assert (found.gradients == gradients).all()
     assert ((before > 0.5) != (after > 0.5)).all()
     explainer = Explainer(ae, Classifier(network, "logit"), among)
     goal = torch.where(before > 0.5, -1, 1).double() * torch.tensor(0.9).logit()
-    # The way is divided four times, so that the end is a sixteenth too far at most; a little more is the step's own margin.
+    # The way is divided until the end is a thirtieth too far at most; a little more is the margin of the step itself.
     ratio = found.length[:, 0] / shortest(ae, explainer.spread, x, goal)
     assert ((ratio > 0.97) & (ratio < 1.1)).all(), ratio
 
@@ -111,10 +111,27 @@ def test_a_counterfactual_is_the_shortest_move_that_is_likely(made, gradients):
 def test_without_gradients_the_classifier_is_a_black_box(made):
     ae, network, among, x = made
     found = ae.explain(x, lambda images: network(images).detach().sigmoid(), among=among)
-    assert not found.gradients
+    assert not found.gradients.any()
     assert found.reached.all()
     with pytest.raises(ValueError, match="no gradients"):
         ae.explain(x, lambda images: network(images).detach().sigmoid(), among=among, gradients=True)
+
+
+def test_what_one_direction_does_not_reach_follows_gradients(made):
+    ae, network, among, x = made
+    # Far from most images the answer falls off to another side: no line through all of them says so.
+    bend = (among.flatten(1).norm(dim=1) ** 2).median()
+
+    def bent(images):
+        size = images.flatten(1).square().sum(1)
+        return network(images).view(-1) - 0.3 * (size - bend) / bend
+
+    one, own, both = (ae.explain(x, bent, among=among, answers="logit", probability=0.97, gradients=g) for g in (False, True, None))
+    assert not one.reached.all(), "the test is of what one direction does not reach"
+    assert (both.gradients == ~one.reached).all()
+    assert torch.equal(both.images[one.reached], one.images[one.reached])
+    assert torch.allclose(both.images[~one.reached], own.images[~one.reached], atol=1e-5)
+    assert both.reached.sum() >= own.reached.sum()
 
 
 def test_a_target_is_moved_to_and_what_is_there_already_stays(made):
@@ -189,7 +206,7 @@ def test_estimators_and_files_are_classifiers(made, tmp_path, monkeypatch):
     pipeline.fit(((among + 1) / 2).flatten(1).numpy(), (network(among) > 0).numpy())
     found = ae.explain(x, pipeline, among=among, probability=0.7)
     assert found.reached.all()
-    assert not found.gradients
+    assert not found.gradients.any()
 
     torch.jit.trace(network, x).save(str(tmp_path / "network.pt"))
     scripted = Classifier(open_classifier(str(tmp_path / "network.pt")), "logit")
@@ -274,14 +291,14 @@ def test_what_cannot_be_asked_for_is_refused(made):
 def test_what_knows_no_gradients_is_asked_without(made):
     ae, network, among, x = made
     found = ae.explain(x, lambda images: 1 / (1 + np.exp(-network(torch.from_numpy(images.numpy())).numpy())), among=among)
-    assert not found.gradients
+    assert not found.gradients.any()
     assert found.reached.all()
 
 
 def test_a_classifier_that_is_quite_sure_is_explained(made):
     ae, network, among, x = made
-    found = ae.explain(x, lambda images: (60 * network(images)).sigmoid(), among=among)
-    assert found.gradients
+    found = ae.explain(x, lambda images: (60 * network(images)).sigmoid(), among=among, gradients=True)
+    assert found.gradients.all()
     assert found.reached.float().mean() > 0.9
 
 
@@ -409,7 +426,7 @@ def test_the_command_explains_a_run_and_its_page_opens(tmp_path, tiny_run, made,
     assert "Open" in capsys.readouterr().out
     told = json.loads((out / "explain.json").read_text())
     assert told["n"] == 8
-    assert told["gradients"]
+    assert [len(image["gradients"]) for image in told["images"]] == [1] * 8
     assert 0 <= told["measured"]["flipped"] <= 1
     with pytest.raises(SystemExit):
         cli.main(["explain", str(tmp_path / "run"), "--classifier", "colour", "--out", str(out)])

@@ -262,7 +262,7 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
             probability: that the target shall have at least.
             value: that a classifier which measures shall measure.
             num: counterfactuals of each image, which change different things.
-            gradients: whether to follow the classifier's; None does where it has some.
+            gradients: whether to follow the classifier's; None does for images that one direction does not move far enough.
             steps: solver steps in either direction, by default 10.
             hold: 1 where all images must stay what they are, as in `render`: a channel, a region.
 

@@ -101,8 +101,8 @@ class Explain(Classifying):
     """Say why a classifier decides as it does, by images after which it decides otherwise: OUT/report.html, explain.json, PNGs.
 
     Of many images it is said how many decisions changed, how much the images did, whether a second classifier agrees, and
-    whether moves at random would have done the same. A classifier with gradients (a module of torch, TorchScript, a function
-    of torch) is followed by them, every other one is asked as a black box.
+    whether moves at random would have done the same. Every classifier is asked as a black box at first: what it says of many
+    images gives one direction for all. Images that this does not move far enough follow its gradients, where it has some.
 
     Example: diffae explain runs/xrays --classifier mymodule:classify --out runs/xrays/why
     """

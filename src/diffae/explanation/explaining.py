@@ -25,6 +25,8 @@ FRAMES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Places on the way from an image to its counterfactual."""
 STRENGTHS = tuple(2 ** (i / 2) for i in range(-2, 13))
 """Lengths of the fixed move that is compared with, in standard deviations of the codes."""
+CONTROLS = 100
+"""Images that are moved for comparison at most: at random, and all by one move."""
 LEAST_FID = 50
 """Images of which FID is measured at least."""
 
@@ -64,7 +66,7 @@ def explain_images(
     beside as many real images of which the classifier says the same; `fid of images`: of the images themselves. `second
     agrees`: of those flipped, the share that another classifier decides in the same way. `random flipped`: the sanity check,
     moves as long in the direction of answers that were dealt out at random. `fixed l1`: the change of the shortest fixed move
-    along one direction that flips as many.
+    along one direction that flips as many. These two are of the first CONTROLS images: `compared images`.
 
     Args:
         explainer: of the classifier.
@@ -155,41 +157,62 @@ def _controls(
 ) -> dict[str, float]:
     """Moves of the same lengths in the direction of answers dealt out at random; and of one length for all, in the real one."""
     spread = explainer.spread
-    sign = _signs(explainer, found, before)
+    sign = _signs(explainer, found, before)[:CONTROLS]
+    x, before, flipped = x[:CONTROLS], before[:CONTROLS], flipped[:CONTROLS]
     order = Draws.of(len(explainer.scores), seed).uniform("random answers", ()).argsort()
     shuffled = (explainer.scores - explainer.scores.mean())[order]
     z = spread.standardizer(explainer.z_sem).double()
     dealt = (z * shuffled[:, None]).mean(0)
-    real = spread.likeliest(explainer.slope[None])[0]
-
-    def moved(direction: Tensor, lengths: Tensor) -> Tensor:
-        unit = direction / spread.length(direction[None])[0]
-        moves, images = (sign * lengths)[:, None] * unit, []
-        for (_, code), move in zip(explainer.inferred(x), moves.split(explainer.batch_size), strict=True):
-            z_sem = spread.standardizer.inverse(spread.standardizer(code.z_sem) + move.to(code.z_sem))
-            images.append(explainer.rendered(code, z_sem))
-        return torch.cat(images)
-
-    result = {}
-    by_chance = _scores(explainer, moved(dealt, found.length[:, 0]))
+    result: dict[str, float] = {}
+    by_chance = _scores(explainer, moved(explainer, x, dealt, sign * found.length[:CONTROLS, 0]))
     if not explainer.classifier.measures:
+        result["compared images"] = float(len(x))
         result["random flipped"] = float(((by_chance > 0) != (before > 0)).double().mean())
-        wanted = float(flipped.double().mean())
-        low, high = 0, len(STRENGTHS) - 1
-        while low <= high:
-            middle = (low + high) // 2
-            images = moved(real, torch.full((len(x),), STRENGTHS[middle], dtype=torch.float64))
-            share = float(((_scores(explainer, images) > 0) != (before > 0)).double().mean())
-            if share >= wanted:
-                result |= {
-                    "fixed flipped": share,
-                    "fixed l1": float((images - x).abs().mean() / 2),
-                    "fixed length": STRENGTHS[middle],
-                }
-                high = middle - 1
-            else:
-                low = middle + 1
+        images, length, share = one_move(explainer, x, before, sign, wanted=float(flipped.double().mean()))
+        if share:
+            result |= {"fixed flipped": share, "fixed l1": float((images - x).abs().mean() / 2), "fixed length": length}
     return result
+
+
+def moved(
+    explainer: Explainer, x: Float[Tensor, "n c *sides"], direction: Float[Tensor, " d"], lengths: Float[Tensor, " n"]
+) -> Float[Tensor, "n c *sides"]:
+    """Images moved along a direction of standardised z_sem, each by a Mahalanobis length; backwards where it is negative."""
+    standardizer = explainer.spread.standardizer
+    moves, images = lengths[:, None] * direction / explainer.spread.length(direction[None])[0], []
+    for (_, code), move in zip(explainer.inferred(x), moves.split(explainer.batch_size), strict=True):
+        images.append(explainer.rendered(code, standardizer.inverse(standardizer(code.z_sem) + move.to(code.z_sem))))
+    return torch.cat(images)
+
+
+def one_move(
+    explainer: Explainer, x: Float[Tensor, "n c *sides"], before: Float[Tensor, " n"], sign: Float[Tensor, " n"], *, wanted: float
+) -> tuple[Float[Tensor, "n c *sides"], float, float]:
+    """What `explain` is compared with: all images moved by one length in one direction, the least of STRENGTHS after which a share
+    of the decisions changes.
+
+    Args:
+        explainer: of the classifier.
+        x: images.
+        before: what it says of them.
+        sign: 1 where that has to rise, -1 where it has to fall.
+        wanted: the share.
+
+    Returns:
+        The images, that length, and the share that changed; the images as they are, 0 and 0 where no length does it.
+    """
+    direction = explainer.spread.likeliest(explainer.slope[None])[0]
+    best, length, reached = x, 0.0, 0.0
+    low, high = 0, len(STRENGTHS) - 1
+    while low <= high:
+        middle = (low + high) // 2
+        images = moved(explainer, x, direction, sign * STRENGTHS[middle])
+        share = float(((_scores(explainer, images) > 0) != (before > 0)).double().mean())
+        if share >= wanted:
+            best, length, reached, high = images, STRENGTHS[middle], share, middle - 1
+        else:
+            low = middle + 1
+    return best, length, reached
 
 
 def _signs(explainer: Explainer, found: Counterfactuals, before: Tensor) -> Tensor:

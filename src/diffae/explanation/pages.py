@@ -23,6 +23,7 @@ WORDS = {
     "reached": "what was asked for was reached",
     "second agrees": "of those changed, a second classifier decides so too",
     "random flipped": "changed by moves as long, of answers dealt out at random (sanity check: few)",
+    "compared images": "images of which that was measured, and the one move below",
     "l1": "mean change of the pixels, of [0, 1]",
     "lpips": "LPIPS between image and counterfactual",
     "length": "length of the move of z_sem, in standard deviations of the codes",
@@ -59,12 +60,13 @@ def write_explanation(explained: Explained, names: Sequence[str], out: Path, *, 
         images.append(
             {
                 "file": name, "before": float(found.before[i]), "after": found.after[i].tolist(),
-                "reached": found.reached[i].tolist(), "length": found.length[i].tolist(), "counterfactuals": files,
+                "reached": found.reached[i].tolist(), "gradients": found.gradients[i].tolist(),
+                "length": found.length[i].tolist(), "counterfactuals": files,
                 "attributes": {key: values[i].tolist() for key, values in explained.attributes.items()},
             }
         )  # fmt: skip
     result = {
-        **about, "n": len(names), "machine": machine(), "version": commit(), "gradients": found.gradients,
+        **about, "n": len(names), "machine": machine(), "version": commit(),
         "measured": explained.shares, "attributes": _moved(explained, ae), "notes": explained.notes,
         "way": {"places": FRAMES, "answers": explained.answers.tolist()}, "images": images,
     }  # fmt: skip
@@ -86,7 +88,12 @@ def _moved(explained: Explained, ae: Any) -> dict[str, dict[str, float]]:
 
 def _page(explained: Explained, names: Sequence[str], ae: Any, result: Mapping[str, Any]) -> str:
     asked = f", towards class {result['target']}" if result.get("target") is not None else ""
-    how = "by the classifier's gradients" if explained.found.gradients else "by what it says of many images (a black box)"
+    along, every = int(explained.found.gradients[:, 0].sum()), len(names)
+    how = "by what it says of many images (a black box)"
+    if along == every:
+        how = "by the classifier's gradients"
+    elif along:
+        how += f", and {along:,} of them, which that did not move far enough, by its gradients"
     rows = [[WORDS[key], f"{result['measured'][key]:.3g}"] for key in WORDS if key in result["measured"]]
     sections = [
         f"<h1>Why {escape(str(result['classifier']))} decides so</h1>",

@@ -8,8 +8,7 @@ length: Moosavi-Dezfooli et al. 2016), and stays in the span of the codes of ima
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,8 +18,10 @@ from diffae.semantics.standardizer import Standardizer
 
 LOOKS = 10
 """How often an image is moved on and looked at again, at most."""
-HALVINGS = 4
-"""How often the way to a decision is then divided to find where on it the decision falls."""
+DIVISIONS = 4
+"""How often the way to a decision is then divided, at most, to find where on it the decision falls."""
+NEAR_ENOUGH = 0.03
+"""How much more than what was lacking at first a move may bring, where the way is no longer divided."""
 LEAST_RESPONSE = 0.25
 """What an image is taken to follow of a move at least; a move on is not more than its inverse times what is lacking."""
 LONGEST = 4.0
@@ -93,8 +94,7 @@ class Look(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
+class Moved(NamedTuple):
     """Codes that were moved.
 
     Attributes:
@@ -151,15 +151,19 @@ def move_until(
         moved[todo] = standardizer.inverse(start + way / too_far.clamp(min=1)[:, None].to(z_sem))
         images[todo], lacking[todo] = look(todo, moved[todo])
         todo = todo[(lacking[todo] > 0) & (too_far < 1)]
-    reached = everyone[(first > 0) & (lacking <= 0)]
-    low, high = torch.zeros_like(lacking), torch.ones_like(lacking)
-    ends = moved.clone()
-    for _ in range(HALVINGS if len(reached) else 0):
-        middle = (low[reached] + high[reached]) / 2
-        tried = torch.lerp(z_sem[reached], ends[reached], middle[:, None].to(z_sem))
+    # The false position, a little on the side where nothing lacks; within the middle of what is left, so that this shrinks.
+    low, high, before, ends = torch.zeros_like(lacking), torch.ones_like(lacking), first.clone(), moved.clone()
+    for _ in range(DIVISIONS):
+        reached = everyone[(first > 0) & (lacking <= 0) & (lacking < -NEAR_ENOUGH * first)]
+        if not len(reached):
+            break
+        share = (before[reached] + NEAR_ENOUGH / 2 * first[reached]) / (before[reached] - lacking[reached])
+        place = torch.lerp(low[reached], high[reached], share.clamp(0.1, 0.9))
+        tried = torch.lerp(z_sem[reached], ends[reached], place[:, None].to(z_sem))
         found, less = look(reached, tried)
         enough = less <= 0
-        high[reached[enough]], low[reached[~enough]] = middle[enough], middle[~enough]
+        high[reached[enough]], low[reached[~enough]] = place[enough], place[~enough]
+        before[reached[~enough]] = less[~enough]
         keep = reached[enough]
         moved[keep], images[keep], lacking[keep] = tried[enough], found[enough], less[enough]
     return Moved(moved, images, lacking)

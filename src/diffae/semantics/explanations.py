@@ -1,7 +1,7 @@
 """What would have to change in images for a classifier to decide otherwise: counterfactuals of a model, by moves of z_sem."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from diffae.diffusion.inversion import Code, decode_along_path
 from diffae.semantics.classifiers import Classifier
-from diffae.semantics.counterfactuals import Spread, answer_gradient, move_until
+from diffae.semantics.counterfactuals import Moved, Spread, answer_gradient, move_until
 
 STEPS = 10
 """Solver steps of an explanation: fewer than of an edit, because each look decodes."""
@@ -31,7 +31,7 @@ class Counterfactuals:
         after: (n, num), what it says of the counterfactuals.
         reached: (n, num), whether that is what was asked for.
         length: (n, num), of the moves, in standard deviations of the codes (Mahalanobis).
-        gradients: whether the classifier's gradients were followed; else one direction, of what it says of many images.
+        gradients: (n, num), whether the classifier's gradients were followed; else one direction, of what it says of many images.
     """
 
     images: Tensor
@@ -40,14 +40,11 @@ class Counterfactuals:
     after: Tensor
     reached: Tensor
     length: Tensor
-    gradients: bool
+    gradients: Tensor
 
     def to(self, device: torch.device) -> "Counterfactuals":
         """The same on a device."""
-        images, z_sem, before, after, reached, length = (
-            tensor.to(device) for tensor in (self.images, self.z_sem, self.before, self.after, self.reached, self.length)
-        )
-        return Counterfactuals(images, z_sem, before, after, reached, length, self.gradients)
+        return Counterfactuals(**{each.name: getattr(self, each.name).to(device) for each in fields(self)})
 
 
 class Explainer:
@@ -58,7 +55,8 @@ class Explainer:
         classifier: the classifier.
         among: images as the model takes them, of which the classifier's answers and the codes' spread are taken: the more the
             better.
-        gradients: whether to follow the classifier's gradients; None does where it has some.
+        gradients: whether to follow the classifier's gradients. None does where it has some, for the images that one direction
+            for all does not move far enough: it is quicker, and where it arrives it changes images less (benchmarks/explain.md).
         steps: solver steps in either direction.
         batch_size: images at a time.
         hold: (1, c or 1, *sides or 1s), 1 where images must stay what they are.
@@ -69,6 +67,7 @@ class Explainer:
         scores: (m,), what the classifier says of them.
         spread: of the codes.
         slope: (d,), how scores change with standardised codes.
+        gradients: whether the classifier has gradients that are followed.
 
     Raises:
         ValueError: the classifier fails, or says the same of all images.
@@ -89,7 +88,7 @@ class Explainer:
         self.z_sem, self.scores = torch.cat(codes), torch.cat(scores)
         self.spread = Spread(self.z_sem)
         self.slope = answer_gradient(self.spread, self.z_sem, self.scores)
-        self.gradients = gradients is not False and self._differentiable(among[:1])
+        self.gradients, self._at_once = gradients is not False and self._differentiable(among[:1]), gradients is True
         if gradients and not self.gradients:
             raise ValueError("The classifier has no gradients: torch does not know how its answers depend on images.")
 
@@ -128,12 +127,12 @@ class Explainer:
             before.append(scores)
             found.append([self._moved(code, *goal, part) for part in parts])
             self.progress("Looking for counterfactuals", sum(map(len, before)), len(x))
-        images, z_sem, after, reached, length = (
-            torch.cat([torch.stack([one[i] for one in column], 1) for column in found]) for i in range(5)
+        images, z_sem, after, reached, length, followed = (
+            torch.cat([torch.stack([one[i] for one in column], 1) for column in found]) for i in range(6)
         )
         shown = torch.cat([torch.cat(before)[:, None], after], 1)
         shown = shown if self.classifier.measures else shown.sigmoid()
-        return Counterfactuals(images, z_sem, shown[:, 0], shown[:, 1:], reached.bool(), length, self.gradients)
+        return Counterfactuals(images, z_sem, shown[:, 0], shown[:, 1:], reached.bool(), length, followed)
 
     def inferred(self, x: Float[Tensor, "n c *sides"]) -> Iterator[tuple[Tensor, Code]]:
         """Images and their codes, as many at a time as are to be: codes keep every state on the way."""
@@ -162,20 +161,34 @@ class Explainer:
         return sign * torch.tensor(probability).logit(), sign
 
     def _moved(self, code: Code, goal: Tensor, sign: Tensor, part: Tensor | None) -> tuple[Tensor, ...]:
-        """Images, codes, scores, whether they reach the goal, and how far codes were moved."""
+        """Images, codes, scores, whether they reach the goal, how far codes were moved, and whether along gradients."""
 
-        def look(indices: Tensor, z_sem: Tensor) -> tuple[Tensor, Tensor]:
-            images = self.rendered(code[indices], z_sem)
-            return images, (goal[indices] - self.ask(images)) * sign[indices]
+        def along(rows: Tensor, gradients: bool) -> Moved:
+            """These images moved, each along its own gradients or all in one direction."""
 
-        def gradient(indices: Tensor, z_sem: Tensor) -> Tensor:
-            slope = self._gradient(code[indices], z_sem) if self.gradients else self.slope.expand(len(indices), -1)
-            return slope * sign[indices, None]
+            def look(indices: Tensor, z_sem: Tensor) -> tuple[Tensor, Tensor]:
+                images = self.rendered(code[rows[indices]], z_sem)
+                return images, (goal[rows[indices]] - self.ask(images)) * sign[rows[indices]]
 
-        moved = move_until(code.z_sem, self.spread, look, gradient, part=part)
+            def slope(indices: Tensor, z_sem: Tensor) -> Tensor:
+                own = self._gradient(code[rows[indices]], z_sem) if gradients else self.slope.expand(len(indices), -1)
+                return own * sign[rows[indices], None]
+
+            return move_until(code.z_sem[rows], self.spread, look, slope, part=part)
+
+        everyone = torch.arange(len(code.z_sem), device=code.z_sem.device)
+        moved = along(everyone, self._at_once)
+        followed = torch.full_like(everyone, self._at_once, dtype=torch.bool)
+        missed = everyone[moved.lacking > 0]
+        if self.gradients and not self._at_once and len(missed):
+            again = along(missed, True)
+            nearer = again.lacking < moved.lacking[missed]
+            for tensor, other in zip(moved, again, strict=True):
+                tensor[missed[nearer]] = other[nearer]
+            followed[missed[nearer]] = True
         standardizer = self.spread.standardizer
         length = self.spread.length(standardizer(moved.z_sem) - standardizer(code.z_sem))
-        return moved.images, moved.z_sem, goal - sign * moved.lacking, moved.lacking <= 0, length
+        return moved.images, moved.z_sem, goal - sign * moved.lacking, moved.lacking <= 0, length, followed
 
     def _gradient(self, code: Code, z_sem: Tensor) -> Tensor:
         """Of the scores of a code's images, with respect to standardised codes."""
