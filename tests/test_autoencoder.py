@@ -1,5 +1,6 @@
 """The two codes, their compositions, and what is refused."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -65,6 +66,30 @@ def test_bfloat16_is_the_decoders_alone_and_errs_by_a_hundredth(ae, x, tmp_path)
     torch.testing.assert_close(low.reconstruct(x, steps=10), x, atol=1e-4, rtol=0)
     low.precision = "float32"
     assert torch.equal(low.decode(z_sem, seed=1), images[0])
+
+
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float64, 1e-3), (torch.bfloat16, 0.3), (torch.float16, 0.05)])
+def test_a_model_of_another_type_does_what_it_does_in_float32(ae, x, dtype, near):
+    other = copy.deepcopy(ae).to(dtype)
+    other.attributes = ae.attributes
+    z_sem = ae.encode(x)
+    verbs = {
+        "encode": lambda model: model.encode(x),
+        "decode": lambda model: model.decode(z_sem, steps=3, seed=1),
+        "decode_mean": lambda model: model.decode_mean(z_sem),
+        "invert": lambda model: model.invert(x, z_sem, steps=3),
+        "interpolate": lambda model: model.interpolate(x[:1], x[1:2], (0.5,), steps=3),
+        "manipulate": lambda model: model.manipulate(x, torch.ones(6), steps=3),
+        "fast": lambda model: model.reconstruct(x, inversion="fast", steps=6),
+        "anchored": lambda model: model.reconstruct(x, steps=3),
+        "sample": lambda model: model.sample(2, steps=2, prior_steps=2),
+    }
+    for name, verb in verbs.items():
+        expected, found = verb(ae), verb(other)
+        # Of the type of the images where some are given; noise that the model draws is of its own.
+        assert found.dtype == (dtype if name in ("decode", "decode_mean", "sample") else torch.float32), name
+        assert float((found.double() - expected.double()).abs().mean()) <= near * float(expected.abs().mean()), name
+    assert torch.equal(other.reconstruct(x, steps=3), x), "anchored is exact in whatever type the images have"
 
 
 @pytest.mark.parametrize("quick", [True, False])

@@ -74,9 +74,10 @@ class Predictor:
         self, unet: Any, z_sem: Tensor | None, *, schedule: Schedule, prediction: Prediction, precision: Precision,
         recordings: Recordings | None,
     ) -> None:  # fmt: skip
-        device = next(unet.parameters()).device
+        like = next(unet.parameters())
+        device = like.device
         self._unet, self._schedule, self._prediction = unet, schedule, prediction
-        self._z_sem = None if z_sem is None else z_sem.to(device)
+        self._z_sem = None if z_sem is None else z_sem.to(like)
         self._precision = resolve_precision(precision, device)
         self._dtype = torch.bfloat16 if self._precision == "bfloat16" else None
         self._recordings = recordings if recorder_of(device) is not None else None
