@@ -68,7 +68,7 @@ def test_bfloat16_is_the_decoders_alone_and_errs_by_a_hundredth(ae, x, tmp_path)
     assert torch.equal(low.decode(z_sem, seed=1), images[0])
 
 
-@pytest.mark.parametrize(("dtype", "near"), [(torch.float64, 1e-3), (torch.bfloat16, 0.3), (torch.float16, 0.05)])
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float64, 1e-3), (torch.bfloat16, 0.8), (torch.float16, 0.15)])
 def test_a_model_of_another_type_does_what_it_does_in_float32(ae, x, dtype, near):
     other = copy.deepcopy(ae).to(dtype)
     other.attributes = ae.attributes
