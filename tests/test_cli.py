@@ -15,6 +15,8 @@ import diffae
 from diffae import cli
 from diffae.cli import runs
 from diffae.config.presets import PRESETS
+from diffae.interop.parts import available_priors
+from diffae.semantics.prior import GaussianPrior, KernelPrior
 
 FIXTURES = Path(__file__).parent / "fixtures" / "official"
 
@@ -176,6 +178,18 @@ def test_from_a_run_to_attributes_priors_samples_and_edits(trained, tmp_path, ca
         r"Told from held-out codes .*: \d\.\d\d; of `--preset gaussian` \d\.\d\d, `kernel` \d\.\d\d", " ".join(said.err.split())
     )
     assert diffae.load(run).attributes.names == ["Red", "Size"]
+    # Measured ones come first, the best of them at the head; those that were not, by name.
+    assert available_priors(Path(run)) == ["mine", "gaussian", "kernel"]
+    told = Path(run) / "priors/mine/measured.json"
+    assert 0.5 <= json.loads(told.read_text())["told"] <= 1
+    (Path(run) / "priors/kernel/measured.json").write_text('{"told": 0.5, "n": 7}')
+    assert isinstance(diffae.load(run).prior, KernelPrior)
+    told.write_text('{"told": 3, "n": 7}')
+    with pytest.raises(ValueError, match=r"measured\.json: told must be"):
+        diffae.load(run)
+    told.unlink()
+    (Path(run) / "priors/kernel/measured.json").unlink()
+    assert isinstance(diffae.load(run).prior, GaussianPrior)
 
     quick = ["--steps", "2"]
     cli.main(["reconstruct", run, *pair, *quick])

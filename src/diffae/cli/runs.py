@@ -1,6 +1,7 @@
 """Training runs as the terminal shows them: started or continued, with a bar and a line for each event."""
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,17 +93,21 @@ def train_prior(source: str, z_sem: "Tensor", data: "ImageSet", asked: PriorRunC
     if accelerator.is_main_process:
         say(f"{len(data.train):,} codes of {ae.z_dim} dimensions to train on, {len(data.validation):,} held out")
     done = show_training(PriorSubject(config, ae, z_sem, data), folder, accelerator, what="codes")
-    if done and accelerator.is_main_process and len(data.validation) >= LEAST_TOLD:
-        _say_whether_it_wins(source, name, z_sem, data)
+    if done and accelerator.is_main_process:
+        _measure(source, name, z_sem, data)
     return folder if done else None
 
 
-def _say_whether_it_wins(source: str, name: str, z_sem: "Tensor", data: "ImageSet") -> None:
-    """Says how well samples of a prior, and of those that need no training, are told from held-out codes."""
+def _measure(source: str, name: str, z_sem: "Tensor", data: "ImageSet") -> None:
+    """Says how well samples of a prior, and of those that need no training, are told from held-out codes; keeps it beside it."""
     import diffae
+    from diffae.interop.parts import MEASURED, available_priors, prior_folder
     from diffae.metrics.codes import compare_codes
+    from diffae.runtime.files import write_text
     from diffae.semantics.prior import GaussianPrior, KernelPrior
 
+    if len(data.validation) < LEAST_TOLD:
+        return
     ae = diffae.load(source, prior=name)
     assert ae.prior is not None
     assert ae.standardizer is not None
@@ -114,8 +119,12 @@ def _say_whether_it_wins(source: str, name: str, z_sem: "Tensor", data: "ImageSe
             auroc = compare_codes(prior.sample(len(held)), held)["auroc"]
             told.append(max(auroc, 1 - auroc))
     trained, gaussian, kernel = told
+    write_text(prior_folder(Path(source), name) / MEASURED, json.dumps({"told": trained, "n": len(held)}) + "\n")
     others = f"of `--preset gaussian` {gaussian:.2f}, `kernel` {kernel:.2f}"
     say(f"Told from held-out codes (AUROC, 0.5 is perfect): {trained:.2f}; {others}")
+    priors = available_priors(Path(source))
+    if priors[1:]:
+        say(f"Of {len(priors)} priors beside this model {priors[0]} is taken where none is named.")
     if min(gaussian, kernel) < trained - MARGIN:
         better = "gaussian" if gaussian < kernel else "kernel"
         say(f"`diffae train-prior {source} --preset {better}`, which takes no time, comes nearer to real codes.")
@@ -135,6 +144,7 @@ def fit_prior(source: str, z_sem: "Tensor", data: "ImageSet", *, kind: str, name
         say(f"Noise of {float(ae.prior.noise):.2f} beside each code; the prior holds {held}")
     folder = prior_folder(Path(source), name)
     save_part(ae, folder / "model", ["prior", "standardizer"])
+    _measure(source, name, z_sem, data)
     return folder
 
 

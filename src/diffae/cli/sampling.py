@@ -41,7 +41,7 @@ class Sample(arguments.Decoding, arguments.Labelling):
     data: str | None = None
     """The images of that table; by default those that the run was trained on."""
     prior: str | None = None
-    """Which of the priors beside the model."""
+    """Which of the priors beside the model; by default the one that `diffae.load` takes."""
     steps: arguments.Steps = None
     """Solver steps of the decoder; by default 10, or what was calibrated."""
     prior_steps: Annotated[int, Range(1, 1000)] = 20

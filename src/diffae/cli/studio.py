@@ -36,7 +36,7 @@ class Studio:
     password: str | None = None
     """Asked for when the page is opened, with the name diffae."""
     prior: str | None = None
-    """Which of the priors beside the model."""
+    """Which of the priors beside the model; by default the one that `diffae.load` takes."""
     classifier: tuple[str, ...] = ()
     """Classifiers to explain (Why): `module:function`, or files of TorchScript or ONNX. Labels of yes and no are learned there."""
     answers: Literal["probability", "logit"] | None = None

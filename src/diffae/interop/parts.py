@@ -4,12 +4,13 @@ import dataclasses
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
 from diffae.autoencoder import DiffusionAutoencoder
-from diffae.config import PriorConfig, from_dict
+from diffae.config import PriorConfig, from_dict, read_json
+from diffae.config.ranges import Count, InRange, Range
 from diffae.interop.fingerprints import fingerprint
 from diffae.interop.reading import check_fit, naming, read_weights
 from diffae.runtime.weights import write_weights
@@ -20,6 +21,8 @@ from diffae.semantics.standardizer import Standardizer
 PART_FORMAT = "diffae-part-1"
 PARTS = ("prior", "standardizer", "attributes")
 """What is fitted to an autoencoder."""
+MEASURED = "measured.json"
+"""File of `Measured`, in a prior's folder."""
 MOST_COMPONENTS = 100_000
 """Principal directions; there are never more than dimensions of z_sem."""
 
@@ -30,8 +33,34 @@ def prior_folder(source: Path, name: str) -> Path:
 
 
 def available_priors(source: Path) -> list[str]:
-    """Names of the priors that were fitted to an autoencoder."""
-    return sorted(p.parent.parent.name for p in source.glob("priors/*/model/config.json"))
+    """Names of the priors that were fitted to an autoencoder, the one to take first: that whose samples are least told from real
+    codes, and of those that were not measured `ddim`, `gaussian`, the first by name.
+
+    Raises:
+        ValueError: a measurement that is none.
+    """
+    found = [p.parent.parent for p in source.glob("priors/*/model/config.json")]
+    named = {"ddim": 0, "gaussian": 1}
+
+    def order(folder: Path) -> tuple[float, int, str]:
+        measured = folder / MEASURED
+        told = read_json(Measured, measured).told if measured.is_file() else 2.0
+        return told, named.get(folder.name, 2), folder.name
+
+    return [folder.name for folder in sorted(found, key=order)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Measured(InRange):
+    """What `train-prior` writes beside a prior.
+
+    Attributes:
+        told: how well a classifier tells its samples from held-out codes, AUROC: 0.5 is perfect.
+        n: codes of either kind.
+    """
+
+    told: Annotated[float, Range(0.5, 1)]
+    n: Count
 
 
 def save_part(model: DiffusionAutoencoder, folder: Path, parts: Sequence[str]) -> None:

@@ -43,7 +43,8 @@ def load(
     Args:
         source: a run directory (its EMA weights), a folder that `save_pretrained` wrote, the hub's name of one (`user/model`), or
             that of a published model which `diffae import` has brought (`ffhq256`).
-        prior: name of one of the priors beside it; by default `ddim` if there is one, or `gaussian`, or the first by name.
+        prior: name of one of the priors beside it; by default the one whose samples `train-prior` found to be least told from real
+            codes, or of those that were not measured `ddim`, `gaussian`, or the first by name.
         device: where the networks go.
         precision: of the decoder's calls; see `ImageDiffusion`.
         encoder: the network that takes the weights of a model which was built with one of the user's own.
@@ -65,8 +66,7 @@ def load(
         there = f"there are: {', '.join(priors)}" if priors else "there is none"
         raise FileNotFoundError(f"There is no prior {prior!r} beside {source}; {there}. Fit one with `diffae train-prior`.")
     if priors:
-        name = prior or next((n for n in ("ddim", "gaussian") if n in priors), priors[0])
-        load_part(model, prior_folder(folder, name) / "model", required=prior is not None)
+        load_part(model, prior_folder(folder, prior or priors[0]) / "model", required=prior is not None)
     if (folder / "attributes" / "config.json").is_file():
         load_part(model, folder / "attributes")
     model.precision = precision
