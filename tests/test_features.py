@@ -413,7 +413,7 @@ def test_no_images_have_no_features(tiny, program, x):
 @pytest.fixture
 def config(tiny_run, program, tmp_path, write_colours):
     write_colours(tmp_path / "images", 24)
-    asked = tiny_run(images=32, model={"z_dim": 7, "learned": 3, "features": FeaturesConfig(network=str(program))})
+    asked = tiny_run(images=32, contrast=0.1, model={"z_dim": 7, "learned": 3, "features": FeaturesConfig(network=str(program))})
     return replace(asked, data=replace(asked.data, source=str(tmp_path / "images")))
 
 

@@ -140,14 +140,14 @@ def test_recomputed_activations_give_the_same_run_bit_for_bit(tiny_run, tmp_path
 
 
 def test_a_run_with_every_option_goes_on_bit_for_bit(tiny_run, tmp_path):
-    config = tiny_run(images=24, batch_size=8, min_snr=5.0, z_sem_dropout=0.3, encoder_shift=0.2)
+    config = tiny_run(images=24, batch_size=8, min_snr=5.0, z_sem_dropout=0.3, encoder_shift=0.2, contrast=0.1)
     zero = replace(config.model, prediction="v", schedule=replace(config.model.schedule, zero_terminal_snr=True))
     config = replace(config, model=zero)
     run(config, tmp_path / "whole")
     run(config, tmp_path / "parts", stop_after=16)
     run(config, tmp_path / "parts")
     assert_same(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts"))
-    plain = replace(config, training=replace(config.training, min_snr=None, z_sem_dropout=0.0, encoder_shift=0.0))
+    plain = replace(config, training=replace(config.training, min_snr=None, z_sem_dropout=0.0, encoder_shift=0.0, contrast=0))
     run(plain, tmp_path / "plain")
     whole, plain_run = checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "plain")
     assert any(not torch.equal(tensor, plain_run[name]) for name, tensor in whole.items())

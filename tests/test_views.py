@@ -1,16 +1,20 @@
 """Options of training that others found to need fewer images: each is what its paper says, and a run stays a function of images."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import AutoencoderConfig, ScheduleConfig
+from diffae.data import prepare
 from diffae.diffusion.schedule import Schedule, min_snr_weights, spaced_path, uncalibrated
 from diffae.diffusion.solvers import solve, to_eps, to_target
 from diffae.runtime.seeding import Draws
-from diffae.training.views import dropped, shifted
+from diffae.training.run import train
+from diffae.training.subjects import ImageSubject
+from diffae.training.views import TEMPERATURE, another_view, contrastive_loss, dropped, shifted
 
 
 def test_min_snr_counts_no_error_of_x_0_more_than_gamma_times():
@@ -88,3 +92,62 @@ def test_dropped_codes_are_a_share_chosen_by_their_draws():
     assert float((kept[:, 0] == 0).float().mean()) == pytest.approx(0.1, abs=0.02)
     assert torch.equal(dropped(z[7:9], Draws.of(2, 0, start=7), 0.1), kept[7:9])
     assert torch.equal(dropped(z, Draws.of(4000, 0), 0.0), z)
+
+
+def test_a_contrastive_loss_is_that_of_finding_the_own_view_among_all():
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(6, 4, generator=generator, dtype=torch.float64) for _ in range(2))
+    expected = 0.0
+    for mine, theirs in ((a, b), (b, a)):
+        mine, theirs = (z - z.mean(0) for z in (mine, theirs))
+        for i in range(6):
+            alike = torch.stack([mine[i] @ other / mine[i].norm() / other.norm() for other in theirs]) / TEMPERATURE
+            expected += float(alike.exp().sum().log() - alike[i]) / 12
+    assert float(contrastive_loss(a, b)) == pytest.approx(expected, rel=1e-5)
+    apart = torch.eye(4)
+    assert contrastive_loss(apart, apart) < 0.1 < contrastive_loss(apart, apart.roll(1, 0))
+    assert contrastive_loss(torch.ones(5, 3), torch.ones(5, 3)) == pytest.approx(torch.tensor(5.0).log())
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 12), (2, 6, 8, 8)])
+def test_another_view_is_each_images_own_and_near_it(shape):
+    draws = Draws.of(64, 5)
+    ramp = torch.linspace(-0.5, 0.5, shape[-1]).expand(64, *shape)
+    seen = another_view(ramp, draws)
+    assert seen.shape == ramp.shape
+    torch.testing.assert_close(another_view(ramp[3:5], draws[3:5]), seen[3:5])
+    assert len({tuple(image.flatten()[:4].tolist()) for image in seen}) == 64
+    # On the whole it is the same picture: bright where that is, and no brighter.
+    assert float((seen.mean(0) - ramp[0]).abs().max()) < 0.2
+    assert torch.corrcoef(torch.stack([seen.mean(0).flatten(), ramp[0].flatten()]))[0, 1] > 0.95
+
+
+def test_codes_are_compared_within_a_whole_batch_alone(tiny_run, tmp_path):
+    with pytest.raises(ValueError, match="accumulation 2 would divide"):
+        tiny_run(images=8, batch_size=8, contrast=0.1, accumulation=2)
+    config = tiny_run(images=8, batch_size=8, contrast=0.1)
+    data = prepare(config.data, size=config.model.image_size, channels=config.model.channels)
+    two = SimpleNamespace(is_main_process=False, num_processes=2, device=torch.device("cpu"))
+    with pytest.raises(ValueError, match="2 processes would divide"):
+        next(iter(train(ImageSubject(config, data), tmp_path, accelerator=two)))
+    with pytest.raises(ValueError, match="plain DDIM without"):
+        ImageSubject(replace(config, model=replace(config.model, z_dim=None)), data)
+
+
+def test_contrast_is_added_to_the_loss_and_moves_the_encoder_alone(tiny_run):
+    found = []
+    for weight in (0.0, 0.5):
+        config = tiny_run(images=8, batch_size=8, contrast=weight)
+        subject = ImageSubject(config, prepare(config.data, size=config.model.image_size, channels=config.model.channels))
+        torch.manual_seed(0)
+        model, draws = subject.build(), Draws.of(8, 3)
+        loss = subject.loss(model, subject.batch(range(8)), draws)
+        loss.backward()
+        found.append((float(loss.detach()), {n: None if p.grad is None else p.grad.clone() for n, p in model.named_parameters()}))
+    x, *_ = subject.view(subject.batch(range(8)), draws)
+    with torch.no_grad():
+        apart = contrastive_loss(model.encoder(x), model.encoder(another_view(x, draws)))
+    assert found[1][0] - found[0][0] == pytest.approx(0.5 * float(apart), rel=1e-4)
+    changed = {n for n, g in found[0][1].items() if g is not None and not torch.allclose(g, found[1][1][n], atol=1e-6)}
+    assert changed
+    assert all(name.startswith("encoder.") for name in changed)

@@ -30,7 +30,7 @@ from diffae.runtime import processes
 if TYPE_CHECKING:
     from diffae.autoencoder import DiffusionAutoencoder
 
-DEFAULT_PRESET, DEFAULT_PRIOR_PRESET = "avatars64", "latent-small"
+DEFAULT_PRESET, DEFAULT_PRIOR_PRESET = "pictures64", "latent-small"
 FITTED = {"gaussian": "a Gaussian", "kernel": "a smoothed bootstrap"}
 """Priors that need no training."""
 PRIOR_SHARE = 5
@@ -43,7 +43,7 @@ class Train:
 
     Running the same command again goes on where the run stopped. Every setting of the preset can be overridden.
 
-    Example: diffae train photos/ --preset avatars64 --out runs/photos --minutes 30 --model.z-dim 64
+    Example: diffae train photos/ --preset pictures64 --out runs/photos --minutes 30 --model.z-dim 64
     """
 
     source: arguments.Data

@@ -66,6 +66,11 @@ def _small(size: tuple[int, ...], *, unet: tuple[int, ...], encoder: tuple[int, 
     )
 
 
+def _telling(config: RunConfig) -> RunConfig:
+    """With a contrastive loss beside that of the decoder: `docs/design/meaning.md` has the measurements."""
+    return replace(config, training=replace(config.training, contrast=0.03))
+
+
 def _volume(side: int, *, mult: tuple[int, ...]) -> RunConfig:
     """Volumes on a processor: as `_small`, in blocks of 2 x 2 x 2 voxels, at an eighth of the cost of a voxel's own channels."""
     small = _small((side, side, side), unet=mult, encoder=mult)
@@ -86,7 +91,7 @@ def _ddim(autoencoder: RunConfig) -> RunConfig:
     return replace(
         autoencoder,
         model=replace(autoencoder.model, z_dim=None),
-        training=replace(autoencoder.training, whitened_start=False),
+        training=replace(autoencoder.training, whitened_start=False, contrast=0.0),
     )
 
 
@@ -122,6 +127,9 @@ PRESETS: dict[str, RunConfig] = {
     # Drawn faces on a processor.
     "avatars32": _small((32, 32), unet=(1, 1, 2, 4), encoder=(1, 1, 2, 4)),
     "avatars64": _small((64, 64), unet=(1, 1, 2, 4, 4), encoder=(1, 1, 2, 4, 4)),
+    # Pictures of any field on a processor: what z_sem tells of them counts for more than the detail that it holds.
+    "pictures32": _telling(_small((32, 32), unet=(1, 1, 2, 4), encoder=(1, 1, 2, 4))),
+    "pictures64": _telling(_small((64, 64), unet=(1, 1, 2, 4, 4), encoder=(1, 1, 2, 4, 4))),
     # Volumes on a processor; of one channel, and not mirrored, since in bodies left is not right.
     "volume32": _volume(32, mult=(1, 2, 4)),
     "volume64": _volume(64, mult=(1, 1, 2, 4)),

@@ -77,6 +77,11 @@ def _train(subject: Subject, out: Path, accelerator: Accelerator) -> Iterator[Ev
     config = subject.config
     training = config.training
     main, device = accelerator.is_main_process, accelerator.device
+    if training.contrast and accelerator.num_processes > 1:
+        raise ValueError(
+            f"training.contrast compares the images of a batch, which {accelerator.num_processes} processes would divide: "
+            "train with one, or with --training.contrast 0."
+        )
     newest = newest_checkpoint(out / "checkpoints")
     if newest is not None:
         check_data(out, subject)

@@ -26,7 +26,7 @@ from diffae.semantics.prior import LatentPrior
 from diffae.training.features import features_of, fit_features
 from diffae.training.health import Health, check_codes, check_images, check_prior
 from diffae.training.starting import take_weights, trained_model
-from diffae.training.views import augmented, dropped, of_view, shifted, training_view
+from diffae.training.views import another_view, augmented, contrastive_loss, dropped, of_view, shifted, training_view
 
 KNOWN = 0.98
 """From which value on, of -1..1, a pixel counts that was mixed of such as do and such as do not."""
@@ -108,6 +108,8 @@ class ImageSubject:
             raise ValueError(
                 f"training.patience waits for held-out images, and there are {len(data.validation)}: set data.validation higher."
             )
+        if config.training.contrast and config.model.z_dim is None:
+            raise ValueError("training.contrast is a loss of z_sem, and model.z_dim None is a plain DDIM without: set it to 0.")
         self.config = config = replace(config, model=described_features(config.model))
         self.data = data
         self._features = (
@@ -184,10 +186,13 @@ class ImageSubject:
             return model.loss(x, draws, noisy=self._noisy, min_snr=training.min_snr, known=known)
         assert isinstance(model, DiffusionAutoencoder)
         view = shifted(x, draws, training.encoder_shift) if training.encoder_shift else x
-        z_sem = model.encoder(view) if features is None else model.encoder(view, features)
+        z_sem, apart = model.encoder(view) if features is None else model.encoder(view, features), 0.0
+        ours = model.encoder.learned if isinstance(model.encoder, FeatureEncoder) else model.encoder
+        if training.contrast and ours is not None:
+            apart = training.contrast * contrastive_loss(z_sem if features is None else ours(view), ours(another_view(x, draws)))
         if training.z_sem_dropout:
             z_sem = dropped(z_sem, draws, training.z_sem_dropout)
-        return model.loss(x, draws, noisy=self._noisy, min_snr=training.min_snr, z_sem=z_sem, known=known)
+        return model.loss(x, draws, noisy=self._noisy, min_snr=training.min_snr, z_sem=z_sem, known=known) + apart
 
     def names(self, positions: range) -> list[str]:
         return [self.data.names[self.order[p]] for p in positions]

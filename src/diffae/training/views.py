@@ -10,6 +10,9 @@ from torch import Tensor
 from diffae.data.images import scaled
 from diffae.runtime.seeding import Draws
 
+TEMPERATURE = 0.2
+"""Of cosines in the contrastive loss: the smaller, the more the nearest others count."""
+
 
 def training_view(rows: Tensor, draws: Draws, *, flip: bool, mirrored: Tensor | None = None) -> Float[Tensor, "n c *sides"]:
     """Images as training sees them: in [-1, 1], and mirrored left to right with probability one half if `flip`.
@@ -78,7 +81,31 @@ def augmented(x: Float[Tensor, "n c *sides"], draws: Draws, probability: float) 
     shift = 0.125 * draws.normal("augment shift", (rank,)).to(x) * asked["shift"][:, None]
     with torch.autocast(x.device.type, enabled=False):
         stretched = _rotation(-axis) @ torch.diag_embed(torch.stack([stretch, 1 / stretch], 1)) @ _rotation(axis)
-        matrix = _rotation(angle) @ stretched * scale[:, None, None]
+    moved = _moved(x, _rotation(angle) @ stretched, scale, shift)
+    return torch.where(torch.stack([*asked.values()]).any(0).view(-1, *[1] * (rank + 1)), moved, x)
+
+
+def another_view(x: Float[Tensor, "n c *sides"], draws: Draws) -> Float[Tensor, "n c *sides"]:
+    """Each image as it might have been taken a moment later: turned by up to 20 degrees, scaled by 2 ** (0.15 N(0, 1)), moved by
+    0.08 N(0, 1) of its sides, with contrast and light a little otherwise, each channel's own and all together. What comes in from
+    beyond the edges is mirrored there. For the encoder alone: what z_sem should not depend on."""
+    n, channels = x.shape[:2]
+    angle = torch.pi / 9 * (2 * draws.uniform("view angle").to(x) - 1)
+    scale = 2 ** (0.15 * draws.normal("view scale", ()).to(x))
+    moved = _moved(x, _rotation(angle), scale, 0.08 * draws.normal("view shift", (x.dim() - 2,)).to(x))
+    gain = 0.2 * draws.normal("view contrast", ()).to(x)[:, None] + 0.1 * draws.normal("view contrasts", (channels,)).to(x)
+    light = 0.1 * draws.normal("view light", ()).to(x)
+    ones = [1] * (x.dim() - 2)
+    return moved * gain.exp().view(n, channels, *ones) + light.view(n, 1, *ones)
+
+
+def _moved(
+    x: Float[Tensor, "n c *sides"], turn: Float[Tensor, "n 2 2"], scale: Float[Tensor, " n"], shift: Float[Tensor, "n rank"]
+) -> Float[Tensor, "n c *sides"]:
+    """Images sampled where a matrix in the plane (of volumes that of their slices), a scale and a shift in shares of sides say."""
+    rank = x.dim() - 2
+    with torch.autocast(x.device.type, enabled=False):
+        matrix = turn * scale[:, None, None]
     # Where each pixel comes from, on the scale of grid_sample: sides of 2, whatever the image's are.
     h, w = x.shape[-2:]
     a, b, c, d = matrix.flatten(1).unbind(1)
@@ -90,13 +117,21 @@ def augmented(x: Float[Tensor, "n c *sides"], draws: Draws, probability: float) 
     theta = torch.stack([torch.stack(row, 1) for row in rows], 1)
     with torch.autocast(x.device.type, enabled=False):
         grid = F.affine_grid(theta, list(x.shape), align_corners=False)
-        moved = F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    return torch.where(torch.stack([*asked.values()]).any(0).view(-1, *[1] * (rank + 1)), moved, x)
+        return F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
 def _rotation(angle: Float[Tensor, " n"]) -> Float[Tensor, "n 2 2"]:
     cos, sin = angle.cos(), angle.sin()
     return torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
+
+
+def contrastive_loss(z_a: Float[Tensor, "n d"], z_b: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
+    """InfoNCE: how badly each code of one view finds that of the other view of its image among the batch's, by the cosine of codes
+    less their mean, divided by TEMPERATURE (van den Oord et al. 2018; Chen et al. 2020). log n where all codes are alike."""
+    a, b = (F.normalize((z - z.mean(0)).float(), dim=1) for z in (z_a, z_b))
+    alike = a @ b.T / TEMPERATURE
+    own = torch.arange(len(a), device=a.device)
+    return (F.cross_entropy(alike, own) + F.cross_entropy(alike.T, own)) / 2
 
 
 def dropped(z_sem: Float[Tensor, "n d"], draws: Draws, probability: float) -> Float[Tensor, "n d"]:

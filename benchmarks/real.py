@@ -1,0 +1,444 @@
+"""Real pictures of many fields, one command: what z_sem tells of held-out images, and how near both codes come.
+
+    python benchmarks/real.py SETS --out runs/real --minutes 12
+    python benchmarks/real.py SETS --only hubble signs --seeds 0
+
+SETS is the folder that the archives lie in, MedMNIST's and others as their authors share them. Of each set an autoencoder is
+trained without labels; a linear model of standardised z_sem, as strong as cross-validation over groups says, is fitted on the
+images that it was trained on, and tells the others: held out by person, smear or place where the set knows them. Beside it stands
+the same linear model of principal components of pixels. A run that is measured is not repeated, and one that was stopped goes on.
+"""
+
+import csv
+import dataclasses
+import json
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import tyro
+from beside import measured_on, publish, spread
+from PIL import Image
+from torch import Tensor
+
+import diffae
+from diffae.autoencoder import DiffusionAutoencoder
+from diffae.cli.bars import say, work_bar
+from diffae.cli.runs import show_training
+from diffae.config import DataConfig, RunConfig
+from diffae.config.presets import preset
+from diffae.data import ImageSet, prepare
+from diffae.evaluation.pages.figures import Encoded
+from diffae.evaluation.pages.page import table_markdown
+from diffae.evaluation.posterior import tell
+from diffae.evaluation.suites.bench import in_colour
+from diffae.frozen.weights import load_network
+from diffae.metrics.codes import compare_codes
+from diffae.metrics.images import mse
+from diffae.metrics.probe import principal_components
+from diffae.metrics.statistics import kernel_distance
+from diffae.pictures import save_png, scale_for, sheet
+from diffae.runtime.files import write_text
+from diffae.semantics.posterior import Posterior
+from diffae.semantics.prior import GaussianPrior, KernelPrior
+from diffae.semantics.standardizer import Standardizer
+from diffae.training.run import create_accelerator, resolve
+from diffae.training.subjects import ImageSubject
+
+Row = dict[str, Any]
+"""Of one image: `file`, `image` (h, w) or (h, w, 3) of 8 bits, or (c, h, w) in [-1, 1], and its labels."""
+COMPONENTS = 128
+"""Of pixels, to compare with."""
+FEW = 16
+"""Numbers of a z_sem each of whose axes is drawn."""
+
+
+@dataclass(frozen=True)
+class Picked:
+    """A set, and what is told of its images.
+
+    Attributes:
+        title: what it shows.
+        rows: (folder of the archives) -> its images and labels.
+        told: columns; of kinds in words or numbers their accuracy, of two of them the AUROC, of numbers R^2.
+        measure: which of these.
+        channels: of the images.
+        flip: whether a mirrored image is as good a one.
+        z_dim: of z_sem.
+        beside: what others measured on it, in words.
+        tested: the beginning of the names of those held-out images that are told, such as an official test set's; by default all.
+        data: settings of the images.
+        besides: what else is measured of the trained model.
+    """
+
+    title: str
+    rows: Callable[[Path], Iterator[Row]]
+    told: tuple[str, ...]
+    measure: Literal["AUROC", "accuracy", "R²"]
+    channels: int = 3
+    flip: bool = True
+    z_dim: int = 512
+    beside: str = ""
+    tested: str = ""
+    data: dict[str, Any] = field(default_factory=lambda: {"validation": 0.2})
+    besides: Callable[[DiffusionAutoencoder, ImageSet], dict[str, float]] = lambda ae, data: {}
+
+
+def _medmnist(name: str) -> Callable[[Path], Iterator[Row]]:
+    def rows(sets: Path) -> Iterator[Row]:
+        with np.load(sets / f"{name}.npz") as file:
+            for part in ("train", "val", "test"):
+                for i, (image, label) in enumerate(zip(file[f"{part}_images"], file[f"{part}_labels"].reshape(-1), strict=True)):
+                    yield {"file": f"{part}/{i:05d}.png", "image": image, "label": int(label)}
+
+    return rows
+
+
+def _zipped(name: str, column: str, group: str) -> Callable[[Path], Iterator[Row]]:
+    def rows(sets: Path) -> Iterator[Row]:
+        with zipfile.ZipFile(sets / f"{name}.zip") as archive:
+            table = csv.DictReader(archive.read("labels.csv").decode().splitlines())
+            for row in table:
+                with archive.open(row["file"]) as file:
+                    image = np.asarray(Image.open(file).convert("RGB"))
+                yield {"file": Path(row["file"]).with_suffix(".png"), "image": image, column: row[column], "group": row[group]}
+
+    return rows
+
+
+def _arrays(name: str, columns: dict[str, Callable[[Any, int], Any]], image: Callable[[np.ndarray], np.ndarray]) -> Any:
+    """Of an archive of `images` and arrays beside them: column -> its value of image i."""
+
+    def rows(sets: Path) -> Iterator[Row]:
+        with np.load(sets / f"{name}.npz") as file:
+            arrays = dict(file)
+        for i, pixels in enumerate(arrays["images"]):
+            made = image(pixels)
+            suffix = "npy" if made.dtype == np.float32 else "png"
+            yield {"file": f"{i:05d}.{suffix}", "image": made, **{key: value(arrays, i) for key, value in columns.items()}}
+
+    return rows
+
+
+def _over_mean(pixels: np.ndarray) -> np.ndarray:
+    """Channels divided by their means, so that how bright a well was says nothing; 0 to 12 times the mean in [-1, 1]."""
+    relative = pixels / pixels.mean((1, 2), keepdims=True)
+    return (relative.clip(0, 12) / 6 - 1).astype(np.float32)
+
+
+def _turned(sets: Path) -> Iterator[Row]:
+    """Twenty objects on a turntable; every second view, of 10 degrees, is held out."""
+    with np.load(sets / "coil20_32.npz") as file:
+        for image, kind, pose in zip(file["images"], file["labels"], file["pose"], strict=True):
+            part = "train" if pose % 10 == 0 else "test"
+            yield {"file": f"{part}/{kind:02d}-{pose:03d}.png", "image": image, "object": f"o{kind}"}
+
+
+def _between(ae: DiffusionAutoencoder, data: ImageSet) -> dict[str, float]:
+    """PSNR of the middle between two views of an object, beside the view that lies there, held out: both codes interpolated, z_sem
+    alone, and pixels."""
+    index = {Path(name).stem: i for i, name in enumerate(data.names)}
+    found = {}
+    for degrees in (5, 20):
+        pairs = []
+        for i in data.validation:
+            kind, pose = Path(data.names[i]).stem.split("-")
+            pairs.append([i, *(index[f"{kind}-{(int(pose) + turn) % 360:03d}"] for turn in (-degrees, degrees))])
+        middle, left, right = (data.images(np.array(rows)) for rows in zip(*pairs, strict=True))
+        made: dict[str, list[Tensor]] = {"both codes": [], "z_sem alone": [], "pixels": []}
+        for a, b in zip(left.split(64), right.split(64), strict=True):
+            made["both codes"].append(ae.interpolate(a, b, (0.5,))[:, 0])
+            made["z_sem alone"].append(ae.decode_mean((ae.encode(a) + ae.encode(b)) / 2))
+            made["pixels"].append((a + b) / 2)
+        for name, parts in made.items():
+            errors = (torch.cat(parts) - middle).square().flatten(1).mean(1) / 4
+            found[f"PSNR at {degrees} degrees: {name}"] = float(-10 * errors.log10().mean())
+    return found
+
+
+def _posteriors(ae: DiffusionAutoencoder, data: ImageSet) -> dict[str, float]:
+    """R^2 of the posterior's mean, and the share of held-out numbers in its intervals of .9."""
+    with work_bar("Encoding") as update:
+        train, held = (Encoded.of(ae, data, part, update).z_sem for part in (data.train, data.validation))
+    found = {}
+    for column, y in data.labels.items():
+        posterior = Posterior(train, y[data.train])
+        result = tell(posterior, column, held, y[data.validation], share=0.9)
+        found |= {f"posterior: {column}": float(result.r2 or 0), f"within .9: {column}": result.covered[0.9]}
+    return found
+
+
+SETS = {
+    "pneumonia": Picked(
+        "chest X-rays, children; normal or pneumonia", _medmnist("pneumoniamnist"), ("label",), "AUROC", 1, flip=False,
+        beside="supervised ResNet-18 .944", tested="test/", data={"validation": "published"},
+    ),
+    "breast": Picked(
+        "ultrasound of breasts; malignant or not", _medmnist("breastmnist"), ("label",), "AUROC", 1,
+        beside="supervised ResNet-18 .901", tested="test/", data={"validation": "published"},
+    ),
+    "signs": Picked("hands, digits of a sign language; by person", _zipped("signs64", "digit", "person"), ("digit",), "accuracy"),
+    "blood": Picked("cells of blood smears, 3 kinds; by smear", _zipped("bloodcells64", "cell", "smear"), ("cell",), "accuracy"),
+    "flycells": Picked(
+        "cells of flies, three dyes; which of three wells",
+        _arrays("flycells3ch_48", {"well": lambda a, i: f"w{a['labels'][i]}"}, lambda x: x.transpose(1, 2, 0)),
+        ("well",), "accuracy",
+    ),
+    "translocation": Picked(
+        "human cells, a protein in the nucleus or around it; channels over their means",
+        _arrays("translocation2ch_64", {"label": lambda a, i: int(a["labels"][i])}, _over_mean), ("label",), "AUROC", 2,
+    ),
+    "hubble": Picked(
+        "galaxies of a deep field; five numbers",
+        _arrays(
+            "hubble_32",
+            {
+                "log flux": lambda a, i: f"{np.log(a['flux'][i]):.6f}", "log area": lambda a, i: f"{np.log(a['area'][i]):.6f}",
+                "redness": lambda a, i: f"{a['redness'][i]:.6f}", "ellipticity": lambda a, i: f"{a['ellipticity'][i]:.6f}",
+            },
+            lambda x: x,
+        ),
+        ("log flux", "log area", "redness", "ellipticity"), "R²", z_dim=5, besides=_posteriors,
+    ),
+    "coil": Picked("objects on a turntable, every second view held out", _turned, ("object",), "accuracy", 1, flip=False,
+                   data={"validation": "published"}, besides=_between),
+}  # fmt: skip
+
+
+def _changed(**training: Any) -> Callable[[RunConfig], RunConfig]:
+    return lambda c: dataclasses.replace(c, training=dataclasses.replace(c.training, **training))
+
+
+CHANGES: dict[str, Callable[[RunConfig], RunConfig]] = {
+    "": lambda c: c,
+    "plain": _changed(contrast=0.0),
+    "contrast.01": _changed(contrast=0.01),
+    "contrast.1": _changed(contrast=0.1),
+    "shift": _changed(contrast=0.0, encoder_shift=0.1),
+    "augment": _changed(contrast=0.0, augment=0.12),
+    "rate": _changed(contrast=0.0, encoder_rate=0.5),
+}
+"""What may be changed in training, by name."""
+
+
+def main(
+    sets: tyro.conf.Positional[Path],
+    out: Path = Path("runs/real"),
+    only: tuple[str, ...] = tuple(SETS),
+    seeds: tuple[int, ...] = (0, 1, 2),
+    minutes: float = 12.0,
+    images: int | None = None,
+    changes: tuple[str, ...] = ("",),
+    num: int = 128,
+    samples: int = 0,
+    page: Path | None = None,
+) -> None:
+    """Train, measure, and print the table.
+
+    Args:
+        sets: the folder of the archives.
+        out: folder of the runs.
+        only: which sets: pneumonia, breast, signs, blood, flycells, translocation, hubble, coil.
+        seeds: of each.
+        minutes: of training.
+        images: of training, in place of minutes.
+        changes: what is changed in training, a run of each: plain, contrast.01, contrast.1, shift, augment, rate.
+        num: held-out images that are decoded.
+        samples: images that are sampled and compared with autoencoded ones; with 0 none are.
+        page: where the table and its pictures go; by default OUT/results.md.
+    """
+    for name in only:
+        picked = SETS[name]
+        folder = out / name
+        if not (folder / "images/labels.csv").is_file():
+            write_images(picked.rows(sets), folder / "images")
+        for seed in seeds:
+            for change in changes:
+                run = folder / f"{change or 'preset'}-{seed}"
+                if not (run / "measured.json").is_file():
+                    config = CHANGES[change](_config(picked, folder / "images", seed, minutes, images))
+                    _trained(config, run, picked, num, samples)
+    publish(_page(out, only, changes, page or out / "results.md"), page or out / "results.md")
+
+
+def _config(picked: Picked, images: Path, seed: int, minutes: float, budget: int | None) -> RunConfig:
+    base = preset("pictures32")
+    model = dataclasses.replace(base.model, channels=picked.channels, z_dim=picked.z_dim)
+    data = DataConfig(source=str(images), flip=picked.flip, **picked.data)
+    training = dataclasses.replace(base.training, minutes=None if budget else minutes, images=budget, seed=seed, sample_every=10**9)
+    return dataclasses.replace(base, model=model, data=data, training=training)
+
+
+def _trained(config: RunConfig, run: Path, picked: Picked, num: int, samples: int) -> None:
+    """Trains a run to its end and writes measured.json."""
+    started = time.monotonic()
+    config = resolve(config, run)
+    with work_bar("Images") as update:
+        data = prepare(config.data, size=config.model.image_size, channels=picked.channels, progress=update)
+    say(str(run))
+    if not show_training(ImageSubject(config, data), run, create_accelerator(), what="images"):
+        raise SystemExit("Stopped; the same command goes on there.")
+    seconds = time.monotonic() - started
+    ae = diffae.load(str(run))
+    assert isinstance(ae, DiffusionAutoencoder)
+    measured = told(ae, data, picked) | pictured(ae, data, run, num) | picked.besides(ae, data)
+    if samples:
+        measured |= sampled(ae, data, samples)
+    budget = json.loads((run / "config.json").read_text())["training"]["images"]
+    measured |= {"images": budget, "training": seconds, "all": time.monotonic() - started}
+    write_text(run / "measured.json", json.dumps(measured) + "\n")
+    say(json.dumps(measured))
+
+
+def write_images(rows: Iterator[Row], folder: Path) -> None:
+    """Images as files, and the table of their labels, last."""
+    table = []
+    for row in rows:
+        file, image = folder / row["file"], row["image"]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.suffix == ".npy":
+            np.save(file, image)
+        else:
+            Image.fromarray(image).save(file)
+        table.append({key: value for key, value in row.items() if key != "image"})
+    with (folder / "labels.part").open("w", newline="", encoding="utf-8") as text:
+        writer = csv.DictWriter(text, list(table[0]))
+        writer.writeheader()
+        writer.writerows(table)
+    (folder / "labels.part").replace(folder / "labels.csv")
+
+
+def told(ae: DiffusionAutoencoder, data: ImageSet, picked: Picked) -> dict[str, float]:
+    """What z_sem tells of held-out images, and principal components of their pixels beside it; effective dimensions of z_sem."""
+    test = np.array([i for i in data.validation if data.names[i].startswith(picked.tested)])
+    with work_bar("Encoding") as update:
+        z = [Encoded.of(ae, data, part, update).z_sem for part in (data.train, test)]
+    pixels = [data.images(part).flatten(1).numpy() for part in (data.train, test)]
+    variances = torch.linalg.eigvalsh(torch.cov(z[1].T.double()))
+    found = {"dimensions": float(variances.sum() ** 2 / variances.square().sum())}
+    for name, (fit, held) in {
+        "z_sem": [part.numpy() for part in z],
+        "pixels": principal_components(pixels[0], pixels[1], COMPONENTS),
+    }.items():
+        for column in picked.told:
+            y = _column(data, column)
+            found[f"{name}: {column}"] = _score(fit, y[data.train], held, y[test], picked.measure)
+    return found
+
+
+def _column(data: ImageSet, column: str) -> np.ndarray:
+    """Numbers of each image; of a column of words, which of NAME=KIND it is."""
+    if column in data.labels:
+        return data.labels[column]
+    return np.stack([values for name, values in data.labels.items() if name.startswith(f"{column}=")]).argmax(0)
+
+
+def _score(fit: np.ndarray, y: np.ndarray, held: np.ndarray, y_held: np.ndarray, measure: str) -> float:
+    """Of a linear model of standardised features, of the strength that cross-validation finds."""
+    from sklearn.linear_model import LogisticRegressionCV, RidgeCV
+    from sklearn.metrics import r2_score, roc_auc_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    if measure == "R²":
+        ridge = make_pipeline(StandardScaler(), RidgeCV(alphas=[10.0**i for i in range(-3, 5)])).fit(fit, y)
+        return float(r2_score(y_held, ridge.predict(held)))
+    logistic = LogisticRegressionCV(
+        Cs=[1e-3, 1e-2, 1e-1, 1.0], l1_ratios=(0,), cv=5, max_iter=500, scoring="neg_log_loss", use_legacy_attributes=False
+    )
+    model = make_pipeline(StandardScaler(), logistic).fit(fit, y)
+    if measure == "AUROC":
+        return float(roc_auc_score(y_held, model.predict_proba(held)[:, 1]))
+    return float((model.predict(held) == y_held).mean())
+
+
+def pictured(ae: DiffusionAutoencoder, data: ImageSet, run: Path, num: int) -> dict[str, float]:
+    """Squared errors of held-out images decoded from z_sem and x_T, from z_sem alone and with noise, and their picture."""
+    x = data.images(np.random.default_rng(0).permutation(data.validation)[:num])
+
+    def each(make: Callable[[range], Tensor]) -> Tensor:
+        return torch.cat([make(range(i, min(i + 32, len(x)))) for i in range(0, len(x), 32)])
+
+    z_sem = each(lambda part: ae.encode(x[part.start : part.stop]))
+    mean = each(lambda part: ae.decode_mean(z_sem[part.start : part.stop]))
+    both = each(lambda part: ae.reconstruct(x[part.start : part.stop], inversion="fast"))
+    noisy = each(lambda part: ae.decode(z_sem[part.start : part.stop], seed=0, start=part.start))
+    shown = {"held out": x, "z_sem and x_T": both, "z_sem alone": mean, "with noise": noisy}
+    pictures = [ae.to_pictures(part[:12]) for part in shown.values()]
+    save_png(sheet(pictures, scale=scale_for(pictures[0], 64), names=list(shown)), run / "pictures.png")
+    if ae.z_dim <= FEW:
+        save_png(_axes(ae, x[:64]), run / "axes.png")
+    return {"both": mse(both, x), "mean": mse(mean, x), "noise": mse(noisy, x), "n": float(len(x))}
+
+
+def _axes(ae: DiffusionAutoencoder, x: Tensor) -> Image.Image:
+    """What each principal direction of z_sem does: a row each, from two standard deviations below the mean code to two above."""
+    z = ae.encode(x)
+    center = z.mean(0)
+    _, singular, axes = torch.linalg.svd(z - center, full_matrices=False)
+    steps = torch.linspace(-2, 2, 9)
+    rows = [
+        ae.to_pictures(ae.decode_mean(center + steps[:, None] * (size / len(z) ** 0.5) * axis))
+        for size, axis in zip(singular, axes, strict=True)
+    ]
+    return sheet(rows, scale=scale_for(rows[0], 64), names=[f"axis {i + 1}" for i in range(len(rows))])
+
+
+def sampled(ae: DiffusionAutoencoder, data: ImageSet, num: int) -> dict[str, float]:
+    """Samples of the priors that need no training: how well they are told from held-out codes, precision and recall, and KID of
+    their images beside held-out ones; and KID of autoencoded training images, below which no prior comes."""
+    with work_bar("Encoding") as update:
+        train, held = (Encoded.of(ae, data, part, update).z_sem for part in (data.train, data.validation))
+    standardizer, network = Standardizer.fit(train), load_network("inception")[0]
+
+    @torch.no_grad()
+    def features(images: Tensor) -> Tensor:
+        return torch.cat([network(in_colour(ae.to_pictures(part))) for part in images.split(32)])
+
+    def drawn(z_sem: Tensor) -> Tensor:
+        return features(torch.cat([ae.decode(z_sem[i : i + 32], seed=1, start=i) for i in range(0, num, 32)]))
+
+    chosen = np.random.default_rng(1).permutation(len(data.train))[:num]
+    real = features(data.images(data.validation[: 2 * num]))
+    found = {"KID: autoencoded": kernel_distance(drawn(train[chosen]), real)[0]}
+    z = standardizer(train)
+    for name, prior in {"Gaussian": GaussianPrior(ae.z_dim).fit(z), "kernel": KernelPrior.of(z)}.items():
+        made = prior.sample(max(num, len(held)))
+        codes = compare_codes(made, standardizer(held))
+        found |= {f"told: {name}": max(codes["auroc"], 1 - codes["auroc"])}
+        found |= {f"{key}: {name}": codes[key] for key in ("precision", "recall")}
+        found[f"KID: {name}"] = kernel_distance(drawn(standardizer.inverse(made[:num])), real)[0]
+    return found
+
+
+def _page(out: Path, only: tuple[str, ...], changes: tuple[str, ...], page: Path) -> str:
+    """The table of all runs that are there, and of each set the picture of its first one, copied beside the page."""
+    sections = []
+    for name in only:
+        picked = SETS[name]
+        rows, pictures = [], ""
+        for change in changes:
+            runs = sorted((out / name).glob(f"{change or 'preset'}-*/measured.json"))
+            measured = [json.loads(file.read_text()) for file in runs]
+            if not measured:
+                continue
+            if not pictures:
+                picture = page.parent / "pictures" / f"real-{name}.png"
+                save_png(Image.open(runs[0].parent / "pictures.png"), picture)
+                pictures = f"![{picked.title}]({picture.relative_to(page.parent)})"
+            keys = [key for key in measured[0] if not key.startswith(("KID", "told", "precision", "recall"))]
+            rows.append([change or "preset", str(len(runs)), *(spread([m[key] for m in measured]) for key in keys)])
+        if rows:
+            beside = f" {picked.beside}." if picked.beside else ""
+            head = f"## {name}\n\n{picked.title}. {picked.measure}, held out.{beside}"
+            sections.append(f"{head}\n\n{table_markdown(['', 'seeds', *keys], rows)}\n\n{pictures}")
+    return f"# Real pictures\n\n{measured_on()}.\n\n" + "\n\n".join(sections)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
