@@ -51,7 +51,8 @@ from diffae.training.run import create_accelerator, resolve
 from diffae.training.subjects import ImageSubject
 
 Row = dict[str, Any]
-"""Of one image: `file`, `image` (h, w) or (h, w, 3) of 8 bits, or (c, h, w) in [-1, 1], and its labels."""
+"""Of one image: `file`, `image` (h, w) or (h, w, 3) of 8 bits, or (c, h, w) in [-1, 1], where the loss looks (`mask`, by default
+everywhere), and its labels."""
 COMPONENTS = 128
 """Of pixels, to compare with."""
 FEW = 16
@@ -69,6 +70,7 @@ class Picked:
         measure: which of these.
         channels: of the images.
         flip: whether a mirrored image is as good a one.
+        preset: of training.
         z_dim: of z_sem.
         beside: what others measured on it, in words.
         tested: the beginning of the names of those held-out images that are told, such as an official test set's; by default all.
@@ -82,6 +84,7 @@ class Picked:
     measure: Literal["AUROC", "accuracy", "R²"]
     channels: int = 3
     flip: bool = True
+    preset: str = "pictures32"
     z_dim: int = 512
     beside: str = ""
     tested: str = ""
@@ -131,6 +134,12 @@ def _over_mean(pixels: np.ndarray) -> np.ndarray:
     return (relative.clip(0, 12) / 6 - 1).astype(np.float32)
 
 
+def _disc(side: int, radius: int) -> np.ndarray:
+    """255 within a radius of the middle: other galaxies around it need no numbers."""
+    place = np.arange(side) - (side - 1) / 2
+    return np.where(place[:, None] ** 2 + place**2 <= radius**2, 255, 0).astype(np.uint8)
+
+
 def _turned(sets: Path) -> Iterator[Row]:
     """Twenty objects on a turntable; every second view, of 10 degrees, is held out."""
     with np.load(sets / "coil20_32.npz") as file:
@@ -165,7 +174,7 @@ def _posteriors(ae: DiffusionAutoencoder, data: ImageSet) -> dict[str, float]:
     """R^2 of the posterior's mean, and the share of held-out numbers in its intervals of .9."""
     with work_bar("Encoding") as update:
         train, held = (Encoded.of(ae, data, part, update).z_sem for part in (data.train, data.validation))
-    found = {}
+    found: dict[str, float] = {}
     for column, y in data.labels.items():
         posterior = Posterior(train, y[data.train])
         result = tell(posterior, column, held, y[data.validation], share=0.9)
@@ -194,16 +203,17 @@ SETS = {
         _arrays("translocation2ch_64", {"label": lambda a, i: int(a["labels"][i])}, _over_mean), ("label",), "AUROC", 2,
     ),
     "hubble": Picked(
-        "galaxies of a deep field; five numbers",
+        "galaxies of a deep field; five numbers of what lies within 9 pixels of the middle",
         _arrays(
             "hubble_32",
             {
                 "log flux": lambda a, i: f"{np.log(a['flux'][i]):.6f}", "log area": lambda a, i: f"{np.log(a['area'][i]):.6f}",
                 "redness": lambda a, i: f"{a['redness'][i]:.6f}", "ellipticity": lambda a, i: f"{a['ellipticity'][i]:.6f}",
+                "mask": lambda a, i: _disc(32, 9),
             },
             lambda x: x,
         ),
-        ("log flux", "log area", "redness", "ellipticity"), "R²", z_dim=5, besides=_posteriors,
+        ("log flux", "log area", "redness", "ellipticity"), "R²", preset="numbers32", z_dim=5, besides=_posteriors,
     ),
     "coil": Picked("objects on a turntable, every second view held out", _turned, ("object",), "accuracy", 1, flip=False,
                    data={"validation": "published"}, besides=_between),
@@ -267,9 +277,9 @@ def main(
 
 
 def _config(picked: Picked, images: Path, seed: int, minutes: float, budget: int | None) -> RunConfig:
-    base = preset("pictures32")
+    base, masks = preset(picked.preset), images.with_name("masks")
     model = dataclasses.replace(base.model, channels=picked.channels, z_dim=picked.z_dim)
-    data = DataConfig(source=str(images), flip=picked.flip, **picked.data)
+    data = DataConfig(source=str(images), flip=picked.flip, mask=str(masks) if masks.is_dir() else None, **picked.data)
     training = dataclasses.replace(base.training, minutes=None if budget else minutes, images=budget, seed=seed, sample_every=10**9)
     return dataclasses.replace(base, model=model, data=data, training=training)
 
@@ -301,6 +311,8 @@ def write_images(rows: Iterator[Row], folder: Path) -> None:
     for row in rows:
         file, image = folder / row["file"], row["image"]
         file.parent.mkdir(parents=True, exist_ok=True)
+        if "mask" in row:
+            save_png(Image.fromarray(row.pop("mask")), folder.with_name("masks") / row["file"])
         if file.suffix == ".npy":
             np.save(file, image)
         else:

@@ -71,6 +71,11 @@ def _telling(config: RunConfig) -> RunConfig:
     return replace(config, training=replace(config.training, contrast=0.03))
 
 
+def _few(config: RunConfig) -> RunConfig:
+    """With eight numbers."""
+    return replace(config, model=replace(config.model, z_dim=8))
+
+
 def _volume(side: int, *, mult: tuple[int, ...]) -> RunConfig:
     """Volumes on a processor: as `_small`, in blocks of 2 x 2 x 2 voxels, at an eighth of the cost of a voxel's own channels."""
     small = _small((side, side, side), unet=mult, encoder=mult)
@@ -130,6 +135,9 @@ PRESETS: dict[str, RunConfig] = {
     # Pictures of any field on a processor: what z_sem tells of them counts for more than the detail that it holds.
     "pictures32": _telling(_small((32, 32), unet=(1, 1, 2, 4), encoder=(1, 1, 2, 4))),
     "pictures64": _telling(_small((64, 64), unet=(1, 1, 2, 4, 4), encoder=(1, 1, 2, 4, 4))),
+    # Measurements on a processor: few numbers, whose axes can be looked at, and which may depend on scale and light.
+    "numbers32": _few(_small((32, 32), unet=(1, 1, 2, 4), encoder=(1, 1, 2, 4))),
+    "numbers64": _few(_small((64, 64), unet=(1, 1, 2, 4, 4), encoder=(1, 1, 2, 4, 4))),
     # Volumes on a processor; of one channel, and not mirrored, since in bodies left is not right.
     "volume32": _volume(32, mult=(1, 2, 4)),
     "volume64": _volume(64, mult=(1, 1, 2, 4)),

@@ -186,7 +186,8 @@ class ImageSubject:
             return model.loss(x, draws, noisy=self._noisy, min_snr=training.min_snr, known=known)
         assert isinstance(model, DiffusionAutoencoder)
         view = shifted(x, draws, training.encoder_shift) if training.encoder_shift else x
-        z_sem, apart = model.encoder(view) if features is None else model.encoder(view, features), 0.0
+        z_sem = model.encoder(view) if features is None else model.encoder(view, features)
+        apart = torch.zeros((), device=x.device)
         ours = model.encoder.learned if isinstance(model.encoder, FeatureEncoder) else model.encoder
         if training.contrast and ours is not None:
             apart = training.contrast * contrastive_loss(z_sem if features is None else ours(view), ours(another_view(x, draws)))
