@@ -112,9 +112,8 @@ class ImageSubject:
             raise ValueError("training.contrast is a loss of z_sem, and model.z_dim None is a plain DDIM without: set it to 0.")
         self.config = config = replace(config, model=described_features(config.model))
         self.data = data
-        self._features = (
-            [] if config.model.features.network is None else features_of(data, config.model.features, progress=progress)
-        )
+        frozen = config.model.features
+        self._features = [] if frozen.network is None else features_of(data, frozen, progress=progress)
         self._make = make
         self.order = Order(data.train, seed=seeding.mix(config.training.seed, "order"))
         self._noisy = config.training.timesteps == "noisy"
@@ -186,8 +185,7 @@ class ImageSubject:
             return model.loss(x, draws, noisy=self._noisy, min_snr=training.min_snr, known=known)
         assert isinstance(model, DiffusionAutoencoder)
         view = shifted(x, draws, training.encoder_shift) if training.encoder_shift else x
-        z_sem = model.encoder(view) if features is None else model.encoder(view, features)
-        apart = torch.zeros((), device=x.device)
+        z_sem, apart = model.encoder(view) if features is None else model.encoder(view, features), x.new_zeros(())
         ours = model.encoder.learned if isinstance(model.encoder, FeatureEncoder) else model.encoder
         if training.contrast and ours is not None:
             apart = training.contrast * contrastive_loss(z_sem if features is None else ours(view), ours(another_view(x, draws)))
