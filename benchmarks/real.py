@@ -12,6 +12,7 @@ the same linear model of principal components of pixels. A run that is measured 
 import csv
 import dataclasses
 import json
+import statistics
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -429,27 +430,50 @@ def sampled(ae: DiffusionAutoencoder, data: ImageSet, num: int) -> dict[str, flo
 
 
 def _page(out: Path, only: tuple[str, ...], changes: tuple[str, ...], page: Path) -> str:
-    """The table of all runs that are there, and of each set the picture of its first one, copied beside the page."""
-    sections = []
+    """A table of all runs that are there, and of each set the pictures of its first one, copied beside the page."""
+    header = ["set", "", "seeds", "z_sem", "pixels", "both codes, MSE", "z_sem alone, MSE", "dimensions", "images seen", "minutes"]
+    rows, sections = [], []
     for name in only:
-        picked = SETS[name]
-        rows, pictures = [], ""
+        picked, shown = SETS[name], ""
         for change in changes:
-            runs = sorted((out / name).glob(f"{change or 'preset'}-*/measured.json"))
-            measured = [json.loads(file.read_text()) for file in runs]
-            if not measured:
+            files = sorted((out / name).glob(f"{change or 'preset'}-*/measured.json"))
+            runs = [json.loads(file.read_text()) for file in files]
+            if not runs:
                 continue
-            if not pictures:
-                picture = page.parent / "pictures" / f"real-{name}.png"
-                save_png(Image.open(runs[0].parent / "pictures.png"), picture)
-                pictures = f"![{picked.title}]({picture.relative_to(page.parent)})"
-            keys = [key for key in measured[0] if not key.startswith(("KID", "told", "precision", "recall"))]
-            rows.append([change or "preset", str(len(runs)), *(spread([m[key] for m in measured]) for key in keys)])
-        if rows:
+            shown = shown or _pictures(files[0].parent, name, picked, page)
+            for column in picked.told:
+                of = f"{name}, {picked.measure} of {column}"
+                cells = [spread([run[f"{what}: {column}"] for run in runs]) for what in ("z_sem", "pixels")]
+                cells += [spread([run[key] for run in runs]) for key in ("both", "mean", "dimensions")]
+                cells += [f"{runs[0]['images']:,}", f"{statistics.mean(run['training'] for run in runs) / 60:.1f}"]
+                rows.append([of, change, str(len(runs)), *cells])
+            more = {key: spread([run[key] for run in runs]) for key in runs[0] if ": " in key}
+            more = {key: value for key, value in more.items() if not key.startswith(("z_sem: ", "pixels: "))}
+            if more:
+                title = f"also, {change}" if change else "also"
+                shown += f"\n\n{table_markdown([title, ''], [list(pair) for pair in more.items()])}"
+        if shown:
             beside = f" {picked.beside}." if picked.beside else ""
-            head = f"## {name}\n\n{picked.title}. {picked.measure}, held out.{beside}"
-            sections.append(f"{head}\n\n{table_markdown(['', 'seeds', *keys], rows)}\n\n{pictures}")
-    return f"# Real pictures\n\n{measured_on()}.\n\n" + "\n\n".join(sections)
+            sections.append(f"## {name}\n\n{picked.title[0].upper()}{picked.title[1:]}.{beside}\n\n{shown}")
+    head = (
+        "# Real pictures\n\nA linear model of z_sem, and one of 128 principal components of pixels, on images that neither has seen; "
+        f"± over seeds. {measured_on()}.\n\n"
+    )
+    return head + table_markdown(header, rows) + "\n\n" + "\n\n".join(sections)
+
+
+def _pictures(run: Path, name: str, picked: Picked, page: Path) -> str:
+    """The pictures of a run, beside the page that shows them."""
+    found = []
+    for file, what in {
+        "pictures.png": picked.title,
+        "axes.png": "each axis of z_sem, from two standard deviations below to above",
+    }.items():
+        if (run / file).is_file():
+            picture = page.parent / "pictures" / f"real-{name}{'' if file == 'pictures.png' else '-axes'}.png"
+            save_png(Image.open(run / file), picture)
+            found.append(f"![{what}]({picture.relative_to(page.parent)})")
+    return "\n\n".join(found)
 
 
 if __name__ == "__main__":
