@@ -456,8 +456,8 @@ def _page(out: Path, only: tuple[str, ...], changes: tuple[str, ...], page: Path
             beside = f" {picked.beside}." if picked.beside else ""
             sections.append(f"## {name}\n\n{picked.title[0].upper()}{picked.title[1:]}.{beside}\n\n{shown}")
     head = (
-        "# Real pictures\n\nA linear model of z_sem, and one of 128 principal components of pixels, on images that neither has seen; "
-        f"± over seeds. {measured_on()}.\n\n"
+        "# Real pictures\n\nA linear model of z_sem, and one of 128 principal components of pixels, on images that neither has "
+        f"seen; ± over seeds. {measured_on()}.\n\n"
     )
     return head + table_markdown(header, rows) + "\n\n" + "\n\n".join(sections)
 
