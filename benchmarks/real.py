@@ -12,6 +12,7 @@ the same linear model of principal components of pixels. A run that is measured 
 import csv
 import dataclasses
 import json
+import math
 import statistics
 import time
 import zipfile
@@ -150,8 +151,8 @@ def _turned(sets: Path) -> Iterator[Row]:
 
 
 def _between(ae: DiffusionAutoencoder, data: ImageSet) -> dict[str, float]:
-    """PSNR of the middle between two views of an object, beside the view that lies there, held out: both codes interpolated, z_sem
-    alone, and pixels."""
+    """PSNR, of the mean squared error, of the middle between two views of an object beside the view that lies there, held out: both
+    codes interpolated, z_sem alone, and pixels."""
     index = {Path(name).stem: i for i, name in enumerate(data.names)}
     found = {}
     for degrees in (5, 20):
@@ -166,8 +167,7 @@ def _between(ae: DiffusionAutoencoder, data: ImageSet) -> dict[str, float]:
             made["z_sem alone"].append(ae.decode_mean((ae.encode(a) + ae.encode(b)) / 2))
             made["pixels"].append((a + b) / 2)
         for name, parts in made.items():
-            errors = (torch.cat(parts) - middle).square().flatten(1).mean(1) / 4
-            found[f"PSNR at {degrees} degrees: {name}"] = float(-10 * errors.log10().mean())
+            found[f"PSNR at {degrees} degrees: {name}"] = -10 * math.log10(mse(torch.cat(parts), middle))
     return found
 
 
