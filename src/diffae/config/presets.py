@@ -186,6 +186,7 @@ def comparator(autoencoder: str, **model: Any) -> ComparatorRunConfig:
         muon_rate=None,
         timesteps="uniform",
         whitened_start=False,
+        contrast=0.0,
         adam_betas=(0.9, 0.999),
     )
     h, w = base.model.image_size
