@@ -68,7 +68,7 @@ def test_bfloat16_is_the_decoders_alone_and_errs_by_a_hundredth(ae, x, tmp_path)
     assert torch.equal(low.decode(z_sem, seed=1), images[0])
 
 
-@pytest.mark.parametrize(("dtype", "near"), [(torch.float64, 1e-3), (torch.bfloat16, 0.8), (torch.float16, 0.15)])
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float64, 1e-3), (torch.bfloat16, 0.3), (torch.float16, 0.05)])
 def test_a_model_of_another_type_does_what_it_does_in_float32(ae, x, dtype, near):
     other = copy.deepcopy(ae).to(dtype)
     z_sem = ae.encode(x)
@@ -87,7 +87,9 @@ def test_a_model_of_another_type_does_what_it_does_in_float32(ae, x, dtype, near
         expected, found = verb(ae), verb(other)
         # Of the type of the images where some are given; noise that the model draws is of its own.
         assert found.dtype == (dtype if name in ("decode", "decode_mean", "sample") else torch.float32), name
-        assert float((found.double() - expected.double()).abs().mean()) <= near * float(expected.abs().mean()), name
+        # The mean decode begins where this network of random weights enlarges errors most.
+        allowed = (3 if name == "decode_mean" else 1) * near * float(expected.abs().mean())
+        assert float((found.double() - expected.double()).abs().mean()) <= allowed, name
     assert torch.equal(other.reconstruct(x, steps=3), x), "anchored is exact in whatever type the images have"
 
 

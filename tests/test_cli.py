@@ -16,7 +16,7 @@ from diffae import cli
 from diffae.cli import runs
 from diffae.config.presets import PRESETS
 from diffae.interop.parts import available_priors
-from diffae.semantics.prior import GaussianPrior, KernelPrior
+from diffae.semantics.prior import GaussianPrior, KernelPrior, LatentPrior
 
 FIXTURES = Path(__file__).parent / "fixtures" / "official"
 
@@ -187,6 +187,13 @@ def test_from_a_run_to_attributes_priors_samples_and_edits(trained, tmp_path, ca
     told.write_text('{"told": 3, "n": 7}')
     with pytest.raises(ValueError, match=r"measured\.json: told must be"):
         diffae.load(run)
+    # One that was fitted to codes of another encoder is not taken while there are others.
+    told.write_text('{"told": 0.6, "n": 7}')
+    stored = Path(run) / "priors/kernel/model/config.json"
+    config = stored.read_text()
+    stored.write_text(config.replace(json.loads(config)["encoder"], "0" * 64))
+    assert isinstance(diffae.load(run).prior, LatentPrior)
+    stored.write_text(config)
     told.unlink()
     (Path(run) / "priors/kernel/measured.json").unlink()
     assert isinstance(diffae.load(run).prior, GaussianPrior)

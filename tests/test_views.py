@@ -103,10 +103,15 @@ def test_a_contrastive_loss_is_that_of_finding_the_own_view_among_all():
         for i in range(6):
             alike = torch.stack([mine[i] @ other / mine[i].norm() / other.norm() for other in theirs]) / TEMPERATURE
             expected += float(alike.exp().sum().log() - alike[i]) / 12
-    assert float(contrastive_loss(a, b)) == pytest.approx(expected, rel=1e-5)
+    assert float(contrastive_loss(a, b)) == pytest.approx(expected, rel=2e-3)
     apart = torch.eye(4)
     assert contrastive_loss(apart, apart) < 0.1 < contrastive_loss(apart, apart.roll(1, 0))
     assert contrastive_loss(torch.ones(5, 3), torch.ones(5, 3)) == pytest.approx(torch.tensor(5.0).log())
+    # Of codes that are equal but for rounding nothing is learned, least of all quickly.
+    for n in (1, 2, 16):
+        same = torch.randn(1, 512, generator=generator).expand(n, 512).clone().requires_grad_()
+        contrastive_loss(same, same * (1 + 1e-7)).backward()
+        assert float(same.grad.norm()) < 10
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 12), (2, 6, 8, 8)])
@@ -130,8 +135,13 @@ def test_codes_are_compared_within_a_whole_batch_alone(tiny_run, tmp_path):
     two = SimpleNamespace(is_main_process=False, num_processes=2, device=torch.device("cpu"))
     with pytest.raises(ValueError, match="2 processes would divide"):
         next(iter(train(ImageSubject(config, data), tmp_path, accelerator=two)))
-    with pytest.raises(ValueError, match="plain DDIM without"):
-        ImageSubject(replace(config, model=replace(config.model, z_dim=None)), data)
+    with pytest.raises(ValueError, match="compares 8 images, and there are 5"):
+        ImageSubject(config, replace(data, train=data.train[:5]))
+    for changes, told in (({"z_dim": None}, "0 numbers"), ({"z_dim": 1}, "1 numbers"), ({"latents": "some"}, "latents")):
+        with pytest.raises(ValueError, match=told):
+            replace(config, model=replace(config.model, **changes))
+    with pytest.raises(ValueError, match="keeps that as it is"):
+        replace(config, start=replace(config.start, model="some", freeze="encoder"))
 
 
 def test_contrast_is_added_to_the_loss_and_moves_the_encoder_alone(tiny_run):

@@ -60,7 +60,8 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
     @border
     def encode(self, x: Float[Tensor, "n c *sides"]) -> Float[Tensor, "n d"]:
         """`z_sem = Enc(x)`: the meaning of images in [-1, 1] (Preechakul et al. 2022, section 3.2), of their type."""
-        return check_encoded(self.encoder(x.to(next(self.encoder.parameters(), x)))).to(x)
+        like = next((p for p in self.encoder.parameters() if p.is_floating_point()), x)
+        return check_encoded(self.encoder(x.to(like))).to(x)
 
     @border
     def invert(

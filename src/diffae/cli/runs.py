@@ -75,7 +75,7 @@ def train_prior(source: str, z_sem: "Tensor", data: "ImageSet", asked: PriorRunC
     Raises:
         ValueError: a prior of that name was trained on codes of another encoder.
     """
-    from diffae.interop.parts import is_stale, prior_folder
+    from diffae.interop.parts import MEASURED, is_stale, prior_folder
     from diffae.training.run import create_accelerator, resolve
     from diffae.training.subjects import PriorSubject
 
@@ -91,6 +91,7 @@ def train_prior(source: str, z_sem: "Tensor", data: "ImageSet", asked: PriorRunC
     accelerator = create_accelerator()
     ae.to(accelerator.device)
     if accelerator.is_main_process:
+        (folder / MEASURED).unlink(missing_ok=True)  # It is of the weights that there were.
         say(f"{len(data.train):,} codes of {ae.z_dim} dimensions to train on, {len(data.validation):,} held out")
     done = show_training(PriorSubject(config, ae, z_sem, data), folder, accelerator, what="codes")
     if done and accelerator.is_main_process:
@@ -101,7 +102,7 @@ def train_prior(source: str, z_sem: "Tensor", data: "ImageSet", asked: PriorRunC
 def _measure(source: str, name: str, z_sem: "Tensor", data: "ImageSet") -> None:
     """Says how well samples of a prior, and of those that need no training, are told from held-out codes; keeps it beside it."""
     import diffae
-    from diffae.interop.parts import MEASURED, available_priors, prior_folder
+    from diffae.interop.parts import MEASURED, available_priors, preferred_prior, prior_folder
     from diffae.metrics.codes import compare_codes
     from diffae.runtime.files import write_text
     from diffae.semantics.prior import GaussianPrior, KernelPrior
@@ -122,9 +123,8 @@ def _measure(source: str, name: str, z_sem: "Tensor", data: "ImageSet") -> None:
     write_text(prior_folder(Path(source), name) / MEASURED, json.dumps({"told": trained, "n": len(held)}) + "\n")
     others = f"of `--preset gaussian` {gaussian:.2f}, `kernel` {kernel:.2f}"
     say(f"Told from held-out codes (AUROC, 0.5 is perfect): {trained:.2f}; {others}")
-    priors = available_priors(Path(source))
-    if priors[1:]:
-        say(f"Of {len(priors)} priors beside this model {priors[0]} is taken where none is named.")
+    if len(priors := available_priors(Path(source))) > 1:
+        say(f"Of {len(priors)} priors beside this model {preferred_prior(ae, Path(source))} is taken where none is named.")
     if min(gaussian, kernel) < trained - MARGIN:
         better = "gaussian" if gaussian < kernel else "kernel"
         say(f"`diffae train-prior {source} --preset {better}`, which takes no time, comes nearer to real codes.")
@@ -132,7 +132,7 @@ def _measure(source: str, name: str, z_sem: "Tensor", data: "ImageSet") -> None:
 
 def fit_prior(source: str, z_sem: "Tensor", data: "ImageSet", *, kind: str, name: str) -> Path:
     """Fits a prior that needs no training, `gaussian` or `kernel`, saves it beside the autoencoder, and returns its folder."""
-    from diffae.interop.parts import prior_folder, save_part
+    from diffae.interop.parts import MEASURED, prior_folder, save_part
     from diffae.semantics.prior import GaussianPrior, KernelPrior
 
     ae = _standardizing(source, z_sem[data.train])
@@ -143,6 +143,7 @@ def fit_prior(source: str, z_sem: "Tensor", data: "ImageSet", *, kind: str, name
         held = f"{len(ae.prior.codes):,} codes of training images"
         say(f"Noise of {float(ae.prior.noise):.2f} beside each code; the prior holds {held}")
     folder = prior_folder(Path(source), name)
+    (folder / MEASURED).unlink(missing_ok=True)
     save_part(ae, folder / "model", ["prior", "standardizer"])
     _measure(source, name, z_sem, data)
     return folder

@@ -30,7 +30,7 @@ from diffae.runtime import processes
 if TYPE_CHECKING:
     from diffae.autoencoder import DiffusionAutoencoder
 
-DEFAULT_PRESET, DEFAULT_PRIOR_PRESET = "pictures64", "latent-small"
+DEFAULT_PRESET, DEFAULT_PRIOR_PRESET = "avatars64", "latent-small"
 FITTED = {"gaussian": "a Gaussian", "kernel": "a smoothed bootstrap"}
 """Priors that need no training."""
 PRIOR_SHARE = 5

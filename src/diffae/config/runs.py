@@ -57,10 +57,28 @@ class RunConfig(AnyRunConfig[AutoencoderConfig]):
             )
         if self.training.augment:
             self._check_augmented()
+        if self.training.contrast:
+            self._check_contrast()
         if self.start.freeze is not None and self.start.model is None:
             raise ValueError(
                 f"start.freeze keeps the {self.start.freeze} as it begins, which is at random. Give start.model (--from MODEL) too."
             )
+
+    def _check_contrast(self) -> None:
+        """Refuses a contrastive loss where there is no encoder that it could train.
+
+        Raises:
+            ValueError: there is none.
+        """
+        told, learned = "training.contrast trains the encoder to see what views of an image share;", self.model.z_dim or 0
+        if self.model.features.network is not None:
+            learned = self.model.learned
+        if learned < 2:
+            raise ValueError(f"{told} here {learned} numbers of z_sem are learned, which have no directions: set it to 0.")
+        if self.model.latents is not None:
+            raise ValueError(f"{told} latents cannot be turned or lit: set it to 0.")
+        if self.start.freeze == "encoder":
+            raise ValueError(f"{told} start.freeze keeps that as it is: set one of the two.")
 
     def _check_augmented(self) -> None:
         """Refuses augmentation that the decoder would not be told of, and would take for what images look like.

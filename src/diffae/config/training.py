@@ -68,8 +68,9 @@ class TrainingConfig(InRange):
     encoder sees the image as it was changed, so that z_sem tells the decoder of it, and none of it leaks into other images."""
     contrast: Amount = 0.0
     """Weight of a contrastive loss of z_sem: an image and the same turned, scaled, moved and lit otherwise are to have codes more
-    alike than those of the batch's others (Chen et al. 2020). With 0.03 z_sem tells kinds better, and less of detail. The
-    batch has to be in one piece: no accumulation, one process."""
+    alike than those of the batch's others (Chen et al. 2020). With 0.03 z_sem tells kinds better, and less of
+    detail, size and light, so not for measurements; a step takes a pass of the encoder more. Logged training losses hold it,
+    held-out ones do not. The batch has to be in one piece: no accumulation, one process."""
     whitened_start: bool = False
     """Whether z_sem starts whitened over the first images (`SemanticEncoder.whiten`), which trains it many times sooner; the
     paper's models do not."""

@@ -50,6 +50,13 @@ def available_priors(source: Path) -> list[str]:
     return [folder.name for folder in sorted(found, key=order)]
 
 
+def preferred_prior(model: DiffusionAutoencoder, source: Path) -> str | None:
+    """The first of `available_priors` that is of this encoder's codes; where none is, the first; None where there are none."""
+    priors = available_priors(source)
+    of_this = (name for name in priors if len(priors) == 1 or not is_stale(model, prior_folder(source, name) / "model"))
+    return next(of_this, priors[0] if priors else None)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measured(InRange):
     """What `train-prior` writes beside a prior.

@@ -24,7 +24,7 @@ from diffae.diffusion.predictor import NoisePredictor
 from diffae.diffusion.schedule import Calibration
 from diffae.interop.fingerprints import digest_model
 from diffae.interop.official.published import imported
-from diffae.interop.parts import add_parts, available_priors, load_part, prior_folder
+from diffae.interop.parts import add_parts, available_priors, load_part, preferred_prior, prior_folder
 from diffae.interop.reading import check_depth, check_fit, naming, read_config, read_weights
 from diffae.nn.encoder import Encoder
 from diffae.runtime.files import write_text
@@ -43,8 +43,8 @@ def load(
     Args:
         source: a run directory (its EMA weights), a folder that `save_pretrained` wrote, the hub's name of one (`user/model`), or
             that of a published model which `diffae import` has brought (`ffhq256`).
-        prior: name of one of the priors beside it; by default the one whose samples `train-prior` found to be least told from real
-            codes, or of those that were not measured `ddim`, `gaussian`, or the first by name.
+        prior: name of one of the priors beside it; by default the one of this encoder whose samples `train-prior` found to be least
+            told from real codes, or of those that were not measured `ddim`, `gaussian`, or the first by name.
         device: where the networks go.
         precision: of the decoder's calls; see `ImageDiffusion`.
         encoder: the network that takes the weights of a model which was built with one of the user's own.
@@ -65,8 +65,8 @@ def load(
     if prior is not None and prior not in priors:
         there = f"there are: {', '.join(priors)}" if priors else "there is none"
         raise FileNotFoundError(f"There is no prior {prior!r} beside {source}; {there}. Fit one with `diffae train-prior`.")
-    if priors:
-        load_part(model, prior_folder(folder, prior or priors[0]) / "model", required=prior is not None)
+    if name := prior or preferred_prior(model, folder):
+        load_part(model, prior_folder(folder, name) / "model", required=prior is not None)
     if (folder / "attributes" / "config.json").is_file():
         load_part(model, folder / "attributes")
     model.precision = precision

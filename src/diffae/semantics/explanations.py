@@ -188,7 +188,7 @@ class Explainer:
             followed[missed[nearer]] = True
         standardizer = self.spread.standardizer
         length = self.spread.length(standardizer(moved.z_sem) - standardizer(code.z_sem))
-        return moved.images, moved.z_sem, goal - sign * moved.lacking, moved.lacking <= 0, length, followed
+        return moved.images, moved.z_sem, goal - sign * moved.lacking, moved.lacking <= 0, length, followed & (length > 0)
 
     def _gradient(self, code: Code, z_sem: Tensor) -> Tensor:
         """Of the scores of a code's images, with respect to standardised codes."""

@@ -23,7 +23,9 @@ class NoRoom(OutOfMemory):
     def __init__(self, config: TrainingConfig, processes: int, error: BaseException) -> None:
         parts = config.accumulation if isinstance(config.accumulation, int) else 1
         images = config.batch_size // (parts * processes)
-        ways = [f"--training.accumulation {2 * parts} (or auto) takes the same batch in smaller parts"] if images > 1 else []
+        ways = ["--training.contrast 0 lets a batch be taken in parts"] if config.contrast else []
+        if images > 1 and not config.contrast:
+            ways = [f"--training.accumulation {2 * parts} (or auto) takes the same batch in smaller parts"]
         ways += [] if config.recompute else ["--training.recompute keeps less and takes a third more time"]
         ways += ["a smaller --training.batch-size is another training"]
         reason = str(error).strip().split("\n")[0]

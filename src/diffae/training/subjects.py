@@ -108,8 +108,8 @@ class ImageSubject:
             raise ValueError(
                 f"training.patience waits for held-out images, and there are {len(data.validation)}: set data.validation higher."
             )
-        if config.training.contrast and config.model.z_dim is None:
-            raise ValueError("training.contrast is a loss of z_sem, and model.z_dim None is a plain DDIM without: set it to 0.")
+        if config.training.contrast and len(data.train) < config.training.batch_size:
+            raise ValueError(f"training.contrast compares {config.training.batch_size} images, and there are {len(data.train)}.")
         self.config = config = replace(config, model=described_features(config.model))
         self.data = data
         frozen = config.model.features

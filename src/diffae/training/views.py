@@ -128,10 +128,17 @@ def _rotation(angle: Float[Tensor, " n"]) -> Float[Tensor, "n 2 2"]:
 def contrastive_loss(z_a: Float[Tensor, "n d"], z_b: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
     """InfoNCE: how badly each code of one view finds that of the other view of its image among the batch's, by the cosine of codes
     less their mean, divided by TEMPERATURE (van den Oord et al. 2018; Chen et al. 2020). log n where all codes are alike."""
-    a, b = (F.normalize((z - z.mean(0)).float(), dim=1) for z in (z_a, z_b))
+    a, b = (_directions(z.float()) for z in (z_a, z_b))
     alike = a @ b.T / TEMPERATURE
     own = torch.arange(len(a), device=a.device)
     return (F.cross_entropy(alike, own) + F.cross_entropy(alike.T, own)) / 2
+
+
+def _directions(z: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """Codes less their mean, of length 1; shorter where they hardly differ, since the directions of rounding mean nothing."""
+    apart = z - z.mean(0)
+    least = 1e-3 * z.detach().norm(dim=1, keepdim=True).mean()
+    return apart / (apart.norm(dim=1, keepdim=True) + least + 1e-12)
 
 
 def dropped(z_sem: Float[Tensor, "n d"], draws: Draws, probability: float) -> Float[Tensor, "n d"]:

@@ -209,7 +209,7 @@ z_sem = ae.encode(x)                     # x: (n, c, h, w) in [-1, 1]
 x_T = ae.invert(x, z_sem)
 x_hat = ae.decode(z_sem, x_T)"""
     return (
-        f"<p>The same on your own pictures, any folder or zip of them:</p><pre>diffae train PICTURES --preset avatars64 --out "
+        f"<p>The same on your own pictures, any folder or zip of them:</p><pre>diffae train PICTURES --preset pictures64 --out "
         f"runs/mine --minutes 60</pre><p>Longer training makes z_sem sharper: the command that made this page goes on when it is "
         f"given more minutes. The model in Python:</p><pre>{escape(code)}</pre>"
     )
