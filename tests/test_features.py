@@ -413,7 +413,7 @@ def test_no_images_have_no_features(tiny, program, x):
 @pytest.fixture
 def config(tiny_run, program, tmp_path, write_colours):
     write_colours(tmp_path / "images", 24)
-    asked = tiny_run(images=32, contrast=0.1, model={"z_dim": 7, "learned": 3, "features": FeaturesConfig(network=str(program))})
+    asked = tiny_run(images=32, model={"z_dim": 7, "learned": 3, "features": FeaturesConfig(network=str(program))})
     return replace(asked, data=replace(asked.data, source=str(tmp_path / "images")))
 
 
@@ -423,7 +423,8 @@ def subject_of(config):
 
 @pytest.mark.parametrize("learned", [0, 3])
 def test_a_run_computes_features_once_and_goes_on_bit_for_bit(config, tmp_path, learned):
-    config = replace(config, model=replace(config.model, learned=learned))
+    training = replace(config.training, contrast=0.1 if learned else 0.0)  # Which is of what is learned.
+    config = replace(config, model=replace(config.model, learned=learned), training=training)
     resolved = resolve(config, tmp_path / "whole")
     subject = subject_of(resolved)
     assert [array.shape for array in subject._features] == [(48, 24), (48, 24)]
