@@ -389,10 +389,13 @@ def pictured(ae: DiffusionAutoencoder, data: ImageSet, run: Path, num: int) -> d
     both = each(lambda part: ae.reconstruct(x[part.start : part.stop], inversion="fast"))
     noisy = each(lambda part: ae.decode(z_sem[part.start : part.stop], seed=0, start=part.start))
     shown = {"held out": x, "z_sem and x_T": both, "z_sem alone": mean, "with noise": noisy}
-    pictures = [ae.to_pictures(part[:12]) for part in shown.values()]
+    # What the loss leaves out is drawn at random by z_sem alone: it is shown in black.
+    pictures = [
+        ae.to_pictures(part[:12] if known is None else torch.where(known[:12] > 0, part[:12], -1)) for part in shown.values()
+    ]
     save_png(sheet(pictures, scale=scale_for(pictures[0], 64), names=list(shown)), run / "pictures.png")
     if ae.z_dim <= FEW:
-        save_png(_axes(ae, x[:64]), run / "axes.png")
+        save_png(_axes(ae, x[:64], known), run / "axes.png")
     counts = torch.ones_like(x) if known is None else known.expand_as(x)
     errors = {
         name: float(((made - x).square() * counts).sum() / counts.sum()) / 4
@@ -401,16 +404,16 @@ def pictured(ae: DiffusionAutoencoder, data: ImageSet, run: Path, num: int) -> d
     return errors | {"n": float(len(x))}
 
 
-def _axes(ae: DiffusionAutoencoder, x: Tensor) -> Image.Image:
+def _axes(ae: DiffusionAutoencoder, x: Tensor, known: Tensor | None) -> Image.Image:
     """What each principal direction of z_sem does: a row each, from two standard deviations below the mean code to two above."""
     z = ae.encode(x)
     center = z.mean(0)
     _, singular, axes = torch.linalg.svd(z - center, full_matrices=False)
     steps = torch.linspace(-2, 2, 9)
     rows = [
-        ae.to_pictures(ae.decode_mean(center + steps[:, None] * (size / len(z) ** 0.5) * axis))
-        for size, axis in zip(singular, axes, strict=True)
+        ae.decode_mean(center + steps[:, None] * (size / len(z) ** 0.5) * axis) for size, axis in zip(singular, axes, strict=True)
     ]
+    rows = [ae.to_pictures(row if known is None else torch.where(known[:1] > 0, row, -1)) for row in rows]
     return sheet(rows, scale=scale_for(rows[0], 64), names=[f"axis {i + 1}" for i in range(len(rows))])
 
 
