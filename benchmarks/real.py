@@ -68,6 +68,7 @@ class Picked:
 
     Attributes:
         title: what it shows.
+        credit: whose the images are, and the licence.
         rows: (folder of the archives) -> its images and labels.
         told: columns; of kinds in words or numbers their accuracy, of two of them the AUROC, of numbers R^2.
         measure: which of these.
@@ -82,6 +83,7 @@ class Picked:
     """
 
     title: str
+    credit: str
     rows: Callable[[Path], Iterator[Row]]
     told: tuple[str, ...]
     measure: Literal["AUROC", "accuracy", "R²"]
@@ -186,26 +188,33 @@ def _posteriors(ae: DiffusionAutoencoder, data: ImageSet) -> dict[str, float]:
 
 SETS = {
     "pneumonia": Picked(
-        "chest X-rays, children; normal or pneumonia", _medmnist("pneumoniamnist"), ("label",), "AUROC", 1, flip=False,
+        "chest X-rays, children; normal or pneumonia",
+        "MedMNIST v2 (Yang et al. 2023), CC BY 4.0", _medmnist("pneumoniamnist"), ("label",), "AUROC", 1, flip=False,
         beside="A supervised ResNet-18 has .944 (Yang et al. 2023, MedMNIST v2)", tested="test/", data={"validation": "published"},
     ),
     "breast": Picked(
-        "ultrasound of breasts; malignant or not", _medmnist("breastmnist"), ("label",), "AUROC", 1,
+        "ultrasound of breasts; malignant or not",
+        "MedMNIST v2 (Yang et al. 2023), CC BY 4.0", _medmnist("breastmnist"), ("label",), "AUROC", 1,
         beside="A supervised ResNet-18 has .901 (Yang et al. 2023, MedMNIST v2)", tested="test/", data={"validation": "published"},
     ),
-    "signs": Picked("hands, digits of a sign language; by person", _zipped("signs64", "digit", "person"), ("digit",), "accuracy"),
-    "blood": Picked("cells of blood smears, 3 kinds; by smear", _zipped("bloodcells64", "cell", "smear"), ("cell",), "accuracy"),
+    "signs": Picked("hands, digits of a sign language; by person",
+        "Sign Language Digits Dataset, Apache-2.0", _zipped("signs64", "digit", "person"), ("digit",), "accuracy"),
+    "blood": Picked("cells of blood smears, 3 kinds; by smear",
+        "BCCD, MIT", _zipped("bloodcells64", "cell", "smear"), ("cell",), "accuracy"),
     "flycells": Picked(
         "cells of flies, three dyes; which of three wells",
+        "CellProfiler's ExampleFly, BSD-3",
         _arrays("flycells3ch_48", {"well": lambda a, i: f"w{a['labels'][i]}"}, lambda x: x.transpose(1, 2, 0)),
         ("well",), "accuracy",
     ),
     "translocation": Picked(
         "human cells, a protein in the nucleus or around it; channels over their means",
+        "BBBC014 (Ljosa et al. 2012), CC BY 3.0",
         _arrays("translocation2ch_64", {"label": lambda a, i: int(a["labels"][i])}, _over_mean), ("label",), "AUROC", 2,
     ),
     "hubble": Picked(
         "galaxies of a deep field; five numbers of what lies within 9 pixels of the middle, while components are of all pixels",
+        "NASA/ESA, Hubble Extreme Deep Field, public domain",
         _arrays(
             "hubble_32",
             {
@@ -218,7 +227,8 @@ SETS = {
         ("log flux", "log area", "redness", "ellipticity"), "R²", preset="numbers32", z_dim=5, besides=_posteriors,
     ),
     "coil": Picked(
-        "objects on a turntable, every second view held out; at 20 degrees the two ends are held out too", _turned, ("object",),
+        "objects on a turntable, every second view held out; at 20 degrees the two ends are held out too",
+        "COIL-20 (Nene et al. 1996), for research: not shown", _turned, ("object",),
         "accuracy", 1, flip=False, data={"validation": "published"}, besides=_between,
     ),
 }  # fmt: skip
@@ -456,7 +466,7 @@ def _page(out: Path, only: tuple[str, ...], changes: tuple[str, ...], seeds: tup
             runs = [json.loads(file.read_text()) for file in files]
             if not runs:
                 continue
-            shown = shown or _pictures(files[0].parent, name, picked, page)
+            shown = shown or ("" if "not shown" in picked.credit else _pictures(files[0].parent, name, picked, page))
             for column in picked.told:
                 of = f"{name}, {picked.measure} of {column}"
                 cells = [spread([run[f"{what}: {column}"] for run in runs]) for what in ("z_sem", "pixels")]
@@ -473,7 +483,9 @@ def _page(out: Path, only: tuple[str, ...], changes: tuple[str, ...], seeds: tup
                 shown += f"\n\n{table_markdown([title, ''], [list(pair) for pair in more.items()])}"
         if shown:
             beside = f" {picked.beside}." if picked.beside else ""
-            sections.append(f"## {name}\n\n{picked.title[0].upper()}{picked.title[1:]}.{beside}\n\n{shown}")
+            sections.append(
+                f"## {name}\n\n{picked.title[0].upper()}{picked.title[1:]}.{beside} Images: {picked.credit}.\n\n{shown}"
+            )
     head = (
         "# Real pictures\n\nA linear model of z_sem, and one of 128 principal components of pixels, on images that neither has "
         f"seen; ± over seeds. {measured_on()}.\n\n"
