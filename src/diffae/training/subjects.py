@@ -186,9 +186,9 @@ class ImageSubject:
         assert isinstance(model, DiffusionAutoencoder)
         view = shifted(x, draws, training.encoder_shift) if training.encoder_shift else x
         z_sem, apart = model.encoder(view) if features is None else model.encoder(view, features), x.new_zeros(())
-        ours = model.encoder.learned if isinstance(model.encoder, FeatureEncoder) else model.encoder
-        if training.contrast and ours is not None:
-            apart = training.contrast * contrastive_loss(z_sem if features is None else ours(view), ours(another_view(x, draws)))
+        if training.contrast:  # Of what is learned, the last values of z_sem: all (-0) where no features come before.
+            ours: Any = model.encoder.learned if isinstance(model.encoder, FeatureEncoder) else model.encoder
+            apart = training.contrast * contrastive_loss(z_sem[:, -self.config.model.learned :], ours(another_view(x, draws)))
         if training.z_sem_dropout:
             z_sem = dropped(z_sem, draws, training.z_sem_dropout)
         return model.loss(x, draws, noisy=self._noisy, min_snr=training.min_snr, z_sem=z_sem, known=known) + apart
