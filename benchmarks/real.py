@@ -48,7 +48,7 @@ from diffae.metrics.statistics import kernel_distance
 from diffae.pictures import save_png, scale_for, sheet
 from diffae.runtime.files import write_text
 from diffae.semantics.posterior import Posterior
-from diffae.semantics.prior import GaussianPrior, KernelPrior
+from diffae.semantics.prior import GaussianPrior, KernelPrior, Prior
 from diffae.semantics.standardizer import Standardizer
 from diffae.training.run import create_accelerator, resolve
 from diffae.training.subjects import ImageSubject
@@ -445,7 +445,8 @@ def sampled(ae: DiffusionAutoencoder, data: ImageSet, num: int) -> dict[str, flo
     real = features(data.images(data.validation[: 2 * num]))
     found = {"KID: autoencoded": kernel_distance(drawn(train[chosen]), real)[0]}
     z = standardizer(train)
-    for name, prior in {"Gaussian": GaussianPrior(ae.z_dim).fit(z), "kernel": KernelPrior.of(z)}.items():
+    priors: dict[str, Prior] = {"Gaussian": GaussianPrior(ae.z_dim).fit(z), "kernel": KernelPrior.of(z)}
+    for name, prior in priors.items():
         made = prior.sample(max(num, len(held)))
         codes = compare_codes(made, standardizer(held))
         found |= {f"told: {name}": max(codes["auroc"], 1 - codes["auroc"])}

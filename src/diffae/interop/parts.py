@@ -108,7 +108,8 @@ def add_parts(model: DiffusionAutoencoder, config: dict[str, Any]) -> None:
     if config.get("prior") == "gaussian":
         model.prior = GaussianPrior(d)
     elif isinstance(config.get("prior"), dict) and "codes" in config["prior"]:
-        model.prior = KernelPrior(d, from_dict(_Held, config["prior"], path="prior").codes)
+        held = from_dict(_Held, config["prior"], path="prior")
+        model.prior = KernelPrior(d, held.codes, held.neighbours)
     elif config.get("prior") is not None:
         model.prior = LatentPrior(from_dict(PriorConfig, config["prior"], path="prior"))
         if model.prior.config.z_dim != d:
@@ -122,14 +123,11 @@ def add_parts(model: DiffusionAutoencoder, config: dict[str, Any]) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Held:
+class _Held(InRange):
     """What `config.json` says of a smoothed bootstrap."""
 
-    codes: int
-
-    def __post_init__(self) -> None:
-        if not 0 < self.codes <= MOST_CODES:
-            raise ValueError(f"codes must be within 1..{MOST_CODES}, got {self.codes}.")
+    codes: Annotated[int, Range(1, MOST_CODES)]
+    neighbours: Annotated[int, Range(2, MOST_CODES)]
 
 
 @dataclasses.dataclass(frozen=True)

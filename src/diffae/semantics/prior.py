@@ -17,6 +17,12 @@ MOST_CODES = 20_000
 """That a smoothed bootstrap holds."""
 LOOKED_AT = 500
 """Codes, and samples, whose nearest codes say how much it is smoothed."""
+NEIGHBOURS = 200
+"""Codes, at least, whose covariance its noise has, of those around a code."""
+MOST_NOISE = 0.9
+"""Of a sample; where it takes more, there are too few codes around each to say how they vary."""
+AT_ONCE = 50_000
+"""Codes that are in memory at a time, of those around samples."""
 
 
 class GaussianPrior(nn.Module):
@@ -74,32 +80,35 @@ class GaussianPrior(nn.Module):
         return self.mean + (noise * self.variances.sqrt()) @ self.axes.T
 
 
-class KernelPrior(GaussianPrior):
-    """A smoothed bootstrap: a training code drawn at random, and Gaussian noise, which together vary as the codes do.
+class KernelPrior(nn.Module):
+    """A smoothed bootstrap: a training code drawn at random, and Gaussian noise that varies as the codes around it do.
 
-    Sample `mean + (1 - h^2)^1/2 (z_i - mean) + h N(0, S)` with the codes' covariance S. It knows what is not Gaussian in the codes
-    without learning it. Noise is as strong, h, as it takes for samples to be as far from their nearest training code as codes are
-    from each other's: less would repeat training images, more forgets what codes are like. **It holds training codes**, and
-    saved models do.
+    Sample `m_i + (1 - h^2)^1/2 (z_i - m_i) + h N(0, S_i)`, with the mean m_i and covariance S_i of the codes nearest to z_i. It
+    knows what is not Gaussian in the codes without learning it. Noise is as strong, h, as it takes for samples to be as far from
+    their nearest training code as codes are from each other's: less would repeat training images, more forgets what codes are
+    like. **It holds training codes**, and saved models do.
 
     Args:
         z_dim: dimension d of z_sem.
         num: codes that it holds.
+        neighbours: k, of codes around each, itself among them: 200, or as many as it takes for the noise to be .9 at most.
 
     Attributes:
         codes: (num, d), standardised.
+        neighbours: k.
         noise: (), h.
 
     References:
-        Silverman & Young 1987, *The bootstrap: to smooth or not to smooth?*
+        Silverman & Young 1987, *The bootstrap: to smooth or not to smooth?*; Vincent & Bengio 2002, *Manifold Parzen windows*.
     """
 
     codes: Tensor
     noise: Tensor
 
-    def __init__(self, z_dim: int, num: int) -> None:
-        super().__init__(z_dim)
+    def __init__(self, z_dim: int, num: int, neighbours: int) -> None:
+        super().__init__()
         self.register_buffer("codes", torch.zeros(num, z_dim))
+        self.neighbours = neighbours
         self.register_buffer("noise", torch.ones(()))
 
     @classmethod
@@ -111,33 +120,45 @@ class KernelPrior(GaussianPrior):
         """
         if len(z) < 3:
             raise ValueError(f"A smoothed bootstrap needs at least three codes, got {len(z)}.")
-        order = Draws.of(len(z), seed).uniform("order", ()).argsort()
-        prior = cls(z.shape[1], min(len(z), MOST_CODES))
-        prior.fit(z)
-        prior.codes.copy_(z[order[: len(prior.codes)]])
-        some = prior.codes[:LOOKED_AT]
-        usual = float(_nearest(some, prior.codes, skip=1).mean())
-        low, high = 0.0, 1.0
-        for _ in range(10):
-            prior.noise.fill_((low + high) / 2)
-            near = float(_nearest(prior.sample(len(some), seed=seed), prior.codes).mean())
-            low, high = (low, float(prior.noise)) if near > usual else (float(prior.noise), high)
-        prior.noise.fill_(high)
+        order = Draws.of(len(z), seed).uniform("order", ()).argsort()[:MOST_CODES]
+        prior = cls(z.shape[1], len(order), min(NEIGHBOURS, len(order)))
+        prior.codes.copy_(z[order])
+        while prior._fit_noise(seed) > MOST_NOISE and prior.neighbours < len(order):
+            prior.neighbours = min(2 * prior.neighbours, len(order))
         return prior
+
+    def _fit_noise(self, seed: int) -> float:
+        """Sets h, and returns it."""
+        some = self.codes[:LOOKED_AT]
+        usual = _distance(some, self.codes, skip=1)
+        low, high = 0.0, 1.0
+        for _ in range(8):
+            self.noise.fill_((low + high) / 2)
+            near = _distance(self.sample(len(some), seed=seed), self.codes)
+            low, high = (low, float(self.noise)) if near > usual else (float(self.noise), high)
+        self.noise.fill_(high)
+        return high
 
     @torch.no_grad()
     def sample(self, num: int, *, seed: int = 0, start: int = 0, steps: int = 0) -> Float[Tensor, "num d"]:
         """Standardised codes, as `LatentPrior.sample`; no network is called, so `steps` does nothing."""
-        which = Draws.of(num, seed, start=start).uniform("code", ())
-        rows = (which.double() * len(self.codes)).long().clamp(max=len(self.codes) - 1).to(self.codes.device)
-        noise = super().sample(num, seed=seed, start=start) - self.mean
-        return self.mean + (1 - self.noise.square()).sqrt() * (self.codes[rows] - self.mean) + self.noise * noise
+        draws = Draws.of(num, seed, start=start)
+        rows = (draws.uniform("code", ()).double() * len(self.codes)).long().clamp(max=len(self.codes) - 1)
+        normal = draws.normal("noise", (self.neighbours,)).to(self.codes) / (self.neighbours - 1) ** 0.5
+        part, made = max(1, AT_ONCE // self.neighbours), []
+        for chosen, weights in zip(self.codes[rows.to(self.codes.device)].split(part), normal.split(part), strict=True):
+            near = self.codes[torch.cdist(chosen, self.codes).topk(self.neighbours, largest=False).indices]
+            mean = near.mean(1)
+            # N(0, S_i) of k codes, without S_i: their deviations, weighted by as many normal numbers.
+            varied = torch.einsum("nk,nkd->nd", weights, near - mean[:, None])
+            made.append(mean + (1 - self.noise.square()).sqrt() * (chosen - mean) + self.noise * varied)
+        return torch.cat(made)
 
 
-def _nearest(z: Float[Tensor, "n d"], codes: Float[Tensor, "m d"], *, skip: int = 0) -> Float[Tensor, " n"]:
-    """How far codes are from the nearest of others; from the nearest but as many as are skipped."""
-    parts = z.split(500)
-    return torch.cat([torch.cdist(part, codes).topk(skip + 1, largest=False).values[:, skip] for part in parts])
+def _distance(z: Float[Tensor, "n d"], codes: Float[Tensor, "m d"], *, skip: int = 0) -> float:
+    """How far codes are from the nearest of others, on average; from the nearest but as many as are skipped."""
+    parts = [torch.cdist(part, codes).topk(skip + 1, largest=False).values[:, skip] for part in z.split(LOOKED_AT)]
+    return float(torch.cat(parts).mean())
 
 
 class LatentPrior(nn.Module):
@@ -202,5 +223,5 @@ class LatentPrior(nn.Module):
         return solve(self.eps, z_T.to(like), spaced_path(self.schedule, steps - 1).to_the_image(), solver="dpmpp2m")
 
 
-Prior = LatentPrior | GaussianPrior
+Prior = LatentPrior | GaussianPrior | KernelPrior
 """What z_sem can be drawn from."""
