@@ -36,6 +36,7 @@ from diffae.cli.runs import show_training
 from diffae.config import DataConfig, RunConfig
 from diffae.config.presets import preset
 from diffae.data import ImageSet, prepare
+from diffae.diffusion.interpolation import geodesic, lerp
 from diffae.evaluation.pages.figures import Encoded
 from diffae.evaluation.pages.page import table_markdown
 from diffae.evaluation.posterior import tell
@@ -155,8 +156,10 @@ def _turned(sets: Path) -> Iterator[Row]:
 
 def _between(ae: DiffusionAutoencoder, data: ImageSet) -> dict[str, float]:
     """PSNR, of the mean squared error, of the middle between two views of an object beside the view that lies there, held out: both
-    codes interpolated, z_sem alone, and pixels."""
+    codes interpolated, z_sem alone, that on the way past training codes, and pixels."""
     index = {Path(name).stem: i for i, name in enumerate(data.names)}
+    with work_bar("Encoding") as update:
+        known = Encoded.of(ae, data, data.train, update).z_sem
     found = {}
     for degrees in (5, 20):
         pairs = []
@@ -164,10 +167,12 @@ def _between(ae: DiffusionAutoencoder, data: ImageSet) -> dict[str, float]:
             kind, pose = Path(data.names[i]).stem.split("-")
             pairs.append([i, *(index[f"{kind}-{(int(pose) + turn) % 360:03d}"] for turn in (-degrees, degrees))])
         middle, left, right = (data.images(np.array(rows)) for rows in zip(*pairs, strict=True))
-        made: dict[str, list[Tensor]] = {"both codes": [], "z_sem alone": [], "pixels": []}
+        made: dict[str, list[Tensor]] = {"both codes": [], "z_sem alone": [], "z_sem past codes": [], "pixels": []}
         for a, b in zip(left.split(64), right.split(64), strict=True):
             made["both codes"].append(ae.interpolate(a, b, (0.5,))[:, 0])
-            made["z_sem alone"].append(ae.decode_mean((ae.encode(a) + ae.encode(b)) / 2))
+            ends = ae.encode(a), ae.encode(b)
+            made["z_sem alone"].append(ae.decode_mean(lerp(*ends, 0.5)))
+            made["z_sem past codes"].append(ae.decode_mean(geodesic(*ends, known, (0.5,))[:, 0]))
             made["pixels"].append((a + b) / 2)
         for name, parts in made.items():
             found[f"PSNR at {degrees} degrees: {name}"] = -10 * math.log10(mse(torch.cat(parts), middle))

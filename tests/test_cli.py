@@ -203,6 +203,8 @@ def test_from_a_run_to_attributes_priors_samples_and_edits(trained, tmp_path, ca
     assert "00.png: MSE" in capsys.readouterr().out
     cli.main(["vary", run, *pair, "--num", "3", *quick])
     cli.main(["interpolate", run, *pair, "--frames", "3", *quick])
+    cli.main(["interpolate", run, *pair, "--frames", "3", "--geodesic", "--out", "around.png", *quick])
+    assert Path("around.png").read_bytes() != Path("interpolate.png").read_bytes()
     cli.main(["interpolate", run, *pair, pair[0], "--frames", "3", "--out", "morph.gif", *quick])
     cli.main(["manipulate", run, *pair, "--attribute", "Red", "--keep", "Size", "--strengths", "-0.3", "0.3", *quick])
     assert "00.png: Red" in capsys.readouterr().out
@@ -282,6 +284,10 @@ def test_a_few_labels_choose_samples_with_and_without_negatives(trained, tmp_pat
         (["fit-attributes", "{model}"], "is no training run, so it has no images of its own: name them with --data"),
         (["train-prior", "{run}", "--preset", "latent11"], "There is no prior preset 'latent11'. There are: latent10"),
         (["interpolate", "{run}", "{image}"], "A path needs at least two images, got 1"),
+        (
+            ["interpolate", "{run}", "{image}", "{image}", "--data", "photos"],
+            "--data photos names the images that --geodesic passes",
+        ),
         (
             ["interpolate", "{run}", "{image}", "{image}", "--steps", "2", "--out", "a.avi"],
             "its ending may be '.png', '.gif', '.webp', '.mp4'",

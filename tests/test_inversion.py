@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from diffae.autoencoder import build
 from diffae.config import ScheduleConfig
+from diffae.diffusion.interpolation import geodesic
 from diffae.diffusion.inversion import (
     RECURSIONS,
     Code,
@@ -236,6 +238,40 @@ def test_codes_are_taken_apart_joined_and_mixed():
     for end, image in zip(ends, x, strict=False):
         assert torch.equal(anchored_decode(identity_eps, end.x_T, path, end.states), image[None])
     assert interpolate_codes(code[:1], code[1:2], 0.5).z_sem.tolist() == [[1.0, 2.0]]
+
+
+def test_a_way_past_known_codes_goes_around_where_there_are_none():
+    angles = torch.linspace(0, torch.pi, 41)
+    ring = torch.stack([angles.cos(), angles.sin()], 1)
+    ends = ring[:1], ring[-1:]
+    way = geodesic(*ends, ring[torch.randperm(41, generator=torch.Generator().manual_seed(0))], (0.0, 0.25, 0.5, 1.0))
+    assert torch.equal(way[:, 0], ends[0])
+    assert torch.equal(way[:, -1], ends[1])
+    torch.testing.assert_close(way[0, 2], torch.tensor([0.0, 1.0]), rtol=0, atol=1e-3)  # The straight line is at 0 there.
+    torch.testing.assert_close(way[0, 1], torch.tensor([0.5, 0.5]).sqrt(), rtol=0, atol=0.01)
+    # Where codes are no help the way is straight, and of one place it stays there.
+    far = ring[:1] + 100
+    torch.testing.assert_close(geodesic(*ends, far, (0.5,))[:, 0], (ends[0] + ends[1]) / 2)
+    assert torch.equal(geodesic(ends[0], ends[0], ring, (0.0, 0.5))[0], ends[0].expand(2, 2))
+    with pytest.raises(ValueError, match=r"shape \(m, 2\) to go past, got \(3, 5\)"):
+        geodesic(*ends, torch.zeros(3, 5), (0.5,))
+    with pytest.raises(ValueError, match="within 0..1, got"):
+        geodesic(*ends, ring, (1.5,))
+
+
+def test_images_are_reached_past_other_codes_as_by_a_straight_way(tiny):
+    ae = build(tiny).eval()
+    for weights in ae.parameters():  # Of a new decoder some are zero, so that it does not look at z_sem.
+        torch.nn.init.trunc_normal_(weights, std=0.1, generator=torch.Generator().manual_seed(0))
+    x = torch.rand(2, *ae.image_shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    past = ae.encode(x).mean(0, keepdim=True) + torch.tensor([[0.3], [0.0]])
+    frames = ae.interpolate(x[:1], x[1:], (0.0, 0.5, 1.0), past=past)
+    torch.testing.assert_close(frames[0, [0, 2]], x, rtol=0, atol=1e-5)
+    assert not torch.equal(frames, ae.interpolate(x[:1], x[1:], (0.0, 0.5, 1.0)))
+    along = ae.interpolate_path(x, frames=2, past=past)
+    torch.testing.assert_close(along, frames[0], rtol=0, atol=1e-3)  # Rounding of other batches grows in these networks.
+    with pytest.raises(ValueError, match="z_sem"):
+        ae.interpolate(x[:1], x[1:], past=past[:, :-1])
 
 
 def test_refining_one_round_costs_three_ways():

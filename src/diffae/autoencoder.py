@@ -16,6 +16,7 @@
 The first three are the method; all others are short compositions of them.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from diffae.config import AutoencoderConfig
 from diffae.diffusion.border import border, check_encoded
-from diffae.diffusion.inversion import Code, Inversion, concatenate, decode_along_path, encode_along_path, interpolate_codes
+from diffae.diffusion.inversion import Code, Inversion, concatenate, decode_along_path, encode_along_path, way_between
 from diffae.diffusion.model import DDIM, Draws, ImageDiffusion, drawn, encoder_of
 from diffae.diffusion.predictor import NoisePredictor
 from diffae.diffusion.solvers import Solver
@@ -191,23 +192,26 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
     @border
     def interpolate(
         self, x_a: Float[Tensor, "n c *sides"], x_b: Float[Tensor, "n c *sides"],
-        weights: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0), *, inversion: Inversion = "anchored", steps: int | None = None,
+        weights: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0), *, past: Float[Tensor, "m d"] | None = None,
+        inversion: Inversion = "anchored", steps: int | None = None,
     ) -> Float[Tensor, "n frames c *sides"]:  # fmt: skip
-        """From image to image: lerp of z_sem, slerp of x_T (figure 4). Weight 0 is x_a, weight 1 is x_b."""
+        """From image to image: lerp of z_sem, slerp of x_T (figure 4). Weight 0 is x_a, weight 1 is x_b. Where z_sem of others
+        is given, that of these goes `past` them, on the shortest way between codes (`geodesic`), rather than straight."""
         a, b = (self.infer(x, inversion=inversion, steps=steps) for x in (x_a, x_b))
-        return torch.stack([self.render(interpolate_codes(a, b, float(w))) for w in weights], dim=1)
+        return torch.stack([self.render(code) for code in way_between(a, b, [float(w) for w in weights], past)], dim=1)
 
     @border
     def interpolate_path(
-        self, x: Float[Tensor, "n c *sides"], *, frames: int = 8, inversion: Inversion = "anchored", steps: int | None = None
-    ) -> Float[Tensor, "frames c *sides"]:
+        self, x: Float[Tensor, "n c *sides"], *, frames: int = 8, past: Float[Tensor, "m d"] | None = None,
+        inversion: Inversion = "anchored", steps: int | None = None,
+    ) -> Float[Tensor, "frames c *sides"]:  # fmt: skip
         """From the first image through all others to the last, `frames` steps from each to the next; of two images at least."""
         if len(x) < 2:
             raise ValueError(f"A path needs at least two images, got {len(x)}.")
         code = self.infer(x, inversion=inversion, steps=steps)
-        legs = [(code[i : i + 1], code[i + 1 : i + 2]) for i in range(len(x) - 1)]
-        on_the_way = [interpolate_codes(a, b, w / frames) for a, b in legs for w in range(frames)]
-        return self.render(concatenate([*on_the_way, code[len(x) - 1 :]]))
+        weights = [w / frames for w in range(frames)]
+        legs = [way_between(code[i : i + 1], code[i + 1 : i + 2], weights, past) for i in range(len(x) - 1)]
+        return self.render(concatenate([*itertools.chain(*legs), code[len(x) - 1 :]]))
 
     @border
     def manipulate(

@@ -70,7 +70,7 @@ class Vary(arguments.Decoding, arguments.Cropping):
 
 @dataclass(frozen=True, kw_only=True)
 class Interpolate(arguments.Decoding, arguments.Cropping):
-    """Go from image to image, through as many as are given: z_sem on straight lines, x_T on the sphere.
+    """Go from image to image, through as many as are given: z_sem straight, or past codes of other images; x_T on the sphere.
 
     Example: diffae interpolate runs/quickstart a.png b.png c.png --frames 24 --out morph.gif
     """
@@ -80,6 +80,10 @@ class Interpolate(arguments.Decoding, arguments.Cropping):
     """The images, two or more."""
     frames: Count = 8
     """Steps from one image to the next."""
+    geodesic: bool = False
+    """z_sem passes by codes of other images, on the shortest way between them, rather than on a straight line."""
+    data: str | None = None
+    """Those images; by default those that the run was trained on."""
     inversion: arguments.Inversion = "anchored"
     steps: arguments.InversionSteps = None
     out: arguments.Moving = Path("interpolate.png")
@@ -87,8 +91,13 @@ class Interpolate(arguments.Decoding, arguments.Cropping):
 
     def run(self) -> None:
         ae = inputs.autoencoder(self.source, precision=self.precision)
-        path = ae.interpolate_path(
-            inputs.pictures(ae, self.files, self.crop), frames=self.frames, inversion=self.inversion, steps=self.steps
-        )
+        if self.data is not None and not self.geodesic:
+            raise ValueError(f"--data {self.data} names the images that --geodesic passes by: give both, or neither.")
+        past = None
+        if self.geodesic:
+            data = inputs.images(ae, self.source, self.data)
+            past = inputs.codes(ae, self.source, data)[data.train]
+        x = inputs.pictures(ae, self.files, self.crop)
+        path = ae.interpolate_path(x, frames=self.frames, past=past, inversion=self.inversion, steps=self.steps)
         rows = [path[i * self.frames : (i + 1) * self.frames + 1] for i in range(len(self.files) - 1)]
         show(ae, rows if self.out.suffix.lower() == ".png" else [path], self.out)

@@ -85,6 +85,7 @@ CHECKS: dict[str, Callable[[Any, Any, int | None], object]] = {
     "x_b": _check_x,
     "among": _check_x,
     "z_sem": lambda model, z_sem, num: check_z_sem(z_sem, model.z_dim, num),
+    "past": lambda model, past, num: check_z_sem(past, model.z_dim, None),
     "x_T": lambda model, x_T, num: check_x_T(x_T, shape_of(model), num),
     "t": lambda model, t, num: check_timestep(t, model.schedule.T),
     "weights": lambda model, weights, num: check_weights(weights),

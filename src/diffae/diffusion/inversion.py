@@ -13,14 +13,14 @@ All but the last go over `schedule.spaced_path`, the same levels in both directi
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffae.diffusion.interpolation import Weight, lerp, slerp
+from diffae.diffusion.interpolation import Weight, geodesic, lerp, slerp
 from diffae.diffusion.schedule import Path
 from diffae.diffusion.solvers import EpsModel, ask, ddim_step, dpmpp2m_step, predict, solve
 
@@ -113,6 +113,14 @@ def interpolate_codes(a: Code, b: Code, weight: Weight) -> Code:
         )
     states = None if a.states is None or b.states is None else lerp(a.states, b.states, weight)
     return Code(lerp(a.z_sem, b.z_sem, weight), slerp(a.x_T, b.x_T, weight), a.inversion, a.steps, states)
+
+
+def way_between(a: Code, b: Code, weights: Sequence[float], codes: Float[Tensor, "m d"] | None = None) -> list[Code]:
+    """`interpolate_codes` at several weights; where codes are given, with z_sem on the `geodesic` past them."""
+    way = [interpolate_codes(a, b, w) for w in weights]
+    if codes is None:
+        return way
+    return [replace(code, z_sem=z) for code, z in zip(way, geodesic(a.z_sem, b.z_sem, codes, weights).unbind(1), strict=True)]
 
 
 def concatenate(codes: Sequence[Code]) -> Code:
