@@ -400,7 +400,7 @@ def pictured(ae: DiffusionAutoencoder, data: ImageSet, run: Path, num: int) -> d
         return torch.cat([make(range(i, min(i + 32, len(x)))) for i in range(0, len(x), 32)])
 
     z_sem = each(lambda part: ae.encode(x[part.start : part.stop]))
-    mean = each(lambda part: ae.decode_mean(z_sem[part.start : part.stop]))
+    mean = each(lambda part: ae.decode_mean(z_sem[part.start : part.stop], start=part.start))
     both = each(lambda part: ae.reconstruct(x[part.start : part.stop], inversion="fast"))
     noisy = each(lambda part: ae.decode(z_sem[part.start : part.stop], seed=0, start=part.start))
     shown = {"held out": x, "z_sem and x_T": both, "z_sem alone": mean, "with noise": noisy}

@@ -20,12 +20,14 @@ from diffae.autoencoder import DiffusionAutoencoder
 from diffae.cli import inputs
 from diffae.config import PriorConfig, RunConfig, read_json
 from diffae.data import prepare
+from diffae.diffusion import border
 from diffae.diffusion.model import DDIM
 from diffae.evaluation.pages.report import write_report
 from diffae.evaluation.suites import bench
 from diffae.semantics.fitting import fit_attributes
 from diffae.semantics.prior import GaussianPrior, LatentPrior
 from diffae.semantics.standardizer import Standardizer
+from diffae.training.run import create_accelerator
 
 
 @pytest.fixture(scope="module")
@@ -238,3 +240,15 @@ def test_the_device_finds_mistakes(ae, away, x):
         away.encoder(x)
     with pytest.raises((RuntimeError, TypeError)):
         np.asarray(away.encode(x.to(DEVICE)))
+
+
+def test_a_device_that_has_no_float64_is_refused_in_one_line(ae, x, monkeypatch):
+    monkeypatch.setattr(border, "device_of", lambda model: torch.device("mps"))
+    with pytest.raises(ValueError, match="DiffusionAutoencoder is on Apple's GPU, which has no float64"):
+        ae.encode(x)
+
+
+@pytest.mark.usefixtures("fresh_accelerator")
+def test_training_takes_no_device_without_float64(monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: torch.device("mps"))
+    assert create_accelerator().device.type == "cpu"

@@ -104,6 +104,20 @@ def test_every_suite_ends_in_one_page_and_is_measured_once(bench, tmp_path, monk
     assert kept == [r for r in rows if r.suite in ("reconstruction", "generation")], "nothing was measured again"
 
 
+def test_tables_do_not_depend_on_how_many_images_are_measured_at_a_time(bench, tmp_path):
+    suites = ("reconstruction", "generation", "variation", "denoising", "manipulation", "attributes")
+    tables = []
+    for size in (8, 5):
+        bench.batch_size, bench.store = size, Store(tmp_path / str(size), {"model": "m"})
+        evaluate(bench, suites, tmp_path / f"page-{size}")
+        tables.append([Result(**row) for row in json.loads((tmp_path / f"page-{size}/results.json").read_text())["results"]])
+    assert {r.suite for r in tables[0]} == {*suites}
+    for a, b in zip(*tables, strict=True):
+        alike = {"spread": None, "seconds": 0.0, "each": None}
+        assert replace(a, **alike) == replace(b, value=a.value, **alike)
+        assert a.value == pytest.approx(b.value, rel=1e-3, abs=1e-4, nan_ok=True), a
+
+
 def test_an_interrupted_evaluation_goes_on(bench, tmp_path, monkeypatch):
     inverted = []
     reconstruct = bench.ae.reconstruct

@@ -232,6 +232,10 @@ def test_codes_are_taken_apart_joined_and_mixed():
     x_T, kept = anchored_encode(identity_eps, x, path)
     code = Code(torch.arange(6.0).reshape(3, 2), x_T, "anchored", 4, kept)
     again = concatenate([code[:1], code[1:]])
+    assert [one.x_T.shape for one in code] == [(1, 1, 2, 2)] * 3
+    assert torch.equal(code[-1].z_sem, code.z_sem[2:])
+    with pytest.raises(IndexError):
+        code[3]
     for a, b in ((code.z_sem, again.z_sem), (code.x_T, again.x_T), (code.states, again.states)):
         assert torch.equal(a, b)
     ends = [interpolate_codes(code[:1], code[1:2], w) for w in (0.0, 1.0)]

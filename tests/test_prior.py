@@ -138,3 +138,8 @@ def test_a_sample_of_a_smoothed_bootstrap_depends_on_its_number_and_the_seed_alo
     assert not torch.equal(prior.sample(5, seed=2), whole)
     with pytest.raises(ValueError, match="at least three codes, got 2"):
         KernelPrior.of(two_rings(2, 0))
+
+
+def test_one_step_is_too_few_for_a_latent_ddim():
+    with pytest.raises(ValueError, match=r"two steps or more \(prior_steps\), got 1"):
+        LatentPrior(PriorConfig(z_dim=4, width=8, layers=2)).sample(2, steps=1)

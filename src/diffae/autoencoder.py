@@ -112,15 +112,16 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
 
     @border
     def decode_mean(
-        self, z_sem: Float[Tensor, "n d"], *, t: int | None = None, seed: int = 0, generator: torch.Generator | None = None
-    ) -> Float[Tensor, "n c *sides"]:
+        self, z_sem: Float[Tensor, "n d"], *, t: int | None = None, seed: int = 0, generator: torch.Generator | None = None,
+        start: int = 0,
+    ) -> Float[Tensor, "n c *sides"]:  # fmt: skip
         """The mean image that z_sem leaves possible, `E[x_0 | z_sem]`, by one network call.
 
         Where x_t holds almost nothing of the image, the predicted x_0 is the mean over all images with this z_sem: blurred,
         and with the least squared error that any image made of z_sem alone can have. `t` is the timestep at which pure noise is
-        passed off as x_t, by default the calibration's.
+        passed off as x_t, by default the calibration's; `seed`, `generator` and `start` say which noise, as for `decode`.
         """
-        x_t = self.draw_x_T(len(z_sem), seed if generator is None else generator)
+        x_t = self.draw_x_T(len(z_sem), seed if generator is None else generator, start=start)
         t_all = torch.full((len(x_t),), float(self.calibration.mean_t if t is None else t), device=x_t.device)
         alpha, sigma = self.schedule.alpha_sigma(t_all.long(), like=x_t)
         return self.in_range((x_t - sigma * self.eps_model(z_sem)(x_t, t_all)) / alpha)

@@ -58,6 +58,10 @@ COMMANDS = {
 }
 
 
+TRACEBACK = "--traceback"
+"""Anywhere on a command line: an error is shown with the way to it, for reports."""
+
+
 def _command(argv: list[str]) -> Any:
     """All commands as one type. The training command asked for gets the defaults of the preset that the command line names."""
     given = itertools.chain.from_iterable(a.split("=", 1) if a.startswith("--") else [a] for a in argv)
@@ -90,21 +94,27 @@ def _what_helps(command: Any, error: BaseException) -> memory.OutOfMemory:
 def main(argv: list[str] | None = None) -> None:
     """The entry point of `diffae`."""
     argv = sys.argv[1:] if argv is None else argv
+    argv, whole = [a for a in argv if a != TRACEBACK], TRACEBACK in argv
     memory.keep_freed()
     command = None
     try:
         command = tyro.cli(
             _command(argv),
             prog="diffae",
-            description="Diffusion autoencoders: an image becomes a meaningful vector and a noise map, and both become it again.",
+            description="Diffusion autoencoders: an image becomes a meaningful vector and a noise map, and both become it again. "
+            f"With {TRACEBACK} an error shows where it came from.",
             args=argv,
         )
         arguments.check(command)
         command.run()
     except (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError) as error:
+        if whole:
+            raise
         if memory.is_out(error):
             error = _what_helps(command, error)
         console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        if isinstance(error, TypeError | RuntimeError) and not isinstance(error, memory.OutOfMemory):
+            console.print(f"If that tells you nothing, {TRACEBACK} shows where it came from.")
         sys.exit(1)
     except KeyboardInterrupt:
         console.print("Interrupted.")

@@ -48,6 +48,8 @@ def border(method: M) -> M:
         arguments = dict(given)
         _check(self, arguments)
         home = device_of(self)
+        if home.type == "mps":
+            raise ValueError(f"{type(self).__name__} is on Apple's GPU, which has no float64 for noise levels: `.to('cpu')` it.")
         places = [value.device for value in arguments.values() if _has_a_place(value)]
         moved = {name: value.to(home) if _has_a_place(value) else value for name, value in arguments.items()}
         token = _inside.set(self)

@@ -48,8 +48,11 @@ class Code:
     steps: int
     states: Tensor | None = None
 
-    def __getitem__(self, index: slice | Tensor) -> "Code":
-        """The codes of some of the images."""
+    def __getitem__(self, index: int | slice | Tensor) -> "Code":
+        """The codes of some of the images; of one, still as a batch."""
+        if isinstance(index, int):
+            first = range(len(self.z_sem))[index]
+            index = slice(first, first + 1)
         states = None if self.states is None else self.states[index]
         return Code(self.z_sem[index], self.x_T[index], self.inversion, self.steps, states)
 

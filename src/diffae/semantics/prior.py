@@ -216,8 +216,13 @@ class LatentPrior(nn.Module):
             num: number of codes.
             seed: code number i depends on the seed and i alone.
             start: number of the first.
-            steps: network calls.
+            steps: network calls, two at least.
+
+        Raises:
+            ValueError: fewer steps.
         """
+        if steps < 2:
+            raise ValueError(f"A latent DDIM is sampled in two steps or more (prior_steps), got {steps}.")
         like = self.net.out.weight
         z_T = Draws.of(num, seed, start=start, device=like.device).normal("z_T", (self.config.z_dim,))
         return solve(self.eps, z_T.to(like), spaced_path(self.schedule, steps - 1).to_the_image(), solver="dpmpp2m")

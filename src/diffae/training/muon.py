@@ -5,6 +5,7 @@ References:
     is scalable for LLM training*. `docs/design/muon.md` says what it gives here.
 """
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ ITERATIONS = 3
 """Jordan et al. take five. Three leave the smallest singular values below one, cost three fifths, and train as well here."""
 RMS = 0.2
 """Root mean square of a step at a learning rate of one, which is about Adam's."""
+ENDS = re.compile(r"(.*\.)?(unet|encoder|decoder|learned)\.conv_(in|out)\.weight")
+"""Convolutions of the data itself: those right below a network."""
 
 
 def orthogonalized(
@@ -51,8 +54,14 @@ def orthogonalized(
 
 
 def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
-    """Whether a parameter is for Muon: the weight of a layer that does not touch the data itself. Others are Adam's."""
-    return parameter.dim() >= 2 and not name.endswith(("conv_in.weight", "conv_out.weight"))
+    """Whether a parameter is for Muon: the weight of a layer that does not touch the data itself. Others are Adam's.
+
+    Args:
+        name: in the model, whose networks begin and end with convolutions of the data; those of a block inside, of whatever
+            name, are hidden.
+        parameter: its weights.
+    """
+    return parameter.dim() >= 2 and ENDS.fullmatch(name) is None
 
 
 class Muon(torch.optim.Optimizer):

@@ -195,7 +195,9 @@ def create_accelerator() -> Accelerator:
     # Gradients lie where they are passed from, which saves copies of them.
     handlers = [DistributedDataParallelKwargs(gradient_as_bucket_view=True)]
     # Unless it is told that there are processors alone, each of several processes would train as if it were the only one.
-    return Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision="no", kwargs_handlers=handlers)
+    found = torch.accelerator.current_accelerator(check_available=True)
+    # Apple's computes no float64, in which noise levels are.
+    return Accelerator(cpu=found is None or found.type == "mps", mixed_precision="no", kwargs_handlers=handlers)
 
 
 @contextlib.contextmanager

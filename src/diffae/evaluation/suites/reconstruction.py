@@ -64,4 +64,4 @@ def _with_fresh_noise(bench: Bench, x: Tensor, steps: int, part: range) -> Tenso
 
 
 def _mean(ae: DiffusionAutoencoder, x: Tensor, part: range) -> Tensor:
-    return ae.decode_mean(ae.encode(x[part.start : part.stop]))
+    return ae.decode_mean(ae.encode(x[part.start : part.stop]), start=part.start)
