@@ -233,7 +233,8 @@ def test_codes_are_taken_apart_joined_and_mixed():
     code = Code(torch.arange(6.0).reshape(3, 2), x_T, "anchored", 4, kept)
     again = concatenate([code[:1], code[1:]])
     assert [one.x_T.shape for one in code] == [(1, 1, 2, 2)] * 3
-    assert torch.equal(code[-1].z_sem, code.z_sem[2:])
+    for last in (-1, np.int64(2), torch.tensor(2)):
+        assert torch.equal(code[last].z_sem, code.z_sem[2:])
     with pytest.raises(IndexError):
         code[3]
     for a, b in ((code.z_sem, again.z_sem), (code.x_T, again.x_T), (code.states, again.states)):
@@ -261,6 +262,8 @@ def test_a_way_past_known_codes_goes_around_where_there_are_none():
         geodesic(*ends, torch.zeros(3, 5), (0.5,))
     with pytest.raises(ValueError, match="within 0..1, got"):
         geodesic(*ends, ring, (1.5,))
+    with pytest.raises(ValueError, match="not finite"):
+        geodesic(*ends, torch.full((1, 2), torch.nan), (0.5,))
 
 
 def test_images_are_reached_past_other_codes_as_by_a_straight_way(tiny):

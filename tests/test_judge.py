@@ -79,3 +79,12 @@ def test_progress_reaches_its_end():
 def test_a_judge_is_the_same_whether_in_colour_or_grey():
     for channels in (1, 3, 5):
         assert Judge(["a"], channels=channels)(torch.zeros(2, channels, 32, 32)).shape == (2, 1)
+
+
+def test_a_large_volume_is_seen_at_half_its_sides_and_few_at_a_time():
+    judge = Judge(["a"], channels=1, rank=3, width=2).eval()
+    seen = []
+    judge.features[0].register_forward_pre_hook(lambda module, given: seen.append(tuple(given[0].shape)))
+    x = torch.rand(9, 1, 64, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert judge.decide(x).shape == (9, 1)
+    assert seen == [(8, 1, 32, 32, 32), (1, 1, 32, 32, 32)]

@@ -135,3 +135,13 @@ def test_it_lowers_the_loss(tiny_run, tmp_path):
     config = tiny_run(images=800, muon_rate=2.0)
     losses = run(replace(config, training=replace(config.training, validate_every=10**6, sample_every=10**6)), tmp_path / "run")
     assert sum(losses[-20:]) < 0.8 * sum(losses[:20])
+
+
+def test_moments_of_another_optimizer_are_no_state_to_go_on_from(tiny, tmp_path):
+    model = diffae.DiffusionAutoencoder(tiny)
+    saved = TrainingState.start(model, TrainingConfig(muon_rate=2.0))
+    saved.make_room()
+    saved.save(tmp_path / "state")
+    TrainingState.start(model, TrainingConfig(muon_rate=2.0)).load(tmp_path / "state")
+    with pytest.raises(ValueError, match=r"the moments of .+ for another optimizer than AdamW: an earlier version"):
+        TrainingState.start(model, TrainingConfig()).load(tmp_path / "state")

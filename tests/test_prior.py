@@ -1,11 +1,17 @@
 """The latent DDIM: a second diffusion, in the space of standardised codes."""
 
+import copy
+
 import pytest
 import torch
 
+from diffae.autoencoder import build
 from diffae.config import PriorConfig, ScheduleConfig
+from diffae.interop.parts import PART_FORMAT, load_part, save_part
+from diffae.interop.reading import read_weights
 from diffae.metrics.codes import compare_codes
 from diffae.runtime.seeding import Draws
+from diffae.runtime.weights import write_weights
 from diffae.semantics.prior import GaussianPrior, KernelPrior, LatentPrior
 from diffae.semantics.standardizer import Standardizer
 
@@ -132,10 +138,15 @@ def test_a_smoothed_bootstrap_of_a_gaussian_still_has_its_covariance():
 
 
 def test_a_sample_of_a_smoothed_bootstrap_depends_on_its_number_and_the_seed_alone():
-    prior = KernelPrior.of(two_rings(50, 0))
-    whole = prior.sample(5, seed=1)
-    assert torch.equal(prior.sample(2, seed=1, start=3), whole[3:])
-    assert not torch.equal(prior.sample(5, seed=2), whole)
+    for z in (two_rings(1500, 0), torch.randn(400, 30, generator=torch.Generator().manual_seed(0))):
+        prior = KernelPrior.of(z)
+        whole = prior.sample(64, seed=1)
+        alone = torch.cat([prior.sample(1, seed=1, start=i) for i in range(64)])
+        torch.testing.assert_close(alone, whole, rtol=0, atol=1e-4)
+        assert not torch.equal(prior.sample(64, seed=2), whole)
+    prior.neighbours.fill_(401)
+    with pytest.raises(ValueError, match="400 codes has 2 to 400 neighbours of each, and its file says 401"):
+        prior.sample(1)
     with pytest.raises(ValueError, match="at least three codes, got 2"):
         KernelPrior.of(two_rings(2, 0))
 
@@ -143,3 +154,20 @@ def test_a_sample_of_a_smoothed_bootstrap_depends_on_its_number_and_the_seed_alo
 def test_one_step_is_too_few_for_a_latent_ddim():
     with pytest.raises(ValueError, match=r"two steps or more \(prior_steps\), got 1"):
         LatentPrior(PriorConfig(z_dim=4, width=8, layers=2)).sample(2, steps=1)
+
+
+def test_a_smoothed_bootstrap_is_read_as_it_was_and_one_of_an_earlier_kind_is_left_out(tiny, tmp_path):
+    ae = build(tiny)
+    z = torch.randn(300, tiny.z_dim, generator=torch.Generator().manual_seed(0))
+    ae.standardizer, ae.prior = Standardizer.fit(z), KernelPrior.of(z)
+    save_part(ae, tmp_path, ["prior", "standardizer"])
+    again = copy.deepcopy(ae)
+    again.prior = None
+    load_part(again, tmp_path)
+    torch.testing.assert_close(again.prior.sample(5), ae.prior.sample(5), rtol=0, atol=0)
+    config, tensors = read_weights(tmp_path, PART_FORMAT)
+    write_weights(tmp_path, config, tensors | {"prior.axes": torch.eye(tiny.z_dim)})
+    again.prior = None
+    with pytest.warns(UserWarning, match="of an earlier kind"):
+        load_part(again, tmp_path)
+    assert again.prior is None

@@ -4,8 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffae.cli import arguments, inputs
+from diffae.cli.bars import say
 from diffae.cli.sheets import save_values, show
 from diffae.config import Count, Seed
+
+MOST_PAST = 5000
+"""Codes that a way goes past: it takes seconds to find among them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,21 +87,25 @@ class Interpolate(arguments.Decoding, arguments.Cropping):
     geodesic: bool = False
     """z_sem passes by codes of other images, on the shortest way between them, rather than on a straight line."""
     data: str | None = None
-    """Those images; by default those that the run was trained on."""
+    """Those images, 5,000 at random of more; by default those that the run was trained on."""
     inversion: arguments.Inversion = "anchored"
     steps: arguments.InversionSteps = None
     out: arguments.Moving = Path("interpolate.png")
     """A .png shows the frames as a strip, a row for each pair; .gif, .webp and .mp4 move."""
 
     def run(self) -> None:
+        from diffae.runtime.seeding import Draws
+
         ae = inputs.autoencoder(self.source, precision=self.precision)
         if self.data is not None and not self.geodesic:
             raise ValueError(f"--data {self.data} names the images that --geodesic passes by: give both, or neither.")
-        past = None
-        if self.geodesic:
+        x, past = inputs.pictures(ae, self.files, self.crop), None
+        if self.geodesic and len(x) > 1:
             data = inputs.images(ae, self.source, self.data)
-            past = inputs.codes(ae, self.source, data)[data.train]
-        x = inputs.pictures(ae, self.files, self.crop)
+            past = inputs.codes(ae, self.source, data)[data.train if self.data is None else slice(None)]
+            if len(past) > MOST_PAST:
+                say(f"z_sem goes past {MOST_PAST:,} of {len(past):,} codes, at random")
+                past = past[Draws.of(len(past), 0).uniform("past", ()).argsort()[:MOST_PAST]]
         path = ae.interpolate_path(x, frames=self.frames, past=past, inversion=self.inversion, steps=self.steps)
         rows = [path[i * self.frames : (i + 1) * self.frames + 1] for i in range(len(self.files) - 1)]
         show(ae, rows if self.out.suffix.lower() == ".png" else [path], self.out)

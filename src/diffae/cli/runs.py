@@ -141,7 +141,7 @@ def fit_prior(source: str, z_sem: "Tensor", data: "ImageSet", *, kind: str, name
     ae.prior = GaussianPrior(ae.z_dim).fit(z) if kind == "gaussian" else KernelPrior.of(z)
     if isinstance(ae.prior, KernelPrior):
         held = f"{len(ae.prior.codes):,} codes of training images"
-        say(f"Noise of {float(ae.prior.noise):.2f}, as {ae.prior.neighbours:,} codes around each vary; the prior holds {held}")
+        say(f"Noise of {float(ae.prior.noise):.2f}, as {int(ae.prior.neighbours):,} codes around each vary; the prior holds {held}")
     folder = prior_folder(Path(source), name)
     (folder / MEASURED).unlink(missing_ok=True)
     save_part(ae, folder / "model", ["prior", "standardizer"])

@@ -51,14 +51,16 @@ def geodesic(
     Args:
         a: where it begins.
         b: where it ends.
-        codes: of other images, such as those that the model was trained on; m distances are taken up to m times for each a.
+        codes: of other images, such as those that the model was trained on; up to m^2 distances are taken for each a.
         weights: how far along, 0..1 of the way's length; 0 is a, 1 is b.
 
     Raises:
-        ValueError: codes of another dimension, or weights that are not within 0..1.
+        ValueError: codes of another dimension, or not finite, or weights that are not within 0..1.
     """
     if codes.dim() != 2 or codes.shape[1] != a.shape[1]:
         raise ValueError(f"Expected codes of shape (m, {a.shape[1]}) to go past, got {tuple(codes.shape)}.")
+    if not codes.isfinite().all():
+        raise ValueError("Codes to go past are not finite: leave those out.")
     if not all(0 <= w <= 1 for w in weights):
         raise ValueError(f"How far along must be within 0..1, got {list(weights)}.")
     return torch.stack([_along(_way(torch.cat([x[None], codes.to(x), y[None]])), weights) for x, y in zip(a, b, strict=True)])

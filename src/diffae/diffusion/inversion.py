@@ -50,7 +50,9 @@ class Code:
 
     def __getitem__(self, index: int | slice | Tensor) -> "Code":
         """The codes of some of the images; of one, still as a batch."""
-        if isinstance(index, int):
+        if isinstance(index, Tensor) and index.dim() == 0:
+            index = int(index)
+        if not isinstance(index, slice | Tensor):
             first = range(len(self.z_sem))[index]
             index = slice(first, first + 1)
         states = None if self.states is None else self.states[index]

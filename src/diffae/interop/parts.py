@@ -89,6 +89,9 @@ def load_part(model: DiffusionAutoencoder, folder: Path, *, required: bool = Fal
             raise ValueError(message)
         warnings.warn(f"{message} It is left out.", stacklevel=3)
         return
+    if {"prior.codes", "prior.axes"} <= set(tensors) and not required:
+        warnings.warn(f"{folder} is a smoothed bootstrap of an earlier kind. Fit it again. It is left out.", stacklevel=3)
+        return
     with naming(folder / "config.json"):
         add_parts(model, config)
     expected = {k: v for k, v in model.state_dict().items() if k.split(".")[0] in PARTS and config.get(k.split(".")[0])}
@@ -108,8 +111,7 @@ def add_parts(model: DiffusionAutoencoder, config: dict[str, Any]) -> None:
     if config.get("prior") == "gaussian":
         model.prior = GaussianPrior(d)
     elif isinstance(config.get("prior"), dict) and "codes" in config["prior"]:
-        held = from_dict(_Held, config["prior"], path="prior")
-        model.prior = KernelPrior(d, held.codes, held.neighbours)
+        model.prior = KernelPrior(d, from_dict(_Held, config["prior"], path="prior").codes)
     elif config.get("prior") is not None:
         model.prior = LatentPrior(from_dict(PriorConfig, config["prior"], path="prior"))
         if model.prior.config.z_dim != d:
@@ -127,7 +129,6 @@ class _Held(InRange):
     """What `config.json` says of a smoothed bootstrap."""
 
     codes: Annotated[int, Range(1, MOST_CODES)]
-    neighbours: Annotated[int, Range(2, MOST_CODES)]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,12 +20,18 @@ LAYERS: dict[int, tuple[type[nn.Module], ...]] = {
 """Of images and of volumes."""
 
 
+LOOKED_AT = 2**16
+"""Pixels of an image, or voxels of a volume, above which it is seen at half its sides."""
+AT_ONCE = 2**21
+"""Pixels or voxels of all that is seen at a time, which bounds the memory: some 2 GiB of activations in training."""
+
+
 class Judge(nn.Module):
     """A CNN that says which binary attributes an image shows.
 
     Args:
         names: the attributes.
-        channels: of the images, whose sides are at least 16.
+        channels: of the images, whose sides are at least 16. Large ones are seen at half their sides, or a quarter.
         rank: 2 for images, 3 for volumes.
         width: channels of the first layer.
     """
@@ -36,6 +42,7 @@ class Judge(nn.Module):
         widths = [width, 2 * width, 4 * width]
         layers: list[nn.Module] = []
         conv, norm, pool, cells = LAYERS[rank]
+        self.halve = (F.avg_pool2d, F.avg_pool3d)[rank - 2]
         c = channels
         for w in widths:
             layers += [conv(c, w, 3, padding=1, bias=False), norm(w), nn.ReLU()]
@@ -46,12 +53,19 @@ class Judge(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c *sides"]) -> Float[Tensor, "n k"]:
         """Logits of the attributes."""
+        while x[0, 0].numel() > LOOKED_AT:
+            x = self.halve(x, 2)
         return self.out(self.features(x))
 
     @torch.no_grad()
     def decide(self, x: Float[Tensor, "n c *sides"], *, batch_size: int = 256) -> Tensor:
         """Which attributes each image shows, (n, k) of bool."""
-        return in_batches(self, x, batch_size=batch_size) > 0
+        return in_batches(self, x, batch_size=min(batch_size, _at_once(x))) > 0
+
+
+def _at_once(x: Float[Tensor, "n c *sides"]) -> int:
+    """Images like these that are seen at a time."""
+    return max(2, AT_ONCE // x[0, 0].numel())
 
 
 def train_judge(
@@ -73,7 +87,7 @@ def train_judge(
         images: indices -> images in [-1, 1].
         labels: 0 or 1; numbers between say how probable 1 is.
         epochs: passes over the images.
-        batch_size: images in a step; fewer where there are not as many.
+        batch_size: images in a step; fewer where there are not as many, or they are large.
         seed: of weights, order and noise.
         width: channels of the first layer.
         flip: whether half of the images are mirrored: not where left is not like right.
@@ -86,7 +100,7 @@ def train_judge(
     generator = torch.Generator().manual_seed(seeding.mix(seed, "order"))
     _, channels, *sides = images(torch.tensor([0])).shape
     judge, ones = Judge(names, channels=channels, rank=len(sides), width=width), [1] * len(sides)
-    batch_size = min(batch_size, len(labels))
+    batch_size = min(batch_size, len(labels), _at_once(images(torch.tensor([0]))))
     steps = epochs * (len(labels) // batch_size)
     optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)

@@ -18,7 +18,7 @@ MOST_CODES = 20_000
 LOOKED_AT = 500
 """Codes, and samples, whose nearest codes say how much it is smoothed."""
 NEIGHBOURS = 200
-"""Codes, at least, whose covariance its noise has, of those around a code."""
+"""Codes whose covariance its noise has, of those around a code; four times as many, and so on, where that is too few."""
 MOST_NOISE = 0.9
 """Of a sample; where it takes more, there are too few codes around each to say how they vary."""
 AT_ONCE = 50_000
@@ -91,11 +91,10 @@ class KernelPrior(nn.Module):
     Args:
         z_dim: dimension d of z_sem.
         num: codes that it holds.
-        neighbours: k, of codes around each, itself among them: 200, or as many as it takes for the noise to be .9 at most.
 
     Attributes:
         codes: (num, d), standardised.
-        neighbours: k.
+        neighbours: (), k, of codes around each, itself among them: 200, or more where the noise would be more than .9; all at most.
         noise: (), h.
 
     References:
@@ -103,12 +102,13 @@ class KernelPrior(nn.Module):
     """
 
     codes: Tensor
+    neighbours: Tensor
     noise: Tensor
 
-    def __init__(self, z_dim: int, num: int, neighbours: int) -> None:
+    def __init__(self, z_dim: int, num: int) -> None:
         super().__init__()
         self.register_buffer("codes", torch.zeros(num, z_dim))
-        self.neighbours = neighbours
+        self.register_buffer("neighbours", torch.tensor(min(NEIGHBOURS, num)))
         self.register_buffer("noise", torch.ones(()))
 
     @classmethod
@@ -121,10 +121,10 @@ class KernelPrior(nn.Module):
         if len(z) < 3:
             raise ValueError(f"A smoothed bootstrap needs at least three codes, got {len(z)}.")
         order = Draws.of(len(z), seed).uniform("order", ()).argsort()[:MOST_CODES]
-        prior = cls(z.shape[1], len(order), min(NEIGHBOURS, len(order)))
+        prior = cls(z.shape[1], len(order))
         prior.codes.copy_(z[order])
         while prior._fit_noise(seed) > MOST_NOISE and prior.neighbours < len(order):
-            prior.neighbours = min(2 * prior.neighbours, len(order))
+            prior.neighbours.mul_(4).clamp_(max=len(order))
         return prior
 
     def _fit_noise(self, seed: int) -> float:
@@ -141,16 +141,30 @@ class KernelPrior(nn.Module):
 
     @torch.no_grad()
     def sample(self, num: int, *, seed: int = 0, start: int = 0, steps: int = 0) -> Float[Tensor, "num d"]:
-        """Standardised codes, as `LatentPrior.sample`; no network is called, so `steps` does nothing."""
-        draws = Draws.of(num, seed, start=start)
-        rows = (draws.uniform("code", ()).double() * len(self.codes)).long().clamp(max=len(self.codes) - 1)
-        normal = draws.normal("noise", (self.neighbours,)).to(self.codes) / (self.neighbours - 1) ** 0.5
-        part, made = max(1, AT_ONCE // self.neighbours), []
-        for chosen, weights in zip(self.codes[rows.to(self.codes.device)].split(part), normal.split(part), strict=True):
-            near = self.codes[torch.cdist(chosen, self.codes).topk(self.neighbours, largest=False).indices]
-            mean = near.mean(1)
-            # N(0, S_i) of k codes, without S_i: their deviations, weighted by as many normal numbers.
-            varied = torch.einsum("nk,nkd->nd", weights, near - mean[:, None])
+        """Standardised codes, as `LatentPrior.sample`; no network is called, so `steps` does nothing.
+
+        Raises:
+            ValueError: it was read from a file that says of more neighbours than there are codes, or of fewer than two.
+        """
+        k, n = int(self.neighbours), len(self.codes)
+        if not 2 <= k <= n:
+            raise ValueError(f"A smoothed bootstrap of {n} codes has 2 to {n} neighbours of each, and its file says {k}.")
+        part, made = max(1, AT_ONCE // k), []
+        for first in range(start, start + num, part):
+            draws = Draws.of(min(part, start + num - first), seed, start=first)
+            chosen = self.codes[(draws.uniform("code", ()).double() * n).long().clamp(max=n - 1).to(self.codes.device)]
+            # A number for each code that there is, not for the first, second, ... nearest: rounding may tell these apart otherwise.
+            weights = draws.normal("noise", (n,)).to(self.codes) / (k - 1) ** 0.5
+            if k == n:
+                mean = self.codes.mean(0, keepdim=True)
+                varied = weights @ (self.codes - mean)
+            else:
+                far = torch.cdist(chosen, self.codes, compute_mode="donot_use_mm_for_euclid_dist")
+                around = far.topk(k, largest=False).indices
+                near = self.codes[around]
+                mean = near.mean(1)
+                # N(0, S_i) of k codes, without S_i: their deviations, weighted by as many normal numbers.
+                varied = torch.einsum("nk,nkd->nd", weights.gather(1, around.to(weights.device)), near - mean[:, None])
             made.append(mean + (1 - self.noise.square()).sqrt() * (chosen - mean) + self.noise * varied)
         return torch.cat(made)
 

@@ -101,8 +101,8 @@ class SemanticSpace:
         match self.prior:
             case LatentPrior(config=config):
                 told = to_dict(config)
-            case KernelPrior(codes=codes, neighbours=neighbours):
-                told = {"codes": len(codes), "neighbours": neighbours}
+            case KernelPrior(codes=codes):
+                told = {"codes": len(codes)}
             case prior:
                 told = "gaussian" if prior else None
         return {

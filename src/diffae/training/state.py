@@ -138,6 +138,12 @@ class TrainingState(Generic[M]):
             for parameter in (p for group in optimizer.param_groups for p in group["params"]):
                 moments = MOMENTS[type(optimizer)]
                 if saved is not None and f"{moments[0]}/{names[parameter]}" not in saved:
+                    if any(f"{other[0]}/{names[parameter]}" in saved for other in MOMENTS.values()):
+                        raise ValueError(
+                            f"The checkpoint has the moments of {names[parameter]} for another optimizer than "
+                            f"{type(optimizer).__name__}: an earlier version divided weights otherwise. Start a new run, `--from` "
+                            "this one."
+                        )
                     continue
                 optimizer.state[parameter] = {moment: torch.zeros_like(parameter).detach() for moment in moments}
                 if isinstance(optimizer, torch.optim.AdamW):
