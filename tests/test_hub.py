@@ -104,7 +104,8 @@ class Answer(BaseHTTPRequestHandler):
         repo = f"{wanted['organization']}/{wanted['name']}"
         there = repo in self.server.repos
         if not there:
-            self.server.repos[repo], self.server.private[repo] = {}, wanted.get("visibility") == "private"
+            private = wanted.get("visibility") == "private" or wanted.get("private") is True  # Earlier clients say the latter.
+            self.server.repos[repo], self.server.private[repo] = {}, private
         self.send(409 if there else 200, {"url": f"{self.server.url}/{repo}"})
 
     def validate(self, card):
