@@ -127,7 +127,7 @@ def _measure(source: str, name: str, z_sem: "Tensor", data: "ImageSet") -> None:
         say(f"Of {len(priors)} priors beside this model {preferred_prior(ae, Path(source))} is taken where none is named.")
     if min(gaussian, kernel) < trained - MARGIN:
         better = "gaussian" if gaussian < kernel else "kernel"
-        say(f"`diffae train-prior {source} --preset {better}`, which takes no time, comes nearer to real codes.")
+        say(f"`diffae train-prior {source} --preset {better}`, which needs no training, comes nearer to real codes.")
 
 
 def fit_prior(source: str, z_sem: "Tensor", data: "ImageSet", *, kind: str, name: str) -> Path:

@@ -16,9 +16,9 @@ from diffae.runtime.seeding import Draws
 MOST_CODES = 20_000
 """That a smoothed bootstrap holds."""
 LOOKED_AT = 500
-"""Codes, and samples, whose nearest codes say how much it is smoothed."""
-NEIGHBOURS = 200
-"""Codes whose covariance its noise has, of those around a code; four times as many, and so on, where that is too few."""
+"""Codes, and samples, whose nearest codes say how much it is smoothed; samples, at most, that are drawn at a time."""
+NEIGHBOURS = (200, 800)
+"""Codes whose covariance its noise has, of those around a code; the second where the first are too few, then all."""
 MOST_NOISE = 0.9
 """Of a sample; where it takes more, there are too few codes around each to say how they vary."""
 AT_ONCE = 50_000
@@ -94,7 +94,7 @@ class KernelPrior(nn.Module):
 
     Attributes:
         codes: (num, d), standardised.
-        neighbours: (), k, of codes around each, itself among them: 200, or more where the noise would be more than .9; all at most.
+        neighbours: (), k, of codes around each, itself among them: 200, 800 where the noise would be more than .9, or all.
         noise: (), h.
 
     References:
@@ -108,7 +108,7 @@ class KernelPrior(nn.Module):
     def __init__(self, z_dim: int, num: int) -> None:
         super().__init__()
         self.register_buffer("codes", torch.zeros(num, z_dim))
-        self.register_buffer("neighbours", torch.tensor(min(NEIGHBOURS, num)))
+        self.register_buffer("neighbours", torch.tensor(num))
         self.register_buffer("noise", torch.ones(()))
 
     @classmethod
@@ -123,8 +123,10 @@ class KernelPrior(nn.Module):
         order = Draws.of(len(z), seed).uniform("order", ()).argsort()[:MOST_CODES]
         prior = cls(z.shape[1], len(order))
         prior.codes.copy_(z[order])
-        while prior._fit_noise(seed) > MOST_NOISE and prior.neighbours < len(order):
-            prior.neighbours.mul_(4).clamp_(max=len(order))
+        for neighbours in sorted({min(k, len(order)) for k in (*NEIGHBOURS, MOST_CODES)}):
+            prior.neighbours.fill_(neighbours)
+            if prior._fit_noise(seed) <= MOST_NOISE:
+                break
         return prior
 
     def _fit_noise(self, seed: int) -> float:
@@ -149,18 +151,18 @@ class KernelPrior(nn.Module):
         k, n = int(self.neighbours), len(self.codes)
         if not 2 <= k <= n:
             raise ValueError(f"A smoothed bootstrap of {n} codes has 2 to {n} neighbours of each, and its file says {k}.")
-        part, made = max(1, AT_ONCE // k), []
+        # In float64, so that which codes are nearest does not depend on how many samples there are beside one.
+        center, exact = self.codes.mean(0), self.codes.double()
+        part, made = LOOKED_AT if k == n else AT_ONCE // k, []
         for first in range(start, start + num, part):
             draws = Draws.of(min(part, start + num - first), seed, start=first)
             chosen = self.codes[(draws.uniform("code", ()).double() * n).long().clamp(max=n - 1).to(self.codes.device)]
             # A number for each code that there is, not for the first, second, ... nearest: rounding may tell these apart otherwise.
             weights = draws.normal("noise", (n,)).to(self.codes) / (k - 1) ** 0.5
             if k == n:
-                mean = self.codes.mean(0, keepdim=True)
-                varied = weights @ (self.codes - mean)
+                mean, varied = center, weights @ self.codes - weights.sum(1, keepdim=True) * center
             else:
-                far = torch.cdist(chosen, self.codes, compute_mode="donot_use_mm_for_euclid_dist")
-                around = far.topk(k, largest=False).indices
+                around = torch.cdist(chosen.double(), exact).topk(k, largest=False).indices
                 near = self.codes[around]
                 mean = near.mean(1)
                 # N(0, S_i) of k codes, without S_i: their deviations, weighted by as many normal numbers.
