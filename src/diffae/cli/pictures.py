@@ -96,9 +96,9 @@ class Interpolate(arguments.Decoding, arguments.Cropping):
     def run(self) -> None:
         from diffae.runtime.seeding import Draws
 
-        ae = inputs.autoencoder(self.source, precision=self.precision)
         if self.data is not None and not self.geodesic:
             raise ValueError(f"--data {self.data} names the images that --geodesic passes by: give both, or neither.")
+        ae = inputs.autoencoder(self.source, precision=self.precision)
         x, past = inputs.pictures(ae, self.files, self.crop), None
         if self.geodesic and len(x) > 1:
             data = inputs.images(ae, self.source, self.data)

@@ -98,9 +98,10 @@ def train_judge(
     """
     torch.manual_seed(seeding.mix(seed, "judge"))
     generator = torch.Generator().manual_seed(seeding.mix(seed, "order"))
-    _, channels, *sides = images(torch.tensor([0])).shape
+    first = images(torch.tensor([0]))
+    _, channels, *sides = first.shape
     judge, ones = Judge(names, channels=channels, rank=len(sides), width=width), [1] * len(sides)
-    batch_size = min(batch_size, len(labels), _at_once(images(torch.tensor([0]))))
+    batch_size = min(batch_size, len(labels), _at_once(first))
     steps = epochs * (len(labels) // batch_size)
     optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)

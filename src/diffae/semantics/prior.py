@@ -151,8 +151,6 @@ class KernelPrior(nn.Module):
         k, n = int(self.neighbours), len(self.codes)
         if not 2 <= k <= n:
             raise ValueError(f"A smoothed bootstrap of {n} codes has 2 to {n} neighbours of each, and its file says {k}.")
-        # In float64, so that which codes are nearest does not depend on how many samples there are beside one.
-        center, exact = self.codes.mean(0), self.codes.double()
         part, made = LOOKED_AT if k == n else AT_ONCE // k, []
         for first in range(start, start + num, part):
             draws = Draws.of(min(part, start + num - first), seed, start=first)
@@ -160,9 +158,11 @@ class KernelPrior(nn.Module):
             # A number for each code that there is, not for the first, second, ... nearest: rounding may tell these apart otherwise.
             weights = draws.normal("noise", (n,)).to(self.codes) / (k - 1) ** 0.5
             if k == n:
-                mean, varied = center, weights @ self.codes - weights.sum(1, keepdim=True) * center
+                mean = self.codes.mean(0)
+                varied = weights @ (self.codes - mean)
             else:
-                around = torch.cdist(chosen.double(), exact).topk(k, largest=False).indices
+                # In float64, so that which codes are nearest does not depend on how many samples there are beside one.
+                around = torch.cdist(chosen.double(), self.codes.double()).topk(k, largest=False).indices
                 near = self.codes[around]
                 mean = near.mean(1)
                 # N(0, S_i) of k codes, without S_i: their deviations, weighted by as many normal numbers.
