@@ -6,8 +6,9 @@
 SETS is the folder that the archives lie in, MedMNIST's and others as their authors share them. Of each set an autoencoder is
 trained without labels; a linear model of standardised z_sem, as strong as cross-validation says, is fitted on the images that it
 was trained on, and tells the others: of signs by person, of blood by smear, of MedMNIST the official test set, else at random.
-Beside it stands the same linear model of principal components of pixels. A run that is measured is not repeated, and one that was
-stopped goes on.
+Beside it stands the same linear model of principal components of pixels. With `--changes "" frozen` half of z_sem is components of
+a frozen Inception's features, whose own linear model stands beside it too. A run that is measured is not repeated, and one that
+was stopped goes on.
 """
 
 import csv
@@ -33,7 +34,7 @@ import diffae
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.cli.bars import say, work_bar
 from diffae.cli.runs import show_training
-from diffae.config import DataConfig, RunConfig
+from diffae.config import DataConfig, FeaturesConfig, RunConfig
 from diffae.config.presets import preset
 from diffae.data import ImageSet, prepare
 from diffae.diffusion.interpolation import geodesic, lerp
@@ -51,6 +52,7 @@ from diffae.runtime.files import write_text
 from diffae.semantics.posterior import Posterior
 from diffae.semantics.prior import GaussianPrior, KernelPrior, Prior
 from diffae.semantics.standardizer import Standardizer
+from diffae.training.features import features_of
 from diffae.training.run import create_accelerator, resolve
 from diffae.training.subjects import ImageSubject
 
@@ -251,6 +253,9 @@ CHANGES: dict[str, Callable[[RunConfig], RunConfig]] = {
     "shift": _changed(contrast=0.0, encoder_shift=0.1),
     "augment": _changed(contrast=0.0, augment=0.12),
     "rate": _changed(contrast=0.0, encoder_rate=0.5),
+    "frozen": lambda c: dataclasses.replace(
+        c, model=dataclasses.replace(c.model, features=FeaturesConfig(network="inception"), learned=(c.model.z_dim or 0) // 2)
+    ),
 }
 """What may be changed in training, by name."""
 
@@ -276,7 +281,7 @@ def main(
         seeds: of each.
         minutes: of training.
         images: of training, in place of minutes.
-        changes: what is changed in training, a run of each: plain, contrast.01, contrast.1, shift, augment, rate.
+        changes: what is changed in training, a run of each: plain, contrast.01, contrast.1, shift, augment, rate, frozen.
         num: held-out images that are decoded.
         samples: images that are sampled and compared with autoencoded ones; with 0 none are.
         page: where the table and its pictures go; by default OUT/results.md.
@@ -354,10 +359,12 @@ def told(ae: DiffusionAutoencoder, data: ImageSet, picked: Picked) -> dict[str, 
     pixels = [data.images(part).flatten(1).numpy() for part in (data.train, test)]
     variances = torch.linalg.eigvalsh(torch.cov(z[1].T.double()))
     found = {"dimensions": float(variances.sum() ** 2 / variances.square().sum())}
-    for name, (fit, held) in {
-        "z_sem": [part.numpy() for part in z],
-        "pixels": principal_components(pixels[0], pixels[1], COMPONENTS),
-    }.items():
+    known = {"z_sem": [part.numpy() for part in z], "pixels": principal_components(pixels[0], pixels[1], COMPONENTS)}
+    if ae.config.features.network is not None:
+        with work_bar("Features") as update:
+            features = features_of(data, ae.config.features, progress=update)[0]
+        known["features"] = features[data.train], features[test]
+    for name, (fit, held) in known.items():
         for column in picked.told:
             y = _column(data, column)
             found[f"{name}: {column}"] = _score(fit, y[data.train], held, y[test], picked.measure)
