@@ -18,9 +18,10 @@ from diffae.cli.evaluation import Compare, Evaluate
 from diffae.cli.explanation import Audit, Explain
 from diffae.cli.faces import Align, Paste
 from diffae.cli.manipulation import Manipulate
-from diffae.cli.models import Average, Calibrate, Export, Import, Push, Weights
+from diffae.cli.models import Average, Calibrate, Import, Weights
 from diffae.cli.pictures import Interpolate, Reconstruct, Vary
 from diffae.cli.posterior import Posterior
+from diffae.cli.publishing import Export, Push
 from diffae.cli.sampling import Sample
 from diffae.cli.studio import Studio
 from diffae.cli.training import Quickstart, Train, TrainComparator, TrainPrior, defaults

@@ -1,19 +1,16 @@
-"""Commands about weights: the authors' checkpoints in, the hub out."""
+"""Commands about weights: the authors' checkpoints, averages, calibration, networks of others."""
 
 import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from diffae.cli import arguments, inputs
-from diffae.cli.bars import say, warn, work_bar
+from diffae.cli.bars import say, work_bar
 from diffae.config import Range, RunConfig, read_json, spelled
 from diffae.config.presets import preset
-
-if TYPE_CHECKING:
-    from diffae.autoencoder import DiffusionAutoencoder
 
 Name = Literal["inception", "alexnet", "vgg16", "face", "face-detector", "face-landmarks"]
 """Of networks that are fetched, those of `frozen.weights`, which is not imported before a command is known."""
@@ -171,68 +168,3 @@ class Weights:
                 say(f"Fetching {name}")
                 path = fetch_weights(name)
             print(f"{name}: {path}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Published:
-    """What commands have in common that hand a model on."""
-
-    source: arguments.LocalSource
-    licence: str | None = None
-    """Licence of the weights, such as `mit` or `cc-by-4.0`; the data may decide it."""
-    data: str | None = None
-    """What the model was trained on, in words, in place of the name of the run's data."""
-    prior: str | None = None
-    """Which of the priors travels along; by default the one that `diffae.load` takes."""
-
-    def model(self) -> "DiffusionAutoencoder":
-        """Loads the model, with what its card says about it."""
-        ae = inputs.autoencoder(self.source, prior=self.prior)
-        ae.about |= {k: v for k, v in {"licence": self.licence, "data": self.data}.items() if v is not None}
-        if not ae.about.get("licence"):
-            warn("No licence is stated (--licence): by default nobody may use the model.")
-        return ae
-
-
-@dataclass(frozen=True, kw_only=True)
-class Push(Published):
-    """Publish a model on the Hugging Face hub, its prior and attributes with it, with a model card.
-
-    Log in first with `hf auth login`.
-
-    Example: diffae push runs/quickstart user/faces --licence mit
-    """
-
-    repo_id: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="USER/MODEL")]
-    """Where to."""
-    private: bool = False
-    """Make a new repository private."""
-
-    def run(self) -> None:
-        print(self.model().push_to_hub(self.repo_id, private=self.private))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Export(Published):
-    """Save a model to a folder that can be handed on: weights, prior and attributes in one file, and a model card.
-
-    Example: diffae export runs/quickstart models/faces --licence mit --dtype bfloat16
-    """
-
-    out: Annotated[tyro.conf.Positional[Path], arguments.Writes(), tyro.conf.arg(metavar="FOLDER")]
-    """Where to."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the networks' weights in the file; `bfloat16` halves it, and rounds them to three digits."""
-
-    def run(self) -> None:
-        import torch
-
-        from diffae.runtime.files import write_text
-
-        if (self.out / "model").is_dir():
-            raise ValueError(f"{self.out} is a training run, whose config.json would be lost. Name another folder.")
-        ae = self.model()
-        ae.save_pretrained(self.out, dtype=torch.bfloat16 if self.dtype == "bfloat16" else None)
-        write_text(self.out / "README.md", ae.model_card(self.out.as_posix()))
-        size = (self.out / "model.safetensors").stat().st_size / 2**20
-        print(f"{self.out}: {size:.1f} MiB. Load it with diffae.load({self.out.as_posix()!r}).")

@@ -134,7 +134,7 @@ def normalise(
         rate, numbers, key = dropout.rate, dropout.draws.numbers, mix(dropout.draws.seed, "dropout", dropout.layer)
     if torch.compiler.is_compiling() and x.is_cpu:
         # On a processor, compilers fuse these steps by themselves, but cannot look into what is fused by hand.
-        scale, shift = kernels.affine(gamma, beta, t, z, len(x))
+        scale, shift = kernels.affine(gamma, beta, t, z, x.shape[0])
         y = torch.addcmul(kernels.over_pixels(shift), F.group_norm(x.float(), groups, eps=eps), kernels.over_pixels(scale))
         y = F.silu(y) if silu else y
         return (y if numbers is None else y * kernels.dropout_mask(numbers, key, rate, x.shape)).to(x.dtype)
