@@ -13,8 +13,19 @@ if TYPE_CHECKING:
     from diffae.diffusion.inversion import Code
     from diffae.diffusion.model import DDIM
     from diffae.interop.weights import load, load_diffusion
+    from diffae.training.estimator import DiffAETransformer
 
-__all__ = ["DDIM", "AutoencoderConfig", "Code", "DiffusionAutoencoder", "interop", "load", "load_diffusion", "preset"]
+__all__ = [
+    "DDIM",
+    "AutoencoderConfig",
+    "Code",
+    "DiffAETransformer",
+    "DiffusionAutoencoder",
+    "interop",
+    "load",
+    "load_diffusion",
+    "preset",
+]
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -22,6 +33,7 @@ _HOMES = {
     "AutoencoderConfig": "diffae.config",
     "Code": "diffae.diffusion.inversion",
     "DiffusionAutoencoder": "diffae.autoencoder",
+    "DiffAETransformer": "diffae.training.estimator",
     "load": "diffae.interop.weights",
     "load_diffusion": "diffae.interop.weights",
     "preset": "diffae.config.presets",
