@@ -78,6 +78,9 @@ class TrainingConfig(InRange):
     """Arithmetic of the networks; `auto` is bfloat16 where the processor computes in it, and is resolved in config.json."""
     seed: Seed = 0
     """Seed of initial weights, order of images, timesteps, noise, flips and dropout."""
+    tracker: tuple[str, ...] = ()
+    """Trackers that are sent metrics and pictures beside the run's own TensorBoard: `wandb`, `mlflow`, `trackio`, or another that
+    accelerate knows. Their packages are installed, and logged in to, by you."""
     log_every: Count = 2_000
     """Images between two lines of metrics."""
     validate_every: Count = 20_000

@@ -13,8 +13,10 @@ from diffae.training.subjects import Subject
 
 R = TypeVar("R", bound=AnyRunConfig)
 
-BUDGET = ("training.images", "training.minutes", "training.patience")
+BUDGET = ("training.images", "training.minutes")
 """Settings that may change when a run goes on."""
+WATCHED = ("training.patience", "training.tracker")
+"""Settings that are always those asked for: who watches, and when that is enough."""
 MEANS = ("training.accumulation", "training.recompute", "training.graphs")
 """Settings that may change too, since the gradients are the same but for rounding."""
 PLACES = ("data.source", "data.labels")
@@ -53,7 +55,7 @@ def resolve(asked: R, out: Path, *, say: Callable[[str], None] = lambda _: None)
             changed.pop(f"training.{name}", None)
     for name in FILLED_IN:
         changed.pop(name, None)
-    refused = {name: pair for name, pair in changed.items() if name not in (*BUDGET, *MEANS)}
+    refused = {name: pair for name, pair in changed.items() if name not in (*BUDGET, *WATCHED, *MEANS)}
     if (out / DATA).is_file():
         refused = {name: pair for name, pair in refused.items() if name not in PLACES}
     if refused:
@@ -66,7 +68,8 @@ def resolve(asked: R, out: Path, *, say: Callable[[str], None] = lambda _: None)
         say(f"{name} is {now!r} from here on, and was {then!r}: the same training, but for rounding.")
         change: dict[str, Any] = {name.removeprefix("training."): now}
         stored = dataclasses.replace(stored, training=dataclasses.replace(stored.training, **change))
-    stored = dataclasses.replace(stored, training=dataclasses.replace(stored.training, patience=asked.training.patience))
+    watched = dataclasses.replace(stored.training, patience=asked.training.patience, tracker=asked.training.tracker)
+    stored = dataclasses.replace(stored, training=watched)
     same_minutes = asked.training.images is None and asked.training.minutes == stored.training.minutes
     if same_minutes or not any(name in changed for name in BUDGET):
         return stored

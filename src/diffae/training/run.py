@@ -21,6 +21,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
+from diffae.config import to_dict
 from diffae.runtime import processes, seeding
 from diffae.runtime.files import locked
 from diffae.training.averages import save_averages
@@ -35,6 +36,7 @@ from diffae.training.room import find_accumulation, saying_what_helps
 from diffae.training.sharding import is_sharded, whole_weights
 from diffae.training.state import TrainingState, checkpoint_file, newest_checkpoint
 from diffae.training.subjects import Subject
+from diffae.training.trackers import Trackers
 from diffae.training.turning import Turning
 
 __all__ = [
@@ -140,7 +142,8 @@ def _train(subject: Subject, out: Path, accelerator: Accelerator) -> Iterator[Ev
     turned = processes.broadcast(turning.turned)
     yield Started(config, budget.start)
     room = saying_what_helps(training, accelerator.num_processes)
-    with stop_requested() as stop, naming(subject), exactly(device), room:
+    trackers = Trackers(training.tracker if main else (), out, to_dict(config))
+    with stop_requested() as stop, naming(subject), exactly(device), room, trackers:
         batches = subject.batch
         steps = training_steps(state, loss, batches, training, accelerator=accelerator, total=lambda: budget.total, stop=stop)
         images, interrupted, noted = budget.start, False, False
@@ -163,7 +166,9 @@ def _train(subject: Subject, out: Path, accelerator: Accelerator) -> Iterator[Ev
             if logs or saves or averages or validates or draws:
                 loss_now, norm = step.loss_and_norm()  # Nothing is made of weights that are no numbers.
             if logs and log:
-                log.write(images, {"loss": loss_now, "learning_rate": step.learning_rate, "gradient_norm": norm})
+                metrics = {"loss": loss_now, "learning_rate": step.learning_rate, "gradient_norm": norm}
+                log.write(images, metrics)
+                trackers.write(images, metrics)
                 yield Logged(images, loss_now)
             if state.averages and averages:
                 save_averages(state, out / "averages", images, main=main)
@@ -173,6 +178,7 @@ def _train(subject: Subject, out: Path, accelerator: Accelerator) -> Iterator[Ev
                 health = subject.validate(ema)
                 if health:
                     log.write(images, health.metrics())
+                    trackers.write(images, health.metrics())
                     yield Validated(images, health)
                     if turning.lowest(images, health.loss) and training.patience is not None:
                         subject.save(ema, out / "model", images)
@@ -182,7 +188,11 @@ def _train(subject: Subject, out: Path, accelerator: Accelerator) -> Iterator[Ev
                     save_averages(state, out / "averages", images, main=main)
                 draws |= turned
             if main and draws:
-                yield Pictured(subject.draw(ema, out / "pictures" / f"images-{images:012d}.png"))
+                picture = subject.draw(ema, out / "pictures" / f"images-{images:012d}.png")
+                trackers.show(images, picture)
+                yield Pictured(picture)
+            for note in trackers.notes():
+                yield Noted(note)
             if saves or turned:
                 save(images)
     if main and not interrupted and (told := turning.note()):

@@ -1,0 +1,119 @@
+"""Metrics and pictures beside TensorBoard's, to whatever `accelerate` knows: wandb, mlflow, trackio ..."""
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from PIL import Image
+
+PROJECT = "diffae"
+"""Under which trackers find runs."""
+TITLED = {"mlflow": "run_name", "trackio": "name", "wandb": "name"}
+"""What trackers call the name of a run, where they take one."""
+
+
+class Trackers:
+    """The trackers of one run. One that fails is left out from there on: training goes on without it.
+
+    Args:
+        names: of trackers, as `accelerate` has them.
+        out: the run directory, after which the run is named.
+        settings: of the run, nested as config.json is.
+
+    Raises:
+        ValueError: no tracker has such a name.
+        ImportError: its package is not installed.
+    """
+
+    def __init__(self, names: Sequence[str], out: Path, settings: Mapping[str, Any]) -> None:
+        self._all: dict[str, Any] = {}
+        self._notes: list[str] = []
+        title = out.resolve().name
+        for name in dict.fromkeys(names):
+            kind = _kind(name)
+            options = {TITLED[name]: title} if name in TITLED else {}
+            if kind.requires_logging_directory:
+                options["logging_dir"] = str(out / name)
+            self._all[name] = kind(PROJECT, **options)
+
+        def begin(name: str, tracker: Any) -> None:
+            if hasattr(tracker, "start"):  # Of earlier versions of accelerate the constructor did.
+                tracker.start()
+            tracker.store_init_configuration(dict(_flat(settings)))
+            if _shows(name, tracker) is None:
+                self._notes.append(f"{name} is sent no pictures: they are in {out / 'pictures'}")
+
+        self._each(begin)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._each(lambda name, tracker: tracker.finish())
+
+    def notes(self) -> list[str]:
+        """What is to be said of them since the last time."""
+        notes, self._notes = self._notes, []
+        return notes
+
+    def write(self, images: int, values: Mapping[str, float]) -> None:
+        """Metrics after so many images."""
+        self._each(lambda name, tracker: tracker.log(dict(values), step=images))
+
+    def show(self, images: int, file: Path) -> None:
+        """A picture after so many images."""
+
+        def each(name: str, tracker: Any) -> None:
+            if show := _shows(name, tracker):
+                show(images, file)
+
+        self._each(each)
+
+    def _each(self, do: Callable[[str, Any], None]) -> None:
+        for name, tracker in list(self._all.items()):
+            try:
+                do(name, tracker)
+            except Exception as error:  # Whatever it is, hours of training count for more.
+                del self._all[name]
+                self._notes.append(
+                    f"{name} failed ({type(error).__name__}: {error}) and is left out; metrics.jsonl has all metrics"
+                )
+
+
+def _kind(name: str) -> Any:
+    """The class of a tracker, whose package is there."""
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+    kinds = {str(getattr(key, "value", key)): kind for key, kind in LOGGER_TYPE_TO_CLASS.items()}
+    if name not in kinds:
+        raise ValueError(f"training.tracker: there is no {name!r}; accelerate knows {', '.join(kinds)}.")
+    if kinds[name].__module__.startswith("accelerate") and name != "tensorboard":
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ImportError(f"training.tracker: {name} is not installed ({error}): pip install {name}.") from None
+    return kinds[name]
+
+
+def _shows(name: str, tracker: Any) -> Callable[[int, Path], None] | None:
+    """What sends a picture, where a tracker takes any."""
+    if hasattr(tracker, "log_images"):
+        return lambda images, file: tracker.log_images({"images": np.asarray(Image.open(file).convert("RGB"))[None]}, step=images)
+    if hasattr(tracker, "log_artifact"):
+        return lambda images, file: tracker.log_artifact(str(file), artifact_path="pictures")
+    if name == "trackio":
+        picture = importlib.import_module("trackio").Image
+        return lambda images, file: tracker.log({"images": picture(str(file))}, step=images)
+    return None
+
+
+def _flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, bool | str | float | int | None]]:
+    """Settings by names with dots; lists in words."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{key}.")
+        else:
+            yield before + key, value if isinstance(value, bool | str | float | int | None) else str(value)
