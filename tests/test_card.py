@@ -60,6 +60,24 @@ def test_what_is_not_stated_is_said_to_be():
     assert section(read(model_card("user/faces", {"metrics": None}, PARTS))[1], "Measured") == ["Nothing yet."]
 
 
+def test_what_was_measured_is_listed_as_the_hub_lists_results():
+    from huggingface_hub.repocard_data import model_index_to_eval_results
+
+    about = {"data": 'faces: "drawn"', "metrics": {"FID (T = 100)": 3.25, "MSE": 1e-7}}
+    scores = {"Long_Hair": Score("binary", 10, 0.5, 5, auroc=0.75), "Size": Score("continuous", 9, 4.0, r2=0.5)}
+    parts = PARTS | {"attributes": {"scores": {name: to_dict(score) for name, score in scores.items()}}}
+    head, _ = read(model_card("user/faces", about, parts))
+    name, results = model_index_to_eval_results(head["model-index"])
+    assert name == "user/faces"
+    assert [(r.metric_type, r.metric_name, r.metric_value) for r in results] == [
+        ("fid-t-100", "FID (T = 100)", 3.25),
+        ("mse", "MSE", 1e-7),
+        ("roc_auc", "AUROC of Long_Hair", 0.75),
+    ]
+    assert {(r.dataset_type, r.dataset_name) for r in results} == {("faces-drawn", 'faces: "drawn"')}
+    assert "model-index" not in read(model_card("user/faces", {}, PARTS))[0]
+
+
 def test_all_that_is_known_is_told_once():
     about = {
         "data": "faces, 70,000 images",

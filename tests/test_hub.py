@@ -46,13 +46,19 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Answer)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.repos, self.private, self.asked, self.answer = {}, {}, [], lambda method, path: 200
+        self.before = {}
 
-    def sha(self, repo):
+    def sha(self, repo, revision="main"):
         """Identifies the state of a repository, as a commit does."""
         digest = hashlib.sha1()
-        for path, content in sorted(self.repos[repo].items()):
+        for path, content in sorted((self.repos[repo] if revision == "main" else self.at(repo, revision)).items()):
             digest.update(path.encode() + b"\0" + content)
         return digest.hexdigest()
+
+    def at(self, repo, revision):
+        """The files of a repository after a commit, or as they are; None where there is no such revision."""
+        now = revision == "main" or revision == self.sha(repo)
+        return self.repos[repo] if now else self.before.get((repo, revision))
 
     def downloads(self):
         return [path.rsplit("/", 1)[1] for method, path in self.asked if method == "GET" and "/resolve/" in path]
@@ -89,14 +95,17 @@ class Answer(BaseHTTPRequestHandler):
             return self.create(json.loads(body))
         if path == "/api/validate-yaml":
             return self.validate(json.loads(body)["content"])
-        api = re.fullmatch(r"/api/models/([^/]+/[^/]+)/(preupload|commit|revision|tree)/\w+", path)
-        file = re.fullmatch(r"/([^/]+/[^/]+)/resolve/\w+/(.+)", path)
+        api = re.fullmatch(r"/api/models/([^/]+/[^/]+)/(preupload|commit|revision|tree)/(\w+)", path)
+        file = re.fullmatch(r"/([^/]+/[^/]+)/resolve/(\w+)/(.+)", path)
         repo = (api or file)[1] if api or file else None
         if repo not in hub.repos:
             return self.send(404, {"error": "Repository not found"}, X_Error_Code="RepoNotFound")
+        revision = api[3] if api else file[2]
+        if hub.at(repo, revision) is None:
+            return self.send(404, {"error": "Invalid rev id"}, X_Error_Code="RevisionNotFound")
         if file:
-            return self.resolve(repo, file[2])
-        return getattr(self, api[2])(repo, body)
+            return self.resolve(repo, revision, file[3])
+        return getattr(self, api[2])(repo, revision, body)
 
     do_GET = do_HEAD = do_POST = answer
 
@@ -113,29 +122,31 @@ class Answer(BaseHTTPRequestHandler):
         errors = [] if isinstance(head, dict) and head.get("license", "mit").islower() else [{"message": '"license" is wrong'}]
         self.send(400 if errors else 200, {"errors": errors, "warnings": []})
 
-    def preupload(self, repo, body):
+    def preupload(self, repo, revision, body):
         files = [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in json.loads(body)["files"]]
         self.send(200, {"files": files})
 
-    def commit(self, repo, body):
+    def commit(self, repo, revision, body):
         lines = [json.loads(line) for line in body.splitlines()]
         added = [line["value"] for line in lines if line["key"] == "file"]
         self.server.repos[repo] |= {file["path"]: base64.b64decode(file["content"]) for file in added}
         sha = self.server.sha(repo)
+        self.server.before[repo, sha] = dict(self.server.repos[repo])
         self.send(200, {"commitUrl": f"{self.server.url}/{repo}/commit/{sha}", "commitOid": sha})
 
-    def revision(self, repo, body):
-        files = [{"rfilename": path} for path in self.server.repos[repo]]
-        self.send(200, {"id": repo, "sha": self.server.sha(repo), "siblings": files, "private": repo in self.server.private})
+    def revision(self, repo, revision, body):
+        files = [{"rfilename": path} for path in self.server.at(repo, revision)]
+        about = {"id": repo, "sha": self.server.sha(repo, revision), "siblings": files}
+        self.send(200, about | {"private": repo in self.server.private})
 
-    def tree(self, repo, body):
-        files = self.server.repos[repo].items()
+    def tree(self, repo, revision, body):
+        files = self.server.at(repo, revision).items()
         oids = {path: hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() for path, content in files}
         self.send(200, [{"type": "file", "path": path, "size": len(c), "oid": oids[path]} for path, c in files])
 
-    def resolve(self, repo, path):
-        content = self.server.repos[repo][path]
-        headers = {"X_Repo_Commit": self.server.sha(repo), "ETag": f'"{hashlib.sha1(content).hexdigest()}"'}
+    def resolve(self, repo, revision, path):
+        content = self.server.at(repo, revision)[path]
+        headers = {"X_Repo_Commit": self.server.sha(repo, revision), "ETag": f'"{hashlib.sha1(content).hexdigest()}"'}
         self.send(200, content, **headers)
 
 
@@ -260,6 +271,24 @@ def test_pushing_again_replaces_the_model_and_who_loads_it_gets_the_new_one(hub,
     assert not torch.equal(again.encode(x), before)
     assert again.prior is None
     assert again.attributes is None
+
+
+def test_a_revision_is_what_was_there_then(hub, ae, x):
+    before = ae.encode(x)
+    ae.push_to_hub("user/faces")
+    then = hub.sha("user/faces")
+    perturb(ae)
+    ae.push_to_hub("user/faces")
+    assert torch.equal(diffae.load("user/faces", revision=then).encode(x), before)
+    assert torch.equal(diffae.load("user/faces").encode(x), ae.encode(x))
+    with pytest.raises(FileNotFoundError, match="no model of that name and revision v2 that you may read"):
+        diffae.load("user/faces", revision="v2")
+
+
+def test_a_folder_has_no_revisions(ae, tmp_path):
+    ae.save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match="has no revisions: leave revision='v2' away"):
+        diffae.load(tmp_path / "model", revision="v2")
 
 
 @pytest.mark.parametrize("private", [True, False])

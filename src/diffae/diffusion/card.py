@@ -1,7 +1,9 @@
 """The page that a published model has on the hub: what it is, of what data, under which licence, and what was measured."""
 
+import json
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 AUTOENCODER = (
@@ -45,6 +47,7 @@ def model_card(repo_id: str, about: Mapping[str, Any], parts: Mapping[str, Any])
         "library_name: diffae",
         *_licence_lines(licence),
         f"tags: {tags}",
+        *_measured_lines(repo_id, about, (parts.get("attributes") or {}).get("scores", {})),
         "---",
         f"# {repo_id}",
         "",
@@ -81,10 +84,37 @@ def _licence_lines(licence: str | None) -> list[str]:
     """The hub knows licences by short names such as `cc-by-4.0`; one in other words is `other`, by a name of its own."""
     if not licence:
         return []
-    short = re.sub(r"[^a-z0-9.]+", "-", licence.lower()).strip("-.")
+    short = _short(licence)
     if short == licence.lower():
         return [f'license: "{short}"']
     return ["license: other", *([f'license_name: "{short}"'] if short else [])]
+
+
+def _measured_lines(repo_id: str, about: Mapping[str, Any], scores: Mapping[str, Any]) -> list[str]:
+    """What was measured, as the hub lists results of models (model-index). Strings are JSON's, which are YAML's too."""
+    found = [(_short(name), name, value) for name, value in (about.get("metrics") or {}).items()]
+    found += [("roc_auc", f"AUROC of {name}", score["auroc"]) for name, score in scores.items() if score.get("auroc") is not None]
+    if not found:
+        return []
+    data = str(about.get("data") or "not stated")
+    lines = [
+        "model-index:",
+        f"- name: {json.dumps(repo_id)}",
+        "  results:",
+        "  - task: {type: image-to-image, name: Diffusion autoencoding}",
+        f"    dataset: {{type: {json.dumps(_short(data) or 'other')}, name: {json.dumps(data)}}}",
+        "    metrics:",
+    ]
+    for kind, name, value in found:
+        # To YAML 1e-07 is a word.
+        number = format(Decimal(repr(float(value))), "f")
+        lines.append(f"    - {{type: {json.dumps(kind or 'other')}, name: {json.dumps(name)}, value: {number}}}")
+    return lines
+
+
+def _short(words: str) -> str:
+    """Words as the hub has names: small letters, digits, hyphens."""
+    return re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-.")
 
 
 KNOWN = ("data", "licence", "metrics")

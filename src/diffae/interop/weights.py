@@ -36,7 +36,7 @@ CALIBRATION = "calibration.json"
 
 def load(
     source: str | Path, *, prior: str | None = None, device: str | torch.device = "cpu", precision: Precision = "float32",
-    encoder: Encoder | None = None, unet: NoisePredictor | None = None,
+    encoder: Encoder | None = None, unet: NoisePredictor | None = None, revision: str | None = None,
 ) -> DiffusionAutoencoder:  # fmt: skip
     """Reads an autoencoder, with its prior and attributes if it has any.
 
@@ -49,15 +49,16 @@ def load(
         precision: of the decoder's calls; see `ImageDiffusion`.
         encoder: the network that takes the weights of a model which was built with one of the user's own.
         unet: likewise.
+        revision: of a model on the hub: a branch, a tag, or the commit that makes a result repeatable.
 
     Returns:
         The autoencoder, in eval mode.
 
     Raises:
-        FileNotFoundError: there is no such folder, no saved model in it yet, or no such prior.
+        FileNotFoundError: there is no such folder, no saved model in it yet, no such prior or revision.
         ValueError: a file is damaged, does not fit the other, or holds a plain DDIM.
     """
-    model = load_diffusion(source, encoder=encoder, unet=unet)
+    model = load_diffusion(source, encoder=encoder, unet=unet, revision=revision)
     if not isinstance(model, DiffusionAutoencoder):
         raise ValueError(f"{source} holds a plain DDIM, which has no z_sem. Read it with `diffae.load_diffusion`.")
     folder = Path(source)
@@ -74,10 +75,10 @@ def load(
 
 
 def load_diffusion(
-    source: str | Path, *, encoder: Encoder | None = None, unet: NoisePredictor | None = None
+    source: str | Path, *, encoder: Encoder | None = None, unet: NoisePredictor | None = None, revision: str | None = None
 ) -> DiffusionAutoencoder | DDIM:
     """Reads a saved autoencoder, or a plain DDIM, without what stands beside it; see `load`."""
-    folder, beside = _folder(source), Path(source)
+    folder, beside = _folder(source, revision), Path(source)
     config, tensors = read_weights(folder, FORMAT)
     networks: dict[str, Any] = {"encoder": encoder, "unet": unet}
     with naming(folder / "config.json"):
@@ -109,11 +110,14 @@ def load_config(source: str | Path) -> AutoencoderConfig:
         return from_dict(AutoencoderConfig, read_config(folder, FORMAT).get("model"), path="model")
 
 
-def _folder(source: str | Path) -> Path:
+def _folder(source: str | Path, revision: str | None = None) -> Path:
     """Where the two files of a saved model are: in a run's `model`, in the folder itself, or downloaded from the hub."""
     folder = Path(source)
     if not folder.is_dir():
-        folder = imported(str(source)) or download(str(source), [CONFIG, WEIGHTS])
+        known = imported(str(source)) if revision is None else None
+        folder = known or download(str(source), [CONFIG, WEIGHTS], revision=revision)
+    elif revision is not None:
+        raise ValueError(f"{source} is a folder of this machine, which has no revisions: leave revision={revision!r} away.")
     return folder / "model" if (folder / "model").is_dir() else folder
 
 

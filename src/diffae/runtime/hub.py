@@ -52,12 +52,13 @@ def upload(repo_id: str, fill: Callable[[Path], None], *, private: bool, token: 
     return f"{api.endpoint}/{repo_id}"
 
 
-def download(name: str, files: Sequence[str]) -> Path:
+def download(name: str, files: Sequence[str], *, revision: str | None = None) -> Path:
     """The folder of a model on the hub, downloaded unless it is in the hub's cache.
 
     Args:
         name: `user/model`.
         files: that it has to hold.
+        revision: branch, tag or commit; by default the newest of its main branch.
 
     Raises:
         FileNotFoundError: no such name, no such model that you may read, a hub that does not answer, or a file that it lacks.
@@ -69,13 +70,13 @@ def download(name: str, files: Sequence[str]) -> Path:
     if not NAME.fullmatch(name):
         raise FileNotFoundError(neither)
     try:
-        folder = Path(snapshot_download(name, allow_patterns=list(files)))
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(files)))
     except HFValidationError:
         raise FileNotFoundError(neither) from None
     except HfHubHTTPError as error:
         raise FileNotFoundError(
-            f"There is no folder {name}, and the hub has no model of that name that you may read ({first_line(error)}). "
-            "For a private one, log in with `hf auth login`."
+            f"There is no folder {name}, and the hub has no model of that name{_at(revision)} that you may read "
+            f"({first_line(error)}). For a private one, log in with `hf auth login`."
         ) from None
     except (LocalEntryNotFoundError, HTTPError) as error:
         reason = first_line(error.__cause__ or error)
@@ -84,3 +85,7 @@ def download(name: str, files: Sequence[str]) -> Path:
     if missing:
         raise FileNotFoundError(f"{name} on the hub is no model of diffae: it holds no {' and no '.join(missing)}.")
     return folder
+
+
+def _at(revision: str | None) -> str:
+    return "" if revision is None else f" and revision {revision}"
