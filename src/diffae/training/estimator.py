@@ -198,6 +198,7 @@ class Arrays:
         self.names = [f"{i:08d}.npy" for i in range(len(x))]
 
     def read(self, name: str) -> bytes:
+        """An image as a file of NumPy's, (c, h, w)."""
         file = io.BytesIO()
         np.save(file, np.ascontiguousarray(self._x[int(name[:8])].transpose(2, 0, 1)))
         return file.getvalue()
