@@ -1,0 +1,99 @@
+"""Writes one of each file whose format is promised (docs/promise.md), as this version writes it.
+
+    python tests/promised.py
+
+Into tests/fixtures/promised/VERSION, once a version, before it is released: `test_promise.py` reads those of all versions there. A
+folder that is there is never written again.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from PIL import Image
+
+import diffae
+from diffae.autoencoder import DiffusionAutoencoder
+from diffae.config import AutoencoderConfig, DataConfig, EncoderConfig, RunConfig, UNetConfig, to_dict
+from diffae.data import prepare
+from diffae.data.codes import write_codes
+from diffae.edits import Edit
+from diffae.interop.fingerprints import fingerprint
+from diffae.interop.parts import prior_folder, save_part
+from diffae.interop.weights import save_calibration
+from diffae.semantics.fitting import fit_attributes
+from diffae.semantics.prior import GaussianPrior, KernelPrior
+from diffae.semantics.standardizer import Standardizer
+
+PLACE = Path(__file__).parent / "fixtures" / "promised"
+
+
+def small():
+    """A small autoencoder with weights that make something of its inputs."""
+    config = AutoencoderConfig(
+        image_size=(8, 8),
+        channels=1,
+        z_dim=4,
+        unet=UNetConfig(base_channels=4, channel_mult=(1, 2), blocks_per_level=1, attention_resolutions=(4,), embed_channels=8),
+        encoder=EncoderConfig(base_channels=4, channel_mult=(1, 2), blocks_per_level=1, attention_resolutions=(4,)),
+    )
+    ae = DiffusionAutoencoder(config).eval()
+    generator = torch.Generator().manual_seed(0)
+    for p in ae.parameters():
+        torch.nn.init.normal_(p, std=0.1, generator=generator)
+    return ae
+
+
+def images(ae):
+    """Forty greys, half of them bright, as a set."""
+    with tempfile.TemporaryDirectory() as folder:
+        rng = np.random.default_rng(0)
+        rows = ["file,bright,level"]
+        for i in range(40):
+            level = int(rng.integers(30, 120) + 100 * (i % 2))
+            pixels = rng.integers(level - 30, level + 30, (8, 8)).astype(np.uint8)
+            Image.fromarray(pixels).save(Path(folder) / f"{i:02d}.png")
+            rows.append(f"{i:02d}.png,{i % 2},{level}")
+        (Path(folder) / "labels.csv").write_text("\n".join(rows) + "\n")
+        return prepare(DataConfig(source=folder), size=ae.config.image_size, channels=1)
+
+
+def write(folder):
+    """One of each."""
+    ae, run = small(), folder / "run"
+    data = images(ae)
+    x = data.images(range(len(data.names)))
+    z_sem = ae.encode(x)
+    ae.save_pretrained(run / "model")
+    (run / "config.json").write_text(json.dumps(to_dict(RunConfig(preset="small", model=ae.config)), indent=2) + "\n")
+    save_calibration(ae, run)
+    ae.standardizer = Standardizer.fit(z_sem)
+    z = ae.standardizer(z_sem)
+    for name, prior in (("gaussian", GaussianPrior(4).fit(z)), ("kernel", KernelPrior.of(z))):
+        ae.prior = prior
+        save_part(ae, prior_folder(run, name) / "model", ["prior", "standardizer"])
+    ae.attributes, _ = fit_attributes(z_sem, data.labels, held_z_sem=z_sem, held_labels=data.labels, components=2)
+    save_part(ae, run / "attributes", ["attributes"])
+    moved = ae.edit(z_sem[:1], "bright", strength=0.3)
+    edit = Edit(fingerprint(ae), x[0], moved[0], "anchored", 4, {"bright": 0.3})
+    (folder / "edit.json").write_text(edit.to_json())
+    write_codes(ae, data, folder / "codes.parquet", identity=fingerprint(ae))
+    expected = {
+        "x": x,
+        "z_sem": z_sem,
+        "decoded": ae.decode_mean(z_sem[:2], t=900, seed=0),
+        "edited": edit.render(ae, model=fingerprint(ae)),
+        "bright": ae.attributes.probabilities(z_sem)[:, 0],
+    }
+    safetensors.torch.save_file({k: v.contiguous() for k, v in expected.items()}, folder / "expected.safetensors")
+
+
+if __name__ == "__main__":
+    target = PLACE / diffae.__version__
+    target.mkdir(parents=True)
+    with torch.no_grad():
+        write(target)
+    print(target)

@@ -1,0 +1,76 @@
+"""Files of every version since the promise (docs/promise.md) are read, and mean what they meant; what goes says so."""
+
+import json
+import shutil
+import sys
+
+import pytest
+import safetensors.torch
+import torch
+from promised import PLACE, small
+
+import diffae
+from diffae import cli
+from diffae.config import RunConfig, from_dict, read_json, to_dict
+from diffae.data.codes import read_codes
+from diffae.edits import Edit
+from diffae.interop.fingerprints import fingerprint
+
+VERSIONS = sorted(p.name for p in PLACE.glob("*"))
+
+
+def test_there_are_files_of_this_version():
+    assert diffae.__version__ in VERSIONS
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_files_of_a_version_mean_what_they_meant(version):
+    folder = PLACE / version
+    expected = safetensors.torch.load_file(folder / "expected.safetensors")
+    ae = diffae.load(folder / "run")
+    z_sem = ae.encode(expected["x"])
+    torch.testing.assert_close(z_sem, expected["z_sem"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ae.decode_mean(z_sem[:2], t=900, seed=0), expected["decoded"], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(ae.attributes.probabilities(z_sem)[:, 0], expected["bright"], rtol=1e-3, atol=1e-4)
+    assert ae.attributes.names == ["bright", "level"]
+    for name in ("gaussian", "kernel"):
+        assert diffae.load(folder / "run", prior=name).sample_z_sem(3, seed=0).z_sem.shape == (3, 4)
+    codes = read_codes(folder / "codes.parquet")
+    assert len(codes.names) == 40
+    torch.testing.assert_close(codes.z_sem, expected["z_sem"], rtol=1e-4, atol=1e-5)
+    edit = Edit.from_json((folder / "edit.json").read_text())
+    torch.testing.assert_close(edit.render(ae, model=fingerprint(ae)), expected["edited"], rtol=1e-3, atol=1e-4)
+    assert read_json(RunConfig, folder / "run" / "config.json").model == ae.config
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_commands_read_files_of_a_version(version, tmp_path, monkeypatch):
+    shutil.copytree(PLACE / version, tmp_path / "old")
+    monkeypatch.chdir(tmp_path)
+    cli.main(["manipulate", "old/run", "--from", "old/edit.json", "--out", "again.png"])
+    cli.main(["sample", "old/run", "--num", "2", "--steps", "2", "--out", "samples.png"])
+    assert (tmp_path / "again.png").is_file()
+    assert (tmp_path / "samples.png").is_file()
+
+
+def test_a_setting_that_a_file_lacks_takes_its_default_and_an_unknown_one_is_an_error():
+    values = to_dict(RunConfig(model=small().config))
+    del values["training"]["contrast"], values["model"]["unet"]["patch"], values["start"]
+    assert from_dict(RunConfig, values) == RunConfig(model=small().config)
+    with pytest.raises(ValueError, match=r"Unknown setting 'model\.unet\.later'"):
+        from_dict(RunConfig, values | {"model": {"unet": {"later": 1}}})
+
+
+def test_a_file_of_a_later_format_is_refused_by_name(tmp_path):
+    shutil.copytree(PLACE / diffae.__version__ / "run" / "model", tmp_path / "model")
+    file = tmp_path / "model" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": "diffae-2"}))
+    with pytest.raises(ValueError, match=r"its format is not 'diffae-1'"):
+        diffae.load(tmp_path)
+
+
+def test_a_module_that_moved_answers_and_says_where_it_is():
+    sys.modules.pop("diffae.schedule", None)
+    with pytest.warns(DeprecationWarning, match=r"diffae\.schedule is diffae\.diffusion\.schedule now; the old name goes in 0\.2"):
+        import diffae.schedule
+    assert diffae.schedule.Schedule is __import__("diffae.diffusion.schedule", fromlist=["Schedule"]).Schedule
