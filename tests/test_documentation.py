@@ -169,6 +169,17 @@ def test_every_public_name_is_in_the_reference(site, built):
     assert "save_pretrained" in public_members(diffae.DDIM)
 
 
+def test_every_part_is_in_the_reference(site, built, monkeypatch):
+    reference = tool("reference", monkeypatch)
+    ids = built[site / "reference" / "parts.html"].ids
+    for name in (*reference.OWN_PARTS, *reference.BESIDE, *reference.METHOD):
+        assert name in ids, name
+        for member in reference.members(reference._named(name)):
+            assert f"{name}.{member}" in ids, f"{name}.{member}"
+    assert reference.members(reference._named("diffae.diffusion.predictor.NoisePredictor")) == ["__call__", "parameters"]
+    assert reference.members(diffae.Code) == ["__getitem__", "device", "to"]
+
+
 def options(kind, before=""):
     """The options of a command, as its dataclass has them; positional arguments aside."""
     for name, hint in typing.get_type_hints(kind, include_extras=True).items():

@@ -58,6 +58,8 @@ METHOD = (
     "diffae.semantics.prior.KernelPrior",
 )
 """The parts of the method that a script may want by themselves."""
+SPOKEN = ("__call__", "__getitem__")
+"""Methods with underscores that are for users."""
 WIDE = 129
 """Columns of a terminal in which help texts are wide, and their boxes still one below the other."""
 
@@ -96,7 +98,8 @@ def python_page() -> str:
 def parts_page() -> str:
     """What can be replaced, and what methods take and give."""
     text = "# Parts\n\n## Parts of your own\n\n"
-    text += "Each is a protocol: any object with these members will do. `tests/test_plugs.py` plugs in one of each.\n\n"
+    text += "Each is a protocol: any object with these members will do. "
+    text += "`tests/test_plugs.py` and its like plug in a foreign one of each.\n\n"
     text += "".join(_entry(name, level=3) for name in OWN_PARTS)
     text += "## What methods take and give\n\n" + "".join(_entry(name, level=3) for name in BESIDE)
     text += "## The method by itself\n\n" + "".join(_entry(name, level=3) for name in METHOD)
@@ -117,11 +120,11 @@ def _named(name: str) -> Any:
 
 
 def members(kind: Any) -> list[str]:
-    """The documented members of a class: methods and properties that say what they are, without a leading underscore."""
+    """The members of a class that are for users: methods and properties without a leading underscore, calls and items."""
     if not inspect.isclass(kind):
         return []
     bases = [base for base in kind.__mro__ if base.__module__.startswith("diffae.")]
-    names = dict.fromkeys(name for base in bases for name in vars(base) if not name.startswith("_"))
+    names = dict.fromkeys(name for base in bases for name in vars(base) if not name.startswith("_") or name in SPOKEN)
     return [name for name in names if not isinstance(found := inspect.getattr_static(kind, name), type) and _is_told(found)]
 
 
