@@ -2,7 +2,8 @@
 
     python docs/site/build.py [--out build]
 
-OUT/pages holds what zensical reads, OUT/site the HTML: open OUT/site/index.html. A warning is an error.
+OUT/pages holds what zensical reads, OUT/site the HTML: open OUT/site/index.html. Nothing but the search wants a server. A warning
+is an error.
 """
 
 import argparse
@@ -203,7 +204,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "build", help="folder of both")
     site = build(parser.parse_args().out.resolve())
-    print(f"Open {site / 'index.html'}")
+    print(f"Open {site / 'index.html'}. Its search wants a server: python -m http.server --bind 127.0.0.1 --directory {site}")
 
 
 if __name__ == "__main__":
