@@ -1,8 +1,10 @@
 """Exported models say what torch says, of batches of any size, and need neither torch nor this package."""
 
 import copy
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,19 +16,15 @@ from diffae.diffusion.solvers import solve
 pytest.importorskip("onnxscript", reason="ONNX files are written by onnxscript, which is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX files are run by onnxruntime, which is not installed")
 
+PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "programs.md"
 ALONE = """
 import sys
-import numpy as np
-import onnxruntime
 
-folder, images, out = sys.argv[1:]
-x = np.load(images)
-run = lambda name, **inputs: onnxruntime.InferenceSession(f"{folder}/{name}.onnx").run(None, inputs)[0]
-z_sem = run("encode", x=x)
-np.save(out, run("decode", x_T=run("invert", x=x, z_sem=z_sem), z_sem=z_sem))
+for name in ("x_hat", "mean", "other"):
+    np.save(name, globals()[name])
 assert not {"torch", "diffae"} & set(sys.modules)
 """
-"""A program that reconstructs images, and has nothing but the files."""
+"""The end of a program that has nothing but the files."""
 
 
 @pytest.fixture(scope="module")
@@ -80,13 +78,17 @@ def test_each_file_says_what_torch_says(exported, num):
 
 
 @pytest.mark.filterwarnings("ignore:x_T has a standard deviation")
-def test_images_are_reconstructed_by_the_files_alone(exported, tmp_path):
+def test_what_the_page_shows_needs_the_files_alone(exported, tmp_path):
     ae, folder, _ = exported
     x = images(2)
-    np.save(tmp_path / "x.npy", x.numpy())
-    subprocess.run([sys.executable, "-c", ALONE, str(folder), str(tmp_path / "x.npy"), str(tmp_path / "made.npy")], check=True)
-    made = torch.from_numpy(np.load(tmp_path / "made.npy"))
-    assert (made - ae.reconstruct(x, inversion="fast")).abs().max() <= 1e-4
+    np.save(tmp_path / "images.npy", x.numpy())
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "onnx").symlink_to(folder)
+    (script,) = re.findall(r"```python\n(import numpy as np\nimport onnxruntime\n.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    subprocess.run([sys.executable, "-c", script + ALONE], check=True, cwd=tmp_path)
+    made = {name: torch.from_numpy(np.load(tmp_path / f"{name}.npy")) for name in ("x_hat", "mean", "other")}
+    assert (made["x_hat"] - ae.reconstruct(x, inversion="fast")).abs().max() <= 1e-4
+    assert made["mean"].shape == made["other"].shape == x.shape
 
 
 def test_weights_are_there_once(exported):
