@@ -21,6 +21,8 @@ hypothesis.settings.load_profile("shared")
 # Each test has a cache of its own (below); this one is for what modules share.
 os.environ["DIFFAE_CACHE"] = tempfile.mkdtemp(prefix="diffae-tests-")
 atexit.register(shutil.rmtree, os.environ["DIFFAE_CACHE"], ignore_errors=True)
+# Where diffusers copies the code in a pipeline's folder to before it imports it.
+os.environ["HF_MODULES_CACHE"] = str(Path(os.environ["DIFFAE_CACHE"]) / "modules")
 
 # Not the autoencoder, whose own checks tell users what is wrong in words of their own, and are tested.
 CHECKED = [

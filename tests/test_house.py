@@ -22,7 +22,14 @@ FLOORS = {
     "evaluation": 6, "explanation": 6,
     "studio": 7, "cli": 7, "__main__": 8,
 }  # fmt: skip
-WITHIN = {("runtime", "config"), ("frozen", "nn"), ("semantics", "diffusion"), ("explanation", "evaluation"), ("cli", "studio")}
+WITHIN = {
+    ("runtime", "config"),
+    ("frozen", "nn"),
+    ("semantics", "diffusion"),
+    ("explanation", "evaluation"),
+    ("interop", "data"),
+    ("cli", "studio"),
+}
 """Imports inside a floor: (who, whom)."""
 MOST_ROOMS = 20
 EXTRAS = {

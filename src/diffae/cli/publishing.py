@@ -10,6 +10,8 @@ from diffae.cli import arguments, inputs
 from diffae.cli.bars import warn, work_bar
 
 if TYPE_CHECKING:
+    import torch
+
     from diffae.autoencoder import DiffusionAutoencoder
 
 
@@ -56,7 +58,8 @@ class Push(Published):
 class Export(Published):
     """Save a model to a folder that can be handed on: weights, prior and attributes in one file, and a model card.
 
-    Or write it for other programs (--format onnx): encoder, network, and the loops that invert, decode and sample, as ONNX files.
+    Or write it for other programs: --format onnx, encoder, network, and the loops that invert, decode and sample, as ONNX files;
+    --format diffusers, a pipeline for the library diffusers. Neither takes prior and attributes along.
 
     Example: diffae export runs/quickstart models/faces --licence mit --dtype bfloat16
     """
@@ -64,28 +67,39 @@ class Export(Published):
     out: Annotated[tyro.conf.Positional[Path], arguments.Writes(), tyro.conf.arg(metavar="FOLDER")]
     """Where to."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the networks' weights in the file; `bfloat16` halves it, and rounds them to three digits."""
-    format: Literal["diffae", "onnx"] = "diffae"
-    """`diffae` is what `diffae.load` reads; `onnx`, networks and loops for other programs, is compared with torch once written."""
+    """Of the networks' weights in the file; `bfloat16` halves it, and rounds them to three digits. ONNX files are of float32."""
+    format: Literal["diffae", "onnx", "diffusers"] = "diffae"
+    """For whom: `diffae.load`, onnxruntime and others (`onnx`), or `DiffusionPipeline.from_pretrained`."""
 
     def run(self) -> None:
-        import torch
-
-        from diffae.runtime.files import write_text
-
         if (self.out / "model").is_dir():
             raise ValueError(f"{self.out} is a training run, whose config.json would be lost. Name another folder.")
-        ae = self.model()
-        if self.format == "onnx":
-            from diffae.interop import onnx
+        if self.format == "onnx" and self.dtype != "float32":
+            raise ValueError("ONNX files are of float32: leave --dtype away.")
+        {"diffae": self._save, "onnx": self._write_onnx, "diffusers": self._write_pipeline}[self.format](self.model())
 
-            if self.dtype != "float32":
-                raise ValueError("ONNX files are of float32: leave --dtype away.")
-            with work_bar("ONNX") as update:
-                difference = onnx.export(ae, self.out, progress=update)
-            print(f"{self.out}: {', '.join(sorted(f.name for f in self.out.glob('*.onnx')))}; within {difference:.1g} of torch.")
-            return
-        ae.save_pretrained(self.out, dtype=torch.bfloat16 if self.dtype == "bfloat16" else None)
+    def _save(self, ae: "DiffusionAutoencoder") -> None:
+        from diffae.runtime.files import write_text
+
+        ae.save_pretrained(self.out, dtype=self._weights())
         write_text(self.out / "README.md", ae.model_card(self.out.as_posix()))
         size = (self.out / "model.safetensors").stat().st_size / 2**20
         print(f"{self.out}: {size:.1f} MiB. Load it with diffae.load({self.out.as_posix()!r}).")
+
+    def _write_onnx(self, ae: "DiffusionAutoencoder") -> None:
+        from diffae.interop import onnx
+
+        with work_bar("ONNX") as update:
+            difference = onnx.export(ae, self.out, progress=update)
+        print(f"{self.out}: {', '.join(sorted(f.name for f in self.out.glob('*.onnx')))}; within {difference:.1g} of torch.")
+
+    def _write_pipeline(self, ae: "DiffusionAutoencoder") -> None:
+        from diffae.interop.diffusers import write_folder
+
+        write_folder(ae, self.out, dtype=self._weights())
+        print(f"{self.out}: DiffusionPipeline.from_pretrained({self.out.as_posix()!r}, trust_remote_code=True) loads it.")
+
+    def _weights(self) -> "torch.dtype | None":
+        import torch
+
+        return torch.bfloat16 if self.dtype == "bfloat16" else None

@@ -31,20 +31,24 @@ new = ddim.sample(4)
 ```"""
 
 
-def model_card(repo_id: str, about: Mapping[str, Any], parts: Mapping[str, Any]) -> str:
+def model_card(
+    repo_id: str, about: Mapping[str, Any], parts: Mapping[str, Any], *, library: str = "diffae", use: str | None = None
+) -> str:
     """Markdown with the hub's metadata on top.
 
     Args:
         repo_id: `user/model`.
         about: `data`, `licence`, `images_seen`, `metrics` (name -> value) and whatever else is worth saying.
         parts: the prior and attributes that travel along, as `config.json` tells of them; empty for a plain DDIM.
+        library: by which it is loaded.
+        use: an example of its use, in which `{repo_id}` is replaced; by default diffae's.
     """
     licence = about.get("licence")
     plain = not parts
     tags = "[diffae, ddim]" if plain else "[diffae, diffusion-autoencoder]"
     lines = [
         "---",
-        "library_name: diffae",
+        f"library_name: {library}",
         *_licence_lines(licence),
         f"tags: {tags}",
         *_measured_lines(repo_id, about, (parts.get("attributes") or {}).get("scores", {})),
@@ -53,7 +57,7 @@ def model_card(repo_id: str, about: Mapping[str, Any], parts: Mapping[str, Any])
         "",
         PLAIN_DDIM if plain else AUTOENCODER,
         "",
-        (USE_PLAIN if plain else USE).format(repo_id=repo_id),
+        (use or (USE_PLAIN if plain else USE)).format(repo_id=repo_id),
         "",
         "## Data and licence",
         f"- Data: {about.get('data') or 'not stated'}",
