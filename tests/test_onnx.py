@@ -126,6 +126,16 @@ def test_a_table_of_coefficients_is_the_solver(tiny):
         assert (x - expected).abs().max() < 1e-9 * (1 + expected.abs().max())
 
 
+def test_a_package_that_is_missing_is_named(tiny, tmp_path, monkeypatch):
+    import importlib.util
+
+    from diffae.interop import onnx
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"pip install 'diffae\[interop\]'"):
+        onnx.export(diffae.DiffusionAutoencoder(tiny), tmp_path / "onnx")
+
+
 def test_a_network_of_others_is_not_exported(tiny, tmp_path):
     from diffae.frozen.encoder import FeatureEncoder
     from diffae.interop import onnx

@@ -15,6 +15,7 @@ The loops are ONNX's `Loop`: the network once, and a table of coefficients for t
 """
 
 import copy
+import importlib.util
 import logging
 import warnings
 from collections.abc import Callable, Mapping
@@ -82,7 +83,13 @@ def export(ae: DiffusionAutoencoder, folder: File, *, steps: int | None = None, 
 
     Raises:
         ValueError: a model whose encoder asks a network of others, or files that say something else than torch.
+        ImportError: a package that writes or runs them is not installed.
     """
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            raise ImportError(
+                f"ONNX files are written and compared with {package}, which is not installed: pip install 'diffae[interop]'."
+            )
     if isinstance(ae.encoder, FeatureEncoder):
         raise ValueError(
             f"z_sem of this model is made of features of {ae.config.features.network}, a network of others that is not exported: "
