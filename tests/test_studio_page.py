@@ -34,7 +34,7 @@ from diffae.semantics.classifiers import Classifier
 from diffae.semantics.fitting import fit_attributes
 from diffae.semantics.prior import GaussianPrior
 from diffae.semantics.standardizer import Standardizer
-from diffae.studio.app import application
+from diffae.studio.app import application, temporary_folder
 from diffae.studio.workshop import Workshop
 
 pytestmark = [
@@ -95,16 +95,17 @@ def served(shop):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(application(shop), host="127.0.0.1", port=port, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    for _ in range(600):
-        if server.started:
-            break
-        time.sleep(0.1)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(timeout=20)
+    with temporary_folder() as folder:
+        server = uvicorn.Server(uvicorn.Config(application(shop, folder), host="127.0.0.1", port=port, log_level="error"))
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        for _ in range(600):
+            if server.started:
+                break
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+        server.should_exit = True
+        thread.join(timeout=20)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,8 @@
 """The page: its panels, and how it is served."""
 
 import asyncio
+import atexit
+import contextlib
 import logging
 import os
 import shutil
@@ -8,12 +10,12 @@ import signal
 import socket
 import sys
 import tempfile
-import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import gradio as gr
+import gradio.routes
 import uvicorn
 from fastapi import FastAPI
 
@@ -26,6 +28,8 @@ from diffae.studio.workshop import Visit, Workshop
 
 R = TypeVar("R")
 LOCAL = ("127.0.0.1", "localhost", "::1")
+ENDS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""What ends the studio beside Ctrl-C: a request to end, and a terminal that is closed."""
 ARENAS = 2
 """Of the allocator, for all threads of the server."""
 GRACE = 5
@@ -38,9 +42,25 @@ THEME = gr.themes.Default(
 )
 
 
-def build(shop: Workshop) -> gr.Blocks:
-    """The page with all panels."""
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder for what visitors upload and download, removed at the end of the block, and once more when the process ends: work that
+    a visitor asked for may still be going on when the block ends, and write."""
     folder = Path(tempfile.mkdtemp(prefix="diffae-studio-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def build(shop: Workshop, folder: Path) -> gr.Blocks:
+    """The page with all panels.
+
+    Args:
+        shop: model and images.
+        folder: where files to download are written; see `temporary_folder`.
+    """
     with gr.Blocks(title=f"diffae studio: {shop.name}", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
         gr.Markdown(f"# diffae studio: {shop.name}\n{_summary(shop)}")
         if control := scrolling(shop.ae.pixels_shape())[0]:
@@ -56,7 +76,6 @@ def build(shop: Workshop) -> gr.Blocks:
             explore.panel(page, editor)
             teach.panel(page, editor)
             why.panel(page)
-    weakref.finalize(blocks, shutil.rmtree, folder, ignore_errors=True)
     return blocks
 
 
@@ -87,7 +106,7 @@ def serve(
     password: str | None = None,
     opened: Callable[[], object] = lambda: None,
 ) -> None:
-    """Serves the page until it is interrupted, or told to end by SIGTERM; files of visitors are then gone.
+    """Serves the page until it is interrupted, or told to end by SIGTERM or SIGHUP; files of visitors are then gone.
 
     Args:
         shop: model and images.
@@ -106,6 +125,7 @@ def serve(
             opened()
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            shop.ended.set()
             # That it ends visitors' connections is no error.
             logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
             await super().shutdown(sockets)
@@ -114,29 +134,30 @@ def serve(
         # An exit, unlike a signal's end, removes what is temporary.
         sys.exit(128 + number)
 
-    previous = signal.signal(signal.SIGTERM, end)
+    previous = {number: signal.signal(number, end) for number in ENDS}
     share_arenas(ARENAS)
     try:
-        with tempfile.TemporaryDirectory(prefix="diffae-uploads-") as uploads:
-            os.environ["GRADIO_TEMP_DIR"] = uploads
-            config = uvicorn.Config(
-                application(shop, host=host, password=password), log_level="warning", timeout_graceful_shutdown=GRACE
-            )
-            Server(config).run([reserved])
+        with temporary_folder() as folder:
+            uploads = folder / "uploads"
+            uploads.mkdir()
+            os.environ["GRADIO_TEMP_DIR"] = gradio.routes.DEFAULT_TEMP_DIR = str(uploads)
+            page = application(shop, folder / "downloads", host=host, password=password)
+            Server(uvicorn.Config(page, log_level="warning", timeout_graceful_shutdown=GRACE)).run([reserved])
     finally:
         os.environ.pop("GRADIO_TEMP_DIR", None)
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
-def application(shop: Workshop, *, host: str = "127.0.0.1", password: str | None = None) -> FastAPI:
-    """What is served; errors as of `serve`."""
+def application(shop: Workshop, folder: Path, *, host: str = "127.0.0.1", password: str | None = None) -> FastAPI:
+    """What is served; arguments and errors as of `build` and `serve`."""
     if host not in LOCAL and not password:
         raise ValueError(f"With --host {host} others can reach the page: give a --password. The name to log in with is diffae.")
 
     return _within_a_loop(
         lambda: gr.mount_gradio_app(
             FastAPI(),
-            build(shop),
+            build(shop, folder),
             path="",
             auth=("diffae", password) if password else None,
             theme=THEME,

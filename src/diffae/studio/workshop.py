@@ -1,6 +1,7 @@
 """What all visitors of the page share: the model, its images and their codes. All work of the page is done here, without a page."""
 
 import functools
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,6 +85,9 @@ class Workshop:
         z_sem: (n, d), their codes, or None.
         name: of the model, for the page.
         classifiers: of others, by name, to be explained.
+
+    Attributes:
+        ended: set when the studio ends: work that takes long gives up then.
     """
 
     def __init__(
@@ -91,6 +95,7 @@ class Workshop:
         classifiers: Mapping[str, Classifier] | None = None,
     ) -> None:  # fmt: skip
         self.ae, self.data, self.z_sem, self.name, self.classifiers = ae, data, z_sem, name, dict(classifiers or {})
+        self.ended = threading.Event()
         self._explainers: dict[str, Explainer] = {}
         self.model = fingerprint(ae)
         self.standardizer = None if z_sem is None else Standardizer.fit(z_sem)
