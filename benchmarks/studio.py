@@ -210,7 +210,7 @@ def _visit(number: int, address: str, root: Path, record: Record, requests: int,
                 opened = True
                 record.note(what, other=not is_own(answer[0]))
             elif what == "edit":
-                answer = client.predict([], *[0.0] * 4, api_name="/edit")
+                answer = client.predict([], {}, api_name="/edit")
                 record.note(what, other=not is_own(answer[0]))
             elif what == "vary":
                 answer = client.predict(handle_file(own), 1, "fresh detail", number, api_name="/vary")

@@ -8,46 +8,28 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 pytest.importorskip("gradio", reason="The studio's tests need gradio: pip install 'diffae[studio]'.")
 
+from shops import small
+
 from diffae import cli
-from diffae.autoencoder import build
-from diffae.config import DataConfig
-from diffae.data import prepare
 from diffae.edits import Edit
 from diffae.interop.fingerprints import fingerprint
 from diffae.pictures import save_png, to_pil
-from diffae.semantics.fitting import fit_attributes
-from diffae.semantics.prior import GaussianPrior
-from diffae.semantics.standardizer import Standardizer
 from diffae.studio.app import application
 from diffae.studio.shown import bars, difference, enlarged
-from diffae.studio.workshop import Opened, Visit, Workshop
+from diffae.studio.visit import Opened, Visit
+from diffae.studio.workshop import Workshop
 
 pytestmark = pytest.mark.filterwarnings("ignore:x_T has a standard deviation")  # These networks were never trained.
 
 
 @pytest.fixture
 def shop(tiny, make_images):
-    data = prepare(DataConfig(source=str(make_images(60)), validation=0.2), size=(8, 8), channels=3)
-    red, green = (data.images(range(60))[:, c].mean((1, 2)).numpy() for c in (0, 1))
-    labels = {"Red": (red > np.median(red)).astype(float), "Green": (green > np.median(green)).astype(float)}
-    data = replace(data, labels=labels)
-    torch.manual_seed(0)
-    ae = build(tiny).eval()
-    for p in ae.parameters():
-        p.data += 0.05 * torch.randn(p.shape)
-    z = ae.encode(data.images(range(60)))
-    ae.standardizer = Standardizer.fit(z)
-    ae.prior = GaussianPrior(ae.z_dim).fit(ae.standardizer(z))
-    train, held = data.train, data.validation
-    parts = [{name: values[i] for name, values in labels.items()} for i in (train, held)]
-    ae.attributes, _ = fit_attributes(z[train], parts[0], held_z_sem=z[held], held_labels=parts[1])
-    return Workshop(ae, data, z, name="tiny")
+    return small(tiny, make_images)
 
 
 def visiting(shop, index=0):

@@ -1,6 +1,8 @@
 """The studio as a visitor meets it: in a browser, against a small model. How long things took is printed, not tested."""
 
 import contextlib
+import copy
+import functools
 import io
 import json
 import os
@@ -30,6 +32,7 @@ from diffae.config.presets import preset
 from diffae.data import prepare
 from diffae.edits import Edit
 from diffae.pictures import save_png, to_pil
+from diffae.semantics.attributes import Attributes, Score
 from diffae.semantics.classifiers import Classifier
 from diffae.semantics.fitting import fit_attributes
 from diffae.semantics.prior import GaussianPrior
@@ -165,8 +168,9 @@ def shot(page, name):
 
 
 def open_first(page, number=0):
+    before = picture(page, "#edit-after")
     page.locator("#edit-set button:has(img)").nth(number).click()
-    page.wait_for_selector("#edit-after img")
+    changed(page, "#edit-after", before)
 
 
 def drag(page, slider, share):
@@ -181,8 +185,9 @@ def drag(page, slider, share):
 def test_a_picture_is_dropped_edited_undone_and_saved(visitor, shop, tmp_path):
     page = visitor()
     began = time.monotonic()
+    before = picture(page, "#edit-after")
     page.locator("#edit-file input[type=file]").set_input_files(str(shop.folder / "images" / "00.png"))
-    page.wait_for_selector("#edit-after img")
+    changed(page, "#edit-after", before)
     opened = picture(page, "#edit-after")
     drag(page, "slider-0", 0.8)
     changed(page, "#edit-after", opened)
@@ -211,6 +216,58 @@ def test_a_picture_is_dropped_edited_undone_and_saved(visitor, shop, tmp_path):
     page.locator("#edit-undo").click()
     changed(page, "#edit-after", before)
     assert float(page.locator("#slider-0 input[type=number]").input_value()) == 0
+
+
+def test_an_image_is_open_when_the_page_comes_and_its_sliders_move_it(visitor):
+    page = visitor()
+    opened = picture(page, "#edit-after")
+    page.wait_for_selector("#edit-bars table")
+    drag(page, "slider-0", 0.9)
+    changed(page, "#edit-after", opened)
+    page.mouse.up()
+    page.wait_for_selector("#edit-pictures > :last-child img")
+
+
+def test_without_images_the_model_draws_one_to_begin_with(shop):
+    drawing = Workshop(shop.ae, None, None, name="drawing")
+    assert 1 <= len(drawing.examples) <= 8
+    assert torch.equal(drawing.first.x, drawing.examples[:1])
+    assert Workshop(build(preset("avatars32").model).eval(), None, None, name="one that draws nothing").first is None
+
+
+def test_a_slider_among_hundreds_is_found_by_its_name(shop, browser, tmp_path):
+    torch.manual_seed(0)
+    old, ae = shop.ae.attributes, copy.copy(shop.ae)
+    ae._modules = dict(shop.ae._modules)
+    names = [f"Trait_{i}" for i in range(400)]
+    many = Attributes({name: Score("binary", 10, 0.5, auroc=0.9 - i / 1000) for i, name in enumerate(names)}, ae.z_dim)
+    fresh = many.state_dict()
+    repeated = {key: v[torch.arange(400) % len(v)] for key, v in old.state_dict().items() if v.dim() and len(v) == len(old.names)}
+    same = {key: v for key, v in old.state_dict().items() if v.shape == fresh[key].shape}
+    many.load_state_dict(fresh | same | repeated)
+    ae.attributes = many
+    with served(Workshop(ae, None, None, name="many")) as address:
+        context = browser.new_context(viewport={"width": 1280, "height": 720})
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.goto(address)
+        page.wait_for_selector("text=12 of 400 shown")
+        assert page.locator(".attribute").count() == 12
+        assert page.locator("#edit-bars tbody tr, #edit-bars tr").count() <= 16
+        page.locator("#attribute-search").fill("trait 39")
+        page.wait_for_selector("text=14 of 14 found among 400 shown")
+        before = picture(page, "#edit-after")
+        drag(page, "slider-397", 0.9)
+        page.mouse.up()
+        changed(page, "#edit-after", before)
+        page.wait_for_selector("#edit-bars th:has-text('Trait 397')")
+        page.locator("#attribute-search").fill("")
+        page.wait_for_selector("text=13 of 400 shown")
+        assert float(page.locator("#slider-397 input[type=number]").input_value()) > 0.3, "what is moved stays in sight"
+        page.locator("#attribute-search").fill("nothing such")
+        page.wait_for_selector("text=None of 400 is called so")
+        shot(page, "many")
+        context.close()
 
 
 def test_sliders_are_used_with_the_keyboard_and_let_go_with_the_key(visitor):
@@ -360,7 +417,9 @@ def test_nothing_serious_hinders_those_who_cannot_see_the_page_well(visitor):
     for rule in found:
         for node in rule["nodes"]:
             where = " ".join(map(str, node["target"]))
-            (ours if re.search(r"\.bars|\.map|#edit-bars", where) else theirs).append((rule["id"], rule["impact"], where))
+            (ours if re.search(r"\.bars|\.map|#edit-bars|\.attribute", where) else theirs).append(
+                (rule["id"], rule["impact"], where)
+            )
     print("\nGradio's own:", json.dumps(sorted({(a, b) for a, b, _ in theirs})), end="")
     assert not [v for v in ours if v[1] in ("serious", "critical")]
 
@@ -371,9 +430,10 @@ def test_the_http_interface_edits_as_the_tutorial_says(address, shop):
     (example,) = re.findall(r"```py\n(.*?)```", text, flags=re.DOTALL)
     face = shop.folder / "images" / "00.png"
     found: dict = {}
-    exec(example.replace("http://127.0.0.1:7860", address).replace("face.png", str(face)), found)
+    changes = {"http://127.0.0.1:7860": address, "face.png": str(face), "Smiling": "Reddish"}
+    exec(functools.reduce(lambda text, change: text.replace(*change), changes.items(), example), found)
     picture, edit = (v if isinstance(v, str) else v["value"] for v in (found["picture"], found["edit"]))
-    assert list(Edit.from_json(Path(edit).read_text()).asked["strengths"].values()) == [0.3]
+    assert Edit.from_json(Path(edit).read_text()).asked["strengths"] == {"Reddish": 0.3}
     assert Path(picture).read_bytes()[:4] == b"\x89PNG"
 
 

@@ -36,9 +36,9 @@ with reserve("127.0.0.1", 0) as port:
 @contextlib.contextmanager
 def studio(folder, work="short"):
     """The process of a studio, and its address; it is ended in any case."""
-    with subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", SCRIPT, work], env=os.environ | {"TMPDIR": str(folder)}, stdout=subprocess.PIPE, text=True
-    ) as process:  # fmt: skip
+    settings = os.environ | {"TMPDIR": str(folder)}
+    script = [sys.executable, "-W", "ignore", "-c", SCRIPT, work]
+    with subprocess.Popen(script, env=settings, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process, f"http://127.0.0.1:{process.stdout.readline().strip()}"
         finally:

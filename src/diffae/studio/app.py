@@ -23,8 +23,9 @@ from diffae.config import spelled
 from diffae.runtime.memory import share_arenas
 from diffae.studio.page import Page
 from diffae.studio.panels import edit, explore, morph, sample, teach, variations, why
-from diffae.studio.shown import CSS, JS, scrolling
-from diffae.studio.workshop import Visit, Workshop
+from diffae.studio.shown import CSS, scrolling
+from diffae.studio.visit import Visit
+from diffae.studio.workshop import Workshop
 
 R = TypeVar("R")
 LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -44,8 +45,8 @@ THEME = gr.themes.Default(
 
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder for what visitors upload and download, removed at the end of the block, and once more when the process ends: work that
-    a visitor asked for may still be going on when the block ends, and write."""
+    """A folder for what visitors upload and download, removed at the end of the block, and once more when the process ends: work
+    that a visitor asked for may still be going on when the block ends, and write."""
     folder = Path(tempfile.mkdtemp(prefix="diffae-studio-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     try:
@@ -54,12 +55,12 @@ def temporary_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def build(shop: Workshop, folder: Path) -> gr.Blocks:
+def build(shop: Workshop, files: Path) -> gr.Blocks:
     """The page with all panels.
 
     Args:
         shop: model and images.
-        folder: where files to download are written; see `temporary_folder`.
+        files: where files to download are written; see `temporary_folder`.
     """
     with gr.Blocks(title=f"diffae studio: {shop.name}", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
         gr.Markdown(f"# diffae studio: {shop.name}\n{_summary(shop)}")
@@ -68,7 +69,7 @@ def build(shop: Workshop, folder: Path) -> gr.Blocks:
         visit = gr.State(Visit(), time_to_live=4 * 3600)
         # Inside there may be nothing but tabs: Gradio counts its children.
         with gr.Tabs() as tabs:
-            page = Page(shop, visit, tabs, folder)
+            page = Page(shop, blocks, visit, tabs, files)
             editor = edit.panel(page)
             morph.panel(page)
             variations.panel(page)
@@ -76,6 +77,7 @@ def build(shop: Workshop, folder: Path) -> gr.Blocks:
             explore.panel(page, editor)
             teach.panel(page, editor)
             why.panel(page)
+        blocks.unload(page.forget)
     return blocks
 
 
@@ -137,11 +139,11 @@ def serve(
     previous = {number: signal.signal(number, end) for number in ENDS}
     share_arenas(ARENAS)
     try:
-        with temporary_folder() as folder:
-            uploads = folder / "uploads"
+        with temporary_folder() as temporary:
+            uploads = temporary / "uploads"
             uploads.mkdir()
             os.environ["GRADIO_TEMP_DIR"] = gradio.routes.DEFAULT_TEMP_DIR = str(uploads)
-            page = application(shop, folder / "downloads", host=host, password=password)
+            page = application(shop, temporary / "downloads", host=host, password=password)
             Server(uvicorn.Config(page, log_level="warning", timeout_graceful_shutdown=GRACE)).run([reserved])
     finally:
         os.environ.pop("GRADIO_TEMP_DIR", None)
@@ -149,7 +151,7 @@ def serve(
             signal.signal(number, handler)
 
 
-def application(shop: Workshop, folder: Path, *, host: str = "127.0.0.1", password: str | None = None) -> FastAPI:
+def application(shop: Workshop, files: Path, *, host: str = "127.0.0.1", password: str | None = None) -> FastAPI:
     """What is served; arguments and errors as of `build` and `serve`."""
     if host not in LOCAL and not password:
         raise ValueError(f"With --host {host} others can reach the page: give a --password. The name to log in with is diffae.")
@@ -157,12 +159,11 @@ def application(shop: Workshop, folder: Path, *, host: str = "127.0.0.1", passwo
     return _within_a_loop(
         lambda: gr.mount_gradio_app(
             FastAPI(),
-            build(shop, folder),
+            build(shop, files),
             path="",
             auth=("diffae", password) if password else None,
             theme=THEME,
             css=CSS + scrolling(shop.ae.pixels_shape())[1],
-            js=JS,
             show_error=True,
             footer_links=[],
             ssr_mode=False,

@@ -1,16 +1,22 @@
 """What the panels share: the page that they are on, how their errors are shown, and how they reach the panel that edits."""
 
 import functools
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import gradio as gr
+import numpy as np
+import torch
 from torch import Tensor
 
 from diffae.data import ImageSet
-from diffae.studio.workshop import Visit, Workshop
+from diffae.runtime.files import replacing
+from diffae.semantics.attributes import Attributes
+from diffae.studio.visit import Visit
+from diffae.studio.workshop import Workshop
 
 R = TypeVar("R")
 MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
@@ -27,15 +33,38 @@ class Page:
 
     Attributes:
         shop: model and images.
+        blocks: the page as Gradio has it.
         visit: the visitor's state.
         tabs: the panels.
-        folder: where files to download are written, one of each kind a visitor.
+        folder: where files are written, a folder for each visitor and in it one of each kind.
     """
 
     shop: Workshop
+    blocks: gr.Blocks
     visit: gr.State
     tabs: gr.Tabs
     folder: Path
+
+    def file(self, request: gr.Request, name: str) -> Path:
+        """Where a file of a visitor's lies."""
+        return self.folder / str(request.session_hash) / name
+
+    def forget(self, request: gr.Request) -> None:
+        """Removes the files of a visitor who left."""
+        shutil.rmtree(self.folder / str(request.session_hash), ignore_errors=True)
+
+    def keep(self, request: gr.Request, name: str, x: Tensor) -> None:
+        """Keeps images on disk until they are asked for, or others under that name are kept: they would take much memory."""
+        with replacing(self.file(request, f"{name}.npy")) as part, part.open("wb") as opened:
+            np.save(opened, x.numpy(), allow_pickle=False)
+
+    def kept(self, request: gr.Request, name: str, index: int) -> Tensor | None:
+        """One of the images that were kept, or None where there are none."""
+        file = self.file(request, f"{name}.npy")
+        if not file.is_file():
+            return None
+        images = np.load(file, mmap_mode="r", allow_pickle=False)
+        return torch.from_numpy(images[min(index, len(images) - 1)].copy())
 
 
 def images_or_notice(page: Page, name: str, use: str) -> ImageSet | None:
@@ -76,11 +105,13 @@ class EditPanel:
     Attributes:
         open: (visit, image (1, c, h, w)) -> what `open_outputs` show, with the panel in front.
         open_outputs: the visitor's state, components of the panel, and the tabs.
-        define: (visit, name, images with it, images without it) -> what `define_outputs` show once the attribute is a slider.
+        define: (visit, name, attribute) -> what `define_outputs` show once the attribute is a slider.
+        listed: (visit) -> the same, where attributes were taken away.
         define_outputs: the visitor's state, and components that list attributes; the last is Sample's, which that panel adds.
     """
 
     open: Callable[[Visit, Tensor], list[Any]]
     open_outputs: list[Any]
-    define: Callable[[Visit, str, list[int], list[int]], list[Any]]
+    define: Callable[[Visit, str, Attributes], list[Any]]
+    listed: Callable[[Visit], list[Any]]
     define_outputs: list[Any]

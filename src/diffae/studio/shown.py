@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from pathlib import Path
 
 from jaxtyping import Float
 from PIL import Image
@@ -15,6 +16,8 @@ WIDTH = 320
 """Pixels of a picture, about."""
 HIGHEST = 226
 """Pixels that Gradio leaves a picture of Edit in height."""
+MOST_BARS = 14
+"""Attributes whose probabilities are shown."""
 LONGEST = 8192
 """Pixels of a film of slices at most: browsers shrink what is longer than their graphics memory takes."""
 
@@ -78,42 +81,30 @@ def choices(names: Iterable[str]) -> list[tuple[str, str]]:
     return [(worded(name), name) for name in names]
 
 
-def bars(before: Mapping[str, float], after: Mapping[str, float]) -> str:
-    """Probabilities before and after, a row for each attribute: a table for those who do not see bars."""
+def bars(before: Mapping[str, float], after: Mapping[str, float], moved: Sequence[str] = ()) -> str:
+    """Probabilities before and after, a row for each attribute: a table for those who do not see bars.
+
+    Args:
+        before: attribute -> probability.
+        after: likewise.
+        moved: attributes to show in any case, where there are more than `MOST_BARS`: the others are those that changed most.
+    """
     if not before:
         return "<p>No attribute is fitted: label some images under Teach, or run <code>diffae fit-attributes</code>.</p>"
+    said, names = "What the classifiers say", list(before)
+    if len(names) > MOST_BARS:
+        # Of equal changes the best known come first.
+        most = sorted(names, key=lambda name: (name not in moved, -round(abs(after[name] - before[name]), 3)))[:MOST_BARS]
+        names = [name for name in names if name in most]
+        said += f" of {len(names)} attributes of {len(before)}: the moved, and those that change most"
     rows = "".join(
-        f'<tr><th scope="row">{escape(worded(name))}</th><td>{100 * p:.0f} %</td>'
-        f'<td class="bar" aria-hidden="true"><i class="was" style="width:{100 * p:.1f}%"></i>'
+        f'<tr><th scope="row">{escape(worded(name))}</th><td>{100 * before[name]:.0f} %</td>'
+        f'<td class="bar" aria-hidden="true"><i class="was" style="width:{100 * before[name]:.1f}%"></i>'
         f'<i class="is" style="width:{100 * after[name]:.1f}%"></i></td><td>{100 * after[name]:.0f} %</td></tr>'
-        for name, p in before.items()
+        for name in names
     )
     head = '<tr><th scope="col">attribute</th><th scope="col">before</th><td></td><th scope="col">after</th></tr>'
-    return f'<table class="bars"><caption>What the classifiers say</caption>{head}{rows}</table>'
+    return f'<table class="bars"><caption>{said}</caption>{head}{rows}</table>'
 
 
-CSS = """
-.gradio-container h1 { font-size: 1.1rem !important; margin: .2rem 0 !important }
-.bars { width: 100%; border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums }
-.bars caption { text-align: left; font-weight: 600; padding-bottom: .2rem }
-.bars tr, .bars th, .bars td, .bars { border: 0 !important }
-.bars th, .bars td { padding: .05rem .4rem .05rem 0 !important; white-space: nowrap }
-.bars th { text-align: left; font-weight: 400 }
-.bars td { text-align: right }
-.bars .bar { width: 60%; min-width: 5rem }
-.bars i { display: block; height: 5px; border-radius: 2px; margin: 1px 0 }
-.bars .was { background: #8a93a3 } .bars .is { background: #2f6fd0 }
-img { image-rendering: pixelated }
-#edit-sliders { max-height: 590px; overflow-y: auto; flex-wrap: nowrap; gap: 0 }
-.map { position: relative }
-.map canvas { width: 100%; border: 1px solid var(--border-color-primary); border-radius: 6px;
-              cursor: crosshair; touch-action: none }
-.map select { background: var(--input-background-fill); color: inherit; margin: 0 0 .4rem .3rem; padding: .1rem .4rem }
-.map canvas.tip { position: absolute; width: 96px; pointer-events: none; border: 2px solid #fff; display: none;
-                  box-shadow: 0 2px 10px #0008; image-rendering: pixelated; background: #fff }
-footer { display: none !important }
-"""
-# A slider that was moved by keys is let go when the key is, as one that was dragged.
-JS = """() => document.addEventListener('keyup', event => {
-    if (event.target.matches('input[type=range]')) event.target.dispatchEvent(new PointerEvent('pointerup', {bubbles: true}));
-})"""
+CSS = Path(__file__).with_name("page.css").read_text(encoding="utf-8")

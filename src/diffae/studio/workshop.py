@@ -1,9 +1,10 @@
 """What all visitors of the page share: the model, its images and their codes. All work of the page is done here, without a page."""
 
+import contextlib
 import functools
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from torch import Tensor
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.data import ImageSet
 from diffae.data.images import load_images
-from diffae.diffusion.inversion import Code
 from diffae.edits import Edit
 from diffae.explanation.opening import learned
 from diffae.interop.fingerprints import fingerprint
@@ -25,55 +25,16 @@ from diffae.semantics.classifiers import Classifier
 from diffae.semantics.explanations import Explainer
 from diffae.semantics.fitting import fit_few
 from diffae.semantics.standardizer import Standardizer
+from diffae.studio.visit import Opened, Visit
 
-PREVIEW_STEPS = 4
-"""Solver steps in either direction while a slider moves."""
-MOST_UNDOS = 50
+EXAMPLES = 16
+"""Images to begin with."""
+DRAWN, PATIENCE = 8, 5.0
+"""How many of them are drawn where there is no set, and seconds after which no more are."""
 ASKED = 500
 """Images that a classifier is asked about before it is explained."""
 WHY_STEPS = 5
 """Solver steps of an explanation: a visitor waits for many."""
-
-
-class Opened:
-    """An image that a visitor works on.
-
-    Args:
-        ae: the model.
-        x: (1, c, *sides)
-
-    Attributes:
-        preview: its code at few steps; the unmoved image stays exact all the same, thanks to the code's defects.
-    """
-
-    def __init__(self, ae: DiffusionAutoencoder, x: Float[Tensor, "1 c *sides"]) -> None:
-        self.x = x
-        self.preview = ae.infer(x, steps=PREVIEW_STEPS)
-        self._ae = ae
-
-    @functools.cached_property
-    def code(self) -> Code:
-        """The code at full quality; a preview does not wait for it."""
-        return self._ae.infer(self.x)
-
-
-@dataclass(frozen=True)
-class Visit:
-    """What one visitor has done.
-
-    Attributes:
-        opened: the image.
-        past: strengths before each change, the newest last.
-        defined: attributes that the visitor defined, each with its classifier.
-        z_sem: where the last edit moved the code to.
-        asked: strengths, targets and attributes to keep, by which the code was moved.
-    """
-
-    opened: Opened | None = None
-    past: tuple[Mapping[str, float], ...] = ()
-    defined: Mapping[str, Attributes] = field(default_factory=dict)
-    z_sem: Tensor | None = None
-    asked: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Workshop:
@@ -88,6 +49,7 @@ class Workshop:
 
     Attributes:
         ended: set when the studio ends: work that takes long gives up then.
+        paces: seconds that one of what was done took, by what it was.
     """
 
     def __init__(
@@ -95,10 +57,59 @@ class Workshop:
         classifiers: Mapping[str, Classifier] | None = None,
     ) -> None:  # fmt: skip
         self.ae, self.data, self.z_sem, self.name, self.classifiers = ae, data, z_sem, name, dict(classifiers or {})
-        self.ended = threading.Event()
+        self.ended, self.paces = threading.Event(), dict[str, float]()
+        self._watching = threading.local()
+        ae.unet.register_forward_hook(self._asked)
         self._explainers: dict[str, Explainer] = {}
         self.model = fingerprint(ae)
         self.standardizer = None if z_sem is None else Standardizer.fit(z_sem)
+
+    def check_open(self) -> None:
+        """Raises RuntimeError where the studio has ended."""
+        if self.ended.is_set():
+            raise RuntimeError("The studio has ended.")
+
+    @contextlib.contextmanager
+    def watched(self, tell: Callable[[int], object]) -> Iterator[None]:
+        """Within it, for each network call that this thread makes, the number of images is told."""
+        self._watching.tell = tell
+        try:
+            yield
+        finally:
+            del self._watching.tell
+
+    def _asked(self, network: torch.nn.Module, arguments: tuple[Any, ...], answer: Tensor) -> None:
+        self.check_open()
+        if tell := getattr(self._watching, "tell", None):
+            tell(len(answer))
+
+    @functools.cached_property
+    def examples(self) -> Tensor:
+        """(n, c, *sides), images to begin with: of the set those that it has not seen, else some that it draws, if it can."""
+        if self.data is not None:
+            held = self.data.validation if len(self.data.validation) else self.data.train
+            return self.data.images([int(i) for i in held[:EXAMPLES]])
+        drawn: list[Tensor] = []
+        until = time.monotonic() + PATIENCE
+        if self.ae.prior is not None and self.ae.standardizer is not None:
+            z = self.ae.sample_z_sem(DRAWN).z_sem
+            while len(drawn) < DRAWN and (not drawn or time.monotonic() < until):
+                drawn.append(self.ae.decode(z[len(drawn) : len(drawn) + 1], start=len(drawn)))
+        return self.ae.in_range(torch.cat(drawn)) if drawn else torch.empty(0, *self.ae.image_shape)
+
+    @functools.cached_property
+    def first(self) -> Opened | None:
+        """The image that is open when a visitor comes, for all of them one, with its codes; None where there is none."""
+        if not len(self.examples):
+            return None
+        opened = Opened(self.ae, self.examples[:1])
+        # Whoever comes moves a slider at once, and it should not have to wait for this.
+        _ = opened.code
+        return opened
+
+    def open(self, visit: Visit, x: Float[Tensor, "1 c *sides"]) -> tuple[Visit, int]:
+        """The visit with an image opened; see `Visit.open`. One that was opened before need not be encoded again."""
+        return visit.open(visit.before(x) or Opened(self.ae, x))
 
     def attributes(self, visit: Visit) -> list[str]:
         """What can be edited: the fitted attributes, those known best first, then those that the visitor defined."""
@@ -140,17 +151,32 @@ class Workshop:
     def moved(self, visit: Visit, strengths: Mapping[str, float], targets: Mapping[str, float], keep: Sequence[str]) -> Tensor:
         """z_sem of the opened image, moved by strengths and then to probabilities."""
         assert visit.opened is not None
-        z, fitted = visit.opened.preview.z_sem, self.ae.attributes
+        return self.move(visit.opened.preview.z_sem, visit.defined, strengths, targets, keep)
+
+    def move(
+        self, z: Float[Tensor, "n d"], defined: Mapping[str, Attributes], strengths: Mapping[str, float],
+        targets: Mapping[str, float], keep: Sequence[str],
+    ) -> Float[Tensor, "n d"]:  # fmt: skip
+        """z_sem moved by strengths and then to probabilities.
+
+        Args:
+            z: the codes.
+            defined: attributes that the visitor defined, each with its classifier.
+            strengths: attribute -> strength.
+            targets: attribute -> probability.
+            keep: attributes that stay as they are.
+        """
+        fitted = self.ae.attributes
         strengths = {name: s for name, s in strengths.items() if s}
-        for name in [n for n in strengths if n in visit.defined]:
-            z = visit.defined[name].move(z, {name: strengths[name]})
-        known = {name: s for name, s in strengths.items() if name not in visit.defined}
-        unchanged = [name for name in keep if name not in visit.defined and name not in known and name not in targets]
+        for name in [n for n in strengths if n in defined]:
+            z = defined[name].move(z, {name: strengths[name]})
+        known = {name: s for name, s in strengths.items() if name not in defined}
+        unchanged = [name for name in keep if name not in defined and name not in known and name not in targets]
         if known and fitted is not None:
             z = fitted.move(z, known, unchanged)
         for name, target in targets.items():
-            if name in visit.defined:
-                z = visit.defined[name].reach(z, {name: target})
+            if name in defined:
+                z = defined[name].reach(z, {name: target})
             else:
                 assert fitted is not None
                 z = fitted.reach(z, {name: target}, unchanged)

@@ -9,129 +9,131 @@ from torch import Tensor
 
 from diffae.pictures import save_png, to_pil
 from diffae.runtime.files import write_text
+from diffae.semantics.attributes import Attributes
 from diffae.studio.page import ANY, MODEL, EditPanel, Page, shows_errors
-from diffae.studio.shown import bars, choices, difference, enlarged, worded
-from diffae.studio.workshop import MOST_UNDOS, Opened, Visit
-
-SLIDERS, DEFINED = 16, 4
-"""Sliders of fitted attributes at most, and of those that a visitor defines."""
-SHOWN = 16
-"""Images of the set to begin with."""
+from diffae.studio.panels.sliders import sliders, strengths, told
+from diffae.studio.shown import bars, choices, difference, enlarged
+from diffae.studio.visit import MOST_BYTES, MOST_UNDOS, Opened, Visit
 
 
 def panel(page: Page) -> EditPanel:
     """The panel, and how others open an image in it."""
     shop, ae = page.shop, page.shop.ae
-    fitted = shop.attributes(Visit())[:SLIDERS]
-
-    def slots(visit: Visit) -> list[str | None]:
-        """The attribute of each slider."""
-        defined = [n for n in visit.defined if n not in fitted][:DEFINED]
-        return [*fitted, *defined, *[None] * (DEFINED - len(defined))]
-
-    def chosen(visit: Visit, values: tuple[float, ...]) -> dict[str, float]:
-        return {name: v for name, v in zip(slots(visit), values, strict=True) if name is not None and v}
+    fitted, first = shop.attributes(Visit()), shop.first
 
     def opened(visit: Visit) -> Opened:
         if visit.opened is None:
-            raise ValueError("Open an image first: drop one on the left, or click one of the set.")
+            raise ValueError("Open an image first: drop one on the left, or click one of those there.")
         return visit.opened
 
-    def bars_of(visit: Visit, z: Tensor) -> str:
-        return bars(shop.probabilities(visit, opened(visit).preview.z_sem), shop.probabilities(visit, z))
+    def moved(visit: Visit, sent: Any) -> dict[str, float]:
+        return strengths(sent, shop.attributes(visit))
+
+    def sliders_of(visit: Visit, at: Mapping[str, float]) -> dict[str, Any]:
+        return told(shop.attributes(visit), visit.defined, at)
+
+    def bars_of(visit: Visit, z: Tensor, asked: Mapping[str, Any]) -> str:
+        moved = [*asked.get("strengths", ()), *asked.get("targets", ())]
+        return bars(shop.probabilities(visit, opened(visit).preview.z_sem), shop.probabilities(visit, z), moved)
 
     @shows_errors
     def open_image(visit: Visit, x: Tensor) -> list[Any]:
-        one = Opened(ae, x)
-        visit = replace(visit, opened=one, past=(), z_sem=None, asked={})
+        visit, forgotten = shop.open(visit, x)
+        if forgotten:
+            gr.Info(
+                f"To stay within {MOST_BYTES >> 20} MiB, the codes of the {'image' if forgotten == 1 else f'{forgotten} images'} "
+                "opened longest ago were forgotten: opened again, they are computed anew."
+            )
         picture = enlarged(ae, x[0])
-        return [visit, picture, picture, None, bars_of(visit, one.preview.z_sem), None, None, *[0.0] * (len(fitted) + DEFINED)]
+        z = opened(visit).preview.z_sem
+        return [visit, picture, picture, None, bars_of(visit, z, {}), None, None, sliders_of(visit, {})]
 
     @shows_errors
-    def preview(visit: Visit, keep: list[str], *values: float) -> tuple[Any, str]:
-        one = opened(visit)
-        z = shop.moved(visit, chosen(visit, values), {}, keep)
-        return enlarged(ae, ae.render(one.preview, z_sem=z)[0]), bars_of(visit, z)
+    def preview(visit: Visit, keep: list[str], sent: Any) -> tuple[Any, str]:
+        one, asked = opened(visit), {"strengths": moved(visit, sent)}
+        z = shop.moved(visit, asked["strengths"], {}, keep)
+        return enlarged(ae, ae.render(one.preview, z_sem=z)[0]), bars_of(visit, z, asked)
 
-    def finished(visit: Visit, asked: Mapping[str, Any], z: Tensor, request: gr.Request) -> list[Any]:
+    def finished(visit: Visit, asked: Mapping[str, Any], request: gr.Request) -> list[Any]:
         one = opened(visit)
+        z = shop.moved(visit, asked["strengths"], asked.get("targets", {}), asked["keep"])
         after = ae.in_range(ae.render(one.code, z_sem=z))
         visit = replace(visit, z_sem=z, asked=asked)
-        png, text = (page.folder / f"{request.session_hash}.{kind}" for kind in ("png", "json"))
+        png, text = (page.file(request, f"edit.{kind}") for kind in ("png", "json"))
         save_png(to_pil(ae.to_pictures(after)[0]), png)
         write_text(text, shop.edit_of(visit).to_json())
         gap = enlarged(ae, difference(one.x[0], after[0]))
-        return [visit, enlarged(ae, after[0]), gap, bars_of(visit, z), str(png), str(text)]
+        return [visit, enlarged(ae, after[0]), gap, bars_of(visit, z, asked), str(png), str(text)]
 
     @shows_errors
-    def finish(visit: Visit, keep: list[str], request: gr.Request, *values: float) -> list[Any]:
+    def finish(visit: Visit, keep: list[str], sent: Any, request: gr.Request) -> list[Any]:
         opened(visit)
-        strengths = chosen(visit, values)
         past = (*visit.past, dict(visit.asked.get("strengths", {})))[-MOST_UNDOS:]
-        asked = {"strengths": strengths, "keep": keep}
-        return finished(replace(visit, past=past), asked, shop.moved(visit, strengths, {}, keep), request)
+        return finished(replace(visit, past=past), {"strengths": moved(visit, sent), "keep": keep}, request)
 
     @shows_errors
-    def reach(visit: Visit, keep: list[str], name: str, p: float, request: gr.Request, *values: float) -> list[Any]:
+    def reach(visit: Visit, keep: list[str], name: str, p: float, sent: Any, request: gr.Request) -> list[Any]:
         opened(visit)
         if not name:
             raise ValueError("Choose an attribute.")
-        strengths = chosen(visit, values)
-        asked = {"strengths": strengths, "keep": keep, "targets": {name: p}}
-        return finished(visit, asked, shop.moved(visit, strengths, {name: p}, keep), request)
+        return finished(visit, {"strengths": moved(visit, sent), "keep": keep, "targets": {name: p}}, request)
 
     @shows_errors
     def undo(visit: Visit, request: gr.Request) -> list[Any]:
         opened(visit)
         if not visit.past:
             raise ValueError("There is nothing to undo.")
-        strengths, keep = dict(visit.past[-1]), list(visit.asked.get("keep", []))
-        visit = replace(visit, past=visit.past[:-1])
-        shown = finished(visit, {"strengths": strengths, "keep": keep}, shop.moved(visit, strengths, {}, keep), request)
-        return [*shown, *[strengths.get(name or "", 0.0) for name in slots(visit)]]
+        names = shop.attributes(visit)
+        # One that the visitor made may have been forgotten since.
+        before = {name: s for name, s in visit.past[-1].items() if name in names}
+        keep = list(visit.asked.get("keep", []))
+        shown = finished(replace(visit, past=visit.past[:-1]), {"strengths": before, "keep": keep}, request)
+        return [*shown, sliders_of(visit, before)]
 
-    def define(visit: Visit, name: str, positives: list[int], negatives: list[int]) -> list[Any]:
-        visit = replace(visit, defined={**visit.defined, name.strip(): shop.define(name, positives, negatives)})
+    def listed(visit: Visit) -> list[Any]:
+        names = choices(shop.attributes(visit))
+        dropdowns = [gr.Dropdown(choices=names), gr.Dropdown(choices=names), gr.Dropdown(choices=[ANY, *names])]
+        return [visit, sliders_of(visit, visit.asked.get("strengths", {})), *dropdowns]
+
+    def define(visit: Visit, name: str, attribute: Attributes) -> list[Any]:
+        if name in fitted:
+            raise ValueError(f"There is an attribute {name!r} already: give yours another name.")
         gr.Info(f"{name} is a slider in Edit now.")
-        names = slots(visit)
-        sliders = [gr.Slider(label=worded(name), visible=name is not None) for name in names[len(fitted) :]]
-        known = choices(name for name in names if name)
-        return [visit, *sliders, gr.CheckboxGroup(choices=known), gr.Dropdown(choices=known), gr.Dropdown(choices=[ANY, *known])]
+        return listed(replace(visit, defined={**visit.defined, name: attribute}))
 
-    held = [] if shop.data is None else _held(page)
     with gr.Tab("Edit", id="edit"), gr.Row():
-        with gr.Column(scale=3, min_width=250):
+        with gr.Column(scale=3, min_width=250, elem_id="edit-left"):
             file = gr.File(label="Drop an image", file_count="single", type="filepath", height=120, elem_id="edit-file")
             gallery = gr.Gallery(
-                [enlarged(ae, x, 64) for x in (shop.data.images(held) if shop.data is not None else [])],
-                label="Or take one of the set", columns=2, height=300, allow_preview=False, visible=bool(held), buttons=[],
-                elem_id="edit-set", format="png",
+                [enlarged(ae, x, 64) for x in shop.examples],
+                label="Or take one of the set" if shop.data is not None else "Or take one that the model draws",
+                columns=2, height=330, allow_preview=False, visible=first is not None, buttons=[], format="png",
+                elem_id="edit-set",
             )  # fmt: skip
-            with gr.Accordion("Keep attributes, or bring one to a probability", open=False, visible=bool(fitted)):
-                keep = gr.CheckboxGroup(choices(fitted), label="Keep as they are", elem_id="edit-keep")
+            with gr.Accordion("Keep attributes, or bring one to a probability", open=False):
+                keep = gr.Dropdown(choices(fitted), label="Keep as they are", multiselect=True, value=[], elem_id="edit-keep")
                 name = gr.Dropdown(choices(fitted), label="Bring to a probability", value=None, elem_id="edit-target")
                 p = gr.Slider(0.02, 0.98, 0.9, step=0.02, label="Probability")
                 reached = gr.Button("Reach it", elem_id="edit-reach")
-        with gr.Column(scale=6):
-            with gr.Row():
-                before = gr.Image(label="Before", interactive=False, buttons=[], height=230, elem_id="edit-before", format="png")
-                after = gr.Image(label="After", interactive=False, buttons=[], height=230, elem_id="edit-after", format="png")
-                gap = gr.Image(label="Difference, times 4", interactive=False, buttons=[], height=230, format="png")
-            with gr.Row():
+        with gr.Column(scale=6, elem_id="edit-middle"):
+            shown = None if first is None else enlarged(ae, first.x[0])
+            with gr.Row(elem_id="edit-pictures"):
+                settings: dict[str, Any] = dict(interactive=False, buttons=[], height=230, format="png")
+                before = gr.Image(shown, label="Before", elem_id="edit-before", **settings)
+                after = gr.Image(shown, label="After", elem_id="edit-after", **settings)
+                gap = gr.Image(label="Difference, times 4", **settings)
+            with gr.Row(elem_id="edit-downloads"):
                 undone = gr.Button("Undo", size="sm", elem_id="edit-undo")
                 png = gr.DownloadButton("Picture (PNG)", size="sm", elem_id="edit-png")
                 text = gr.DownloadButton("Edit (JSON)", size="sm", elem_id="edit-json")
-            shown_bars = gr.HTML("<p>What the classifiers say appears here.</p>", elem_id="edit-bars")
-        with gr.Column(scale=3, min_width=260, elem_id="edit-sliders"):
-            labels = [*fitted, *[None] * DEFINED]
-            sliders = [
-                gr.Slider(
-                    -0.6, 0.6, 0.0, step=0.02, label=worded(n), visible=n is not None, elem_id=f"slider-{i}", buttons=["reset"]
-                )
-                for i, n in enumerate(labels)
-            ]
-    opens = [page.visit, before, after, gap, shown_bars, png, text, *sliders]
-    shown = [page.visit, after, gap, shown_bars, png, text]
+            begun = "<p>What the classifiers say appears here.</p>"
+            if first is not None:
+                begun = bars_of(Visit(opened=first), first.preview.z_sem, {})
+            shown_bars = gr.HTML(begun, elem_id="edit-bars")
+        with gr.Column(scale=3, min_width=260, elem_id="edit-right"):
+            moving = sliders(told(fitted, (), {}), elem_id="edit-sliders")
+    opens = [page.visit, before, after, gap, shown_bars, png, text, moving]
+    finishes = [page.visit, after, gap, shown_bars, png, text]
 
     @shows_errors
     def from_file(visit: Visit, path: str | None) -> list[Any]:
@@ -141,42 +143,28 @@ def panel(page: Page) -> EditPanel:
 
     @shows_errors
     def from_set(visit: Visit, event: gr.SelectData) -> list[Any]:
-        assert shop.data is not None
-        return open_image(visit, shop.data.images([held[event.index]]))
+        return open_image(visit, shop.examples[event.index : event.index + 1])
 
     def ready(visit: Visit) -> None:
         """Full quality is computed before it is asked for."""
         if visit.opened is not None:
             _ = visit.opened.code
 
-    file.change(from_file, [page.visit, file], opens, api_name="open", **MODEL).then(
-        ready, [page.visit], None, show_progress="hidden", api_visibility="private", **MODEL
-    )
-    gallery.select(from_set, [page.visit], opens, api_visibility="private", **MODEL).then(
-        ready, [page.visit], None, show_progress="hidden", api_visibility="private", **MODEL
-    )
-    for i, slider in enumerate(sliders):
-        # A newer drag overtakes one that has not begun.
-        slider.input(
-            preview, [page.visit, keep, *sliders], [after, shown_bars], trigger_mode="always_last", show_progress="hidden",
-            api_name="preview" if i == 0 else None, api_visibility="public" if i == 0 else "private", **MODEL,
-        )  # fmt: skip
-        slider.release(
-            finish, [page.visit, keep, *sliders], shown, trigger_mode="always_last", show_progress="minimal",
-            api_name="edit" if i == 0 else None, api_visibility="public" if i == 0 else "private", **MODEL,
-        )  # fmt: skip
-    reached.click(reach, [page.visit, keep, name, p, *sliders], shown, api_name="reach", **MODEL)
-    undone.click(undo, [page.visit], [*shown, *sliders], api_visibility="private", **MODEL)
+    soon: dict[str, Any] = dict(show_progress="hidden", api_visibility="private", **MODEL)
+    # A visit that ended of age is an empty one, with no image: what the page still shows is not there any more.
+    begin = Visit() if first is None else Visit(first, (first,))
+    page.blocks.load(lambda: begin, None, page.visit, api_visibility="private", queue=False)
+    file.change(from_file, [page.visit, file], opens, api_name="open", **MODEL).then(ready, [page.visit], None, **soon)
+    gallery.select(from_set, [page.visit], opens, api_visibility="private", **MODEL).then(ready, [page.visit], None, **soon)
+    # A newer drag overtakes one that has not begun.
+    latest: dict[str, Any] = dict(trigger_mode="always_last", **MODEL)
+    asks = [page.visit, keep, moving]
+    moving.input(preview, asks, [after, shown_bars], show_progress="hidden", api_name="preview", **latest)
+    moving.release(finish, asks, finishes, show_progress="minimal", api_name="edit", **latest)
+    reached.click(reach, [page.visit, keep, name, p, moving], finishes, api_name="reach", **MODEL)
+    undone.click(undo, [page.visit], [*finishes, moving], api_visibility="private", **MODEL)
 
     def open_in_front(visit: Visit, x: Tensor) -> list[Any]:
         return [*open_image(visit, x), gr.Tabs(selected="edit")]
 
-    return EditPanel(open_in_front, [*opens, page.tabs], define, [page.visit, *sliders[len(fitted) :], keep, name])
-
-
-def _held(page: Page) -> list[int]:
-    """Images to begin with: held out, so that the model has not seen them."""
-    data = page.shop.data
-    assert data is not None
-    indices = data.validation if len(data.validation) else data.train
-    return [int(i) for i in indices[:SHOWN]]
+    return EditPanel(open_in_front, [*opens, page.tabs], define, listed, [page.visit, moving, keep, name])

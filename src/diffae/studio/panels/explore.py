@@ -14,7 +14,7 @@ from PIL import Image
 from diffae.pictures import to_pil
 from diffae.studio.page import MODEL, EditPanel, Page, images_or_notice, shows_errors
 from diffae.studio.shown import enlarged, worded
-from diffae.studio.workshop import Visit
+from diffae.studio.visit import Visit
 
 MOST_POINTS, THUMBNAIL, NEIGHBOURS = 3000, 40, 12
 
@@ -46,7 +46,7 @@ def panel(page: Page, editor: EditPanel) -> None:
 
     @shows_errors
     def define(visit: Visit, groups: dict[str, list[int]], name: str) -> list[Any]:
-        return editor.define(visit, name, groups["with"], groups["without"])
+        return editor.define(visit, name.strip(), shop.define(name, groups["with"], groups["without"]))
 
     @shows_errors
     def edit(visit: Visit, chosen: list[int], event: gr.SelectData) -> list[Any]:

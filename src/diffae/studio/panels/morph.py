@@ -6,6 +6,7 @@ import gradio as gr
 
 from diffae.pictures import save_animation
 from diffae.studio.page import MODEL, PROGRESS, Page, shows_errors
+from diffae.studio.progress import TimeLeft
 from diffae.studio.shown import enlarged
 
 MOST_IMAGES = 8
@@ -19,20 +20,23 @@ def panel(page: Page) -> None:
     def morph(files: list[str] | None, frames: int, request: gr.Request, progress: gr.Progress = PROGRESS) -> list[Any]:
         if not files or not 2 <= len(files) <= MOST_IMAGES:
             raise ValueError(f"A path needs two to {MOST_IMAGES} images, got {len(files or [])}: drop them on the left.")
-        progress(0.1, desc="Encoding and decoding")
-        path = ae.in_range(ae.interpolate_path(shop.open_files(files, gr.Warning), frames=int(frames)))
+        left, x = TimeLeft(progress, shop), shop.open_files(files, gr.Warning)
+        images = len(x) + (len(x) - 1) * int(frames) + 1
+        with left.asking("Encoding and decoding", images * ae.calibration.steps):
+            path = ae.in_range(ae.interpolate_path(x, frames=int(frames)))
+        page.keep(request, "morph", path)
         pictures = [enlarged(ae, x) for x in path]
         made = []
-        for kind in ("gif", "mp4"):
-            progress(0.9, desc=f"Writing the {kind.upper()}")
-            made.append(str(save_animation(pictures, page.folder / f"{request.session_hash}-morph.{kind}")))
-        return [pictures, gr.Slider(maximum=len(pictures) - 1, value=0, interactive=True), pictures[0], *made]
+        for i, kind in enumerate(("gif", "mp4")):
+            left("Writing GIF and MP4", i, 2)
+            made.append(str(save_animation(pictures, page.file(request, f"morph.{kind}"))))
+        return [gr.Slider(maximum=len(pictures) - 1, value=0, interactive=True), pictures[0], *made]
 
-    def frame(pictures: list[Any] | None, at: float) -> Any:
-        return pictures[int(at)] if pictures else None
+    def frame(at: float, request: gr.Request) -> Any:
+        x = page.kept(request, "morph", int(at))
+        return None if x is None else enlarged(ae, x)
 
     with gr.Tab("Morph", id="morph"), gr.Row():
-        path = gr.State(None, time_to_live=3600)
         with gr.Column(scale=2, min_width=240):
             files = gr.File(label="Drop two images or more", file_count="multiple", type="filepath", elem_id="morph-files")
             frames = gr.Slider(2, 24, 8, step=1, label="Frames from one to the next")
@@ -42,5 +46,5 @@ def panel(page: Page) -> None:
             at = gr.Slider(0, 8, 0, step=1, label="Where on the way", interactive=False, elem_id="morph-at")
             with gr.Row():
                 gif, mp4 = gr.DownloadButton("GIF", elem_id="morph-gif"), gr.DownloadButton("MP4")
-    go.click(morph, [files, frames], [path, at, shown, gif, mp4], api_name="morph", **MODEL)
-    at.input(frame, [path, at], shown, trigger_mode="always_last", show_progress="hidden", api_visibility="private")
+    go.click(morph, [files, frames], [at, shown, gif, mp4], api_name="morph", show_progress_on=shown, **MODEL)
+    at.input(frame, [at], shown, trigger_mode="always_last", show_progress="hidden", api_visibility="private")

@@ -3,11 +3,11 @@
 from typing import Any
 
 import gradio as gr
-from torch import Tensor
 
 from diffae.studio.page import ANY, MODEL, PROGRESS, EditPanel, Page, shows_errors
+from diffae.studio.progress import TimeLeft
 from diffae.studio.shown import choices, enlarged
-from diffae.studio.workshop import Visit
+from diffae.studio.visit import Visit
 
 
 def panel(page: Page, editor: EditPanel) -> None:
@@ -16,27 +16,31 @@ def panel(page: Page, editor: EditPanel) -> None:
 
     @shows_errors
     def sample(
-        visit: Visit, num: int, seed: int, steps: int, truncation: float, what: str, present: str,
+        visit: Visit, num: int, seed: int, steps: int, truncation: float, what: str, present: str, request: gr.Request,
         progress: gr.Progress = PROGRESS,
     ) -> list[Any]:  # fmt: skip
-        progress(0.05, desc="Drawing z_sem")
+        left = TimeLeft(progress, shop)
+        left("Drawing z_sem", 0, 1)
         accept = None if what in (None, ANY) else shop.accept(visit, what, present == "shows it")
         z, proposals = ae.sample_z_sem(int(num), seed=int(seed), accept=accept)
         if truncation < 1:
             assert ae.standardizer is not None
             z = ae.standardizer.inverse(ae.standardizer(z) * truncation)
-        progress(0.3, desc="Decoding")
-        x = ae.in_range(ae.decode(z, steps=int(steps), seed=int(seed)))
+        left("Drawing z_sem", 1, 1)
+        with left.asking("Decoding", int(num) * (int(steps) + 1)):
+            x = ae.in_range(ae.decode(z, steps=int(steps), seed=int(seed)))
+        page.keep(request, "samples", x)
         said = f"{int(num)} of {proposals} proposals were taken." if accept else ""
-        return [x, [enlarged(ae, one, 160) for one in x], said]
+        return [[enlarged(ae, one, 160) for one in x], said]
 
     @shows_errors
-    def edit(visit: Visit, x: Tensor | None, event: gr.SelectData) -> list[Any]:
-        assert x is not None
-        return editor.open(visit, x[event.index : event.index + 1])
+    def edit(visit: Visit, request: gr.Request, event: gr.SelectData) -> list[Any]:
+        x = page.kept(request, "samples", event.index)
+        if x is None:
+            raise ValueError("These samples are not there any more: draw them again.")
+        return editor.open(visit, x[None])
 
     with gr.Tab("Sample", id="sample"), gr.Row():
-        images = gr.State(None, time_to_live=3600)
         with gr.Column(scale=2, min_width=240):
             num = gr.Slider(1, 32, 12, step=1, label="How many")
             seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="sample-seed")
@@ -56,6 +60,13 @@ def panel(page: Page, editor: EditPanel) -> None:
                 elem_id="sample-shown",
                 format="png",
             )
-    go.click(sample, [page.visit, num, seed, steps, truncation, what, present], [images, gallery, said], api_name="sample", **MODEL)
-    gallery.select(edit, [page.visit, images], editor.open_outputs, api_visibility="private", **MODEL)
+    go.click(
+        sample,
+        [page.visit, num, seed, steps, truncation, what, present],
+        [gallery, said],
+        api_name="sample",
+        show_progress_on=gallery,
+        **MODEL,
+    )
+    gallery.select(edit, [page.visit], editor.open_outputs, api_visibility="private", **MODEL)
     editor.define_outputs.append(what)

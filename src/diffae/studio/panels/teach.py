@@ -9,7 +9,7 @@ import gradio as gr
 from diffae.runtime.files import write_text
 from diffae.studio.page import EditPanel, Page, images_or_notice, shows_errors
 from diffae.studio.shown import enlarged
-from diffae.studio.workshop import Visit
+from diffae.studio.visit import Visit
 
 ENOUGH = 0.9
 """AUROC that makes a useful slider."""
@@ -44,7 +44,7 @@ def panel(page: Page, editor: EditPanel) -> None:
     @shows_errors
     def define(visit: Visit, labels: dict[int, int], name: str) -> list[Any]:
         sides = [[i for i, y in labels.items() if y == value] for value in (1, 0)]
-        return editor.define(visit, name, *sides)
+        return editor.define(visit, name.strip(), shop.define(name, *sides))
 
     @shows_errors
     def export(labels: dict[int, int], name: str, request: gr.Request) -> str:
@@ -55,7 +55,7 @@ def panel(page: Page, editor: EditPanel) -> None:
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(["file", name.strip()])
         writer.writerows([data.names[i], y] for i, y in sorted(known.items()))
-        file = page.folder / f"{request.session_hash}-labels.csv"
+        file = page.file(request, "labels.csv")
         write_text(file, buffer.getvalue())
         return str(file)
 

@@ -6,8 +6,9 @@ import gradio as gr
 import torch
 
 from diffae.studio.page import MODEL, PROGRESS, Page, shows_errors
+from diffae.studio.progress import TimeLeft
 from diffae.studio.shown import enlarged
-from diffae.studio.workshop import Visit
+from diffae.studio.visit import Visit
 
 DIAL = ["the mean image, in one call", "the average of 8", "the average of 4", "the average of 2", "fresh detail"]
 AVERAGED = [0, 8, 4, 2, 1]
@@ -21,15 +22,15 @@ def panel(page: Page) -> None:
     def vary(visit: Visit, path: str | None, num: int, dial: str, seed: int, progress: gr.Progress = PROGRESS) -> list[Any]:
         x = shop.dropped_or_opened(visit, path, gr.Warning)
         z, count = ae.encode(x), AVERAGED[DIAL.index(dial)]
-        made = []
-        for i in range(1 if count == 0 else int(num)):
-            progress(i / num, desc=f"Variation {i + 1} of {int(num)}")
-            one = (
-                ae.decode_mean(z, seed=int(seed))
-                if count == 0
-                else ae.decode(z.expand(count, -1), seed=1000 * int(seed) + i).mean(0)
-            )
-            made.append(one.reshape(x.shape[1:]))
+        made, num = [], 1 if count == 0 else int(num)
+        with TimeLeft(progress, shop).asking("Varying", max(1, num * count * (ae.calibration.sample_steps + 1))):
+            for i in range(num):
+                one = (
+                    ae.decode_mean(z, seed=int(seed))
+                    if count == 0
+                    else ae.decode(z.expand(count, -1), seed=1000 * int(seed) + i).mean(0)
+                )
+                made.append(one.reshape(x.shape[1:]))
         return [enlarged(ae, torch.as_tensor(m), 160) for m in (x[0], *made)]
 
     with gr.Tab("Variations", id="variations"), gr.Row():

@@ -6,8 +6,9 @@ from PIL import Image
 from diffae.explanation.explaining import FRAMES, on_the_way
 from diffae.explanation.heat import difference
 from diffae.studio.page import MODEL, PROGRESS, Page, images_or_notice, shows_errors
+from diffae.studio.progress import TimeLeft
 from diffae.studio.shown import choices, enlarged, magnified
-from diffae.studio.workshop import Visit
+from diffae.studio.visit import Visit
 
 
 def panel(page: Page) -> None:
@@ -26,14 +27,13 @@ def panel(page: Page) -> None:
         visit: Visit, path: str | None, name: str, probability: float, num: int, progress: gr.Progress = PROGRESS
     ) -> tuple[list[tuple[Image.Image, str]], str]:
         x = shop.dropped_or_opened(visit, path, gr.Warning)
-
-        def tell(what: str, done: int, total: int) -> None:
-            progress(done / max(total, 1), desc=what)
-
-        explainer = shop.explainer(name, tell)
-        explainer.progress = tell
-        found = explainer.explain(x, probability=probability, num=int(num))
-        frames, answers = on_the_way(explainer, x, found.z_sem[:, 0])
+        left = TimeLeft(progress, shop)
+        explainer = shop.explainer(name, left)
+        # Of one image it cannot say how far it is; its network calls can.
+        explainer.progress = lambda what, done, total: None
+        with left.meanwhile("Looking for counterfactuals"):
+            found = explainer.explain(x, probability=probability, num=int(num))
+            frames, answers = on_the_way(explainer, x, found.z_sem[:, 0])
         shown = [
             (enlarged(ae, frame), f"{place:.0%} of the way: {p:.2f}")
             for frame, place, p in zip(frames[0], FRAMES, answers[0], strict=True)
@@ -57,4 +57,6 @@ def panel(page: Page) -> None:
         with gr.Column(scale=5):
             label = "From the image to where it decides otherwise"
             gallery = gr.Gallery(label=label, columns=4, height=520, elem_id="why-shown", format="png")
-    go.click(explain, [page.visit, file, name, probability, num], [gallery, said], api_name="why", **MODEL)
+    go.click(
+        explain, [page.visit, file, name, probability, num], [gallery, said], api_name="why", show_progress_on=gallery, **MODEL
+    )

@@ -1,0 +1,92 @@
+"""What one visitor has opened and done, and how much memory that takes."""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffae.autoencoder import DiffusionAutoencoder
+from diffae.diffusion.inversion import Code
+from diffae.semantics.attributes import Attributes
+
+PREVIEW_STEPS = 4
+"""Solver steps in either direction while a slider moves."""
+MOST_UNDOS = 50
+MOST_BYTES = 64 * 2**20
+"""That a visitor's images and codes may take; the image that is open is kept in any case."""
+
+
+class Opened:
+    """An image that a visitor works on.
+
+    Args:
+        ae: the model.
+        x: (1, c, *sides)
+
+    Attributes:
+        preview: its code at few steps; the unmoved image stays exact all the same, thanks to the code's defects.
+    """
+
+    def __init__(self, ae: DiffusionAutoencoder, x: Float[Tensor, "1 c *sides"]) -> None:
+        self.x = x
+        self.preview = ae.infer(x, steps=PREVIEW_STEPS)
+        self._ae = ae
+
+    @functools.cached_property
+    def code(self) -> Code:
+        """The code at full quality; a preview does not wait for it."""
+        return self._ae.infer(self.x)
+
+    @functools.cached_property
+    def nbytes(self) -> int:
+        """Of image and codes, with the one at full quality, whether it is there yet or not."""
+        states, few = self.preview.states, self.preview.steps
+        both = 2 * (self.preview.z_sem.nbytes + self.preview.x_T.nbytes)
+        kept = 0 if states is None else states.nbytes + -(-states.nbytes // few) * self._ae.calibration.steps
+        return self.x.nbytes + both + kept
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What one visitor has done.
+
+    Attributes:
+        opened: the image.
+        recent: images opened so far, the newest, which is open, last; as many as there is memory for.
+        past: strengths before each change, the newest last.
+        defined: attributes that the visitor defined, each with its classifier.
+        z_sem: where the last edit moved the code to.
+        asked: strengths, targets and attributes to keep, by which the code was moved.
+    """
+
+    opened: Opened | None = None
+    recent: tuple[Opened, ...] = ()
+    past: tuple[Mapping[str, float], ...] = ()
+    defined: Mapping[str, Attributes] = field(default_factory=dict)
+    z_sem: Tensor | None = None
+    asked: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        """Of its images, codes and classifiers."""
+        fitted = sum(t.nbytes for a in self.defined.values() for t in (*a.parameters(), *a.buffers()))
+        moved = 0 if self.z_sem is None else self.z_sem.nbytes
+        return fitted + moved + sum(one.nbytes for one in self.recent)
+
+    def before(self, x: Float[Tensor, "1 c *sides"]) -> Opened | None:
+        """The image with its codes, where it was opened before and is remembered."""
+        return next((one for one in self.recent if torch.equal(one.x, x)), None)
+
+    def open(self, one: Opened) -> tuple["Visit", int]:
+        """The visit with an image opened and nothing done to it, and the number of images that were forgotten for it: the
+        oldest, where all take more than `MOST_BYTES`."""
+        others = tuple(other for other in self.recent if other is not one)
+        visit = replace(self, opened=one, recent=(*others, one), past=(), z_sem=None, asked={})
+        forgotten = 0
+        while visit.nbytes > MOST_BYTES and len(visit.recent) > 1:
+            visit, forgotten = replace(visit, recent=visit.recent[1:]), forgotten + 1
+        return visit, forgotten
