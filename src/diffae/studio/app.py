@@ -22,7 +22,7 @@ from fastapi import FastAPI
 from diffae.config import spelled
 from diffae.runtime.memory import share_arenas
 from diffae.studio.page import Page
-from diffae.studio.panels import edit, explore, morph, sample, teach, variations, why
+from diffae.studio.panels import edit, explore, folder, morph, sample, teach, variations, why
 from diffae.studio.shown import CSS, scrolling
 from diffae.studio.visit import Visit
 from diffae.studio.workshop import Workshop
@@ -71,6 +71,7 @@ def build(shop: Workshop, files: Path) -> gr.Blocks:
         with gr.Tabs() as tabs:
             page = Page(shop, blocks, visit, tabs, files)
             editor = edit.panel(page)
+            folder.panel(page)
             morph.panel(page)
             variations.panel(page)
             sample.panel(page, editor)

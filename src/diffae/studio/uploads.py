@@ -1,0 +1,72 @@
+"""What visitors upload in numbers: files, and zips of files, one after another."""
+
+import contextlib
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+MOST_BYTES = 256 * 2**20
+"""Of a file in a zip, unpacked."""
+
+
+class Uploads:
+    """Files that were uploaded, those within zips too, each under the name that the visitor knows it by.
+
+    Zips are unpacked a file at a time. What archives of others hold beside files, folders and what macOS adds, is left out.
+
+    Args:
+        files: where they lie.
+
+    Attributes:
+        unread: sentences about zips that cannot be opened.
+    """
+
+    def __init__(self, files: Sequence[str | Path]) -> None:
+        self.unread: list[str] = []
+        self._stack = contextlib.ExitStack()
+        self._found: list[tuple[str, Path | tuple[zipfile.ZipFile, zipfile.ZipInfo]]] = []
+        for file in map(Path, files):
+            if file.suffix.lower() != ".zip":
+                self._found.append((file.name, file))
+                continue
+            try:
+                archive = self._stack.enter_context(zipfile.ZipFile(file))
+            except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+                self.unread.append(f"{file.name} is no zip that can be opened ({error}).")
+                continue
+            infos = [i for i in archive.infolist() if not i.is_dir() and not i.filename.startswith("__MACOSX/")]
+            self._found += [(info.filename, (archive, info)) for info in infos]
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __enter__(self) -> "Uploads":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def __iter__(self) -> Iterator[tuple[str, Path | str]]:
+        """The name of each, and where it lies until the next is asked for; where it cannot be unpacked, a sentence in its place."""
+        with tempfile.TemporaryDirectory(prefix="diffae-unpacked-") as folder:
+            for name, where in self._found:
+                if isinstance(where, Path):
+                    yield name, where
+                    continue
+                archive, info = where
+                target = Path(folder) / (PurePosixPath(name.replace("\\", "/")).name or "unnamed")
+                try:
+                    with archive.open(info) as member:
+                        content = member.read(MOST_BYTES + 1)
+                except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, OSError, EOFError) as error:
+                    # RuntimeError is what Python says of a zip with a password.
+                    yield name, f"{name} cannot be unpacked ({str(error).rstrip('.')})."
+                    continue
+                if len(content) > MOST_BYTES:
+                    yield name, f"{name} is more than {MOST_BYTES >> 20} MiB unpacked."
+                    continue
+                target.write_bytes(content)
+                yield name, target
+                target.unlink()
