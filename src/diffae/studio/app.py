@@ -22,7 +22,7 @@ from fastapi import FastAPI
 from diffae.config import spelled
 from diffae.runtime.memory import share_arenas
 from diffae.studio.page import Page
-from diffae.studio.panels import edit, explore, folder, morph, sample, teach, variations, why
+from diffae.studio.panels import edit, explore, folder, morph, own, sample, teach, variations, why
 from diffae.studio.shown import CSS, scrolling
 from diffae.studio.visit import Visit
 from diffae.studio.workshop import Workshop
@@ -77,6 +77,7 @@ def build(shop: Workshop, files: Path) -> gr.Blocks:
             sample.panel(page, editor)
             explore.panel(page, editor)
             teach.panel(page, editor)
+            own.panel(page, editor)
             why.panel(page)
         blocks.unload(page.forget)
     return blocks

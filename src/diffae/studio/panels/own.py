@@ -1,0 +1,76 @@
+"""Own: attributes from a visitor's example images, as many as wanted."""
+
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+import torch
+
+from diffae.studio.batch import Edited, read
+from diffae.studio.own import from_examples
+from diffae.studio.page import MODEL, PROGRESS, EditPanel, Page, shows_errors
+from diffae.studio.progress import TimeLeft
+from diffae.studio.shown import choices
+from diffae.studio.uploads import Uploads
+from diffae.studio.visit import Visit
+
+
+def panel(page: Page, editor: EditPanel) -> None:
+    """The panel."""
+    shop, ae = page.shop, page.shop.ae
+
+    @shows_errors
+    def make(
+        visit: Visit, name: str, shows: list[str] | None, lacks: list[str] | None, progress: gr.Progress = PROGRESS
+    ) -> list[Any]:
+        left, seen, codes = TimeLeft(progress, shop), Edited(), []
+        with Uploads(shows or []) as with_it, Uploads(lacks or []) as without:
+            total = len(with_it) + len(without)
+            for uploads in (with_it, without):
+                found = [torch.empty(0, ae.z_dim)]
+                for _, x in read(shop, uploads, seen):
+                    if x is not None:
+                        found.append(ae.encode(x))
+                    done = sum(map(len, (*codes, *found)))
+                    left("Looking at the examples", done, total - len(seen.unread))
+                codes.append(torch.cat(found))
+        said = "".join(f"\n- {sentence}" for sentence in seen.unread)
+        said = f"\n\nNot all files could be read:\n{said}" if said else ""
+        attribute = from_examples(shop, name, *codes)
+        shown = editor.define(visit, name.strip(), attribute)
+        against = f"{len(codes[1])} that lack it" if len(codes[1]) else "images that may show it or not"
+        told = f"**{name.strip()}** is told by {len(codes[0])} images that show it, against {against}."
+        return [*shown, f"{told} It is a slider in Edit.{said}", _listed(shown[0])]
+
+    @shows_errors
+    def forget(visit: Visit, names: list[str]) -> list[Any]:
+        if not names:
+            raise ValueError("Choose which to forget.")
+        moved = {**visit.asked.get("strengths", {}), **visit.asked.get("targets", {})}
+        if used := [name for name in names if name in moved]:
+            raise ValueError(f"{used[0]!r} is part of the edit that is open: move its slider back first, or open another image.")
+        visit = replace(visit, defined={name: a for name, a in visit.defined.items() if name not in names})
+        return [*editor.listed(visit), f"Forgotten: {', '.join(names)}.", _listed(visit)]
+
+    with gr.Tab("Own", id="own") as tab, gr.Row():
+        with gr.Column(scale=3):
+            name = gr.Textbox(label="A new attribute", placeholder="its name", elem_id="own-name")
+            settings: dict[str, Any] = dict(file_count="multiple", type="filepath", height=150)
+            shows = gr.File(label="Images that show it, or zips", elem_id="own-shows", **settings)
+            lacks = gr.File(label="Images that lack it, if you have some", elem_id="own-lacks", **settings)
+            go = gr.Button("Make it a slider in Edit", variant="primary", elem_id="own-go")
+        with gr.Column(scale=3, min_width=260):
+            said = gr.Markdown(
+                "Name what three of your images or more show, and drop them. Images that lack it make it surer.",
+                elem_id="own-said",
+            )
+            mine = gr.Dropdown([], label="Your own attributes", multiselect=True, value=[], elem_id="own-mine")
+            gone = gr.Button("Forget these", elem_id="own-forget")
+    outputs = [*editor.define_outputs, said, mine]
+    go.click(make, [page.visit, name, shows, lacks], outputs, api_name="own", show_progress_on=said, **MODEL)
+    gone.click(forget, [page.visit, mine], outputs, api_visibility="private")
+    tab.select(_listed, [page.visit], mine, show_progress="hidden", api_visibility="private")
+
+
+def _listed(visit: Visit) -> Any:
+    return gr.Dropdown(choices=choices(visit.defined), value=[])

@@ -1,0 +1,282 @@
+"""The studio without its page: many images edited together, many attributes, the time left, and the memory that a visit takes."""
+
+import gc
+import io
+import json
+import sys
+import zipfile
+from dataclasses import replace
+from types import FunctionType, ModuleType
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("gradio", reason="The studio's tests need gradio: pip install 'diffae[studio]'.")
+
+from shops import small
+
+from diffae.autoencoder import DiffusionAutoencoder
+from diffae.pictures import save_png, to_pil
+from diffae.semantics.attributes import Attributes, Score
+from diffae.studio import visit as visits
+from diffae.studio.batch import edit_all
+from diffae.studio.own import from_examples
+from diffae.studio.panels.sliders import strengths, told
+from diffae.studio.progress import TimeLeft, spoken
+from diffae.studio.shown import MOST_BARS, bars
+from diffae.studio.uploads import Uploads
+from diffae.studio.visit import Opened, Visit
+
+pytestmark = pytest.mark.filterwarnings("ignore:x_T has a standard deviation")  # These networks were never trained.
+
+
+@pytest.fixture
+def shop(tiny, make_images):
+    return small(tiny, make_images)
+
+
+@pytest.fixture
+def folder(shop, tmp_path):
+    """A folder of four images, of which a visitor uploads what they like."""
+    for i in range(4):
+        save_png(to_pil(shop.data.images([i])[0]), tmp_path / "mine" / f"{i}.png")
+    return tmp_path / "mine"
+
+
+def edited(shop, **asked):
+    visit, _ = shop.open(Visit(), shop.data.images([9]))
+    asked = {"strengths": {"Red": 0.3}, "keep": ["Green"], **asked}
+    return replace(visit, z_sem=shop.moved(visit, asked["strengths"], asked.get("targets", {}), asked["keep"]), asked=asked)
+
+
+def silent(what, done, total):
+    """Tells nobody."""
+
+
+# Many images ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_edited_as_each_image_is_in_edit_and_nothing_is_lost(shop, folder, tmp_path):
+    (folder / "notes.txt").write_text("no image")
+    (folder / "cut.png").write_bytes((folder / "0.png").read_bytes()[:40])
+    (tmp_path / "again").mkdir()
+    save_png(to_pil(shop.data.images([7])[0]), tmp_path / "again" / "0.png")
+    with zipfile.ZipFile(tmp_path / "more.zip", "w") as archive:
+        archive.write(folder / "1.png", "deep/1.png")
+        archive.write(folder / "2.png", "../../2.png")
+        archive.writestr("__MACOSX/._1.png", b"of the system")
+        archive.writestr("deep/not.png", b"no image either")
+    (tmp_path / "torn.zip").write_bytes(b"PK no zip")
+    files = [*sorted(folder.iterdir()), tmp_path / "again" / "0.png", tmp_path / "more.zip", tmp_path / "torn.zip"]
+    visit, told = edited(shop), []
+    with Uploads(files) as uploads:
+        found = edit_all(shop, visit, uploads, tmp_path / "out.zip", lambda *what: told.append(what))
+    assert found.num == 7
+    assert len(found.unread) == 4
+    for name in ("notes.txt", "cut.png", "deep/not.png", "torn.zip"):
+        assert sum(said.startswith(f"{name} ") for said in found.unread) == 1, "one line for each that cannot be read"
+    assert str(tmp_path) not in " ".join(found.unread)
+    assert told[0] == ("Editing", 0, 10)
+    with zipfile.ZipFile(tmp_path / "out.zip") as archive:
+        names = set(archive.namelist())
+        pictures = {"0.png", "1.png", "2.png", "3.png", "0 (2).png", "deep/1.png", "2 (2).png"}
+        assert names == pictures | {"edit.json", "not-read.txt"}
+        assert archive.read("not-read.txt").decode().splitlines() == found.unread
+        assert json.loads(archive.read("edit.json"))["asked"]["strengths"] == {"Red": 0.3}
+        one = replace(visit, opened=Opened(shop.ae, shop.open_files([folder / "3.png"])))
+        z = shop.moved(one, {"Red": 0.3}, {}, ["Green"])
+        save_png(to_pil(shop.ae.in_range(shop.ae.render(one.opened.code, z_sem=z))[0]), tmp_path / "expected.png")
+        assert archive.read("3.png") == (tmp_path / "expected.png").read_bytes(), "the same pixels"
+
+
+def test_a_folder_is_brought_to_a_probability_too(shop, folder, tmp_path):
+    visit = edited(shop, strengths={}, targets={"Green": 0.9}, keep=[])
+    with Uploads([folder / "0.png"]) as uploads:
+        edit_all(shop, visit, uploads, tmp_path / "out.zip", silent)
+    one = replace(visit, opened=Opened(shop.ae, shop.open_files([folder / "0.png"])))
+    expected = to_pil(shop.ae.in_range(shop.ae.render(one.opened.code, z_sem=shop.moved(one, {}, {"Green": 0.9}, [])))[0])
+    with zipfile.ZipFile(tmp_path / "out.zip") as archive, Image.open(io.BytesIO(archive.read("0.png"))) as made:
+        assert np.array_equal(np.asarray(made), np.asarray(expected))
+
+
+def test_a_folder_of_nothing_is_a_sentence_and_leaves_no_zip(shop, folder, tmp_path):
+    (folder / "notes.txt").write_text("no image")
+    for files, visit, said in (
+        ([folder / "0.png"], Visit(), "Nothing is edited yet"),
+        ([], edited(shop), "There are no files"),
+        ([folder / "notes.txt"], edited(shop), "None of the files can be read. notes.txt is"),
+    ):
+        with Uploads(files) as uploads, pytest.raises(ValueError, match=said):
+            edit_all(shop, visit, uploads, tmp_path / "out.zip", silent)
+    assert not (tmp_path / "out.zip").exists()
+
+
+def test_files_in_a_zip_that_cannot_be_unpacked_are_named(shop, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("diffae.studio.uploads.MOST_BYTES", 5000)
+    with zipfile.ZipFile(tmp_path / "odd.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb.png", b"0" * 100_000)
+        archive.write(folder / "0.png", "good.png")
+        archive.writestr("bent.png", bytes(range(256)) * 8)
+    content = bytearray((tmp_path / "odd.zip").read_bytes())
+    at = content.index(b"bent.png") + 20
+    content[at : at + 8] = b"\xff" * 8
+    (tmp_path / "odd.zip").write_bytes(content)
+    with Uploads([tmp_path / "odd.zip"]) as uploads:
+        found = edit_all(shop, edited(shop), uploads, tmp_path / "out.zip", silent)
+    assert found.num == 1
+    assert any(said.startswith("bomb.png is more than") for said in found.unread)
+    assert any(said.startswith("bent.png cannot be unpacked") for said in found.unread)
+
+
+# Many attributes ------------------------------------------------------------------------------------------------------
+
+
+def test_own_attributes_are_learned_from_examples_of_ones_own(shop):
+    along = shop.z_sem[:, 0].argsort()
+    low, high = shop.z_sem[along[:12]], shop.z_sem[along[-12:]]
+    both = from_examples(shop, "Mine", high, low)
+    assert both.probabilities(high).mean() > 0.6 > 0.4 > both.probabilities(low).mean()
+    alone = from_examples(shop, "Mine", high, high[:0])
+    assert alone.logits(high).mean() > alone.logits(low).mean()
+    with pytest.raises(ValueError, match="at least three images on either side, got 2 positive"):
+        from_examples(shop, "Mine", high[:2], low)
+    with pytest.raises(ValueError, match="Give the attribute a name"):
+        from_examples(shop, " ", high, low)
+    shop.data = shop.z_sem = shop.standardizer = None
+    assert from_examples(shop, "Mine", high, high[:0]).names == ["Mine"], "against what the model draws"
+    shop.ae.prior = None
+    with pytest.raises(ValueError, match="There is nothing to compare the examples with"):
+        from_examples(shop, "Mine", high, high[:0])
+
+
+def test_there_is_no_limit_to_own_attributes(shop):
+    visit = edited(shop)
+    visit = replace(visit, defined={f"Mine {i}": shop.define(f"Mine {i}", [0, 1, 2], [3, 4, 5 + i % 50]) for i in range(40)})
+    listed = told(shop.attributes(visit), visit.defined, {"Mine 39": 0.2, "forgotten": 0.3})
+    assert len(listed["names"]) == 42
+    assert sum(one["own"] for one in listed["names"]) == 40
+    assert listed["strengths"] == {"Mine 39": 0.2}
+    assert not torch.equal(shop.moved(visit, {"Mine 39": 0.2}, {}, []), visit.opened.preview.z_sem)
+
+
+def test_of_hundreds_of_attributes_those_that_matter_are_shown():
+    before = {f"a{i}": 0.5 for i in range(300)}
+    after = before | {"a250": 0.9, "a123": 0.501}
+    shown = bars(before, after, ["a123"])
+    assert shown.count('scope="row"') == MOST_BARS
+    assert "a250" in shown
+    assert "a123" in shown
+    assert f"{MOST_BARS} attributes of 300" in shown
+
+
+def test_strengths_that_are_none_are_refused():
+    assert strengths({"Red": 0.25, "Green": 0}, ["Red", "Green"]) == {"Red": 0.25}
+    assert strengths(told(["Red"], (), {"Red": 0.1}), ["Red"]) == {"Red": 0.1}, "as the page has it before anything is moved"
+    assert strengths(None, []) == {}
+    for bad in (0.3, [0.3], {"Red": "much"}, {"Red": float("nan")}, {"Red": True}):
+        with pytest.raises(ValueError, match="Strengths are a number for each attribute"):
+            strengths(bad, ["Red"])
+    with pytest.raises(ValueError, match="There is no attribute 'Blue'; there are 'Red'"):
+        strengths({"Blue": 0.2}, ["Red"])
+
+
+# Time -----------------------------------------------------------------------------------------------------------------
+
+
+def test_bars_say_how_much_time_is_left(shop, monkeypatch):
+    now, shown = [100.0], []
+    monkeypatch.setattr("diffae.studio.progress.time.monotonic", lambda: now[0])
+    tell = TimeLeft(lambda share, desc: shown.append((round(share, 2), desc)), shop)
+    for done in range(4):
+        tell("Editing", done, 10)
+        now[0] += 3
+    assert shown[0] == (0, "Editing: time left is being measured")
+    assert shown[3] == (0.3, "Editing: about 21 s left")
+    later = TimeLeft(lambda share, desc: shown.append((round(share, 2), desc)), shop)
+    later("Editing", 0, 100)
+    assert shown[-1] == (0, "Editing: about 5 min left"), "as long as it took before"
+    assert [spoken(s) for s in (0.2, 59, 600, 7200)] == ["less than a second", "about 59 s", "about 10 min", "about 2.0 h"]
+
+
+def test_bars_move_with_each_network_call_and_reach_their_end(shop):
+    ae, x = shop.ae, shop.data.images([0, 1])
+    z, steps = ae.encode(x), ae.calibration.steps
+
+    def last(images, work):
+        shown = []
+        with TimeLeft(lambda share, desc: shown.append((share, desc)), shop).asking("Working", images):
+            work()
+        assert [share for share, _ in shown] == sorted(share for share, _ in shown)
+        assert all(desc.endswith(("left", "measured")) for _, desc in shown)
+        return shown[-1][0]
+
+    assert last(2 * (7 + 1), lambda: ae.decode(z, steps=7)) == 1, "as Sample and Variations count"
+    assert last((2 + 4) * steps, lambda: ae.interpolate_path(x, frames=3)) == 1, "as Morph does"
+    shop.ended.set()
+    with pytest.raises(RuntimeError, match="The studio has ended"):
+        ae.decode(z, steps=7)
+
+
+# Memory ---------------------------------------------------------------------------------------------------------------
+
+
+def held(*things):
+    """Bytes of all tensors, arrays and pictures that can be reached from things, but for the model's."""
+    total, seen, storages, found = 0, set(), set(), list(things)
+    while found:
+        thing = found.pop()
+        if id(thing) in seen or isinstance(thing, DiffusionAutoencoder | type | ModuleType | FunctionType):
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, torch.Tensor):
+            storage = thing.untyped_storage()
+            total += 0 if storage.data_ptr() in storages else storage.nbytes()
+            storages.add(storage.data_ptr())
+        elif isinstance(thing, Image.Image):
+            total += thing.width * thing.height * len(thing.getbands())
+        elif isinstance(thing, np.ndarray | str | bytes):
+            total += sys.getsizeof(thing)
+        else:
+            found += gc.get_referents(thing)
+    return total
+
+
+def test_what_a_visit_says_that_it_holds_is_what_it_holds(shop):
+    visit, _ = shop.open(Visit(), shop.data.images([0]))
+    before = held(visit)
+    _ = visit.opened.code
+    visit, _ = shop.open(visit, shop.data.images([1]))
+    _ = visit.opened.code
+    visit = replace(visit, defined={"Mine": shop.define("Mine", [0, 1, 2], [3, 4, 5])}, z_sem=torch.zeros(1, shop.ae.z_dim))
+    assert before < held(visit) <= visit.nbytes * 1.05 + 20_000
+    assert visit.nbytes <= 1.2 * held(visit)
+
+
+def test_a_visitors_memory_is_bounded_and_the_oldest_images_are_forgotten(shop, monkeypatch):
+    one = Opened(shop.ae, shop.data.images([0])).nbytes
+    monkeypatch.setattr(visits, "MOST_BYTES", 5 * one)
+    visit, forgotten, most = Visit(), [], 0
+    for i in range(30):
+        visit, gone = shop.open(visit, shop.data.images([i]))
+        _ = visit.opened.code
+        forgotten.append(gone)
+        most = max(most, held(visit))
+        assert torch.equal(visit.recent[-1].x, shop.data.images([i]))
+    assert forgotten == [0] * 5 + [1] * 25
+    assert most <= 5 * one + 20_000
+    asked = []
+    monkeypatch.setattr(shop.ae, "infer", lambda *_, **__: asked.append(1))
+    again, gone = shop.open(visit, shop.data.images([27]))
+    assert not asked, "what is remembered is not computed again"
+    assert torch.equal(again.opened.x, shop.data.images([27]))
+    assert (len(again.recent), gone) == (5, 0)
+    monkeypatch.setattr(visits, "MOST_BYTES", 1)
+    assert len(again.open(again.opened)[0].recent) == 1, "the one that is open is kept in any case"
+
+
+def test_an_attribute_counts_too():
+    visit = Visit(defined={"Mine": Attributes({"Mine": Score("binary", 1, 0.5)}, 512)})
+    assert visit.nbytes >= 2 * 512 * 4
+    assert held(visit) >= 2 * 512 * 4
