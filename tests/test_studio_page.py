@@ -11,6 +11,7 @@ import shutil
 import socket
 import threading
 import time
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -355,11 +356,66 @@ def test_variations_and_a_morph(visitor, shop):
     assert Path(download.value.path()).read_bytes()[:4] == b"GIF8"
 
 
+def test_what_was_done_to_one_image_is_done_to_a_folder(visitor, shop, tmp_path):
+    page = visitor()
+    before = picture(page, "#edit-after")
+    drag(page, "slider-0", 0.85)
+    page.mouse.up()
+    changed(page, "#edit-after", before)
+    page.wait_for_selector("#edit-pictures > :last-child img")
+    page.get_by_role("tab", name="Folder").click()
+    page.wait_for_selector("#folder-asked:has-text('What was done in Edit: ')")
+    (tmp_path / "mine").mkdir()
+    for i in range(2):
+        shutil.copy(shop.folder / "images" / f"{i:02d}.png", tmp_path / "mine")
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    page.locator("#folder-files input[type=file]").set_input_files(str(tmp_path / "broken.png"))
+    page.locator("#folder-folder input[type=file]").set_input_files(str(tmp_path / "mine"))
+    page.wait_for_selector("#folder-folder:has-text('01.png')")
+    page.locator("#folder-go").click()
+    page.wait_for_selector("#folder-shown :text-matches('Editing: .* left|measured')")
+    page.wait_for_selector("#folder-said:has-text('2 images edited')", timeout=3 * PATIENCE)
+    page.wait_for_selector("#folder-said:has-text('broken.png is not an image in any format that Pillow reads.')")
+    assert page.locator("#folder-shown button:has(img)").count() == 4
+    shot(page, "folder")
+    with page.expect_download() as download:
+        page.locator("#folder-zip a").first.click()
+    with zipfile.ZipFile(download.value.path()) as archive:
+        assert {"00.png", "01.png", "edit.json", "not-read.txt"} == set(archive.namelist())
+
+
+def test_example_images_become_sliders_more_than_four_of_them(visitor, shop):
+    page = visitor()
+    files = [str(shop.folder / "images" / f"{i:02d}.png") for i in range(4)]
+    page.get_by_role("tab", name="Own").click()
+    page.locator("#own-shows input[type=file]").set_input_files(files)
+    page.wait_for_selector("#own-shows:has-text('03.png')")
+    names = [f"Look {i}" for i in range(6)]
+    for name in names:
+        page.locator("#own-name textarea, #own-name input").fill(name)
+        page.locator("#own-go").click()
+        page.wait_for_selector(f"#own-said:has-text('{name} is told by 4 images that show it')")
+    shot(page, "own")
+    page.get_by_role("tab", name="Edit").click()
+    for name in names:
+        page.wait_for_selector(f".attribute:has-text('{name}')")
+    before = picture(page, "#edit-after")
+    page.locator(".attribute:has-text('Look 5') input[type=number]").fill("0.4")
+    page.keyboard.press("Enter")
+    changed(page, "#edit-after", before)
+    page.wait_for_selector("#edit-bars th:has-text('Look 5')")
+
+
 def test_two_groups_of_the_map_become_a_slider(visitor):
     page = visitor()
     page.get_by_role("tab", name="Explore").click()
     canvas = page.locator("#explore-map canvas").first
     canvas.wait_for()
+    page.locator("#explore-map select").select_option("Reddish")
+    page.wait_for_selector("#explore-map .map[data-colour='Reddish']", state="attached")
+    seen = canvas.evaluate("c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]")
+    red, _, blue, _ = np.array(seen).reshape(-1, 4).T
+    assert ((red > 200) & (blue < 90)).sum() > 100, "those that have it are of another colour"
     box = canvas.bounding_box()
 
     def choose(left, right):

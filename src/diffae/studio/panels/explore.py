@@ -33,6 +33,11 @@ def panel(page: Page, editor: EditPanel) -> None:
         images = data.images(chosen[:60])
         return [enlarged(ae, x, 96) for x in images]
 
+    def colours(name: str) -> list[float | None]:
+        """The labels by which the map is coloured; it asks for those that it needs, of maybe hundreds."""
+        values = data.labels[name][indices] if name in data.labels else []
+        return [None if np.isnan(v) else round(float(v), 3) for v in values]
+
     @shows_errors
     def choose(event: gr.EventData) -> list[Any]:
         chosen = [int(i) for i in event._data["index"]]
@@ -56,7 +61,7 @@ def panel(page: Page, editor: EditPanel) -> None:
         chosen = gr.State([])
         groups = gr.State({"with": [], "without": []})
         with gr.Column(scale=5):
-            atlas = gr.HTML(_map(page, indices), js_on_load=MAP, elem_id="explore-map")
+            atlas = gr.HTML(_map(page, indices), js_on_load=MAP, elem_id="explore-map", server_functions=[colours])
         with gr.Column(scale=4, min_width=300):
             said = gr.Markdown("Point at a dot to see its image; click it for its neighbours; drag to choose a group.")
             gallery = gr.Gallery(
@@ -77,7 +82,7 @@ def panel(page: Page, editor: EditPanel) -> None:
 
 
 def _map(page: Page, indices: np.ndarray) -> str:
-    """The map as HTML: positions, labels, and a sprite of thumbnails, all inside."""
+    """The map as HTML: positions, and a sprite of thumbnails, all inside."""
     shop = page.shop
     assert shop.data is not None
     columns = max(1, round(len(indices) ** 0.5))
@@ -87,14 +92,11 @@ def _map(page: Page, indices: np.ndarray) -> str:
         sprite.paste(picture, (k % columns * THUMBNAIL, k // columns * THUMBNAIL))
     buffer = io.BytesIO()
     sprite.save(buffer, "JPEG", quality=80)
-    labels = {
-        name: [None if np.isnan(v) else round(float(v), 3) for v in values[indices]] for name, values in shop.data.labels.items()
-    }
     points = json.dumps(
-        {"at": shop.map()[indices].round(4).tolist(), "indices": indices.tolist(), "labels": labels, "side": THUMBNAIL,
+        {"at": shop.map()[indices].round(4).tolist(), "indices": indices.tolist(), "side": THUMBNAIL,
          "columns": columns, "sprite": "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()}
     )  # fmt: skip
-    options = "".join(f'<option value="{html.escape(name)}">{html.escape(worded(name))}</option>' for name in labels)
+    options = "".join(f'<option value="{html.escape(name)}">{html.escape(worded(name))}</option>' for name in shop.data.labels)
     return (
         f"<div class='map' data-points='{html.escape(points)}'>"
         f"<label>Coloured by <select><option value=''>nothing</option>{options}</select></label>"

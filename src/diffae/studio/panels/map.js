@@ -1,4 +1,4 @@
-// Runs once, when the map is there; `element` and `trigger` are Gradio's.
+// Runs once, when the map is there; `element`, `trigger` and `server` are Gradio's.
 const root = element.querySelector('.map');
 if (root && !root.ready) {
   root.ready = true;
@@ -7,10 +7,9 @@ if (root && !root.ready) {
   const canvas = root.querySelector('canvas'), tip = root.querySelector('.tip'), colour = root.querySelector('select');
   const pen = canvas.getContext('2d'), W = canvas.width, H = canvas.height, margin = 14;
   const at = data.at.map(p => [margin + p[0] * (W - 2 * margin), margin + (1 - p[1]) * (H - 2 * margin)]);
-  let start = null, now = null, chosen = new Set();
+  let start = null, now = null, chosen = new Set(), values = null;
   const paint = () => {
     pen.clearRect(0, 0, W, H);
-    const values = data.labels[colour.value];
     at.forEach((p, i) => {
       const v = values ? values[i] : null;
       pen.fillStyle = values ? (v === null ? '#9aa2ad55' : v > 0.5 ? '#e07b1f' : '#2f6fd0') : '#2f6fd0';
@@ -25,7 +24,11 @@ if (root && !root.ready) {
     at.forEach((p, i) => { const d = (p[0] - q[0]) ** 2 + (p[1] - q[1]) ** 2; if (d < least) { least = d; best = i; } });
     return best;
   };
-  colour.addEventListener('change', paint);
+  colour.addEventListener('change', async () => {
+    const name = colour.value, asked = name ? await server.colours(name) : null;
+    // Another may have been chosen meanwhile.
+    if (colour.value === name) { values = asked; root.dataset.colour = name; paint(); }
+  });
   canvas.addEventListener('pointermove', e => {
     const q = place(e);
     if (start) { now = q; paint(); return; }
