@@ -23,7 +23,8 @@ def panel(page: Page, editor: EditPanel) -> None:
     def make(
         visit: Visit, name: str, shows: list[str] | None, lacks: list[str] | None, progress: gr.Progress = PROGRESS
     ) -> list[Any]:
-        left, seen, codes = TimeLeft(progress, shop), Edited(), []
+        left, seen = TimeLeft(progress, shop), Edited()
+        codes: list[torch.Tensor] = []
         with Uploads(shows or []) as with_it, Uploads(lacks or []) as without:
             total = len(with_it) + len(without)
             for uploads in (with_it, without):
@@ -31,7 +32,7 @@ def panel(page: Page, editor: EditPanel) -> None:
                 for _, x in read(shop, uploads, seen):
                     if x is not None:
                         found.append(ae.encode(x))
-                    done = sum(map(len, (*codes, *found)))
+                    done = sum(len(z) for z in (*codes, *found))
                     left("Looking at the examples", done, total - len(seen.unread))
                 codes.append(torch.cat(found))
         said = "".join(f"\n- {sentence}" for sentence in seen.unread)
