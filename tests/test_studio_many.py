@@ -1,5 +1,6 @@
 """The studio without its page: many images edited together, many attributes, the time left, and the memory that a visit takes."""
 
+import concurrent.futures
 import gc
 import io
 import json
@@ -128,6 +129,18 @@ def test_files_in_a_zip_that_cannot_be_unpacked_are_named(shop, folder, tmp_path
     assert found.num == 1
     assert any(said.startswith("bomb.png is more than") for said in found.unread)
     assert any(said.startswith("bent.png cannot be unpacked") for said in found.unread)
+
+
+def test_who_moves_a_slider_beside_a_folder_gets_the_same_pixels(shop, folder, tmp_path):
+    visit, counted = edited(shop), []
+    expected = shop.ae.render(visit.opened.code, z_sem=visit.z_sem)
+    with Uploads(sorted(folder.iterdir())) as uploads, concurrent.futures.ThreadPoolExecutor() as pool:
+        done = pool.submit(edit_all, shop, visit, uploads, tmp_path / "out.zip", silent)
+        while not done.done() or not counted:
+            with shop.watched(counted.append):
+                assert torch.equal(shop.ae.render(visit.opened.code, z_sem=visit.z_sem), expected)
+            assert sum(counted) % visit.opened.code.steps == 0, "each sees its own network calls alone"
+        assert done.result().num == 4
 
 
 # Many attributes ------------------------------------------------------------------------------------------------------
