@@ -105,9 +105,9 @@ def export(ae: DiffusionAutoencoder, folder: File, *, steps: int | None = None, 
             progress(what, done, 4)
 
     x = torch.zeros(2, *ae.image_shape)
-    encoder = _traced(ae.encoder, {"x": x}, "z_sem")
+    encoder = traced(ae.encoder, {"x": x}, "z_sem")
     doing("The encoder")
-    call = _traced(_Eps(ae), {"x_t": x, "t": torch.ones(2), "z_sem": torch.zeros(2, ae.z_dim)}, "eps")
+    call = traced(_Eps(ae), {"x_t": x, "t": torch.ones(2), "z_sem": torch.zeros(2, ae.z_dim)}, "eps")
     doing("The decoder")
     weights = _put_outside(call, folder)
     models = {"encode": encoder, "eps": call} | {name: _looped(call, way) for name, way in ways.items()}
@@ -171,7 +171,7 @@ class _Eps(nn.Module):
         return to_eps(self._prediction, output, x_t, *self._schedule.alpha_sigma(t, like=x_t))
 
 
-def _traced(network: nn.Module, inputs: Mapping[str, Tensor], output: str) -> Any:
+def traced(network: nn.Module, inputs: Mapping[str, Tensor], output: str) -> Any:
     """A network as a graph, for a batch of any size."""
     n, log = torch.export.Dim("n", min=1), logging.getLogger("torch.onnx")
     level = log.level
@@ -222,7 +222,7 @@ def _looped(call: Any, way: Loop) -> Any:
     graph, steps = call.graph, len(way.path)
     image = next(value for value in graph.input if value.name == "x_t").type.tensor_type.shape
     shape = [dim.dim_param or dim.dim_value for dim in image.dim]
-    tables = {f"loop.{name}": values.astype(np.float32) for name, values in _table(way.path).items()}
+    tables = {f"loop.{name}": values.astype(np.float32) for name, values in table(way.path).items()}
     node, last = helper.make_node, "loop.clamped" if way.clamp else "loop.x_0"
     body = [
         *(node("Gather", [name, "loop.i"], [f"{name}_i"]) for name in tables),
@@ -260,7 +260,7 @@ def _looped(call: Any, way: Loop) -> Any:
     return helper.make_model(outside, opset_imports=list(call.opset_import), ir_version=call.ir_version, producer_name="diffae")
 
 
-def _table(path: Path) -> dict[str, np.ndarray]:
+def table(path: Path) -> dict[str, np.ndarray]:
     """For each step the timestep, how x_0 comes of x and eps, and the next state of x, x_0 and the x_0 before. The solver itself
     says the latter three: it is linear in them."""
     alpha_bar = path.alpha_bar[:-1]

@@ -1,0 +1,293 @@
+"""The page that edits faces in the browser, with all that it needs: a folder that any web server can serve.
+
+    python docs/demo/build.py --model models/avatars64 --out build/demo
+    python -m http.server --directory build/demo
+
+Nothing is computed by the server. The page runs the model's networks by onnxruntime-web, which comes from the npm registry once and is kept
+in `build/npm`; it needs `npm`, and `pip install 'diffae[interop]'`.
+
+| file | holds |
+|---|---|
+| `model.json` | sizes, attributes, and a table of coefficients for each way of the solver |
+| `encode`, `network`, `prior`: `.graph.bin` and `.weights.bin` | one call of each network, as ONNX; weights in bfloat16 |
+| `space.bin` | float32: mean and deviation of z_sem, directions, classifiers, and what the network says of noise |
+| `examples/*.png` | faces that the model drew |
+| `runtime/` | onnxruntime-web: three builds, of which a browser fetches the one that suits it |
+
+Files named `.bin` are packed by gzip. Weights are packed as two planes, all upper bytes and then all lower bytes, which packs better.
+"""
+
+import copy
+import gzip
+import hashlib
+import json
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path as File
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor, nn
+
+import diffae
+from diffae.autoencoder import DiffusionAutoencoder
+from diffae.diffusion.schedule import Path, spaced_path
+from diffae.interop.onnx import loops, table, traced
+from diffae.pictures import save_png, to_pil
+from diffae.runtime.files import replacing, write_text
+from diffae.runtime.seeding import mix
+from diffae.semantics.prior import LatentPrior
+
+HERE = File(__file__).parent
+PAGE = ("index.html", "style.css", "page.js", "worker.js", "numbers.js")
+RUNTIME = "onnxruntime-web-1.30.0"
+DIGEST = "ab4cbe26baedba45d2cec05610c71c55fa97db92d19a8b171c5f8269126683ca590a5cdc57bb2f35ce2b298de32f4d956fb42644c0ecd528a0a91e025c07ca61"
+"""SHA-512 of its package."""
+BUILDS = {
+    "wasm": ("ort.wasm.min.mjs", "ort-wasm-simd-threaded"),
+    "jspi": ("ort.jspi.min.mjs", "ort-wasm-simd-threaded.jspi"),
+    "asyncify": ("ort.webgpu.min.mjs", "ort-wasm-simd-threaded.asyncify"),
+}
+"""Of the runtime: for processors, and for WebGPU where WebAssembly can wait for promises and where it cannot."""
+LICENCE = """onnxruntime-web 1.30.0
+
+MIT License
+
+Copyright (c) Microsoft Corporation
+
+Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated documentation files (the
+"Software"), to deal in the Software without restriction, including without limitation the rights to use, copy, modify, merge, publish,
+distribute, sublicense, and/or sell copies of the Software, and to permit persons to whom the Software is furnished to do so, subject to
+the following conditions:
+
+The above copyright notice and this permission notice shall be included in all copies or substantial portions of the Software.
+
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF
+MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY
+CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE
+SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+"""
+SEED = 0
+"""Of all that the page draws: number i is what `ae.sample(seed=0)` gives as number i."""
+PRIOR_STEPS = 20
+MOST = 25e6
+"""Bytes that a visitor may have to fetch."""
+
+
+class _Call(nn.Module):
+    """What the UNet predicts; the page makes x_0 of it."""
+
+    def __init__(self, unet: nn.Module) -> None:
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, x_t: Tensor, t: Tensor, z_sem: Tensor) -> Tensor:
+        return self.unet(x_t, t, z_sem=z_sem)
+
+
+class _Prior(nn.Module):
+    """The noise that the latent DDIM sees in z_t; the page says alpha and sigma, which the schedule holds in float64."""
+
+    def __init__(self, prior: LatentPrior) -> None:
+        super().__init__()
+        self.prior = prior
+
+    def forward(self, z_t: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        eps, gaussian = self.prior.net(z_t, t), self.prior.gaussian
+        if gaussian is None:
+            return eps
+        along = (z_t - alpha * gaussian.mean) @ gaussian.axes
+        return eps + sigma * (along / (alpha**2 * gaussian.variances + sigma**2)) @ gaussian.axes.T
+
+
+def main(model: File = File("models/avatars64"), out: File = File("build/demo"), npm: File = File("build/npm"), examples: int = 8) -> None:
+    """Builds the page.
+
+    Args:
+        model: a folder or run, of colour pictures; with attributes, and with a latent DDIM where the page shall draw new faces.
+        out: the page's folder.
+        npm: where the runtime's package is kept.
+        examples: faces to begin with, that the model draws.
+    """
+    ae = diffae.load(model)
+    check(ae)
+    package = fetched(npm)
+    ae = copy.deepcopy(ae).float().cpu().eval().requires_grad_(False)
+    for parameter in ae.parameters():  # As `diffae export --dtype bfloat16` rounds them.
+        parameter.copy_(parameter.bfloat16())
+    for name in PAGE:
+        copied(HERE / name, out / name)
+    sizes = {name: unpacked(package, name, out / "runtime") for name in BUILDS}
+    write_text(out / "runtime" / "LICENSE", LICENCE)
+    x, vector, one = torch.zeros(2, *ae.image_shape), torch.zeros(2, ae.z_dim), torch.ones(2)
+    files = {
+        "encode": packed(traced(ae.encoder, {"x": x}, "z_sem"), out, "encode"),
+        "network": packed(traced(_Call(ae.unet), {"x_t": x, "t": one, "z_sem": vector}, "output"), out, "network"),
+    }
+    if isinstance(ae.prior, LatentPrior):
+        inputs = {"z_t": vector, "t": one, "alpha": one[:, None], "sigma": one[:, None]}
+        files["prior"] = packed(traced(_Prior(ae.prior), inputs, "eps"), out, "prior")
+    elif ae.prior is not None:
+        print(f"The page draws no new faces: it knows latent DDIMs, and this prior is a {type(ae.prior).__name__}.")
+    described = description(ae) | {"files": files | {"space": [space(ae, out / "space.bin")]}}
+    described["examples"] = drawn(ae, out / "examples", examples)
+    write_text(out / "model.json", json.dumps(described) + "\n")
+    rest = sum((out / name).stat().st_size for name in (*PAGE, "model.json"))
+    rest += sum((out / name).stat().st_size for name in described["examples"])
+    model_size = sum(size for each in described["files"].values() for size in each)
+    for name, size in sizes.items():
+        print(f"{name:>8}: {(size + model_size + rest) / 1e6:.1f} MB, of which the model {model_size / 1e6:.1f} and the runtime {size / 1e6:.1f}")
+    if max(sizes.values()) + model_size + rest > MOST:
+        raise SystemExit(f"That is more than {MOST / 1e6:.0f} MB: take a smaller model.")
+    print(f"{out}: serve it by any web server, such as `python -m http.server --directory {out}`.")
+
+
+def check(ae: DiffusionAutoencoder) -> None:
+    """Refuses models that the page cannot show."""
+    if ae.config.latents is not None or ae.config.features.network is not None or len(ae.image_shape) != 3 or ae.image_shape[0] != 3:
+        raise SystemExit("The page shows models of colour pictures whose networks are all their own, and this is another.")
+    if ae.attributes is None or ae.standardizer is None:
+        raise SystemExit("The page's sliders are attributes, and this model has none: fit them with `diffae fit-attributes`.")
+    if ae.preparation.crop != "center":
+        raise SystemExit(f"The page crops pictures at their centre, and this model was trained with the crop {ae.preparation.crop!r}.")
+
+
+def fetched(folder: File) -> File:
+    """The runtime's package, from the npm registry where it is not there yet."""
+    file = folder / f"{RUNTIME}.tgz"
+    if not file.is_file():
+        if shutil.which("npm") is None:
+            raise SystemExit(f"There is no npm, which brings the runtime. Put {RUNTIME}.tgz of the npm registry into {folder}.")
+        folder.mkdir(parents=True, exist_ok=True)
+        name, _, version = RUNTIME.rpartition("-")
+        done = subprocess.run(["npm", "pack", "--silent", f"{name}@{version}"], cwd=folder, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"npm cannot bring {name}@{version}: {done.stderr.strip()[-300:]}")
+    if hashlib.sha512(file.read_bytes()).hexdigest() != DIGEST:
+        raise SystemExit(f"{file} is damaged, or is not what it says: remove it, and build again.")
+    return file
+
+
+def unpacked(package: File, build: str, folder: File) -> int:
+    """Writes a build of the runtime, and returns how many bytes a browser fetches of it."""
+    module, stem = BUILDS[build]
+    size = 0
+    with tarfile.open(package) as tar:
+        for source in (module, f"{stem}.mjs", f"{stem}.wasm"):
+            file = tar.extractfile(f"package/dist/{source}")
+            assert file is not None
+            if source.endswith(".wasm"):
+                size += written(folder / f"{stem}.bin", gzip.compress(file.read(), 9, mtime=0))
+            else:
+                size += written(folder / source, file.read())
+    return size
+
+
+def packed(model: Any, out: File, name: str) -> list[int]:
+    """Writes a network's graph, and beside it the weights that bfloat16 holds exactly; returns their sizes."""
+    from onnx import TensorProto
+    from onnx.external_data_helper import set_external_data
+    from onnx.numpy_helper import to_array
+
+    halves = []
+    for tensor in model.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT or len(tensor.raw_data) < 1024:
+            continue
+        bits = np.ascontiguousarray(to_array(tensor)).view(np.uint32).ravel()
+        if (bits & 0xFFFF).any():
+            continue
+        set_external_data(tensor, location=f"{name}.weights", offset=4 * sum(map(len, halves)), length=4 * len(bits))
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        halves.append(bits >> 16)
+    weights = np.concatenate(halves)
+    planes = (weights >> 8).astype(np.uint8).tobytes() + (weights & 0xFF).astype(np.uint8).tobytes()
+    parts = {"graph": model.SerializeToString(), "weights": planes}
+    return [written(out / f"{name}.{part}.bin", gzip.compress(content, 9, mtime=0)) for part, content in parts.items()]
+
+
+def space(ae: DiffusionAutoencoder, file: File) -> int:
+    """Writes, as float32: mean (d) and deviation (d) of z_sem; for each direction what a strength of 1 adds to z_sem (d); for each
+    attribute weights (d) and bias of a logit that is linear in z_sem; and what the network says of the first noise. Returns the size."""
+    attributes, standardizer = ae.attributes, ae.standardizer
+    assert attributes is not None
+    assert standardizer is not None
+    z = torch.zeros(1, ae.z_dim)
+    shifts = [attributes.move(z.double(), {name: 1.0}) - z for name in names(ae)]
+    # A logit is linear in z_sem: its value at 0, and how it grows along each axis.
+    weights = attributes.weight / attributes.standardizer.std
+    bias = attributes.bias - (weights * attributes.standardizer.mean).sum(1)
+    scale, shift = attributes.calibration.unbind(1)
+    binary = torch.tensor([score.kind == "binary" for score in attributes.scores.values()])
+    weights = torch.where(binary[:, None], scale[:, None] * weights, weights)
+    bias = torch.where(binary, scale * bias + shift, bias)
+    t = torch.tensor([float(ae.calibration.mean_t)])
+    says = ae.unet(ae.draw_x_T(1, SEED), t, z_sem=standardizer.mean[None])
+    parts = [standardizer.mean, standardizer.std, *shifts, weights, bias, says]
+    content = torch.cat([part.float().flatten() for part in parts]).numpy().astype("<f4").tobytes()
+    return written(file, gzip.compress(content, 9, mtime=0))
+
+
+def names(ae: DiffusionAutoencoder) -> list[str]:
+    """All directions: attributes, then principal directions."""
+    assert ae.attributes is not None
+    return [*ae.attributes.names, *(f"pc{i + 1}" for i in range(len(ae.attributes.components)))]
+
+
+def description(ae: DiffusionAutoencoder) -> dict[str, Any]:
+    """`model.json`, but for its files."""
+    assert ae.attributes is not None
+    ways = {name: rows(way.path, ae.config.prediction) | {"clamp": way.clamp} for name, way in loops(ae).items()}
+    if isinstance(ae.prior, LatentPrior):
+        path = spaced_path(ae.prior.schedule, PRIOR_STEPS - 1).to_the_image()
+        ways["prior"] = rows(path, "eps") | {"clamp": False}
+    scores = ae.attributes.scores
+    return {
+        "shape": ae.image_shape, "z_dim": ae.z_dim, "background": ae.preparation.background, "ways": ways,
+        "attributes": [{"name": name, "kind": scores[name].kind if name in scores else "component"} for name in names(ae)],
+        "ceilings": ae.attributes.ceiling.tolist(),
+        "keys": {name: str(mix(SEED, name)) for name in ("x_T", "z_T")},
+        "about": {key: ae.about[key] for key in ("data", "licence") if key in ae.about},
+    }  # fmt: skip
+
+
+def rows(path: Path, prediction: str) -> Mapping[str, Any]:
+    """The solver's table (`interop.onnx.table`), with x_0 made of what the network predicts: of v it is `alpha x - sigma v`."""
+    columns = table(path)
+    alpha = path.alpha_bar[:-1].sqrt().numpy()
+    sigma = (1 - path.alpha_bar[:-1]).sqrt().numpy()
+    if prediction == "v":
+        columns |= {"of_x": alpha, "of_eps": -sigma}
+    columns["of_output"] = columns.pop("of_eps")
+    return {name: column.tolist() for name, column in (columns | {"alpha": alpha, "sigma": sigma}).items()}
+
+
+def drawn(ae: DiffusionAutoencoder, folder: File, num: int) -> list[str]:
+    """Faces that the model draws, as files; without a prior, of codes that lie as the training images' do, but along no axis together."""
+    if isinstance(ae.prior, LatentPrior):
+        images = ae.sample(num, seed=SEED, prior_steps=PRIOR_STEPS)
+    else:
+        assert ae.standardizer is not None
+        noise = torch.randn(num, ae.z_dim, generator=torch.Generator().manual_seed(SEED))
+        images = ae.decode(ae.standardizer.inverse(noise), seed=SEED)
+    return [str(save_png(to_pil(x), folder / f"{i}.png").relative_to(folder.parent)) for i, x in enumerate(images)]
+
+
+def copied(source: File, target: File) -> None:
+    """Copies a file of the page."""
+    written(target, source.read_bytes())
+
+
+def written(file: File, content: bytes) -> int:
+    """Writes a file, and returns its size."""
+    with replacing(file) as part:
+        part.write_bytes(content)
+    return len(content)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
