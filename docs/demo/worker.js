@@ -1,0 +1,262 @@
+// The networks, in a thread of their own, so that the page stays quick. The page asks `{ask, ...}`, and is told `{tell, ...}`.
+//
+// Work is done call by call: after each call of a network the most urgent job goes on, so that a preview is never behind what
+// takes long, and a job that a newer one replaces stops at its next call.
+
+import { lerp, moved, next, normal, predicted, prepared, slerp, toPixels, unpacked, widened } from "./numbers.js";
+
+const NOW = 0, SOON = 1, LATER = 2;
+const codes = {};  // Of each place: x, z_sem, the mean of z_sem, and x_T once it is inferred.
+let model, space, networks, ort, backend;
+
+// Loading ---------------------------------------------------------------------------------------------------------------------
+
+async function load() {
+  model = await (await fetch("model.json")).json();
+  const build = await suited();
+  const runtime = { wasm: ["ort.wasm.min.mjs", ""], jspi: ["ort.jspi.min.mjs", ".jspi"], asyncify: ["ort.webgpu.min.mjs", ".asyncify"] };
+  const [module, kind] = runtime[build], stem = `ort-wasm-simd-threaded${kind}`;
+  const parts = Object.keys(model.files).filter((name) => name !== "space");
+  const names = [`runtime/${stem}.bin`, "space.bin", ...parts.flatMap((name) => [`${name}.graph.bin`, `${name}.weights.bin`])];
+  const files = await fetched(names);
+  ort = await import(`./runtime/${module}`);
+  ort.env.logLevel = "error";
+  ort.env.wasm.wasmBinary = files.shift().buffer;
+  ort.env.wasm.wasmPaths = { mjs: new URL(`./runtime/${stem}.mjs`, import.meta.url).href };
+  ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
+  space = spaceOf(new Float32Array(files.shift().buffer));
+  const opened = async (name, provider) =>
+    ort.InferenceSession.create(files[2 * parts.indexOf(name)], {
+      externalData: [{ path: `${name}.weights`, data: files[2 * parts.indexOf(name) + 1] }],
+      executionProviders: [provider],
+      freeDimensionOverrides: { n: 1 },
+    });
+  const all = async (provider) => {
+    networks = {};
+    // The prior is too small for a card.
+    for (const name of parts) networks[name] = await opened(name, name === "prior" ? "wasm" : provider);
+  };
+  backend = build === "wasm" ? "wasm" : "webgpu";
+  tell("loading", { text: "Preparing the model" });
+  if (backend === "webgpu" && !(await all("webgpu").then(agrees).catch(() => false))) backend = "wasm";
+  if (backend === "wasm") await all("wasm");
+  tell("ready", { model, backend, threads: ort.env.wasm.numThreads });
+}
+
+/** Which build of the runtime suits this browser. */
+async function suited() {
+  if (new URLSearchParams(self.location.search).get("on") === "wasm" || !navigator.gpu) return "wasm";
+  const adapter = await navigator.gpu.requestAdapter().catch(() => null);
+  if (!adapter || adapter.info?.isFallbackAdapter) return "wasm";
+  return "Suspending" in WebAssembly ? "jspi" : "asyncify";
+}
+
+/** Files, unpacked, and widened where they hold weights; tells how far they have come. */
+async function fetched(names) {
+  let done = 0;
+  const sizes = await Promise.all(names.map(async (name) => {
+    const response = await fetch(name);
+    if (!response.ok) throw new Error(`${name} is not there (${response.status}): build the page again.`);
+    return [response, Number(response.headers.get("content-length")) || 0];
+  }));
+  const total = sizes.reduce((sum, [, size]) => sum + size, 0);
+  return Promise.all(sizes.map(async ([response], i) => {
+    const parts = [], reader = response.body.getReader();
+    for (let part; !(part = await reader.read()).done; ) {
+      parts.push(part.value);
+      done += part.value.length;
+      tell("loading", { text: "Fetching the model", done, total: Math.max(done, total) });
+    }
+    const bytes = await unpacked(new Uint8Array(await new Blob(parts).arrayBuffer()));
+    return names[i].endsWith(".weights.bin") ? widened(bytes) : bytes;
+  }));
+}
+
+/** What `space.bin` holds, in the order of docs/demo/build.py. */
+function spaceOf(numbers) {
+  const d = model.z_dim, all = model.attributes.length, k = model.ceilings.length;
+  let at = 0;
+  const take = (count) => numbers.subarray(at, (at += count));
+  return { mean: take(d), std: take(d), shifts: take(all * d), weights: take(k * d), bias: take(k), says: take(area() * 3) };
+}
+
+/** Whether the network says what it said when the page was built: a card that errs is not worked with. */
+async function agrees() {
+  const said = await called("network", normal(0, BigInt(model.keys.x_T), 3 * area()), model.ways.mean.t[0], space.mean);
+  return said.every((value, i) => Math.abs(value - space.says[i]) < 0.02);
+}
+
+// Networks --------------------------------------------------------------------------------------------------------------------
+
+const area = () => model.shape[1] * model.shape[2];
+const image = (x) => new ort.Tensor("float32", x, [1, ...model.shape]);
+const row = (values) => new ort.Tensor("float32", Float32Array.from(values), [1, values.length]);
+const scalar = (value) => new ort.Tensor("float32", Float32Array.of(value), [1]);
+
+async function called(name, x, t, z_sem) {
+  const inputs = name === "encode" ? { x: image(x) } : { x_t: image(x), t: scalar(t), z_sem: row(z_sem) };
+  return first(await networks[name].run(inputs));
+}
+
+const first = (outputs) => Float32Array.from(Object.values(outputs)[0].data);
+
+/** Along a way of the solver, yielding after each call; returns the last state. `shown` is given each predicted x_0. */
+async function* solved(way, x, z_sem, told = () => {}) {
+  let before = x;
+  const begun = performance.now(), steps = way.t.length;
+  for (let i = 0; i < steps; i++) {
+    const x_0 = predicted(way, i, x, await called("network", x, way.t[i], z_sem));
+    x = next(way, i, x, x_0, before);
+    before = x_0;
+    told(i + 1, steps, ((performance.now() - begun) / (i + 1)) * (steps - i - 1), x_0);
+    yield;
+  }
+  return x;
+}
+
+/** The mean of all images with this z_sem, by one call. */
+async function meanOf(z_sem) {
+  const noise = normal(0, BigInt(model.keys.x_T), 3 * area()), way = model.ways.mean;
+  return predicted(way, 0, noise, await called("network", noise, way.t[0], z_sem));
+}
+
+/** What the classifiers say: probabilities, or values of what is measured. */
+function said(z_sem) {
+  return model.ceilings.map((ceiling, i) => {
+    let logit = space.bias[i];
+    for (let j = 0; j < z_sem.length; j++) logit += space.weights[i * z_sem.length + j] * z_sem[j];
+    return model.attributes[i].kind === "binary" ? Math.min(1, 1 / (1 + Math.exp(-logit)) / ceiling) : logit;
+  });
+}
+
+// Jobs ------------------------------------------------------------------------------------------------------------------------
+
+let jobs = [], working = false;
+
+/** Adds a job, in the place of those of the same kind. */
+function add(kind, urgency, steps, ready = () => true) {
+  jobs = [...jobs.filter((job) => job.kind !== kind), { kind, urgency, steps, ready }];
+  work();
+}
+
+async function work() {
+  if (working) return;
+  working = true;
+  for (;;) {
+    const job = jobs.filter((each) => each.ready()).sort((a, b) => a.urgency - b.urgency)[0];
+    if (!job) break;
+    let done = true;
+    try {
+      ({ done } = await job.steps.next());
+    } catch (error) {
+      tell("error", { text: String(error.message || error) });
+    }
+    if (done) jobs = jobs.filter((each) => each !== job);
+    await new Promise((go) => setTimeout(go));  // What the page has asked meanwhile comes in here.
+  }
+  working = false;
+}
+
+const replaced = (...kinds) => (jobs = jobs.filter((job) => !kinds.includes(job.kind)));
+
+/** Takes in a picture, and infers its codes. */
+async function* open(place, x) {
+  const z_sem = await called("encode", x);
+  const code = { x, z_sem };
+  tell("opened", { place, picture: shown(x), said: said(z_sem) });
+  yield;
+  code.mean = await meanOf(z_sem);
+  codes[place] = code;
+  tell("mean", { place });
+  add(`invert ${place}`, LATER, invert(place, code));
+}
+
+async function* invert(place, code) {
+  code.x_T = yield* solved(model.ways.invert, code.x, code.z_sem, (done, total, left) => tell("inverting", { place, done, total, left }));
+  tell("inverted", { place });
+}
+
+/** At once: the picture, and by how much the mean has changed. */
+async function* preview(number, strengths) {
+  const { x, z_sem, mean } = codes.a, edited = moved(z_sem, space.shifts, strengths);
+  const changed = await meanOf(edited);
+  tell("preview", { number, picture: shown(x.map((value, i) => value + changed[i] - mean[i])), said: said(edited) });
+}
+
+async function* edit(number, strengths) {
+  const { x_T, z_sem } = codes.a, edited = moved(z_sem, space.shifts, strengths);
+  const x = yield* solved(model.ways.decode, x_T, edited, (done, total, left, x_0) =>
+    tell("editing", { number, done, total, left, picture: done < total && done > total / 2 ? shown(x_0) : null }));
+  tell("edited", { number, picture: shown(x), said: said(edited) });
+}
+
+/** The frames between both pictures: the middle one first, then those between. */
+async function* morph(frames) {
+  const { a, b } = codes, order = [];
+  for (let step = frames - 1; step >= 1; step /= 2) for (let i = step; i < frames - 1; i += step) if (!order.includes(i)) order.push(i);
+  let calls = 0;
+  const total = order.length * model.ways.decode.t.length, begun = performance.now();
+  for (const frame of order) {
+    const weight = frame / (frames - 1), z_sem = lerp(a.z_sem, b.z_sem, weight);
+    const x = yield* solved(model.ways.decode, slerp(a.x_T, b.x_T, weight), z_sem, () => {
+      calls++;
+      tell("morphing", { done: calls, total, left: ((performance.now() - begun) / calls) * (total - calls) });
+    });
+    tell("frame", { frame, picture: shown(x) });
+  }
+  tell("morphed", {});
+}
+
+/** New faces: z_sem of the latent DDIM, x_T of noise; number i is that of `ae.sample(seed=0)`. */
+async function* sample(numbers) {
+  const way = model.ways.prior;
+  for (const [place, number] of numbers.entries()) {
+    let z = normal(number, BigInt(model.keys.z_T), model.z_dim), before = z;
+    for (let i = 0; i < way.t.length; i++) {
+      const inputs = { z_t: row(z), t: scalar(way.t[i]), alpha: row([way.alpha[i]]), sigma: row([way.sigma[i]]) };
+      const z_0 = predicted(way, i, z, first(await networks.prior.run(inputs)));
+      z = next(way, i, z, z_0, before);
+      before = z_0;
+    }
+    const z_sem = z.map((value, i) => value * space.std[i] + space.mean[i]);
+    yield;
+    const x_T = normal(number, BigInt(model.keys.x_T), 3 * area());
+    const x = yield* solved(model.ways.sample, x_T, z_sem, (done, total, left, x_0) =>
+      tell("sampling", { place, done, total, picture: shown(x_0) }));
+    tell("sampled", { place, number: number, picture: shown(x) });
+  }
+}
+
+// The page --------------------------------------------------------------------------------------------------------------------
+
+const shown = (x) => toPixels(x, model.shape[1], model.shape[2]);
+const tell = (what, values) => self.postMessage({ tell: what, ...values });
+
+/** A picture's pixels on the model's background. */
+async function pixelsOf(bitmap) {
+  const canvas = new OffscreenCanvas(bitmap.width, bitmap.height), context = canvas.getContext("2d", { willReadFrequently: true });
+  context.fillStyle = `rgb(${model.background.join(" ")})`;
+  context.fillRect(0, 0, bitmap.width, bitmap.height);
+  context.drawImage(bitmap, 0, 0);
+  return context.getImageData(0, 0, bitmap.width, bitmap.height).data;
+}
+
+const asked = {
+  async open({ place, file }) {
+    const bitmap = await createImageBitmap(file, { colorSpaceConversion: "none" }).catch(() => null);
+    if (!bitmap) return tell("refused", { place, text: "This is no picture that the browser can read. Take a PNG or a JPEG." });
+    const { width, height } = bitmap;
+    const x = prepared(await pixelsOf(bitmap), height, width, model.shape.slice(1));
+    if (!x) return tell("refused", { place, text: `This picture is only ${width} x ${height} pixels, which is too small.` });
+    delete codes[place];
+    replaced("preview", "edit", "morph", `invert ${place}`);
+    add(`open ${place}`, NOW, open(place, x));
+  },
+  preview: ({ number, strengths }) => add("preview", NOW, preview(number, strengths), () => codes.a),
+  edit: ({ number, strengths }) => add("edit", SOON, edit(number, strengths), () => codes.a?.x_T),
+  morph: ({ frames }) => add("morph", LATER, morph(frames), () => codes.a?.x_T && codes.b?.x_T),
+  sample: ({ numbers }) => add("sample", SOON, sample(numbers)),
+};
+
+self.onmessage = ({ data }) => asked[data.ask](data);
+load().catch((error) => tell("failed", { text: String(error.message || error) }));
