@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: quickstart test soak lint types docs triton clean
+.PHONY: quickstart test soak lint types docs demo triton clean
 
 quickstart: $(VENV)/.quickstart  ## Train on drawn faces and open a page of pictures: runs/quickstart/report.html
 	$(VENV)/bin/diffae quickstart
@@ -17,6 +17,9 @@ soak: $(VENV)/.dev  ## What takes long, for a night: every fault at every write,
 
 docs: $(VENV)/.docs  ## These pages as a site: build/site/index.html
 	$(VENV)/bin/python docs/site/build.py
+
+demo: $(VENV)/.dev  ## The page that edits faces in the browser: build/demo, for any web server. It needs npm
+	$(VENV)/bin/python docs/demo/build.py
 
 triton: $(VENV)/triton  ## What the tests of kernels interpret and compile them by: 1 GB, where nothing else sees it
 

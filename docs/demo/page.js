@@ -1,6 +1,6 @@
 // The page: what is clicked, moved and dropped goes to the worker, and what the worker tells is shown.
 
-const FEW = 7, FRAMES = 9, SAMPLES = 4;
+const FEW = 10, FRAMES = 9, SAMPLES = 4;
 const $ = (id) => document.getElementById(id);
 const worker = new Worker("worker.js" + location.search, { type: "module" });
 const ask = (what, values, transfer = []) => worker.postMessage({ ask: what, ...values }, transfer);
@@ -310,6 +310,7 @@ $("sample").addEventListener("click", () => {
   $("sample").disabled = true;
   // A visitor's first number is drawn by lot, so that no two see the same faces; `?number=` says which.
   const first = Number(new URLSearchParams(location.search).get("number") ?? Math.floor(Math.random() * 2 ** 31));
+  $("sample-text").textContent = "Drawing their meaning";
   ask("sample", { numbers: Array.from({ length: SAMPLES }, (_, i) => first + i) });
 });
 

@@ -16,42 +16,44 @@ async function load() {
   const build = await suited();
   const runtime = { wasm: ["ort.wasm.min.mjs", ""], jspi: ["ort.jspi.min.mjs", ".jspi"], asyncify: ["ort.webgpu.min.mjs", ".asyncify"] };
   const [module, kind] = runtime[build], stem = `ort-wasm-simd-threaded${kind}`;
-  const parts = Object.keys(model.files).filter((name) => name !== "space");
-  const names = [`runtime/${stem}.bin`, "space.bin", ...parts.flatMap((name) => [`${name}.graph.bin`, `${name}.weights.bin`])];
-  const files = await fetched(names);
+  const [binary, numbers, ...parts] = await fetched([`runtime/${stem}.bin`, "space.bin", ...["encode", "network"].flatMap(filesOf)]);
+  tell("loading", { text: "Preparing the model" });
   ort = await import(`./runtime/${module}`);
   ort.env.logLevel = "error";
-  ort.env.wasm.wasmBinary = files.shift().buffer;
+  ort.env.wasm.wasmBinary = binary.buffer;
   ort.env.wasm.wasmPaths = { mjs: new URL(`./runtime/${stem}.mjs`, import.meta.url).href };
   ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
-  space = spaceOf(new Float32Array(files.shift().buffer));
-  const opened = async (name, provider) =>
-    ort.InferenceSession.create(files[2 * parts.indexOf(name)], {
-      externalData: [{ path: `${name}.weights`, data: files[2 * parts.indexOf(name) + 1] }],
-      executionProviders: [provider],
-      freeDimensionOverrides: { n: 1 },
-    });
-  const all = async (provider) => {
-    networks = {};
-    // The prior is too small for a card.
-    for (const name of parts) networks[name] = await opened(name, name === "prior" ? "wasm" : provider);
+  space = spaceOf(new Float32Array(numbers.buffer));
+  const both = async (provider) => {
+    networks = { encode: await opened("encode", parts.slice(0, 2), provider), network: await opened("network", parts.slice(2), provider) };
   };
   backend = build === "wasm" ? "wasm" : "webgpu";
-  tell("loading", { text: "Preparing the model" });
-  if (backend === "webgpu" && !(await all("webgpu").then(agrees).catch(() => false))) backend = "wasm";
-  if (backend === "wasm") await all("wasm");
+  if (backend === "webgpu" && !(await both("webgpu").then(agrees).catch(() => false))) backend = "wasm";
+  if (backend === "wasm") await both("wasm");
   tell("ready", { model, backend, threads: ort.env.wasm.numThreads });
 }
 
-/** Which build of the runtime suits this browser. */
+const filesOf = (name) => [`${name}.graph.bin`, `${name}.weights.bin`];
+
+const opened = (name, [graph, weights], provider) =>
+  ort.InferenceSession.create(graph, {
+    externalData: [{ path: `${name}.weights`, data: weights }],
+    executionProviders: [provider],
+    freeDimensionOverrides: { n: 1 },
+    logSeverityLevel: 3,
+  });
+
+/** Which build of the runtime suits this browser; the address may ask for `?on=wasm`, or for `?on=webgpu` where that is no card but
+ *  the processor in its place, which is slower. */
 async function suited() {
-  if (new URLSearchParams(self.location.search).get("on") === "wasm" || !navigator.gpu) return "wasm";
+  const on = new URLSearchParams(self.location.search).get("on");
+  if (on === "wasm" || !navigator.gpu) return "wasm";
   const adapter = await navigator.gpu.requestAdapter().catch(() => null);
-  if (!adapter || adapter.info?.isFallbackAdapter) return "wasm";
+  if (!adapter || (adapter.info?.isFallbackAdapter && on !== "webgpu")) return "wasm";
   return "Suspending" in WebAssembly ? "jspi" : "asyncify";
 }
 
-/** Files, unpacked, and widened where they hold weights; tells how far they have come. */
+/** Files, unpacked, and widened where they hold weights; told is how far they have come, until the page is ready. */
 async function fetched(names) {
   let done = 0;
   const sizes = await Promise.all(names.map(async (name) => {
@@ -65,7 +67,7 @@ async function fetched(names) {
     for (let part; !(part = await reader.read()).done; ) {
       parts.push(part.value);
       done += part.value.length;
-      tell("loading", { text: "Fetching the model", done, total: Math.max(done, total) });
+      if (!networks) tell("loading", { text: "Fetching the model", done, total: Math.max(done, total) });
     }
     const bytes = await unpacked(new Uint8Array(await new Blob(parts).arrayBuffer()));
     return names[i].endsWith(".weights.bin") ? widened(bytes) : bytes;
@@ -210,6 +212,8 @@ async function* morph(frames) {
 /** New faces: z_sem of the latent DDIM, x_T of noise; number i is that of `ae.sample(seed=0)`. */
 async function* sample(numbers) {
   const way = model.ways.prior;
+  // Fetched when it is asked for; too small for a card.
+  networks.prior ??= await opened("prior", await fetched(filesOf("prior")), "wasm");
   for (const [place, number] of numbers.entries()) {
     let z = normal(number, BigInt(model.keys.z_T), model.z_dim), before = z;
     for (let i = 0; i < way.t.length; i++) {
