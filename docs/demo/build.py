@@ -3,8 +3,8 @@
     python docs/demo/build.py --model models/avatars64 --out build/demo
     python -m http.server --directory build/demo
 
-Nothing is computed by the server. The page runs the model's networks by onnxruntime-web, which comes from the npm registry once and is kept
-in `build/npm`; it needs `npm`, and `pip install 'diffae[interop]'`.
+Nothing is computed by the server. The page runs the networks by onnxruntime-web, which comes from the npm registry once, and is
+kept in `build/npm`; it needs `npm`, and `pip install 'diffae[interop]'`.
 
 | file | holds |
 |---|---|
@@ -14,7 +14,7 @@ in `build/npm`; it needs `npm`, and `pip install 'diffae[interop]'`.
 | `examples/*.png` | faces that the model drew |
 | `runtime/` | onnxruntime-web: three builds, of which a browser fetches the one that suits it |
 
-Files named `.bin` are packed by gzip. Weights are packed as two planes, all upper bytes and then all lower bytes, which packs better.
+Files named `.bin` are packed by gzip. Weights lie in two planes, all upper bytes and then all lower bytes, which packs better.
 """
 
 import copy
@@ -45,7 +45,10 @@ from diffae.semantics.prior import LatentPrior
 HERE = File(__file__).parent
 PAGE = ("index.html", "style.css", "page.js", "worker.js", "numbers.js")
 RUNTIME = "onnxruntime-web-1.30.0"
-DIGEST = "ab4cbe26baedba45d2cec05610c71c55fa97db92d19a8b171c5f8269126683ca590a5cdc57bb2f35ce2b298de32f4d956fb42644c0ecd528a0a91e025c07ca61"
+DIGEST = (
+    "ab4cbe26baedba45d2cec05610c71c55fa97db92d19a8b171c5f8269126683ca"
+    "590a5cdc57bb2f35ce2b298de32f4d956fb42644c0ecd528a0a91e025c07ca61"
+)
 """SHA-512 of its package."""
 BUILDS = {
     "wasm": ("ort.wasm.min.mjs", "ort-wasm-simd-threaded"),
@@ -53,24 +56,6 @@ BUILDS = {
     "asyncify": ("ort.webgpu.min.mjs", "ort-wasm-simd-threaded.asyncify"),
 }
 """Of the runtime: for processors, and for WebGPU where WebAssembly can wait for promises and where it cannot."""
-LICENCE = """onnxruntime-web 1.30.0
-
-MIT License
-
-Copyright (c) Microsoft Corporation
-
-Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated documentation files (the
-"Software"), to deal in the Software without restriction, including without limitation the rights to use, copy, modify, merge, publish,
-distribute, sublicense, and/or sell copies of the Software, and to permit persons to whom the Software is furnished to do so, subject to
-the following conditions:
-
-The above copyright notice and this permission notice shall be included in all copies or substantial portions of the Software.
-
-THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF
-MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY
-CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE
-SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
-"""
 SEED = 0
 """Of all that the page draws: number i is what `ae.sample(seed=0)` gives as number i."""
 PRIOR_STEPS = 20
@@ -105,7 +90,9 @@ class _Prior(nn.Module):
         return eps + sigma * (along / (alpha**2 * gaussian.variances + sigma**2)) @ gaussian.axes.T
 
 
-def main(model: File = File("models/avatars64"), out: File = File("build/demo"), npm: File = File("build/npm"), examples: int = 8) -> None:
+def main(
+    model: File = File("models/avatars64"), out: File = File("build/demo"), npm: File = File("build/npm"), examples: int = 8
+) -> None:
     """Builds the page.
 
     Args:
@@ -123,7 +110,7 @@ def main(model: File = File("models/avatars64"), out: File = File("build/demo"),
     for name in PAGE:
         copied(HERE / name, out / name)
     sizes = {name: unpacked(package, name, out / "runtime") for name in BUILDS}
-    write_text(out / "runtime" / "LICENSE", LICENCE)
+    copied(HERE / "onnxruntime-web.txt", out / "runtime" / "LICENSE")
     x, vector, one = torch.zeros(2, *ae.image_shape), torch.zeros(2, ae.z_dim), torch.ones(2)
     files = {
         "encode": packed(traced(ae.encoder, {"x": x}, "z_sem"), out, "encode"),
@@ -141,7 +128,8 @@ def main(model: File = File("models/avatars64"), out: File = File("build/demo"),
     rest += sum((out / name).stat().st_size for name in described["examples"])
     model_size = sum(size for each in described["files"].values() for size in each)
     for name, size in sizes.items():
-        print(f"{name:>8}: {(size + model_size + rest) / 1e6:.1f} MB, of which the model {model_size / 1e6:.1f} and the runtime {size / 1e6:.1f}")
+        total = (size + model_size + rest) / 1e6
+        print(f"{name:>8}: {total:.1f} MB, of which the model {model_size / 1e6:.1f} and the runtime {size / 1e6:.1f}")
     if max(sizes.values()) + model_size + rest > MOST:
         raise SystemExit(f"That is more than {MOST / 1e6:.0f} MB: take a smaller model.")
     print(f"{out}: serve it by any web server, such as `python -m http.server --directory {out}`.")
@@ -149,12 +137,19 @@ def main(model: File = File("models/avatars64"), out: File = File("build/demo"),
 
 def check(ae: DiffusionAutoencoder) -> None:
     """Refuses models that the page cannot show."""
-    if ae.config.latents is not None or ae.config.features.network is not None or len(ae.image_shape) != 3 or ae.image_shape[0] != 3:
+    if (
+        ae.config.latents is not None
+        or ae.config.features.network is not None
+        or len(ae.image_shape) != 3
+        or ae.image_shape[0] != 3
+    ):
         raise SystemExit("The page shows models of colour pictures whose networks are all their own, and this is another.")
     if ae.attributes is None or ae.standardizer is None:
         raise SystemExit("The page's sliders are attributes, and this model has none: fit them with `diffae fit-attributes`.")
     if ae.preparation.crop != "center":
-        raise SystemExit(f"The page crops pictures at their centre, and this model was trained with the crop {ae.preparation.crop!r}.")
+        raise SystemExit(
+            f"The page crops pictures at their centre, and this model was trained with the crop {ae.preparation.crop!r}."
+        )
 
 
 def fetched(folder: File) -> File:
@@ -237,8 +232,8 @@ def narrow(model: Any) -> None:
 
 
 def space(ae: DiffusionAutoencoder, file: File) -> int:
-    """Writes, as float32: mean (d) and deviation (d) of z_sem; for each direction what a strength of 1 adds to z_sem (d); for each
-    attribute weights (d) and bias of a logit that is linear in z_sem; and what the network says of the first noise. Returns the size."""
+    """Writes, as float32: mean (d) and deviation (d) of z_sem; for each direction what a strength of 1 adds to z_sem (d); weights (d)
+    and bias of each attribute's logit, which is linear in z_sem; what the network says of the first noise. Returns the size."""
     attributes, standardizer = ae.attributes, ae.standardizer
     assert attributes is not None
     assert standardizer is not None
@@ -293,7 +288,7 @@ def rows(path: Path, prediction: str) -> Mapping[str, Any]:
 
 
 def drawn(ae: DiffusionAutoencoder, folder: File, num: int) -> list[str]:
-    """Faces that the model draws, as files; without a prior, of codes that lie as the training images' do, but along no axis together."""
+    """Faces that the model draws, as files; without a prior, of codes that vary as the training images' do, each axis by itself."""
     if isinstance(ae.prior, LatentPrior):
         images = ae.sample(num, seed=SEED, prior_steps=PRIOR_STEPS)
     else:

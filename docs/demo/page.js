@@ -7,7 +7,7 @@ const ask = (what, values, transfer = []) => worker.postMessage({ ask: what, ...
 
 let model, size;
 let last = 0;  // Number of the last edit that was asked for: what is told of earlier ones is not shown.
-let frames = [], blobs = {}, strengths = [];
+let frames = [], blobs = {}, opened = {}, strengths = [];
 const begun = performance.now();
 
 /** For whoever measures the page: milliseconds at which things happened. */
@@ -19,10 +19,8 @@ const happened = (what) => (window.times[what] = performance.now() - begun);
 function draw(canvas, pixels) {
   canvas.width = size[1];
   canvas.height = size[0];
-  canvas.getContext("2d").putImageData(new ImageData(pixels, size[1], size[0]), 0, 0);
+  canvas.getContext("2d", { willReadFrequently: true }).putImageData(new ImageData(pixels, size[1], size[0]), 0, 0);
 }
-
-const empty = (canvas) => canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
 
 function state(text, share = 1) {
   $("status").textContent = text;
@@ -98,6 +96,7 @@ function open(place, blob, chosen = null) {
   wrong("");
   blobs[place] = blob;
   for (const button of $(`examples-${place}`).children) button.setAttribute("aria-pressed", String(button === chosen));
+  delete opened[place];
   frames = [];
   $("way").disabled = true;
   $("way").value = 0;
@@ -135,7 +134,7 @@ const blobOf = (canvas) => new Promise((done) => canvas.toBlob(done, "image/png"
 function showFrame() {
   const at = Number($("way").value);
   // While it is made, the nearest that there is.
-  const known = frames.map((_, i) => i).filter((i) => frames[i]);
+  const known = Object.keys(frames).map(Number);
   const nearest = known.sort((i, j) => Math.abs(i - at) - Math.abs(j - at))[0];
   if (nearest !== undefined) draw($("morphed"), frames[nearest]);
 }
@@ -186,16 +185,16 @@ const told = {
   refused({ place, text }) {
     wrong(text);
     if (place === "a") state("No picture", 0);
+    else $("way-text").textContent = "No picture";
   },
   opened({ place, picture, said }) {
+    opened[place] = { picture, said };
     if (place === "a") {
       draw($("before"), picture);
       draw($("after"), picture);
       showSaid(said);
       $("save").disabled = false;
       draw($("morphed"), picture);
-    } else {
-      frames[FRAMES - 1] = picture;
     }
   },
   mean({ place }) {
@@ -212,9 +211,7 @@ const told = {
   inverted({ place }) {
     happened(`inverted ${place}`);
     if (place === "a") state("Ready: move a slider");
-    if (!blobs.b) return;
-    if (place === "a") frames = [, , , , , , , , frames[FRAMES - 1]];
-    ask("morph", { frames: FRAMES });
+    if (opened.a && opened.b) ask("morph", { frames: FRAMES });
   },
   preview({ number, picture, said }) {
     if (number !== last) return;
@@ -242,6 +239,7 @@ const told = {
   },
   frame({ frame, picture }) {
     frames[frame] = picture;
+    [frames[0], frames[FRAMES - 1]] = [opened.a.picture, opened.b.picture];
     $("way").disabled = false;
     if (frame === (FRAMES - 1) / 2 && $("way").value === "0") $("way").value = String(frame);
     showFrame();
@@ -296,7 +294,11 @@ $("more").addEventListener("click", () => {
 });
 $("reset").addEventListener("click", () => {
   zero();
-  ask("edit", { number: ++last, strengths });
+  last++;
+  draw($("after"), opened.a.picture);
+  showSaid(opened.a.said);
+  $("after-text").textContent = "After";
+  state("Ready");
 });
 $("save").addEventListener("click", async () => {
   const link = document.createElement("a");

@@ -174,7 +174,9 @@ async function* open(place, x) {
 }
 
 async function* invert(place, code) {
-  code.x_T = yield* solved(model.ways.invert, code.x, code.z_sem, (done, total, left) => tell("inverting", { place, done, total, left }));
+  const x_T = yield* solved(model.ways.invert, code.x, code.z_sem, (done, total, left) => tell("inverting", { place, done, total, left }));
+  if (codes[place] !== code) return;  // Another picture has been opened.
+  code.x_T = x_T;
   tell("inverted", { place });
 }
 
@@ -204,6 +206,7 @@ async function* morph(frames) {
       calls++;
       tell("morphing", { done: calls, total, left: ((performance.now() - begun) / calls) * (total - calls) });
     });
+    if (codes.a !== a || codes.b !== b) return;
     tell("frame", { frame, picture: shown(x) });
   }
   tell("morphed", {});
@@ -245,13 +248,17 @@ async function pixelsOf(bitmap) {
   return context.getImageData(0, 0, bitmap.width, bitmap.height).data;
 }
 
+const turns = { a: 0, b: 0 };
+
 const asked = {
   async open({ place, file }) {
+    const turn = ++turns[place];
     const bitmap = await createImageBitmap(file, { colorSpaceConversion: "none" }).catch(() => null);
     if (!bitmap) return tell("refused", { place, text: "This is no picture that the browser can read. Take a PNG or a JPEG." });
     const { width, height } = bitmap;
     const x = prepared(await pixelsOf(bitmap), height, width, model.shape.slice(1));
     if (!x) return tell("refused", { place, text: `This picture is only ${width} x ${height} pixels, which is too small.` });
+    if (turn !== turns[place]) return;  // A later one has been quicker.
     delete codes[place];
     replaced("preview", "edit", "morph", `invert ${place}`);
     add(`open ${place}`, NOW, open(place, x));
