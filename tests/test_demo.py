@@ -1,5 +1,7 @@
-"""The page that edits in the browser: what it shows is what Python computes, of a small model, in Chromium. That of models/avatars64 takes
-minutes to build, and is tested by `pytest -m soak`."""
+"""The page that edits in the browser: what it shows is what Python computes, of a small model, in Chromium.
+
+That of models/avatars64 takes minutes to build, and is tested by `pytest -m soak`.
+"""
 
 import contextlib
 import functools

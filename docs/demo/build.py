@@ -232,8 +232,8 @@ def narrow(model: Any) -> None:
 
 
 def space(ae: DiffusionAutoencoder, file: File) -> int:
-    """Writes, as float32: mean (d) and deviation (d) of z_sem; for each direction what a strength of 1 adds to z_sem (d); weights (d)
-    and bias of each attribute's logit, which is linear in z_sem; what the network says of the first noise. Returns the size."""
+    """Writes, as float32: mean (d) and deviation (d) of z_sem; what a strength of 1 adds to it, of each direction (d); weights (d)
+    of each attribute's logit, which is linear in z_sem, and the biases; what the network says of the first noise. Returns the size."""
     attributes, standardizer = ae.attributes, ae.standardizer
     assert attributes is not None
     assert standardizer is not None
