@@ -233,7 +233,7 @@ def narrow(model: Any) -> None:
 
 def space(ae: DiffusionAutoencoder, file: File) -> int:
     """Writes, as float32: mean (d) and deviation (d) of z_sem; what a strength of 1 adds to it, of each direction (d); weights (d)
-    of each attribute's logit, which is linear in z_sem, and the biases; what the network says of the first noise. Returns the size."""
+    of each attribute's logit, which is linear in z_sem, and the biases; what the network says of noise. Returns the size."""
     attributes, standardizer = ae.attributes, ae.standardizer
     assert attributes is not None
     assert standardizer is not None
