@@ -4,8 +4,10 @@ That of models/avatars64 takes minutes to build, and is tested by `pytest -m soa
 """
 
 import contextlib
+import copy
 import functools
 import http.server
+import importlib.util
 import io
 import os
 import shutil
@@ -51,9 +53,11 @@ def nothing_is_left():
 
 @pytest.fixture(scope="module")
 def ae(tiny, tmp_path_factory):
-    """A model with all that the page shows; never trained, but each of its inputs counts."""
+    """A model with all that the page shows, never trained, but each of its inputs counts; of one level, as exporting takes time."""
     torch.manual_seed(0)
-    ae = diffae.DiffusionAutoencoder(replace(tiny, prediction="v"))
+    one = {"channel_mult": (1,), "attention_resolutions": ()}
+    config = replace(tiny, prediction="v", unet=replace(tiny.unet, **one), encoder=replace(tiny.encoder, **one))
+    ae = diffae.DiffusionAutoencoder(config)
     ae.prior = LatentPrior(PriorConfig(z_dim=6, width=16, layers=3, time_channels=8, gaussian_start=True))
     with torch.no_grad():
         for p in ae.parameters():
@@ -73,6 +77,15 @@ def ae(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo") / "model"
     ae.save_pretrained(folder, dtype=torch.bfloat16)
     return diffae.load(folder), folder
+
+
+@pytest.fixture(scope="module")
+def builder():
+    """docs/demo/build.py as a module."""
+    spec = importlib.util.spec_from_file_location("demo_build", ROOT / "docs" / "demo" / "build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def built(model, out):
@@ -191,14 +204,14 @@ def move(page, name, strength):
     waits(page, "edited")
 
 
-@pytest.mark.parametrize("shape", [(31, 40), (40, 31), (8, 8), (5, 7), (300, 201)], ids=str)
-def test_a_picture_is_cropped_and_resized_as_python_does(ae, visitor, tmp_path, shape):
-    content = picture(*shape)
-    (tmp_path / "face.png").write_bytes(content)
-    give(visitor, content)
-    waits(visitor, "editable")
-    x = load_images([tmp_path / "face.png"], size=(8, 8), channels=3, preparation=ae[0].preparation)
-    assert apart(pixels(visitor, "#before"), levels(x[0])) == 0
+def test_pictures_are_cropped_and_resized_as_python_does(ae, visitor, tmp_path):
+    for shape in ((31, 40), (40, 31), (8, 8), (5, 7), (300, 201)):
+        content = picture(*shape)
+        (tmp_path / "face.png").write_bytes(content)
+        give(visitor, content)
+        waits(visitor, "editable")
+        x = load_images([tmp_path / "face.png"], size=(8, 8), channels=3, preparation=ae[0].preparation)
+        assert apart(pixels(visitor, "#before"), levels(x[0])) == 0, shape
 
 
 def test_an_edit_is_pythons(ae, visitor, tmp_path):
@@ -280,6 +293,33 @@ def test_nothing_hinders_those_who_cannot_see_the_page_well(visitor):
         assert visitor.evaluate("document.documentElement.scrollWidth") <= width
         found = axe.Axe().run(visitor).response["violations"]
         assert [violation["id"] for violation in found] == []
+
+
+def test_a_split_into_many_parts_is_cut_by_slices(builder):
+    import onnxruntime
+    from onnx import TensorProto, helper
+    from onnx.numpy_helper import from_array
+
+    sizes, value = [1, 3, 2, 1, 1, 2, 1, 1, 4, 1], helper.make_tensor_value_info
+    parts = [value(f"part{i}", TensorProto.FLOAT, [2, size]) for i, size in enumerate(sizes)]
+    node = helper.make_node("Split", ["x", "sizes"], [part.name for part in parts], axis=1)
+    given = [value("x", TensorProto.FLOAT, [2, sum(sizes)])]
+    graph = helper.make_graph([node], "split", given, parts, [from_array(np.array(sizes), "sizes")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    x = np.random.default_rng(0).normal(size=(2, sum(sizes))).astype(np.float32)
+    builder.narrow(model)
+    assert {node.op_type for node in model.graph.node} == {"Slice"}
+    found = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})
+    for part, expected in zip(found, np.split(x, np.cumsum(sizes)[:-1], axis=1), strict=True):
+        np.testing.assert_array_equal(part, expected)
+
+
+def test_models_that_the_page_cannot_show_are_refused(builder, ae):
+    bare = copy.deepcopy(ae[0])
+    bare.attributes = None
+    with pytest.raises(SystemExit, match="fit-attributes"):
+        builder.check(bare)
+    builder.check(ae[0])
 
 
 @pytest.mark.soak
