@@ -24,7 +24,6 @@ import json
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Mapping
 from pathlib import Path as File
 from typing import Any
 
@@ -190,14 +189,14 @@ def packed(model: Any, out: File, name: str) -> list[int]:
     from onnx.numpy_helper import to_array
 
     narrow(model)
-    halves = []
+    halves: list[np.ndarray] = []
     for tensor in model.graph.initializer:
         if tensor.data_type != TensorProto.FLOAT or len(tensor.raw_data) < 1024:
             continue
         bits = np.ascontiguousarray(to_array(tensor)).view(np.uint32).ravel()
         if (bits & 0xFFFF).any():
             continue
-        set_external_data(tensor, location=f"{name}.weights", offset=4 * sum(map(len, halves)), length=4 * len(bits))
+        set_external_data(tensor, location=f"{name}.weights", offset=4 * sum(len(half) for half in halves), length=4 * len(bits))
         tensor.ClearField("raw_data")
         tensor.data_location = TensorProto.EXTERNAL
         halves.append(bits >> 16)
@@ -276,7 +275,7 @@ def description(ae: DiffusionAutoencoder) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def rows(path: Path, prediction: str) -> Mapping[str, Any]:
+def rows(path: Path, prediction: str) -> dict[str, Any]:
     """The solver's table (`interop.onnx.table`), with x_0 made of what the network predicts: of v it is `alpha x - sigma v`."""
     columns = table(path)
     alpha = path.alpha_bar[:-1].sqrt().numpy()
