@@ -107,9 +107,9 @@ def main(
     for parameter in ae.parameters():  # As `diffae export --dtype bfloat16` rounds them.
         parameter.copy_(parameter.bfloat16())
     for name in PAGE:
-        copied(HERE / name, out / name)
+        written(out / name, (HERE / name).read_bytes())
     sizes = {name: unpacked(package, name, out / "runtime") for name in BUILDS}
-    copied(HERE / "onnxruntime-web.txt", out / "runtime" / "LICENSE")
+    written(out / "runtime" / "LICENSE", (HERE / "onnxruntime-web.txt").read_bytes())
     x, vector, one = torch.zeros(2, *ae.image_shape), torch.zeros(2, ae.z_dim), torch.ones(2)
     files = {
         "encode": packed(traced(ae.encoder, {"x": x}, "z_sem"), out, "encode"),
@@ -159,7 +159,9 @@ def fetched(folder: File) -> File:
             raise SystemExit(f"There is no npm, which brings the runtime. Put {RUNTIME}.tgz of the npm registry into {folder}.")
         folder.mkdir(parents=True, exist_ok=True)
         name, _, version = RUNTIME.rpartition("-")
-        done = subprocess.run(["npm", "pack", "--silent", f"{name}@{version}"], cwd=folder, capture_output=True, text=True)
+        done = subprocess.run(
+            ["npm", "pack", "--silent", "--fetch-retries=1", f"{name}@{version}"], cwd=folder, capture_output=True, text=True
+        )
         if done.returncode:
             raise SystemExit(f"npm cannot bring {name}@{version}: {done.stderr.strip()[-300:]}")
     if hashlib.sha512(file.read_bytes()).hexdigest() != DIGEST:
@@ -295,11 +297,6 @@ def drawn(ae: DiffusionAutoencoder, folder: File, num: int) -> list[str]:
         noise = torch.randn(num, ae.z_dim, generator=torch.Generator().manual_seed(SEED))
         images = ae.decode(ae.standardizer.inverse(noise), seed=SEED)
     return [str(save_png(to_pil(x), folder / f"{i}.png").relative_to(folder.parent)) for i, x in enumerate(images)]
-
-
-def copied(source: File, target: File) -> None:
-    """Copies a file of the page."""
-    written(target, source.read_bytes())
 
 
 def written(file: File, content: bytes) -> int:
