@@ -1,11 +1,7 @@
 """z_sem as features of scikit-learn: what its own checks ask of a transformer, and images in and out."""
 
-import atexit
 import pickle
-import shutil
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +11,7 @@ import diffae
 
 sklearn = pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 
+from sklearn.exceptions import NotFittedError  # noqa: E402
 from sklearn.linear_model import LogisticRegression  # noqa: E402
 from sklearn.model_selection import GridSearchCV  # noqa: E402
 from sklearn.pipeline import make_pipeline  # noqa: E402
@@ -54,15 +51,17 @@ class Rows(DiffAETransformer):
         return 1 / (1 + np.exp(-X[:, np.arange(64) % X.shape[1]]))
 
 
-# The model is made when the first check begins: what is trained is measured below.
-UNTRAINED = Path(tempfile.mkdtemp(prefix="diffae-tests-")) / "model"
-atexit.register(shutil.rmtree, UNTRAINED.parent, ignore_errors=True)
+@pytest.fixture(scope="module")
+def untrained(tiny, tmp_path_factory):
+    """A folder with a model; its name is the same in all processes, since it is a part of the names of the checks."""
+    folder = tmp_path_factory.mktemp("estimator")
+    saved(folder / "model", tiny, 1)
+    return folder
 
 
-@parametrize_with_checks([Rows(image_shape=(1, 1), model=UNTRAINED)])
-def test_the_checks_of_scikit_learn_pass(estimator, check, tiny):
-    if not UNTRAINED.is_dir():
-        saved(UNTRAINED, tiny, 1)
+@parametrize_with_checks([Rows(image_shape=(8, 8), model="model")])
+def test_the_checks_of_scikit_learn_pass(estimator, check, untrained, monkeypatch):
+    monkeypatch.chdir(untrained)
     check(estimator)
 
 
@@ -111,6 +110,38 @@ def test_training_learns_and_is_the_same_again(tiny_run, digits, tmp_path):
     again = pickle.loads(pickle.dumps(two))
     assert np.array_equal(again.transform(X[:9]), two.transform(X[:9]))
     assert LogisticRegression().fit(one.transform(X[:200]), y[:200]).score(one.transform(X[200:]), y[200:]) > 0.8
+
+
+def test_images_that_are_no_squares_are_taken_whole(tiny_run):
+    X = np.zeros((24, 12, 24), np.uint8)
+    X[::2, :, 20:] = 255  # What a crop of the middle would not see.
+    config = tiny_run(model={"channels": 1, "prediction": "v"}, source="anything", whitened_start=True)
+    transformer = DiffAETransformer(config, images=16).fit(X)
+    z_sem = transformer.transform(X)
+    assert np.abs(z_sem[0] - z_sem[1]).max() > 1e-3
+    assert transformer.inverse_transform(z_sem).shape == X.shape
+
+
+def test_training_leaves_nothing_behind(tiny_run, digits, cache, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    config = tiny_run(model={"channels": 1}, source="anything")
+    DiffAETransformer(config, images=16).fit(digits[0][:24].reshape(-1, 8, 8))
+    assert not list((tmp_path / "temporary").iterdir())
+    assert not cache.exists()
+
+
+def test_what_could_never_be_used_is_refused_before_it_is_trained(tiny_run, model):
+    X = np.zeros((24, 8, 8))
+    for settings, words in (({"z_dim": None}, "has no z_sem"), ({"image_size": (8, 8, 8), "channels": 1}, "is of volumes")):
+        config = tiny_run(model=settings, source="anything")
+        transformer = DiffAETransformer(config, images=10**9)
+        with pytest.raises(ValueError, match=words):
+            transformer.fit(X)
+        with pytest.raises(NotFittedError):
+            transformer.transform(X)
+    with pytest.raises(ValueError, match="would cut off some of 8 x 12"):
+        DiffAETransformer(model=model).fit(np.zeros((3, 8, 12)))
 
 
 def test_it_is_searched_in_a_pipeline(model, digits):

@@ -2,6 +2,7 @@
 
 import copy
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,9 @@ def exported(tiny, tmp_path_factory):
     return diffae.load(folder / "model"), folder / "onnx", done
 
 
+NAMES = ("encode", "eps", "invert", "decode", "sample", "mean")
+
+
 def images(num):
     return torch.rand(num, 3, 8, 8, generator=torch.Generator().manual_seed(num)) * 2 - 1
 
@@ -71,7 +75,7 @@ def test_each_file_says_what_torch_says(exported, num):
         "sample": (ae.decode(z_sem, seed=3), {"x_T": noise, "z_sem": z_sem}),
         "mean": (ae.decode_mean(z_sem, seed=3), {"x_T": noise, "z_sem": z_sem}),
     }
-    assert {f.stem for f in folder.glob("*.onnx")} == expected.keys()
+    assert set(NAMES) == expected.keys()
     for name, (ours, inputs) in expected.items():
         assert ours.std() > 0.01, f"{name} is not tested by this model"
         assert (says(folder, name, **inputs) - ours).abs().max() <= 1e-4, name
@@ -82,9 +86,9 @@ def test_what_the_page_shows_needs_the_files_alone(exported, tmp_path):
     ae, folder, _ = exported
     x = images(2)
     np.save(tmp_path / "images.npy", x.numpy())
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "onnx").symlink_to(folder)
-    (script,) = re.findall(r"```python\n(import numpy as np\nimport onnxruntime\n.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    shutil.copytree(folder, tmp_path / "models" / "onnx")
+    page = PAGE.read_text(encoding="utf-8")
+    (script,) = re.findall(r"```python\n(import numpy as np\nimport onnxruntime\n.*?)```", page, flags=re.DOTALL)
     subprocess.run([sys.executable, "-c", script + ALONE], check=True, cwd=tmp_path)
     made = {name: torch.from_numpy(np.load(tmp_path / f"{name}.npy")) for name in ("x_hat", "mean", "other")}
     assert (made["x_hat"] - ae.reconstruct(x, inversion="fast")).abs().max() <= 1e-4
@@ -94,6 +98,8 @@ def test_what_the_page_shows_needs_the_files_alone(exported, tmp_path):
 def test_weights_are_there_once(exported):
     _, folder, _ = exported
     (weights,) = folder.glob("decoder-*.weights")
+    assert {file.name for file in folder.iterdir()} == {f"{n}.onnx" for n in NAMES} | {weights.name, "README.md"}
+    assert "- Licence: mit" in (folder / "README.md").read_text(encoding="utf-8")
     decoder = sum(p.numel() for p in exported[0].unet.parameters()) * 4
     assert 0.5 * decoder < weights.stat().st_size <= decoder
 
@@ -124,6 +130,27 @@ def test_a_table_of_coefficients_is_the_solver(tiny):
             x, before = row["from_x"] * x + row["from_x_0"] * x_0 + row["from_before"] * before, x_0
         expected = solve(lambda x, t: torch.sin(x + t / 1000), start, way.path, solver="dpmpp2m")
         assert (x - expected).abs().max() < 1e-9 * (1 + expected.abs().max())
+
+
+def test_what_was_exported_before_stays_where_a_comparison_fails(tiny, tmp_path, monkeypatch):
+    from diffae.interop import onnx
+
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx" / "eps.onnx").write_bytes(b"before")
+    monkeypatch.setattr(onnx, "traced", lambda *_: None)
+    monkeypatch.setattr(onnx, "_write", lambda ae, folder, *_: (folder / "eps.onnx").write_bytes(b"now"))
+
+    def compare(ae, folder, ways):
+        assert ae.precision == "float32"
+        raise ValueError("eps.onnx says something else than torch")
+
+    monkeypatch.setattr(onnx, "compare", compare)
+    ae = diffae.DiffusionAutoencoder(tiny)
+    ae.precision = "bfloat16"
+    with pytest.raises(ValueError, match="says something else"):
+        onnx.export(ae, tmp_path / "onnx")
+    assert [file.read_bytes() for file in tmp_path.rglob("*.onnx")] == [b"before"]
+    assert [file.name for file in tmp_path.iterdir()] == ["onnx"]
 
 
 def test_a_package_that_is_missing_is_named(tiny, tmp_path, monkeypatch):

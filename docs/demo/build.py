@@ -35,7 +35,8 @@ from torch import Tensor, nn
 import diffae
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.diffusion.schedule import Path, spaced_path
-from diffae.interop.onnx import loops, table, traced
+from diffae.interop.graphs import table, traced
+from diffae.interop.onnx import loops
 from diffae.pictures import save_png, to_pil
 from diffae.runtime.files import replacing, write_text
 from diffae.runtime.seeding import mix
@@ -278,7 +279,7 @@ def description(ae: DiffusionAutoencoder) -> dict[str, Any]:
 
 
 def rows(path: Path, prediction: str) -> dict[str, Any]:
-    """The solver's table (`interop.onnx.table`), with x_0 made of what the network predicts: of v it is `alpha x - sigma v`."""
+    """The solver's table (`interop.graphs.table`), with x_0 made of what the network predicts: of v it is `alpha x - sigma v`."""
     columns = table(path)
     alpha = path.alpha_bar[:-1].sqrt().numpy()
     sigma = (1 - path.alpha_bar[:-1]).sqrt().numpy()

@@ -1,6 +1,7 @@
 """Diffusion autoencoders: an image becomes a meaningful vector and a noise map, and both become the image again."""
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from diffae import _moved
@@ -19,13 +20,14 @@ __all__ = [
     "DDIM",
     "AutoencoderConfig",
     "Code",
-    "DiffAETransformer",
     "DiffusionAutoencoder",
     "interop",
     "load",
     "load_diffusion",
     "preset",
 ]
+if importlib.util.find_spec("sklearn"):
+    __all__ += ["DiffAETransformer"]
 __version__ = "0.1.0"
 
 _HOMES = {

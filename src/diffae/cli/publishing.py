@@ -76,6 +76,8 @@ class Export(Published):
             raise ValueError(f"{self.out} is a training run, whose config.json would be lost. Name another folder.")
         if self.format == "onnx" and self.dtype != "float32":
             raise ValueError("ONNX files are of float32: leave --dtype away.")
+        if self.format != "diffae" and self.prior is not None:
+            raise ValueError(f"With --format {self.format} no prior travels along: leave --prior away.")
         {"diffae": self._save, "onnx": self._write_onnx, "diffusers": self._write_pipeline}[self.format](self.model())
 
     def _save(self, ae: "DiffusionAutoencoder") -> None:

@@ -13,19 +13,23 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
+try:
+    from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+    from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+except ImportError as error:
+    raise ImportError(
+        f"DiffAETransformer is one of scikit-learn 1.6 or newer ({error}): pip install 'diffae[eval,train]'."
+    ) from None
+
 from diffae.autoencoder import DiffusionAutoencoder
-from diffae.config import RunConfig
+from diffae.config import AutoencoderConfig, Preparation, RunConfig
 from diffae.config.presets import preset as named_preset
-from diffae.data import prepare
+from diffae.data import ImageSet
 from diffae.data.images import UnusableImage, in_range, read_image
 from diffae.interop.weights import load
-from diffae.training.events import Finished, Logged
-from diffae.training.run import resolve, train
-from diffae.training.subjects import ImageSubject
+from diffae.runtime.files import digest_arrays
 
 
 class DiffAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -78,12 +82,18 @@ class DiffAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             ValueError: images of no shape or range as above, of other channels than the model's, or untrainable settings.
         """
         x = self._images(X, reset=True)
-        self.image_shape_, self.dtype_ = x.shape[1:], x.dtype
-        self.model_ = self._trained(x) if self.model is None else load(self.model)
-        if self.model_.config.channels != x.shape[-1]:
-            raise ValueError(f"The model has images of {self.model_.config.channels} channels, and these have {x.shape[-1]}.")
-        self._n_features_out = self.model_.z_dim
+        if self.model is None:
+            run = self._run(x)
+            _check(run.model, run.data.preparation, x.shape[1:])
+            model = self._trained(run, x)
+        else:
+            model = load(self.model)
+            _check(model.config, model.preparation, x.shape[1:])
+        self.model_, self.image_shape_, self.dtype_, self._n_features_out = model, x.shape[1:], x.dtype, model.z_dim
         return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_n_features_out")
 
     def transform(self, X: Any) -> NDArray[np.float32]:
         """z_sem (n, d) of images.
@@ -157,15 +167,27 @@ class DiffAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             raise ValueError(f"image_shape {shape} is not that of {features} numbers: expected h w or h w c of them.")
         return shape
 
-    def _trained(self, x: NDArray[Any]) -> DiffusionAutoencoder:
+    def _run(self, x: NDArray[Any]) -> RunConfig:
+        """What is trained on these images, of which nothing is cut off."""
         base = self.preset if isinstance(self.preset, RunConfig) else named_preset(self.preset)
-        model = replace(base.model, channels=x.shape[-1], z_dim=self.z_dim or base.model.z_dim)
-        training = replace(base.training, images=self.images, minutes=None, seed=self.seed, sample_every=10**9)
-        data_config = replace(base.data, source="X", validation=0.0, range=_range(x))
+        z_dim = base.model.z_dim if self.z_dim is None else self.z_dim
+        return replace(
+            base,
+            model=replace(base.model, channels=x.shape[-1], z_dim=z_dim),
+            data=replace(base.data, source="X", validation=0.0, crop="none", range=_range(x)),
+            training=replace(base.training, images=self.images, minutes=None, seed=self.seed, sample_every=10**9),
+        )
+
+    def _trained(self, run: RunConfig, x: NDArray[Any]) -> DiffusionAutoencoder:
+        from diffae.training.events import Finished, Logged
+        from diffae.training.run import resolve, train
+        from diffae.training.subjects import ImageSubject
+
+        pixels = _pixels(x, run.model, run.data.preparation)
+        names, every = [f"{i:08d}" for i in range(len(x))], np.arange(len(x))
+        data = ImageSet(names, pixels, {}, every, every[:0], [], run.data, digest_arrays({"pixels": pixels}))
         with nullcontext(str(self.run)) if self.run is not None else tempfile.TemporaryDirectory(prefix="diffae-") as folder:
-            data = prepare(data_config, size=model.image_size, channels=model.channels, source=Arrays(x))
-            config = resolve(replace(base, model=model, data=data_config, training=training), Path(folder))
-            for event in train(ImageSubject(config, data), Path(folder)):
+            for event in train(ImageSubject(resolve(run, Path(folder)), data), Path(folder)):
                 if isinstance(event, Logged) and self.verbose:
                     print(f"[DiffAETransformer] {event.images:,} of {self.images:,} images, loss {event.loss:.4f}")
                 if isinstance(event, Finished) and event.interrupted:
@@ -174,34 +196,48 @@ class DiffAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     def _read(self, x: NDArray[Any]) -> Tensor:
         """Images as the model sees them, read as in training."""
-        config, source = self.model_.config, Arrays(x)
-        preparation = replace(self.model_.preparation, range=_range(x))
+        return in_range(_pixels(x, self.model_.config, replace(self.model_.preparation, range=_range(x))))
+
+
+def _check(config: AutoencoderConfig, preparation: Preparation, shape: Sequence[int]) -> None:
+    """Refuses models that do not take such images (h, w, c) whole.
+
+    Raises:
+        ValueError: the message says which, and what to do.
+    """
+    h, w, c = shape
+    if config.z_dim is None:
+        raise ValueError("A plain DDIM has no z_sem, which are the features: take a preset without -ddim.")
+    if config.latents is not None or len(config.image_size) != 2:
+        raise ValueError(
+            f"This is for models of pixels, and that one is of {config.latents or 'volumes'}: use it by `diffae.load`."
+        )
+    if config.channels != c:
+        raise ValueError(f"The model has images of {config.channels} channels, and these have {c}.")
+    side = config.image_size
+    if preparation.crop != "none" and h * side[1] != w * side[0]:
+        raise ValueError(
+            f"The model crops images to {_spelled(side)}, which would cut off some of {_spelled((h, w))}: crop them before, or train "
+            "with crop 'none'."
+        )
+
+
+def _pixels(x: NDArray[Any], config: AutoencoderConfig, preparation: Preparation) -> NDArray[Any]:
+    """Images (n, h, w, c) decoded as files of NumPy's are: (n, c, *sides) of 8 or 16 bits.
+
+    Raises:
+        ValueError: images that are too small.
+    """
+    found = []
+    size, channels = config.image_size, config.channels
+    for image in x:
+        file = io.BytesIO()
+        np.save(file, np.ascontiguousarray(image.transpose(2, 0, 1)))
         try:
-            read = [
-                read_image(source.read(name), name, size=config.image_size, channels=config.channels, preparation=preparation)
-                for name in source.names
-            ]
+            found.append(read_image(file.getvalue(), "X.npy", size=size, channels=channels, preparation=preparation))
         except UnusableImage as error:
             raise ValueError(f"An image of X {error}.") from None
-        return in_range(np.stack(read))
-
-
-class Arrays:
-    """A source of images that are in memory, (n, h, w, c)."""
-
-    others = 0
-    holders: Sequence[Path] = ()
-    notes: Sequence[str] = ()
-
-    def __init__(self, x: NDArray[Any]) -> None:
-        self._x = x
-        self.names = [f"{i:08d}.npy" for i in range(len(x))]
-
-    def read(self, name: str) -> bytes:
-        """An image as a file of NumPy's, (c, h, w)."""
-        file = io.BytesIO()
-        np.save(file, np.ascontiguousarray(self._x[int(name[:8])].transpose(2, 0, 1)))
-        return file.getvalue()
+    return np.stack(found)
 
 
 def _range(x: NDArray[Any]) -> tuple[float, ...] | None:
