@@ -1,6 +1,7 @@
 """Trackers are sent what a run logs, and a run does not depend on them."""
 
 import json
+import sys
 from dataclasses import replace
 from typing import ClassVar
 
@@ -42,7 +43,8 @@ class Pictured(Kept):
     requires_logging_directory = True
 
     def log_images(self, values, step=None):
-        self.told.append(("images", step, values["images"].shape))
+        (image,) = values["images"]
+        self.told.append(("images", step, image.shape))
 
 
 class Failing(Kept):
@@ -52,7 +54,7 @@ class Failing(Kept):
 
 @pytest.fixture
 def trackers(monkeypatch):
-    kinds = {"kept": Kept, "pictured": Pictured, "failing": Failing}
+    kinds = {"kept": Kept, "swanlab": Pictured, "failing": Failing}
     for name, kind in kinds.items():
         monkeypatch.setitem(accelerate.tracking.LOGGER_TYPE_TO_CLASS, name, kind)
         monkeypatch.setattr(kind, "told", [])
@@ -69,7 +71,7 @@ def notes(config, out):
 
 def test_a_tracker_is_told_what_the_run_writes_down(trackers, tiny_run, tmp_path):
     out = tmp_path / "run"
-    told = notes(tiny_run(tracker=("kept", "pictured")), out)
+    told = notes(tiny_run(tracker=("kept", "swanlab")), out)
     assert told[-1:] == [f"kept is sent no pictures: they are in {out / 'pictures'}"]
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     for kind in (Kept, Pictured):
@@ -84,14 +86,14 @@ def test_a_tracker_is_told_what_the_run_writes_down(trackers, tiny_run, tmp_path
         assert settings["training.batch_size"] == 8
         assert settings["model.image_size"] == "[8, 8]"
     assert Kept.told[0] == ("project", "diffae", {})
-    assert Pictured.told[0][2] == {"logging_dir": str(out / "pictured")}
+    assert Pictured.told[0][2] == {"logging_dir": str(out / "swanlab")}
     shown = [t for t in Pictured.told if t[0] == "images"]
     assert [step for _, step, _ in shown] == [32, 64]
-    assert all(shape[0] == 1 and shape[3] == 3 for *_, shape in shown)
+    assert all(len(shape) == 3 and shape[2] == 3 for *_, shape in shown)
 
 
 def test_one_that_fails_is_left_out_and_the_run_is_the_same(trackers, tiny_run, tmp_path):
-    told = notes(tiny_run(tracker=("failing", "pictured")), tmp_path / "a")
+    told = notes(tiny_run(tracker=("failing", "swanlab")), tmp_path / "a")
     (said,) = [text for text in told if "nobody" in text]
     assert "failing failed (ConnectionError: nobody answers) and is left out" in said
     assert [t for t in Pictured.told if t[0] == "log"]
@@ -110,11 +112,32 @@ def test_a_run_goes_on_with_other_trackers(trackers, tiny_run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "words"), [("wandbb", ValueError, "accelerate knows .*wandb"), ("aim", ImportError, "pip install aim")]
+    ("name", "kind", "words"),
+    [
+        ("wandbb", ValueError, "there is no 'wandbb'; accelerate knows .*wandb"),
+        ("tensorboard", ValueError, "TensorBoard is written anyway"),
+        ("aim", ImportError, "pip install aim"),
+    ],
 )
-def test_what_is_not_there_is_said_before_training(name, kind, words, tiny_run, tmp_path):
+def test_what_is_not_there_is_said_before_anything_is_written(name, kind, words, tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "aim", None)
     with pytest.raises(kind, match=words):
         notes(tiny_run(tracker=(name,)), tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_a_picture_that_is_not_taken_ends_pictures_alone(trackers, tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(Pictured, "log_images", lambda *_, **__: 1 / 0)
+    told = notes(tiny_run(tracker=("swanlab",)), tmp_path / "run")
+    assert [text for text in told if "swanlab" in text] == [
+        f"swanlab takes no pictures (ZeroDivisionError: division by zero): they are in {tmp_path / 'run' / 'pictures'}"
+    ]
+    assert max(step for what, step, _ in (t for t in Pictured.told if t[0] == "log")) == 64
+
+
+def test_an_end_that_fails_is_told(trackers, tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(Kept, "finish", lambda _: 1 / 0)
+    assert "kept failed (ZeroDivisionError" in notes(tiny_run(tracker=("kept",)), tmp_path / "run")[-1]
 
 
 def test_settings_have_names_with_dots(trackers, tmp_path):

@@ -1,6 +1,7 @@
 """The page that a published model has on the hub: what it is, of what data, under which licence, and what was measured."""
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from decimal import Decimal
@@ -96,7 +97,8 @@ def _licence_lines(licence: str | None) -> list[str]:
 
 def _measured_lines(repo_id: str, about: Mapping[str, Any], scores: Mapping[str, Any]) -> list[str]:
     """What was measured, as the hub lists results of models (model-index). Strings are JSON's, which are YAML's too."""
-    found = [(_short(name), name, value) for name, value in (about.get("metrics") or {}).items()]
+    metrics = (about.get("metrics") or {}).items()
+    found = [(_short(name), name, value) for name, value in metrics if math.isfinite(value)]
     found += [("roc_auc", f"AUROC of {name}", score["auroc"]) for name, score in scores.items() if score.get("auroc") is not None]
     if not found:
         return []

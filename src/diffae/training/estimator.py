@@ -217,8 +217,8 @@ def _check(config: AutoencoderConfig, preparation: Preparation, shape: Sequence[
     side = config.image_size
     if preparation.crop != "none" and h * side[1] != w * side[0]:
         raise ValueError(
-            f"The model crops images to {_spelled(side)}, which would cut off some of {_spelled((h, w))}: crop them before, or train "
-            "with crop 'none'."
+            f"The model crops images to {_spelled(side)}, which would cut off some of {_spelled((h, w))}: crop them before, or "
+            "train with crop 'none'."
         )
 
 

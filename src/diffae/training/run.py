@@ -36,7 +36,7 @@ from diffae.training.room import find_accumulation, saying_what_helps
 from diffae.training.sharding import is_sharded, whole_weights
 from diffae.training.state import TrainingState, checkpoint_file, newest_checkpoint
 from diffae.training.subjects import Subject
-from diffae.training.trackers import Trackers
+from diffae.training.trackers import Trackers, check_trackers
 from diffae.training.turning import Turning
 
 __all__ = [
@@ -84,6 +84,7 @@ def _train(subject: Subject, out: Path, accelerator: Accelerator) -> Iterator[Ev
             f"training.contrast compares the images of a batch, which {accelerator.num_processes} processes would divide: "
             "train with one, or with --training.contrast 0."
         )
+    check_trackers(training.tracker)
     newest = newest_checkpoint(out / "checkpoints")
     if newest is not None:
         check_data(out, subject)
@@ -195,6 +196,8 @@ def _train(subject: Subject, out: Path, accelerator: Accelerator) -> Iterator[Ev
                 yield Noted(note)
             if saves or turned:
                 save(images)
+    for note in trackers.notes():
+        yield Noted(note)
     if main and not interrupted and (told := turning.note()):
         yield Noted(told)
     yield Finished(images, interrupted)

@@ -24,26 +24,26 @@ class Trackers:
         settings: of the run, nested as config.json is.
 
     Raises:
-        ValueError: no tracker has such a name.
-        ImportError: its package is not installed.
+        ValueError, ImportError: as of `check_trackers`.
     """
 
     def __init__(self, names: Sequence[str], out: Path, settings: Mapping[str, Any]) -> None:
-        self._all: dict[str, Any] = {}
+        self._all: dict[str, Any] = check_trackers(names)
+        self._shows: dict[str, Callable[[int, Path], None]] = {}
         self._notes: list[str] = []
         title = out.resolve().name
-        for name in dict.fromkeys(names):
-            kind = _kind(name)
+
+        def begin(name: str, kind: Any) -> None:
             options = {TITLED[name]: title} if name in TITLED else {}
             if kind.requires_logging_directory:
                 options["logging_dir"] = str(out / name)
-            self._all[name] = kind(PROJECT, **options)
-
-        def begin(name: str, tracker: Any) -> None:
+            self._all[name] = tracker = kind(PROJECT, **options)
             if hasattr(tracker, "start"):  # Of earlier versions of accelerate the constructor did.
                 tracker.start()
             tracker.store_init_configuration(dict(_flat(settings)))
-            if _shows(name, tracker) is None:
+            if show := _shown_by(name, tracker):
+                self._shows[name] = show
+            else:
                 self._notes.append(f"{name} is sent no pictures: they are in {out / 'pictures'}")
 
         self._each(begin)
@@ -65,12 +65,12 @@ class Trackers:
 
     def show(self, images: int, file: Path) -> None:
         """A picture after so many images."""
-
-        def each(name: str, tracker: Any) -> None:
-            if show := _shows(name, tracker):
+        for name, show in list(self._shows.items()):
+            try:
                 show(images, file)
-
-        self._each(each)
+            except Exception as error:
+                del self._shows[name]
+                self._notes.append(f"{name} takes no pictures ({type(error).__name__}: {error}): they are in {file.parent}")
 
     def _each(self, do: Callable[[str, Any], None]) -> None:
         for name, tracker in list(self._all.items()):
@@ -78,31 +78,40 @@ class Trackers:
                 do(name, tracker)
             except Exception as error:  # Whatever it is, hours of training count for more.
                 del self._all[name]
+                self._shows.pop(name, None)
                 self._notes.append(
                     f"{name} failed ({type(error).__name__}: {error}) and is left out; metrics.jsonl has all metrics"
                 )
 
 
-def _kind(name: str) -> Any:
-    """The class of a tracker, whose package is there."""
+def check_trackers(names: Sequence[str]) -> dict[str, Any]:
+    """The class of each tracker, whose packages are there.
+
+    Raises:
+        ValueError: accelerate knows no tracker of such a name.
+        ImportError: its package is not installed.
+    """
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
     kinds = {str(getattr(key, "value", key)): kind for key, kind in LOGGER_TYPE_TO_CLASS.items()}
-    if name not in kinds:
-        raise ValueError(f"training.tracker: there is no {name!r}; accelerate knows {', '.join(kinds)}.")
-    if kinds[name].__module__.startswith("accelerate") and name != "tensorboard":
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise ImportError(f"training.tracker: {name} is not installed ({error}): pip install {name}.") from None
-    return kinds[name]
+    known = ", ".join(name for name in kinds if name != "tensorboard")
+    for name in names:
+        if name not in kinds or name == "tensorboard":
+            there = "the run's own TensorBoard is written anyway" if name == "tensorboard" else f"there is no {name!r}"
+            raise ValueError(f"training.tracker: {there}; accelerate knows {known}.")
+        if kinds[name].__module__.startswith("accelerate"):
+            try:
+                importlib.import_module(name)
+            except ImportError as error:
+                raise ImportError(f"training.tracker: {name} is not installed ({error}): pip install {name}.") from None
+    return {name: kinds[name] for name in names}
 
 
-def _shows(name: str, tracker: Any) -> Callable[[int, Path], None] | None:
-    """What sends a picture, where a tracker takes any."""
-    if hasattr(tracker, "log_images"):
-        return lambda images, file: tracker.log_images({"images": np.asarray(Image.open(file).convert("RGB"))[None]}, step=images)
-    if hasattr(tracker, "log_artifact"):
+def _shown_by(name: str, tracker: Any) -> Callable[[int, Path], None] | None:
+    """What sends a picture, where it is known how; what accelerate calls `log_images` takes another thing of each tracker."""
+    if name in ("wandb", "swanlab"):
+        return lambda images, file: tracker.log_images({"images": [np.asarray(Image.open(file).convert("RGB"))]}, step=images)
+    if name == "mlflow":
         return lambda images, file: tracker.log_artifact(str(file), artifact_path="pictures")
     if name == "trackio":
         picture = importlib.import_module("trackio").Image
