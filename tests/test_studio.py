@@ -7,6 +7,7 @@ import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from diffae.edits import Edit
 from diffae.interop.fingerprints import fingerprint
 from diffae.pictures import save_png, to_pil
 from diffae.studio.app import application
+from diffae.studio.page import Page
 from diffae.studio.shown import bars, difference, enlarged
 from diffae.studio.visit import Opened, Visit
 from diffae.studio.workshop import Workshop
@@ -192,3 +194,20 @@ def test_two_thousand_requests_leave_memory_flat_and_visitors_apart(tmp_path):
     script = Path(__file__).parents[1] / "benchmarks" / "studio.py"
     out = subprocess.run([sys.executable, script, "--out", tmp_path / "studio.md"], capture_output=True, text=True)
     assert out.returncode == 0, out.stdout + out.stderr
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "../others", "{outside}/others", None])
+def test_a_session_that_is_named_as_a_path_reaches_nothing_but_its_own_files(shop, tmp_path, name):
+    page = Page(shop, None, None, None, tmp_path / "downloads" / "of visitors")
+    for folder in (tmp_path / "others", page.folder / "others", page.folder.parent / "others"):
+        folder.mkdir(parents=True)
+        (folder / "kept.txt").write_text("of another")
+    before = sorted(tmp_path.rglob("*"))
+    request = SimpleNamespace(session_hash=name and name.replace("{outside}", str(tmp_path)))
+    page.keep(request, "images", torch.zeros(2, 3))
+    assert torch.equal(page.kept(request, "images", 1), torch.zeros(3))
+    (written,) = {path.parent for path in tmp_path.rglob("images.npy")}
+    assert written.parent == page.folder
+    assert written not in before
+    page.forget(request)
+    assert sorted(tmp_path.rglob("*")) == before

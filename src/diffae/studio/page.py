@@ -1,6 +1,7 @@
 """What the panels share: the page that they are on, how their errors are shown, and how they reach the panel that edits."""
 
 import functools
+import hashlib
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,11 +48,11 @@ class Page:
 
     def file(self, request: gr.Request, name: str) -> Path:
         """Where a file of a visitor's lies."""
-        return self.folder / str(request.session_hash) / name
+        return self._folder_of(request) / name
 
     def forget(self, request: gr.Request) -> None:
         """Removes the files of a visitor who left."""
-        shutil.rmtree(self.folder / str(request.session_hash), ignore_errors=True)
+        shutil.rmtree(self._folder_of(request), ignore_errors=True)
 
     def keep(self, request: gr.Request, name: str, x: Tensor) -> None:
         """Keeps images on disk until they are asked for, or others under that name are kept: they would take much memory."""
@@ -65,6 +66,10 @@ class Page:
             return None
         images = np.load(file, mmap_mode="r", allow_pickle=False)
         return torch.from_numpy(images[min(index, len(images) - 1)].copy())
+
+    def _folder_of(self, request: gr.Request) -> Path:
+        # A session's name is whatever the visitor sent, a path too: it is never a part of one here.
+        return self.folder / hashlib.sha256(str(request.session_hash).encode(errors="surrogatepass")).hexdigest()
 
 
 def images_or_notice(page: Page, name: str, use: str) -> ImageSet | None:
