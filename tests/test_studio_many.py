@@ -35,7 +35,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:x_T has a standard deviation")  
 
 @pytest.fixture
 def shop(tiny, make_images):
-    return small(tiny, make_images)
+    opened = small(tiny, make_images)
+    with opened.serving():
+        yield opened
 
 
 @pytest.fixture

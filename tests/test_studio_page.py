@@ -99,17 +99,19 @@ def served(shop):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with temporary_folder() as folder:
+    with shop.serving(), temporary_folder() as folder:
         server = uvicorn.Server(uvicorn.Config(application(shop, folder), host="127.0.0.1", port=port, log_level="error"))
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
-        for _ in range(600):
-            if server.started:
-                break
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-        server.should_exit = True
-        thread.join(timeout=20)
+        try:
+            for _ in range(600):
+                if server.started:
+                    break
+                time.sleep(0.1)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.should_exit = True
+            thread.join(timeout=20)
 
 
 @pytest.fixture(scope="module")

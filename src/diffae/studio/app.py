@@ -55,6 +55,21 @@ def temporary_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def _uploads_in(folder: Path) -> Iterator[None]:
+    """Within it Gradio keeps what visitors upload there."""
+    folder.mkdir()
+    named, default = os.environ.get("GRADIO_TEMP_DIR"), gradio.routes.DEFAULT_TEMP_DIR
+    os.environ["GRADIO_TEMP_DIR"] = gradio.routes.DEFAULT_TEMP_DIR = str(folder)
+    try:
+        yield
+    finally:
+        gradio.routes.DEFAULT_TEMP_DIR = default
+        os.environ.pop("GRADIO_TEMP_DIR")
+        if named is not None:
+            os.environ["GRADIO_TEMP_DIR"] = named
+
+
 def build(shop: Workshop, files: Path) -> gr.Blocks:
     """The page with all panels.
 
@@ -135,22 +150,21 @@ def serve(
             await super().shutdown(sockets)
 
     def end(number: int, frame: object) -> None:
-        # An exit, unlike a signal's end, removes what is temporary.
+        # An exit, unlike a signal's end, removes what is temporary; it waits for work, which has to know.
+        shop.ended.set()
         sys.exit(128 + number)
 
-    previous = {number: signal.signal(number, end) for number in ENDS}
+    # What is ignored, as SIGHUP under nohup, stays so.
+    previous = {number: signal.signal(number, end) for number in ENDS if signal.getsignal(number) != signal.SIG_IGN}
     share_arenas(ARENAS)
     try:
-        with temporary_folder() as temporary:
-            uploads = temporary / "uploads"
-            uploads.mkdir()
-            os.environ["GRADIO_TEMP_DIR"] = gradio.routes.DEFAULT_TEMP_DIR = str(uploads)
+        with shop.serving(), temporary_folder() as temporary, _uploads_in(temporary / "uploads"):
             page = application(shop, temporary / "downloads", host=host, password=password)
             Server(uvicorn.Config(page, log_level="warning", timeout_graceful_shutdown=GRACE)).run([reserved])
     finally:
-        os.environ.pop("GRADIO_TEMP_DIR", None)
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            # None: it was not set from Python, and cannot be set again.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def application(shop: Workshop, files: Path, *, host: str = "127.0.0.1", password: str | None = None) -> FastAPI:

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ EXAMPLES = 16
 """Images to begin with."""
 DRAWN, PATIENCE = 8, 5.0
 """How many of them are drawn where there is no set, and seconds after which no more are."""
+LEAVING = 5.0
+"""Seconds that work has, when the studio ends, to give up."""
 ASKED = 500
 """Images that a classifier is asked about before it is explained."""
 WHY_STEPS = 5
@@ -58,8 +61,7 @@ class Workshop:
     ) -> None:  # fmt: skip
         self.ae, self.data, self.z_sem, self.name, self.classifiers = ae, data, z_sem, name, dict(classifiers or {})
         self.ended, self.paces = threading.Event(), dict[str, float]()
-        self._watching = threading.local()
-        ae.unet.register_forward_hook(self._asked)
+        self._watching, self._workers = threading.local(), weakref.WeakSet[threading.Thread]()
         self._explainers: dict[str, Explainer] = {}
         self.model = fingerprint(ae)
         self.standardizer = None if z_sem is None else Standardizer.fit(z_sem)
@@ -70,8 +72,27 @@ class Workshop:
             raise RuntimeError("The studio has ended.")
 
     @contextlib.contextmanager
+    def serving(self) -> Iterator[None]:
+        """Within it the studio is open: network calls are told to who watches. At its end they are given up, and the model is then
+        as it was before; work that is within a call for longer than `LEAVING` seconds keeps it until that call ends."""
+        self.ended.clear()
+        owner, handle = threading.current_thread(), self.ae.unet.register_forward_hook(self._asked)
+
+        def leave() -> None:
+            for worker in set(self._workers) - {owner}:
+                worker.join()
+            handle.remove()
+
+        try:
+            yield
+        finally:
+            self.ended.set()
+            (leaving := threading.Thread(target=leave, daemon=True)).start()
+            leaving.join(LEAVING)
+
+    @contextlib.contextmanager
     def watched(self, tell: Callable[[int], object]) -> Iterator[None]:
-        """Within it, for each network call that this thread makes, the number of images is told."""
+        """Within it, while the studio is open, for each network call that this thread makes, the number of images is told."""
         self._watching.tell = tell
         try:
             yield
@@ -79,6 +100,7 @@ class Workshop:
             del self._watching.tell
 
     def _asked(self, network: torch.nn.Module, arguments: tuple[Any, ...], answer: Tensor) -> None:
+        self._workers.add(threading.current_thread())
         self.check_open()
         if tell := getattr(self._watching, "tell", None):
             tell(len(answer))
@@ -127,11 +149,9 @@ class Workshop:
             # Where an upload lies is of no use to who sent it.
             return functools.reduce(lambda text, path: text.replace(str(path), path.name), paths, said)
 
-        def warn(what: str) -> object:
-            return tell(named(what))
-
+        settings: dict[str, Any] = {"channels": channels, "preparation": self.ae.preparation}
         try:
-            x = load_images(paths, size=tuple(sides), channels=channels, preparation=self.ae.preparation, warn=warn)
+            x = load_images(paths, size=tuple(sides), warn=lambda what: tell(named(what)), **settings)
             return self.ae.from_pixels(x)
         except ValueError as error:
             raise ValueError(named(str(error))) from None
@@ -215,7 +235,7 @@ class Workshop:
         """(n, 2), the two principal coordinates of each image's standardised code, within 0..1."""
         z_sem, standardizer = self._codes()
         z = standardizer(z_sem)
-        _, _, axes = torch.pca_lowrank(z, q=2, niter=4)
+        axes = torch.pca_lowrank(z, q=2, niter=4)[2]
         at = z @ axes[:, :2]
         low, high = at.quantile(0.002, dim=0), at.quantile(0.998, dim=0)
         return ((at - low) / (high - low)).clamp(0, 1).numpy()
@@ -264,8 +284,7 @@ class Workshop:
             among = np.sort(np.random.default_rng(0).permutation(data.train)[:ASKED])
             classifier = self.classifiers.get(name)
             if classifier is None:
-                y = data.labels[name][data.train]
-                classifier = learned(data, data.train, y, target=None, seed=0, progress=progress)
+                classifier = learned(data, data.train, data.labels[name][data.train], target=None, seed=0, progress=progress)
             self._explainers[name] = Explainer(self.ae, classifier, data.images(among), steps=WHY_STEPS, progress=progress)
         return self._explainers[name]
 
