@@ -76,7 +76,7 @@ def main(
                 update("Requests", len(record.memory), requests)
                 time.sleep(0.5)
         opened = _open_many(address, root, record, images)
-        strays = [p for p in root.rglob("evil.png") if "diffae-uploads-" not in p.as_posix()]
+        strays = [p for p in root.rglob("evil.png") if not p.relative_to(root).match("server/diffae-studio-*/uploads/*/*")]
         os.kill(server.pid or 0, 15)
         server.join(60)
         left = [p for p in (root / "server").rglob("*") if p.is_file()]

@@ -1,14 +1,25 @@
 """What visitors upload in numbers: files, and zips of files, one after another."""
 
 import contextlib
+import lzma
+import struct
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+from diffae.data.images.files import ending
 
 MOST_BYTES = 256 * 2**20
 """Of a file in a zip, unpacked."""
+MOST_ENDING = 16
+"""Characters of a name's ending, by which some formats are known."""
+
+TORN = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, ValueError, RuntimeError, NotImplementedError, OSError, EOFError,
+)  # fmt: skip
+"""What Python says of zips that are damaged, or of a kind that it does not know; a RuntimeError of those with a password."""
 
 
 class Uploads:
@@ -33,7 +44,7 @@ class Uploads:
                 continue
             try:
                 archive = self._stack.enter_context(zipfile.ZipFile(file))
-            except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+            except TORN as error:
                 self.unread.append(f"{file.name} is no zip that can be opened ({error}).")
                 continue
             infos = [i for i in archive.infolist() if not i.is_dir() and not i.filename.startswith("__MACOSX/")]
@@ -51,22 +62,24 @@ class Uploads:
     def __iter__(self) -> Iterator[tuple[str, Path | str]]:
         """The name of each, and where it lies until the next is asked for; where it cannot be unpacked, a sentence in its place."""
         with tempfile.TemporaryDirectory(prefix="diffae-unpacked-") as folder:
-            for name, where in self._found:
+            for i, (name, where) in enumerate(self._found):
                 if isinstance(where, Path):
                     yield name, where
                     continue
                 archive, info = where
-                target = Path(folder) / (PurePosixPath(name.replace("\\", "/")).name or "unnamed")
+                # A name of our own: theirs may be too long, or none.
+                target = Path(folder) / f"upload-{i}{ending(name)[:MOST_ENDING]}"
                 try:
                     with archive.open(info) as member:
                         content = member.read(MOST_BYTES + 1)
-                except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, OSError, EOFError) as error:
-                    # RuntimeError is what Python says of a zip with a password.
-                    yield name, f"{name} cannot be unpacked ({str(error).rstrip('.')})."
+                    if len(content) <= MOST_BYTES:
+                        target.write_bytes(content)
+                except TORN as error:
+                    said = str(error).replace(str(target), name).rstrip(".")
+                    yield name, f"{name} cannot be unpacked ({said})."
                     continue
                 if len(content) > MOST_BYTES:
                     yield name, f"{name} is more than {MOST_BYTES >> 20} MiB unpacked."
                     continue
-                target.write_bytes(content)
                 yield name, target
                 target.unlink()
