@@ -22,8 +22,8 @@ from diffae.autoencoder import DiffusionAutoencoder
 from diffae.pictures import save_png, to_pil
 from diffae.semantics.attributes import Attributes, Score
 from diffae.studio import visit as visits
-from diffae.studio.batch import edit_all
-from diffae.studio.own import from_examples
+from diffae.studio.batch import Edited, edit_all
+from diffae.studio.own import codes_of_examples, from_examples
 from diffae.studio.panels.sliders import strengths, told
 from diffae.studio.progress import TimeLeft, spoken
 from diffae.studio.shown import MOST_BARS, bars
@@ -133,6 +133,38 @@ def test_files_in_a_zip_that_cannot_be_unpacked_are_named(shop, folder, tmp_path
     assert any(said.startswith("bent.png cannot be unpacked") for said in found.unread)
 
 
+def test_odd_entries_of_a_zip_are_named_and_end_nothing(shop, folder, tmp_path):
+    good = (folder / "0.png").read_bytes()
+    long = "名" * 300 + ".png"
+    with zipfile.ZipFile(tmp_path / "odd.zip", "w") as archive:
+        archive.writestr("bent.png", bytes(range(256)) * 8, zipfile.ZIP_LZMA)
+        archive.writestr("..", good)
+        archive.writestr(long, good)
+        archive.writestr("no image/" + "x" * 300, b"no image")
+        archive.writestr("last.png", good)
+    content = bytearray((tmp_path / "odd.zip").read_bytes())
+    at = content.index(b"bent.png") + len("bent.png") + 4  # Behind the version, and the length of the options.
+    content[at : at + 40] = b"\xff" * 40
+    (tmp_path / "odd.zip").write_bytes(content)
+    with Uploads([tmp_path / "odd.zip"]) as uploads:
+        found = edit_all(shop, edited(shop), uploads, tmp_path / "out.zip", silent)
+    assert found.num == 3
+    assert [said[:30] for said in found.unread] == ["bent.png cannot be unpacked (I", "no image/" + "x" * 21]
+    assert "upload-" not in " ".join(found.unread)
+    with zipfile.ZipFile(tmp_path / "out.zip") as archive:
+        assert {"image.png", long, "last.png"} < set(archive.namelist())
+
+
+def test_a_zip_whose_directory_cannot_be_read_is_named(folder, tmp_path):
+    with zipfile.ZipFile(tmp_path / "bent.zip", "w") as archive:
+        archive.write(folder / "0.png", "é.png")
+    content = (tmp_path / "bent.zip").read_bytes()
+    (tmp_path / "bent.zip").write_bytes(content.replace("é".encode(), b"\xff\xfe"))
+    with Uploads([tmp_path / "bent.zip"]) as uploads:
+        assert len(uploads) == 0
+        assert uploads.unread[0].startswith("bent.zip is no zip that can be opened")
+
+
 def test_who_moves_a_slider_beside_a_folder_gets_the_same_pixels(shop, folder, tmp_path):
     visit, counted = edited(shop), []
     expected = shop.ae.render(visit.opened.code, z_sem=visit.z_sem)
@@ -164,6 +196,31 @@ def test_own_attributes_are_learned_from_examples_of_ones_own(shop):
     shop.ae.prior = None
     with pytest.raises(ValueError, match="There is nothing to compare the examples with"):
         from_examples(shop, "Mine", high, high[:0])
+
+
+def test_examples_are_checked_before_any_is_encoded_and_the_bar_ends_at_its_end(shop, folder, tmp_path, monkeypatch):
+    (tmp_path / "torn.zip").write_bytes(b"PK no zip")
+    (folder / "notes.txt").write_text("no image")
+    files, told, seen = [*sorted(folder.iterdir()), tmp_path / "torn.zip"], [], Edited()
+
+    def codes(name, shows, lacks):
+        with Uploads(shows) as with_it, Uploads(lacks) as without:
+            return codes_of_examples(shop, name, with_it, without, seen, lambda *what: told.append(what[1:]))
+
+    shows, lacks = codes("Mine", files, files[:3])
+    assert (len(shows), len(lacks)) == (4, 3)
+    assert told == [(i + 1, 8) for i in range(8)]
+    assert [said.split()[0] for said in seen.unread] == ["torn.zip", "notes.txt"]
+    monkeypatch.setattr(shop.ae, "encode", None)
+    for name, some, others, said in (
+        (" ", files, [], "Give the attribute a name"),
+        ("Red", files, [], "There is an attribute 'Red' already"),
+        ("Mine", files[:2], [], "at least three images that show it, got 2"),
+        ("Mine", files[-1:], [], "that show it, got 0. torn.zip is no zip"),
+        ("Mine", files, files[:1], "that lack it, got 1"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            codes(name, some, others)
 
 
 def test_there_is_no_limit_to_own_attributes(shop):

@@ -1,14 +1,58 @@
 """Attributes from example images, of the set or not."""
 
+from collections.abc import Callable
+
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from diffae.semantics.attributes import Attributes
 from diffae.semantics.fitting import fit_few
+from diffae.studio.batch import Edited, read
+from diffae.studio.uploads import Uploads
+from diffae.studio.visit import Visit
 from diffae.studio.workshop import Workshop
 
 OTHERS = 256
 """Codes that are drawn to compare examples with, where there is no set."""
+LEAST = 3
+"""Files on either side."""
+
+
+def codes_of_examples(
+    shop: Workshop, name: str, shows: Uploads, lacks: Uploads, seen: Edited, tell: Callable[[str, int, int], object]
+) -> tuple[Float[Tensor, "p d"], Float[Tensor, "n d"]]:
+    """Codes of example images.
+
+    Args:
+        shop: the model.
+        name: that the attribute is to have.
+        shows: images that show it.
+        lacks: images that lack it, or none.
+        seen: takes a sentence about each file that cannot be read.
+        tell: called with what is being done, the number done, and the number in all.
+
+    Raises:
+        ValueError: no name, one that a fitted attribute has, or too few files; nothing is encoded then.
+    """
+    if not name.strip():
+        raise ValueError("Give the attribute a name.")
+    if name.strip() in shop.attributes(Visit()):
+        raise ValueError(f"There is an attribute {name.strip()!r} already: give yours another name.")
+    for uploads, what in ((shows, "show"), (lacks, "lack")):
+        if len(uploads) < LEAST and (uploads is shows or len(uploads)):
+            unread = "".join(f" {sentence}" for sentence in uploads.unread)
+            raise ValueError(f"Drop at least three images that {what} it, got {len(uploads)}.{unread}")
+    done, total, codes = 0, len(shows) + len(lacks), []
+    for uploads in (shows, lacks):
+        found = [torch.empty(0, shop.ae.z_dim)]
+        for _, x in read(shop, uploads, seen):
+            if x is not None:
+                found.append(shop.ae.encode(x))
+            done += 1
+            tell("Looking at the examples", done, total)
+        codes.append(torch.cat(found))
+    return codes[0], codes[1]
 
 
 def from_examples(shop: Workshop, name: str, shows: Float[Tensor, "p d"], lacks: Float[Tensor, "n d"]) -> Attributes:

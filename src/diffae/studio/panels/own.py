@@ -4,10 +4,9 @@ from dataclasses import replace
 from typing import Any
 
 import gradio as gr
-import torch
 
-from diffae.studio.batch import Edited, read
-from diffae.studio.own import from_examples
+from diffae.studio.batch import Edited
+from diffae.studio.own import codes_of_examples, from_examples
 from diffae.studio.page import MODEL, PROGRESS, EditPanel, Page, shows_errors
 from diffae.studio.progress import TimeLeft
 from diffae.studio.shown import choices
@@ -17,24 +16,15 @@ from diffae.studio.visit import Visit
 
 def panel(page: Page, editor: EditPanel) -> None:
     """The panel."""
-    shop, ae = page.shop, page.shop.ae
+    shop = page.shop
 
     @shows_errors
     def make(
         visit: Visit, name: str, shows: list[str] | None, lacks: list[str] | None, progress: gr.Progress = PROGRESS
     ) -> list[Any]:
-        left, seen = TimeLeft(progress, shop), Edited()
-        codes: list[torch.Tensor] = []
+        seen = Edited()
         with Uploads(shows or []) as with_it, Uploads(lacks or []) as without:
-            total = len(with_it) + len(without)
-            for uploads in (with_it, without):
-                found = [torch.empty(0, ae.z_dim)]
-                for _, x in read(shop, uploads, seen):
-                    if x is not None:
-                        found.append(ae.encode(x))
-                    done = sum(len(z) for z in (*codes, *found))
-                    left("Looking at the examples", done, total - len(seen.unread))
-                codes.append(torch.cat(found))
+            codes = codes_of_examples(shop, name, with_it, without, seen, TimeLeft(progress, shop))
         said = "".join(f"\n- {sentence}" for sentence in seen.unread)
         said = f"\n\nNot all files could be read:\n{said}" if said else ""
         attribute = from_examples(shop, name, *codes)
