@@ -7,7 +7,7 @@ import json
 import sys
 import zipfile
 from dataclasses import replace
-from types import FunctionType, ModuleType
+from types import FunctionType, ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,6 +24,7 @@ from diffae.semantics.attributes import Attributes, Score
 from diffae.studio import visit as visits
 from diffae.studio.batch import Edited, edit_all
 from diffae.studio.own import codes_of_examples, from_examples
+from diffae.studio.page import Page
 from diffae.studio.panels.sliders import strengths, told
 from diffae.studio.progress import TimeLeft, spoken
 from diffae.studio.shown import MOST_BARS, bars
@@ -131,6 +132,32 @@ def test_files_in_a_zip_that_cannot_be_unpacked_are_named(shop, folder, tmp_path
     assert found.num == 1
     assert any(said.startswith("bomb.png is more than") for said in found.unread)
     assert any(said.startswith("bent.png cannot be unpacked") for said in found.unread)
+
+
+def test_work_of_a_visitor_who_left_ends_and_leaves_nothing(shop, folder, tmp_path):
+    page, request, bars = Page(shop, None, None, None, tmp_path / "downloads"), SimpleNamespace(session_hash="a"), []
+
+    def leaves(share, desc):
+        bars.append(desc)
+        if len(bars) == 2:
+            page.forget(request)
+
+    with (
+        pytest.raises(RuntimeError, match="The visitor has left"),
+        page.working(request, leaves) as left,
+        Uploads(sorted(folder.iterdir())) as uploads,
+    ):
+        edit_all(shop, edited(shop), uploads, page.file(request, "edited.zip"), left)
+    assert len(bars) == 2, "of four images one was edited"
+    assert not list((tmp_path / "downloads").iterdir())
+    with page.working(request, leaves):
+        page.forget(request)
+        page.keep(request, "late", torch.zeros(1, 2))
+    assert not list((tmp_path / "downloads").iterdir())
+    with page.working(request, leaves) as left:
+        left("Working", 1, 2)
+        page.keep(request, "again", torch.zeros(1, 2))
+    assert page.kept(request, "again", 0) is not None, "who comes back may work"
 
 
 def test_odd_entries_of_a_zip_are_named_and_end_nothing(shop, folder, tmp_path):

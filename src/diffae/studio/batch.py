@@ -1,7 +1,7 @@
 """One edit of many images: what the panel of folders does, without a page."""
 
+import io
 import json
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from torch import Tensor
 
-from diffae.pictures import save_png, to_pil
+from diffae.pictures import to_pil
 from diffae.runtime.files import first_line, replacing
 from diffae.studio.uploads import Uploads
 from diffae.studio.visit import Visit
@@ -82,7 +82,7 @@ def edit_all(shop: Workshop, visit: Visit, uploads: Uploads, target: Path, tell:
         raise ValueError("There are no files: drop images, zips of images or a folder on the left.")
     edited, taken = Edited(), {"edit.json", "not-read.txt"}
     asked = {"strengths": {}, "targets": {}, "keep": [], **visit.asked}
-    with replacing(target) as part, tempfile.TemporaryDirectory(prefix="diffae-edited-") as folder:
+    with replacing(target) as part:
         with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
             tell("Editing", 0, left := len(uploads))
             for name, x in read(shop, uploads, edited):
@@ -92,8 +92,8 @@ def edit_all(shop: Workshop, visit: Visit, uploads: Uploads, target: Path, tell:
                 code = shop.ae.infer(x)
                 z = shop.move(code.z_sem, visit.defined, asked["strengths"], asked["targets"], asked["keep"])
                 after = shop.ae.in_range(shop.ae.render(code, z_sem=z))
-                png = save_png(to_pil(shop.ae.to_pictures(after)[0]), Path(folder) / "edited.png")
-                archive.write(png, _free(name, taken))
+                to_pil(shop.ae.to_pictures(after)[0]).save(png := io.BytesIO(), "PNG")
+                archive.writestr(_free(name, taken), png.getvalue())
                 edited.num, left = edited.num + 1, left - 1
                 if len(edited.shown) < SHOWN:
                     edited.shown.append((x[0], after[0]))

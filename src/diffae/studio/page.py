@@ -1,10 +1,12 @@
 """What the panels share: the page that they are on, how their errors are shown, and how they reach the panel that edits."""
 
+import contextlib
 import functools
 import hashlib
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +18,7 @@ from torch import Tensor
 from diffae.data import ImageSet
 from diffae.runtime.files import replacing
 from diffae.semantics.attributes import Attributes
+from diffae.studio.progress import TimeLeft
 from diffae.studio.visit import Visit
 from diffae.studio.workshop import Workshop
 
@@ -45,14 +48,32 @@ class Page:
     visit: gr.State
     tabs: gr.Tabs
     folder: Path
+    _at_work: list[tuple[Path, threading.Event]] = field(default_factory=list)
 
     def file(self, request: gr.Request, name: str) -> Path:
         """Where a file of a visitor's lies."""
         return self._folder_of(request) / name
 
     def forget(self, request: gr.Request) -> None:
-        """Removes the files of a visitor who left."""
-        shutil.rmtree(self._folder_of(request), ignore_errors=True)
+        """Removes the files of a visitor who left, and ends their work."""
+        folder = self._folder_of(request)
+        for whose, gone in list(self._at_work):
+            if whose == folder:
+                gone.set()
+        shutil.rmtree(folder, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def working(self, request: gr.Request, progress: gr.Progress) -> Iterator[TimeLeft]:
+        """Within it a visitor's work goes on, and its bar; where the visitor leaves, the bar ends the work, and nothing is left of
+        what it wrote."""
+        folder, gone = self._folder_of(request), threading.Event()
+        self._at_work.append((folder, gone))
+        try:
+            yield TimeLeft(progress, self.shop, gone)
+        finally:
+            self._at_work.remove((folder, gone))
+            if gone.is_set():
+                shutil.rmtree(folder, ignore_errors=True)
 
     def keep(self, request: gr.Request, name: str, x: Tensor) -> None:
         """Keeps images on disk until they are asked for, or others under that name are kept: they would take much memory."""

@@ -1,6 +1,7 @@
 """How far work is, and how long it will take: what the bars of the page say."""
 
 import contextlib
+import threading
 import time
 from collections.abc import Iterator
 
@@ -27,14 +28,17 @@ class TimeLeft:
     Args:
         show: Gradio's bar.
         shop: knows how long work took before, and whether the studio has ended: work ends then too.
+        gone: set when the visitor has left: work ends then as well, with a RuntimeError.
     """
 
-    def __init__(self, show: gr.Progress, shop: Workshop) -> None:
-        self._show, self._shop = show, shop
+    def __init__(self, show: gr.Progress, shop: Workshop, gone: threading.Event | None = None) -> None:
+        self._show, self._shop, self._gone = show, shop, gone
         self._what, self._began = "", 0.0
 
     def __call__(self, what: str, done: int, total: int) -> None:
         self._shop.check_open()
+        if self._gone is not None and self._gone.is_set():
+            raise RuntimeError("The visitor has left.")
         now = time.monotonic()
         if what != self._what:
             self._what, self._began = what, now

@@ -6,7 +6,6 @@ import gradio as gr
 
 from diffae.studio.batch import edit_all
 from diffae.studio.page import PROGRESS, Page, shows_errors
-from diffae.studio.progress import TimeLeft
 from diffae.studio.shown import enlarged, worded
 from diffae.studio.uploads import Uploads
 from diffae.studio.visit import Visit
@@ -38,8 +37,8 @@ def panel(page: Page) -> None:
         visit: Visit, files: list[str] | None, folder: list[str] | None, request: gr.Request, progress: gr.Progress = PROGRESS
     ) -> list[Any]:
         target = page.file(request, "edited.zip")
-        with Uploads([*(files or []), *(folder or [])]) as uploads:
-            edited = edit_all(shop, visit, uploads, target, TimeLeft(progress, shop))
+        with page.working(request, progress) as left, Uploads([*(files or []), *(folder or [])]) as uploads:
+            edited = edit_all(shop, visit, uploads, target, left)
         unread = len(edited.unread)
         said = f"**{edited.num} image{'s' * (edited.num != 1)} edited.**"
         said += lines(f"**{unread} file{'s' * (unread != 1)} could not be read:**", edited.unread)

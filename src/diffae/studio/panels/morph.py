@@ -6,7 +6,6 @@ import gradio as gr
 
 from diffae.pictures import save_animation
 from diffae.studio.page import MODEL, PROGRESS, Page, shows_errors
-from diffae.studio.progress import TimeLeft
 from diffae.studio.shown import enlarged
 
 MOST_IMAGES = 8
@@ -20,16 +19,17 @@ def panel(page: Page) -> None:
     def morph(files: list[str] | None, frames: int, request: gr.Request, progress: gr.Progress = PROGRESS) -> list[Any]:
         if not files or not 2 <= len(files) <= MOST_IMAGES:
             raise ValueError(f"A path needs two to {MOST_IMAGES} images, got {len(files or [])}: drop them on the left.")
-        left, x = TimeLeft(progress, shop), shop.open_files(files, gr.Warning)
-        images = len(x) + (len(x) - 1) * int(frames) + 1
-        with left.asking("Encoding and decoding", images * ae.calibration.steps):
-            path = ae.in_range(ae.interpolate_path(x, frames=int(frames)))
-        page.keep(request, "morph", path)
-        pictures = [enlarged(ae, x) for x in path]
-        made = []
-        for i, kind in enumerate(("gif", "mp4")):
-            left("Writing GIF and MP4", i, 2)
-            made.append(str(save_animation(pictures, page.file(request, f"morph.{kind}"))))
+        with page.working(request, progress) as left:
+            x = shop.open_files(files, gr.Warning)
+            images = len(x) + (len(x) - 1) * int(frames) + 1
+            with left.asking("Encoding and decoding", images * ae.calibration.steps):
+                path = ae.in_range(ae.interpolate_path(x, frames=int(frames)))
+            page.keep(request, "morph", path)
+            pictures = [enlarged(ae, x) for x in path]
+            made = []
+            for i, kind in enumerate(("gif", "mp4")):
+                left("Writing GIF and MP4", i, 2)
+                made.append(str(save_animation(pictures, page.file(request, f"morph.{kind}"))))
         return [gr.Slider(maximum=len(pictures) - 1, value=0, interactive=True), pictures[0], *made]
 
     def frame(at: float, request: gr.Request) -> Any:

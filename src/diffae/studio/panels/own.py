@@ -8,7 +8,6 @@ import gradio as gr
 from diffae.studio.batch import Edited
 from diffae.studio.own import codes_of_examples, from_examples
 from diffae.studio.page import MODEL, PROGRESS, EditPanel, Page, shows_errors
-from diffae.studio.progress import TimeLeft
 from diffae.studio.shown import choices
 from diffae.studio.uploads import Uploads
 from diffae.studio.visit import Visit
@@ -20,11 +19,16 @@ def panel(page: Page, editor: EditPanel) -> None:
 
     @shows_errors
     def make(
-        visit: Visit, name: str, shows: list[str] | None, lacks: list[str] | None, progress: gr.Progress = PROGRESS
+        visit: Visit,
+        name: str,
+        shows: list[str] | None,
+        lacks: list[str] | None,
+        request: gr.Request,
+        progress: gr.Progress = PROGRESS,
     ) -> list[Any]:
         seen = Edited()
-        with Uploads(shows or []) as with_it, Uploads(lacks or []) as without:
-            codes = codes_of_examples(shop, name, with_it, without, seen, TimeLeft(progress, shop))
+        with page.working(request, progress) as left, Uploads(shows or []) as with_it, Uploads(lacks or []) as without:
+            codes = codes_of_examples(shop, name, with_it, without, seen, left)
         said = "".join(f"\n- {sentence}" for sentence in seen.unread)
         said = f"\n\nNot all files could be read:\n{said}" if said else ""
         attribute = from_examples(shop, name, *codes)

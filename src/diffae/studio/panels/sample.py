@@ -5,7 +5,6 @@ from typing import Any
 import gradio as gr
 
 from diffae.studio.page import ANY, MODEL, PROGRESS, EditPanel, Page, shows_errors
-from diffae.studio.progress import TimeLeft
 from diffae.studio.shown import choices, enlarged
 from diffae.studio.visit import Visit
 
@@ -19,17 +18,17 @@ def panel(page: Page, editor: EditPanel) -> None:
         visit: Visit, num: int, seed: int, steps: int, truncation: float, what: str, present: str, request: gr.Request,
         progress: gr.Progress = PROGRESS,
     ) -> list[Any]:  # fmt: skip
-        left = TimeLeft(progress, shop)
-        left("Drawing z_sem", 0, 1)
-        accept = None if what in (None, ANY) else shop.accept(visit, what, present == "shows it")
-        z, proposals = ae.sample_z_sem(int(num), seed=int(seed), accept=accept)
-        if truncation < 1:
-            assert ae.standardizer is not None
-            z = ae.standardizer.inverse(ae.standardizer(z) * truncation)
-        left("Drawing z_sem", 1, 1)
-        with left.asking("Decoding", int(num) * (int(steps) + 1)):
-            x = ae.in_range(ae.decode(z, steps=int(steps), seed=int(seed)))
-        page.keep(request, "samples", x)
+        with page.working(request, progress) as left:
+            left("Drawing z_sem", 0, 1)
+            accept = None if what in (None, ANY) else shop.accept(visit, what, present == "shows it")
+            z, proposals = ae.sample_z_sem(int(num), seed=int(seed), accept=accept)
+            if truncation < 1:
+                assert ae.standardizer is not None
+                z = ae.standardizer.inverse(ae.standardizer(z) * truncation)
+            left("Drawing z_sem", 1, 1)
+            with left.asking("Decoding", int(num) * (int(steps) + 1)):
+                x = ae.in_range(ae.decode(z, steps=int(steps), seed=int(seed)))
+            page.keep(request, "samples", x)
         said = f"{int(num)} of {proposals} proposals were taken." if accept else ""
         return [[enlarged(ae, one, 160) for one in x], said]
 
