@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
 pytest.importorskip("onnxscript", reason="The page's networks are exported with onnxscript: pip install 'diffae[interop]'.")
@@ -34,6 +35,8 @@ from diffae.semantics.standardizer import Standardizer
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:x_T has a standard deviation")]
 ROOT = Path(__file__).parents[1]
+NPM = ROOT / "build" / "npm"
+"""Where the runtime's package is kept."""
 BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
 ARGUMENTS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -90,11 +93,12 @@ def builder():
 
 def built(model, out):
     """Builds the page, in a process of its own: what enforces shapes in tests would look into the shapes that are traced."""
-    if BROWSER is None:
-        pytest.skip("NO BROWSER: the page is not tested. Install one: apt-get install chromium.")
-    command = [sys.executable, ROOT / "docs" / "demo" / "build.py", "--model", model, "--out", out, "--npm", ROOT / "build" / "npm"]
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-    if (said := done.stderr.strip().rpartition("\n")[2]).startswith(("There is no npm", "npm cannot bring")):
+    command = [sys.executable, ROOT / "docs" / "demo" / "build.py", "--model", model, "--out", out, "--npm", NPM]
+    NPM.mkdir(parents=True, exist_ok=True)
+    with FileLock(NPM / "lock"):  # The package is fetched once, whoever needs it first.
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    said = done.stderr.strip().rpartition("\n")[2]
+    if done.returncode and said.startswith(("There is no npm", "npm cannot bring")):
         pytest.skip(f"NO NPM: the page is not tested. {said}")
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -113,13 +117,15 @@ def served(folder):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder))) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.fixture(scope="module")
-def address(ae, tmp_path_factory):
+def address(browser, ae, tmp_path_factory):
     out = tmp_path_factory.mktemp("page")
     built(ae[1], out)
     with served(out) as address:
@@ -128,10 +134,14 @@ def address(ae, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
+    if BROWSER is None:
+        pytest.skip("NO BROWSER: the page is not tested. Install one: apt-get install chromium.")
     with playwright.sync_playwright() as p:
         opened = p.chromium.launch(executable_path=BROWSER, args=ARGUMENTS)
-        yield opened
-        opened.close()
+        try:
+            yield opened
+        finally:
+            opened.close()
 
 
 @contextlib.contextmanager
@@ -312,6 +322,23 @@ def test_a_split_into_many_parts_is_cut_by_slices(builder):
     found = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})
     for part, expected in zip(found, np.split(x, np.cumsum(sizes)[:-1], axis=1), strict=True):
         np.testing.assert_array_equal(part, expected)
+
+
+def test_a_package_that_is_not_what_it_says_is_an_error_and_is_not_kept(builder, tmp_path, monkeypatch):
+    monkeypatch.setattr(builder.shutil, "which", lambda name: name)
+    monkeypatch.setattr(builder, "brought", lambda folder: (folder / f"{builder.RUNTIME}.tgz").write_bytes(b"another"))
+    with pytest.raises(SystemExit, match="is damaged"):
+        builder.fetched(tmp_path / "npm")
+    assert list((tmp_path / "npm").iterdir()) == []
+
+
+def test_npm_that_does_not_answer_is_not_waited_for(builder, tmp_path, monkeypatch):
+    (tmp_path / "npm").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "npm").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(builder, "PATIENCE", 0.2)
+    with pytest.raises(SystemExit, match=r"npm cannot bring onnxruntime-web@1\.30\.0: it has not answered"):
+        builder.fetched(tmp_path / "kept")
 
 
 def test_models_that_the_page_cannot_show_are_refused(builder, ae):

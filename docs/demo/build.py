@@ -24,6 +24,7 @@ import json
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from pathlib import Path as File
 from typing import Any
 
@@ -50,6 +51,8 @@ DIGEST = (
     "590a5cdc57bb2f35ce2b298de32f4d956fb42644c0ecd528a0a91e025c07ca61"
 )
 """SHA-512 of its package."""
+PATIENCE = 300
+"""Seconds that npm may take."""
 BUILDS = {
     "wasm": ("ort.wasm.min.mjs", "ort-wasm-simd-threaded"),
     "jspi": ("ort.jspi.min.mjs", "ort-wasm-simd-threaded.jspi"),
@@ -159,12 +162,27 @@ def fetched(folder: File) -> File:
         if shutil.which("npm") is None:
             raise SystemExit(f"There is no npm, which brings the runtime. Put {RUNTIME}.tgz of the npm registry into {folder}.")
         folder.mkdir(parents=True, exist_ok=True)
-        name, _, version = RUNTIME.rpartition("-")
-        done = subprocess.run(
-            ["npm", "pack", "--silent", "--fetch-retries=1", f"{name}@{version}"], cwd=folder, capture_output=True, text=True
-        )
-        if done.returncode:
-            raise SystemExit(f"npm cannot bring {name}@{version}: {done.stderr.strip()[-300:]}")
+        # Nothing stands in its place before it is whole: others may build at the same time.
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            brought(File(place))
+            digested(File(place) / file.name).replace(file)
+    return digested(file)
+
+
+def brought(folder: File) -> None:
+    """Lets npm fetch the package into a folder."""
+    name, _, version = RUNTIME.rpartition("-")
+    command = ["npm", "pack", "--silent", "--fetch-retries=1", f"{name}@{version}"]
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        raise SystemExit(f"npm cannot bring {name}@{version}: it has not answered for {PATIENCE} s. Is there a network?") from None
+    if done.returncode:
+        raise SystemExit(f"npm cannot bring {name}@{version}: {' '.join(done.stderr.split())[-300:]}")
+
+
+def digested(file: File) -> File:
+    """The file, if it holds what it should."""
     if hashlib.sha512(file.read_bytes()).hexdigest() != DIGEST:
         raise SystemExit(f"{file} is damaged, or is not what it says: remove it, and build again.")
     return file
