@@ -17,15 +17,25 @@ from PIL import Image
 
 import diffae
 from diffae.autoencoder import DiffusionAutoencoder
-from diffae.config import AutoencoderConfig, DataConfig, EncoderConfig, RunConfig, UNetConfig, to_dict
+from diffae.config import (
+    AutoencoderConfig,
+    ComparatorConfig,
+    DataConfig,
+    EncoderConfig,
+    PriorConfig,
+    RunConfig,
+    UNetConfig,
+    to_dict,
+)
 from diffae.data import prepare
 from diffae.data.codes import write_codes
 from diffae.edits import Edit
+from diffae.interop.comparators import Comparator
 from diffae.interop.fingerprints import fingerprint
 from diffae.interop.parts import prior_folder, save_part
 from diffae.interop.weights import save_calibration
 from diffae.semantics.fitting import fit_attributes
-from diffae.semantics.prior import GaussianPrior, KernelPrior
+from diffae.semantics.prior import GaussianPrior, KernelPrior, LatentPrior
 from diffae.semantics.standardizer import Standardizer
 
 PLACE = Path(__file__).parent / "fixtures" / "promised"
@@ -41,10 +51,15 @@ def small():
         encoder=EncoderConfig(base_channels=4, channel_mult=(1, 2), blocks_per_level=1, attention_resolutions=(4,)),
     )
     ae = DiffusionAutoencoder(config).eval()
+    return stirred(ae)
+
+
+def stirred(module):
+    """A module whose weights are all drawn, so that nothing of it is at its start."""
     generator = torch.Generator().manual_seed(0)
-    for p in ae.parameters():
+    for p in module.parameters():
         torch.nn.init.normal_(p, std=0.1, generator=generator)
-    return ae
+    return module
 
 
 def images(ae):
@@ -72,7 +87,9 @@ def write(folder):
     save_calibration(ae, run)
     ae.standardizer = Standardizer.fit(z_sem)
     z = ae.standardizer(z_sem)
-    for name, prior in (("gaussian", GaussianPrior(4).fit(z)), ("kernel", KernelPrior.of(z))):
+    ddim = stirred(LatentPrior(PriorConfig(z_dim=4, width=8, layers=3, time_channels=4, gaussian_start=True))).eval()
+    ddim.gaussian.fit(z)
+    for name, prior in (("ddim", ddim), ("gaussian", GaussianPrior(4).fit(z)), ("kernel", KernelPrior.of(z))):
         ae.prior = prior
         save_part(ae, prior_folder(run, name) / "model", ["prior", "standardizer"])
     ae.attributes, _ = fit_attributes(z_sem, data.labels, held_z_sem=z_sem, held_labels=data.labels, components=2)
@@ -80,10 +97,18 @@ def write(folder):
     moved = ae.edit(z_sem[:1], "bright", strength=0.3)
     edit = Edit(fingerprint(ae), x[0], moved[0], "anchored", 4, {"bright": 0.3})
     (folder / "edit.json").write_text(edit.to_json())
-    write_codes(ae, data, folder / "codes.parquet", identity=fingerprint(ae))
-    expected = {
+    write_codes(ae, data, folder / "codes.parquet", identity=fingerprint(ae), x_T_steps=4)
+    expected = {}
+    for kind in ("vae", "vq"):
+        sizes = dict(image_size=(8, 8), channels=1, latent_channels=1, halvings=1, base_channels=2, codebook=4)
+        comparator = stirred(Comparator(ComparatorConfig(kind=kind, **sizes))).eval()
+        comparator.save_pretrained(folder / kind)
+        expected[kind] = comparator.decode(comparator.encode(x[:2]))
+    expected |= {
         "x": x,
         "z_sem": z_sem,
+        "x_T": ae.invert(x, z_sem, steps=4, solver="dpmpp2m"),
+        "eps": ddim.net(z, torch.full((len(z),), 500.0)),
         "decoded": ae.decode_mean(z_sem[:2], t=900, seed=0),
         "edited": edit.render(ae, model=fingerprint(ae)),
         "bright": ae.attributes.probabilities(z_sem)[:, 0],

@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 
+import pyarrow.parquet as parquet
 import pytest
 import safetensors.torch
 import torch
@@ -14,6 +15,7 @@ from diffae import cli
 from diffae.config import RunConfig, from_dict, read_json, to_dict
 from diffae.data.codes import read_codes
 from diffae.edits import Edit
+from diffae.interop import comparators
 from diffae.interop.fingerprints import fingerprint
 
 VERSIONS = sorted(p.name for p in PLACE.glob("*"))
@@ -33,14 +35,27 @@ def test_files_of_a_version_mean_what_they_meant(version):
     torch.testing.assert_close(ae.decode_mean(z_sem[:2], t=900, seed=0), expected["decoded"], rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(ae.attributes.probabilities(z_sem)[:, 0], expected["bright"], rtol=1e-3, atol=1e-4)
     assert ae.attributes.names == ["bright", "level"]
-    for name in ("gaussian", "kernel"):
+    for name in ("ddim", "gaussian", "kernel"):
         assert diffae.load(folder / "run", prior=name).sample_z_sem(3, seed=0).z_sem.shape == (3, 4)
+    z = ae.standardizer(z_sem)
+    torch.testing.assert_close(ae.prior.net(z, torch.full((40,), 500.0)), expected["eps"], rtol=1e-3, atol=1e-4)
     codes = read_codes(folder / "codes.parquet")
     assert len(codes.names) == 40
     torch.testing.assert_close(codes.z_sem, expected["z_sem"], rtol=1e-4, atol=1e-5)
+    x_T = torch.tensor(parquet.read_table(folder / "codes.parquet")["x_T"].to_pylist()).view(40, 1, 8, 8)
+    torch.testing.assert_close(x_T, expected["x_T"], rtol=1e-3, atol=1e-4)
     edit = Edit.from_json((folder / "edit.json").read_text())
     torch.testing.assert_close(edit.render(ae, model=fingerprint(ae)), expected["edited"], rtol=1e-3, atol=1e-4)
     assert read_json(RunConfig, folder / "run" / "config.json").model == ae.config
+
+
+@pytest.mark.parametrize("kind", ["vae", "vq"])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_comparators_of_a_version_mean_what_they_meant(version, kind):
+    pytest.importorskip("diffusers", reason="Comparators are networks of diffusers: pip install 'diffae[interop]'.")
+    expected = safetensors.torch.load_file(PLACE / version / "expected.safetensors")
+    comparator = comparators.load(PLACE / version / kind)
+    torch.testing.assert_close(comparator.decode(comparator.encode(expected["x"][:2])), expected[kind], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
