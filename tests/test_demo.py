@@ -125,10 +125,16 @@ def served(folder):
 
 
 @pytest.fixture(scope="module")
-def address(browser, ae, tmp_path_factory):
+def folder(browser, ae, tmp_path_factory):
+    """The page."""
     out = tmp_path_factory.mktemp("page")
     built(ae[1], out)
-    with served(out) as address:
+    return out
+
+
+@pytest.fixture(scope="module")
+def address(folder):
+    with served(folder) as address:
         yield address
 
 
@@ -145,8 +151,9 @@ def browser():
 
 
 @contextlib.contextmanager
-def visiting(browser, address, query="", **settings):
-    """A page that is ready; in the end nothing may have been fetched from elsewhere, and nothing have been complained of."""
+def visiting(browser, address, query="", but=None, **settings):
+    """A page that is ready; in the end nothing may have been fetched from elsewhere, and nothing have been complained of, but what
+    begins with `but`."""
     asked, failed = set(), []
     with contextlib.closing(browser.new_context(viewport={"width": 1280, "height": 900}, **settings)) as context:
         page = context.new_page()
@@ -158,7 +165,7 @@ def visiting(browser, address, query="", **settings):
         page.wait_for_function("window.times && 'inverted a' in window.times")
         yield page
     assert not [url for url in asked if not url.startswith((address, "blob:", "data:"))]
-    assert failed == []
+    assert [text for text in failed if but is None or not text.startswith(but)] == []
 
 
 @pytest.fixture
@@ -294,6 +301,59 @@ def test_what_is_no_picture_is_a_sentence_and_the_page_goes_on(visitor):
     give(visitor, picture(20, 20))
     waits(visitor, "inverted a")
     assert visitor.locator("#error").is_hidden()
+
+
+def test_a_file_that_is_refused_leaves_the_picture_before_as_it_was(visitor):
+    give(visitor, picture(20, 20))
+    waits(visitor, "inverted a")
+    move(visitor, "Red", 0.4)
+    edited = pixels(visitor, "#after")
+    wide = io.BytesIO()
+    Image.new("RGB", (70_000, 8)).save(wide, "PNG")  # Wider than a canvas can be.
+    for content, said in (
+        (b"this is no picture", "no picture that the browser can read"),
+        (wide.getvalue(), "70000 x 8 pixels is too large"),
+    ):
+        give(visitor, content)
+        visitor.get_by_text(said).wait_for()
+        assert visitor.inner_text("#status") == "Ready"
+        assert visitor.get_by_label("Red", exact=True).input_value() == "0.4"
+        assert apart(pixels(visitor, "#after"), edited) == 0
+    move(visitor, "Red", 0.2)
+    assert apart(pixels(visitor, "#after"), edited) > 0
+    visitor.click("#reset")
+    assert apart(pixels(visitor, "#after"), pixels(visitor, "#before")) == 0
+    assert visitor.locator("#error").is_hidden()
+
+
+def test_of_pictures_that_come_quickly_the_last_counts(ae, visitor, tmp_path):
+    contents = [picture(31, 40, seed=seed) for seed in range(4)]
+    (tmp_path / "face.png").write_bytes(contents[-1])
+    x = load_images([tmp_path / "face.png"], size=(8, 8), channels=3, preparation=ae[0].preparation)
+    give(visitor, picture(20, 20), "b")
+    for content in contents:
+        give(visitor, content)
+    waits(visitor, "inverted a")
+    waits(visitor, "morphed")
+    assert apart(pixels(visitor, "#before"), levels(x[0])) == 0
+    move(visitor, "Round Face", 0.5)
+    expected = ae[0].manipulate(x, "Round_Face", strength=0.5, inversion="fast")[0]
+    assert apart(pixels(visitor, "#after"), levels(expected)) <= LEVELS
+
+
+def test_new_faces_that_could_not_be_fetched_can_be_asked_for_again(folder, browser, tmp_path):
+    page = shutil.copytree(folder, tmp_path / "page")
+    file = page / "prior.weights.bin"
+    content = file.read_bytes()
+    file.unlink()
+    with served(page) as address, visiting(browser, address, but="Failed to load resource") as visitor:
+        visitor.click("#sample")
+        visitor.get_by_text("prior.weights.bin is not there").wait_for()
+        assert visitor.inner_text("#sample-text") == "They could not be drawn. Try again."
+        file.write_bytes(content)
+        visitor.click("#sample")
+        waits(visitor, "sampled")
+        assert visitor.locator("#error").is_hidden()
 
 
 def test_nothing_hinders_those_who_cannot_see_the_page_well(visitor):

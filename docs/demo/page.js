@@ -7,7 +7,9 @@ const ask = (what, values, transfer = []) => worker.postMessage({ ask: what, ...
 
 let model, size;
 let last = 0;  // Number of the last edit that was asked for: what is told of earlier ones is not shown.
-let frames = [], blobs = {}, opened = {}, strengths = [];
+let frames = [], strengths = [];
+const opened = {}, turns = { a: 0, b: 0 };  // Of each place: the picture that is shown, and how many have been asked for.
+const chosen = { a: {}, b: {} };  // Which button asked, by turn.
 const begun = performance.now();
 
 /** For whoever measures the page: milliseconds at which things happened. */
@@ -73,6 +75,7 @@ function filter() {
 }
 
 function changed(i, input, released) {
+  wrong("");
   strengths[i] = Number(input.value);
   input.closest(".slider").classList.toggle("changed", strengths[i] !== 0);
   $("reset").disabled = !strengths.some(Boolean);
@@ -91,25 +94,22 @@ function zero() {
 
 // Pictures --------------------------------------------------------------------------------------------------------------------
 
-function open(place, blob, chosen = null) {
+/** Asks for a picture; the page stays with the one before until the worker has `opened` it. */
+function open(place, blob, button = null) {
   if (!model) return;
   wrong("");
-  blobs[place] = blob;
-  for (const button of $(`examples-${place}`).children) button.setAttribute("aria-pressed", String(button === chosen));
-  delete opened[place];
-  frames = [];
-  $("way").disabled = true;
-  $("way").value = 0;
-  if (place === "a") {
-    last++;
-    zero();
-    state("Looking at the picture", 0);
-    for (const input of $("sliders").querySelectorAll("input")) input.disabled = true;
-  } else {
-    $("way-text").textContent = "Looking at the picture";
-  }
+  if (place === "a") state("Looking at the picture", 0);
+  else $("way-text").textContent = "Looking at the picture";
   happened(`asked ${place}`);
-  ask("open", { place, file: blob });
+  const turn = ++turns[place];
+  chosen[place][turn] = button;
+  ask("open", { place, turn, file: blob });
+}
+
+/** What the page says when a picture could not be opened. */
+function unopened(place) {
+  if (place === "a") state(opened.a ? "Ready" : "No picture", opened.a ? 1 : 0);
+  else $("way-text").textContent = opened.b ? "The second face is the one before." : "No picture";
 }
 
 async function exampleFaces() {
@@ -126,7 +126,7 @@ async function exampleFaces() {
       $(`examples-${place}`).append(button);
     });
   }
-  if (!blobs.a) open("a", faces[0], $("examples-a").firstChild);
+  if (!turns.a) open("a", faces[0], $("examples-a").firstChild);
 }
 
 const blobOf = (canvas) => new Promise((done) => canvas.toBlob(done, "image/png"));
@@ -165,31 +165,45 @@ const told = {
     happened("ready");
     document.documentElement.dataset.backend = backend;
     const where = backend === "webgpu" ? "on the graphics card (WebGPU)" : `on the processor (WebAssembly, ${threads} thread${threads > 1 ? "s" : ""})`;
-    const parts = [`Computed ${where} by onnxruntime-web (MIT).`];
-    if (model.about.data) parts.push(`The model learnt from ${model.about.data}.`);
-    $("about").textContent = parts.join(" ");
+    $("about").textContent = `Computed ${where} by onnxruntime-web (MIT).`;
+    if (model.about.data) $("learnt").textContent = `The model learnt from this and nothing else: ${model.about.data}.`;
     buildSliders();
     $("new").hidden = !model.ways.prior;
     buildSamples();
     $("sample").disabled = false;
     state("Ready");
-    exampleFaces();
+    exampleFaces().catch(() => wrong("The faces to begin with could not be fetched. Choose a picture instead."));
   },
   failed({ text }) {
     state("This page does not work here", 0);
     wrong(text);
   },
-  error({ text }) {
+  error({ kind, text }) {
     wrong(`Something went wrong: ${text}`);
+    if (kind === "sample") {
+      $("sample").disabled = false;
+      $("sample-text").textContent = "They could not be drawn. Try again.";
+    } else if (kind.startsWith("open ")) unopened(kind.slice(5));
+    else if (kind === "morph" || kind === "invert b") $("way-text").textContent = "They could not be drawn. Choose a face again.";
+    else if (kind === "invert a") state("The picture could not be taken apart. Choose it again.", 0);
+    else state("The edited picture could not be drawn. Move a slider to try again.", 0);
   },
-  refused({ place, text }) {
+  refused({ place, turn, text }) {
+    if (turn !== turns[place]) return;
     wrong(text);
-    if (place === "a") state("No picture", 0);
-    else $("way-text").textContent = "No picture";
+    unopened(place);
   },
-  opened({ place, picture, said }) {
-    opened[place] = { picture, said };
+  opened({ place, turn, picture, said }) {
+    opened[place] = { turn, picture, said };
+    for (const button of $(`examples-${place}`).children) button.setAttribute("aria-pressed", String(button === chosen[place][turn]));
+    frames = [];
+    $("way").disabled = true;
+    $("way").value = 0;
     if (place === "a") {
+      last++;
+      zero();
+      for (const input of $("sliders").querySelectorAll("input")) input.disabled = true;
+      $("after-text").textContent = "After";
       draw($("before"), picture);
       draw($("after"), picture);
       showSaid(said);
@@ -197,19 +211,22 @@ const told = {
       draw($("morphed"), picture);
     }
   },
-  mean({ place }) {
+  mean({ place, turn }) {
+    if (turn !== opened[place]?.turn) return;
     if (place === "a") {
-      happened("editable");
+      if (turn === turns.a) happened("editable");
       for (const input of $("sliders").querySelectorAll("input")) input.disabled = false;
     }
   },
-  inverting({ place, done, total, left: time }) {
+  inverting({ place, turn, done, total, left: time }) {
+    if (turn !== opened[place]?.turn) return;
     const text = `Inferring what the meaning leaves open: ${left(time)}`;
     if (place === "a") state(text, done / total);
     else $("way-text").textContent = text;
   },
-  inverted({ place }) {
-    happened(`inverted ${place}`);
+  inverted({ place, turn }) {
+    if (turn !== opened[place]?.turn) return;
+    if (turn === turns[place]) happened(`inverted ${place}`);
     if (place === "a") state("Ready: move a slider");
     if (opened.a && opened.b) ask("morph", { frames: FRAMES });
   },
@@ -238,6 +255,7 @@ const told = {
     $("way-text").textContent = `Drawing ${FRAMES - 2} faces on the way: ${left(time)} (${done} of ${total})`;
   },
   frame({ frame, picture }) {
+    if (!opened.a || !opened.b) return;
     frames[frame] = picture;
     [frames[0], frames[FRAMES - 1]] = [opened.a.picture, opened.b.picture];
     $("way").disabled = false;
@@ -309,6 +327,7 @@ $("save").addEventListener("click", async () => {
 });
 $("way").addEventListener("input", showFrame);
 $("sample").addEventListener("click", () => {
+  wrong("");
   $("sample").disabled = true;
   // A visitor's first number is drawn by lot, so that no two see the same faces; `?number=` says which.
   const first = Number(new URLSearchParams(location.search).get("number") ?? Math.floor(Math.random() * 2 ** 31));

@@ -156,7 +156,7 @@ async function work() {
     try {
       ({ done } = await job.steps.next());
     } catch (error) {
-      tell("error", { text: String(error.message || error) });
+      tell("error", { kind: job.kind, text: textOf(error) });
     }
     if (done) jobs = jobs.filter((each) => each !== job);
     await new Promise((go) => setTimeout(go));  // What the page has asked meanwhile comes in here.
@@ -166,23 +166,29 @@ async function work() {
 
 const replaced = (...kinds) => (jobs = jobs.filter((job) => !kinds.includes(job.kind)));
 
-/** Takes in a picture, and infers its codes. */
-async function* open(place, x) {
+/** Takes in a picture, and infers its codes. The one before stays until then, for the page shows it until it is told `opened`. */
+async function* open(place, turn, x) {
   const z_sem = await called("encode", x);
-  const code = { x, z_sem };
-  tell("opened", { place, picture: shown(x), said: said(z_sem) });
+  const code = { turn, x, z_sem };
+  if (turn !== taken[place]) return;  // Another picture has been taken in meanwhile.
+  delete codes[place];
+  replaced(...(place === "a" ? ["preview", "edit"] : []), "morph", `invert ${place}`);
+  tell("opened", { place, turn, picture: shown(x), said: said(z_sem) });
   yield;
   code.mean = await meanOf(z_sem);
+  if (turn !== taken[place]) return;
   codes[place] = code;
-  tell("mean", { place });
+  tell("mean", { place, turn });
   add(`invert ${place}`, LATER, invert(place, code));
 }
 
 async function* invert(place, code) {
-  const x_T = yield* solved(model.ways.invert, code.x, code.z_sem, (done, total, left) => tell("inverting", { place, done, total, left }));
+  const { turn } = code;
+  const x_T = yield* solved(model.ways.invert, code.x, code.z_sem, (done, total, left) =>
+    tell("inverting", { place, turn, done, total, left }));
   if (codes[place] !== code) return;  // Another picture has been opened.
   code.x_T = x_T;
-  tell("inverted", { place });
+  tell("inverted", { place, turn });
 }
 
 /** At once: the picture, and by how much the mean has changed. */
@@ -243,6 +249,7 @@ async function* sample(numbers) {
 
 const shown = (x) => toPixels(x, model.shape[1], model.shape[2]);
 const tell = (what, values) => self.postMessage({ tell: what, ...values });
+const textOf = (error) => String(error.message || error);
 
 /** A picture's pixels on the model's background. */
 async function pixelsOf(bitmap) {
@@ -250,23 +257,27 @@ async function pixelsOf(bitmap) {
   context.fillStyle = `rgb(${model.background.join(" ")})`;
   context.fillRect(0, 0, bitmap.width, bitmap.height);
   context.drawImage(bitmap, 0, 0);
-  return context.getImageData(0, 0, bitmap.width, bitmap.height).data;
+  const { data } = context.getImageData(0, 0, bitmap.width, bitmap.height);
+  if (!data[3]) throw new Error("The canvas is too large.");  // Some browsers draw nothing then, and say nothing.
+  return data;
 }
 
-const turns = { a: 0, b: 0 };
+const latest = {}, taken = {};  // Of each place: the turn that was asked for last, and that of the last picture that was none to refuse.
 
 const asked = {
-  async open({ place, file }) {
-    const turn = ++turns[place];
+  async open({ place, turn, file }) {
+    latest[place] = turn;
+    const refuse = (text) => turn === latest[place] && tell("refused", { place, turn, text });
     const bitmap = await createImageBitmap(file, { colorSpaceConversion: "none" }).catch(() => null);
-    if (!bitmap) return tell("refused", { place, text: "This is no picture that the browser can read. Take a PNG or a JPEG." });
+    if (!bitmap) return refuse("This is no picture that the browser can read. Take a PNG or a JPEG.");
     const { width, height } = bitmap;
-    const x = prepared(await pixelsOf(bitmap), height, width, model.shape.slice(1));
-    if (!x) return tell("refused", { place, text: `This picture is only ${width} x ${height} pixels, which is too small.` });
-    if (turn !== turns[place]) return;  // A later one has been quicker.
-    delete codes[place];
-    replaced("preview", "edit", "morph", `invert ${place}`);
-    add(`open ${place}`, NOW, open(place, x));
+    const pixels = await pixelsOf(bitmap).catch(() => null);
+    if (!pixels) return refuse(`This picture of ${width} x ${height} pixels is too large for the browser. Take a smaller one.`);
+    const x = prepared(pixels, height, width, model.shape.slice(1));
+    if (!x) return refuse(`This picture is only ${width} x ${height} pixels, which is too small.`);
+    if (turn !== latest[place]) return;  // A later one has been quicker.
+    taken[place] = turn;
+    add(`open ${place}`, NOW, open(place, turn, x));
   },
   preview: ({ number, strengths }) => add("preview", NOW, preview(number, strengths), () => codes.a),
   edit: ({ number, strengths }) => add("edit", SOON, edit(number, strengths), () => codes.a?.x_T),
@@ -274,5 +285,11 @@ const asked = {
   sample: ({ numbers }) => add("sample", SOON, sample(numbers)),
 };
 
-self.onmessage = ({ data }) => asked[data.ask](data);
-load().catch((error) => tell("failed", { text: String(error.message || error) }));
+self.onmessage = async ({ data }) => {
+  try {
+    await asked[data.ask](data);
+  } catch (error) {
+    tell("error", { kind: data.place ? `${data.ask} ${data.place}` : data.ask, text: textOf(error) });
+  }
+};
+load().catch((error) => tell("failed", { text: textOf(error) }));
