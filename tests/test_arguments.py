@@ -2,12 +2,9 @@
 
 import dataclasses
 import os
-import signal
 import socket
-import subprocess
 import sys
 import typing
-import urllib.request
 import warnings
 
 import pytest
@@ -203,35 +200,3 @@ def test_a_port_that_is_taken_is_said_before_anything_is_loaded(capsys):
         port = other.getsockname()[1]
         error = fails(capsys, "studio", "nowhere", "--port", port)
     assert f"127.0.0.1:{port} cannot be listened on (Address already in use). Give another --port." in error
-
-
-SERVED = """
-import sys, warnings
-warnings.simplefilter("ignore")
-import torch
-from diffae.autoencoder import DiffusionAutoencoder
-from diffae.config import AutoencoderConfig, EncoderConfig, UNetConfig
-from diffae.studio.app import reserve, serve
-from diffae.studio.workshop import Workshop
-torch.set_num_threads(1)
-small = dict(base_channels=8, channel_mult=(1, 2), blocks_per_level=1, attention_resolutions=())
-ae = DiffusionAutoencoder(AutoencoderConfig(image_size=(8, 8), z_dim=4, unet=UNetConfig(embed_channels=8, **small),
-                                            encoder=EncoderConfig(**small))).eval()
-with reserve("127.0.0.1", 0) as port:
-    serve(Workshop(ae, None, None, name="a"), port, opened=lambda: print(port.getsockname()[1], flush=True))
-"""
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_studio_leaves_nothing_behind_when_it_is_ended(tmp_path, number):
-    environment = os.environ | {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        [sys.executable, "-c", SERVED], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
-    ) as studio:
-        port = int(studio.stdout.readline())
-        assert urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60).status == 200
-        assert any(p.name.startswith("diffae-uploads-") for p in tmp_path.iterdir())
-        studio.send_signal(number)
-        studio.wait(60)
-    # Gradio makes an empty folder of its own at a fixed place when it is imported.
-    assert not [p for p in tmp_path.rglob("*") if p.name.startswith("diffae-") or p.is_file()]
