@@ -33,7 +33,7 @@ def place(tmp_path, monkeypatch, content):
     settings = official.load(FIXTURE).config
     monkeypatch.setattr("diffae.cli.models.preset", lambda name: RunConfig(model=replace(settings)))
 
-    def snapshot_download(name, *, allow_patterns):
+    def snapshot_download(name, *, revision, allow_patterns):
         if not (tmp_path / "hub").is_dir():
             from huggingface_hub.errors import LocalEntryNotFoundError
 
