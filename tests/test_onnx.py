@@ -118,12 +118,12 @@ def test_files_that_say_something_else_are_refused(exported):
 
 def test_a_table_of_coefficients_is_the_solver(tiny):
     """A denoiser that needs no network: steps by the table end where `solve` ends."""
-    from diffae.interop import onnx
+    from diffae.interop import graphs, onnx
 
     ae = diffae.DiffusionAutoencoder(tiny)
     for way in onnx.loops(ae, 7).values():
         x = start = torch.randn(4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-        table, before = onnx.table(way.path), x
+        table, before = graphs.table(way.path), x
         for i in range(len(way.path)):
             row = {name: column[i] for name, column in table.items()}
             x_0 = row["of_x"] * x + row["of_eps"] * torch.sin(x + row["t"] / 1000)
