@@ -20,11 +20,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from browsing import chromium
 from filelock import FileLock
 from PIL import Image
 
 pytest.importorskip("onnxscript", reason="The page's networks are exported with onnxscript: pip install 'diffae[interop]'.")
-playwright = pytest.importorskip("playwright.sync_api", reason="The page is tested with playwright: pip install playwright.")
+pytest.importorskip("playwright.sync_api", reason="The page is tested with playwright: pip install playwright.")
 
 import diffae
 from diffae.config import PriorConfig
@@ -37,11 +38,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:x_T has a sta
 ROOT = Path(__file__).parents[1]
 NPM = ROOT / "build" / "npm"
 """Where the runtime's package is kept."""
-BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
-ARGUMENTS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
 SHOTS = Path(os.environ["DIFFAE_SCREENSHOTS"]) if os.environ.get("DIFFAE_SCREENSHOTS") else None
 PATIENCE = 120_000
 """Milliseconds; machines are shared."""
@@ -140,14 +136,8 @@ def address(folder):
 
 @pytest.fixture(scope="module")
 def browser():
-    if BROWSER is None:
-        pytest.skip("NO BROWSER: the page is not tested. Install one: apt-get install chromium.")
-    with playwright.sync_playwright() as p:
-        opened = p.chromium.launch(executable_path=BROWSER, args=ARGUMENTS)
-        try:
-            yield opened
-        finally:
-            opened.close()
+    with chromium() as opened:
+        yield opened
 
 
 @contextlib.contextmanager

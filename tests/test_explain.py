@@ -1,12 +1,12 @@
 """Explanations: the shortest likely move that changes a decision, of any classifier; and the page that tells of it."""
 
 import json
-import shutil
 import sys
 
 import numpy as np
 import pytest
 import torch
+from browsing import chromium
 from ideal import D, codes, ideal
 from PIL import Image
 from runs import run
@@ -38,25 +38,16 @@ class Linear(nn.Module):
 
 def browser(page):
     """Opens a page in a browser, where there is one: nothing fails, and every picture is seen."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="Pages are opened with playwright: pip install playwright.")
-    found = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip("There is no Chromium to open the page with.")
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    with playwright.sync_playwright() as p:
-        opened = p.chromium.launch(executable_path=found, args=arguments)
-        try:
-            seen, errors = opened.new_page(), []
-            seen.on("pageerror", lambda error: errors.append(str(error)))
-            seen.goto(page.as_uri())
-            assert seen.locator("h1").count() == 1
-            assert not errors
-            widths = seen.eval_on_selector_all("img", "all => all.map(image => image.naturalWidth)")
-            assert widths
-            assert all(widths)
-            assert all(seen.eval_on_selector_all("img", "all => all.map(image => image.alt.length > 10)"))
-        finally:
-            opened.close()
+    with chromium() as opened:
+        seen, errors = opened.new_page(), []
+        seen.on("pageerror", lambda error: errors.append(str(error)))
+        seen.goto(page.as_uri())
+        assert seen.locator("h1").count() == 1
+        assert not errors
+        widths = seen.eval_on_selector_all("img", "all => all.map(image => image.naturalWidth)")
+        assert widths
+        assert all(widths)
+        assert all(seen.eval_on_selector_all("img", "all => all.map(image => image.alt.length > 10)"))
 
 
 WEIGHT = torch.tensor([2.0, -1.0, 0.0, 0.0, 3.0, 0.0])

@@ -18,12 +18,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from browsing import chromium
 from PIL import Image
 
 pytest.importorskip("gradio", reason="The studio's tests need gradio: pip install 'diffae[studio]'.")
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="The studio's page is tested with playwright: pip install playwright."
-)
+pytest.importorskip("playwright.sync_api", reason="The studio's page is tested with playwright: pip install playwright.")
 
 import uvicorn
 
@@ -46,11 +45,6 @@ pytestmark = [
     # These networks were never trained; and what Gradio and its servers warn of is theirs.
     pytest.mark.filterwarnings("ignore"),
 ]
-BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
-ARGUMENTS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
 SHOTS = Path(os.environ.get("DIFFAE_SCREENSHOTS", "")) if os.environ.get("DIFFAE_SCREENSHOTS") else None
 PATIENCE = 60_000
 """Milliseconds; machines are shared."""
@@ -122,12 +116,8 @@ def address(shop):
 
 @pytest.fixture(scope="module")
 def browser():
-    if BROWSER is None:
-        pytest.skip("NO BROWSER: the studio's page is not tested. Install one: apt-get install chromium.")
-    with playwright.sync_playwright() as p:
-        opened = p.chromium.launch(executable_path=BROWSER, args=ARGUMENTS)
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture
