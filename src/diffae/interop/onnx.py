@@ -17,7 +17,6 @@ The loops are ONNX's `Loop`: the network once, and a table of coefficients for t
 import contextlib
 import copy
 import importlib.util
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path as File
 from typing import Any
@@ -31,7 +30,7 @@ from diffae.diffusion.schedule import Path
 from diffae.diffusion.solvers import solve, to_eps
 from diffae.frozen.encoder import FeatureEncoder
 from diffae.interop.graphs import Loop, looped, put_outside, traced
-from diffae.runtime.files import naming, write_text
+from diffae.runtime.files import filling, write_text
 
 ALIKE = 1e-3
 """How far what a file says may lie from what torch says of the same."""
@@ -107,20 +106,15 @@ def export(ae: DiffusionAutoencoder, folder: File, *, steps: int | None = None, 
     doing("The encoder")
     call = traced(_Eps(ae), {"x_t": x, "t": torch.ones(2), "z_sem": torch.zeros(2, ae.z_dim)}, "eps")
     doing("The decoder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with naming(folder), tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part") as beside:
-        part = File(beside)
+    # Weights are moved first, and have names that say which they are: files of before have theirs until they are replaced too.
+    with filling(folder, order=lambda file: file.suffix != ".weights") as part:
         weights = _write(ae, part, encoder, call, ways)
         write_text(part / "README.md", model_card(folder.as_posix(), ae.about, {"prior": None}, library="onnx", use=USE))
         doing("Files")
         difference = compare(ae, part, ways)
-        folder.mkdir(exist_ok=True)
-        # Weights have names that say which they are: until the others are moved too, those of before have theirs.
-        for file in sorted(part.iterdir(), key=lambda file: file != weights):
-            file.replace(folder / file.name)
-        for earlier in set(folder.glob("decoder-*.weights")) - {folder / weights.name}:
-            with contextlib.suppress(PermissionError):  # Of another program that reads them.
-                earlier.unlink()
+    for earlier in set(folder.glob("decoder-*.weights")) - {folder / weights.name}:
+        with contextlib.suppress(PermissionError):  # Of another program that reads them.
+            earlier.unlink()
     doing("Comparison with torch")
     return difference
 

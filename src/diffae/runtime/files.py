@@ -7,9 +7,9 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,6 +107,29 @@ def naming(target: Path) -> Iterator[None]:
         if code in REFUSED and not getattr(error, "filename", None):
             raise Unwritten(code, f"{target} cannot be written: {error}. What was there before is kept.") from None
         raise
+
+
+@contextlib.contextmanager
+def filling(folder: Path, *, order: Callable[[Path], Any]) -> Iterator[Path]:
+    """A folder to write to, beside `folder`; when the block ends well, its files move to their places there, and others stay.
+
+    When it does not, `folder` is as it was, and what had been written is removed.
+
+    Args:
+        folder: made if it is not there.
+        order: the key by which files are moved, one after the other.
+
+    Raises:
+        Unwritten: as of `replacing`.
+    """
+    with naming(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part") as part:
+            yield Path(part)
+            for file in sorted((file for file in Path(part).rglob("*") if file.is_file()), key=order):
+                target = folder / file.relative_to(part)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                file.replace(target)
 
 
 def check_target(target: Path, endings: Sequence[str]) -> None:

@@ -1,7 +1,6 @@
 """The folder of a pipeline: written whole beside its place, then moved into it."""
 
 import copy
-import tempfile
 from pathlib import Path
 
 import torch
@@ -10,7 +9,7 @@ from diffae.autoencoder import DiffusionAutoencoder
 from diffae.diffusion.card import model_card
 from diffae.interop.diffusers.code import INDEX
 from diffae.interop.diffusers.pipeline import DiffAEPipeline
-from diffae.runtime.files import naming, write_text
+from diffae.runtime.files import filling, write_text
 
 USE = """```python
 from diffusers import DiffusionPipeline
@@ -44,13 +43,7 @@ def write_folder(ae: DiffusionAutoencoder, folder: str | Path, *, dtype: torch.d
             component.network = copy.deepcopy(component.network)
             for weight in component.parameters():
                 weight.data = weight.data.to(dtype)
-    with naming(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part") as part:
-            pipeline.save_pretrained(part)
-            card = model_card(folder.as_posix(), ae.about, {"prior": None}, library="diffusers", use=USE)
-            write_text(Path(part) / "README.md", card)
-            for file in sorted((f for f in Path(part).rglob("*") if f.is_file()), key=lambda f: f.name == INDEX):
-                target = folder / file.relative_to(part)
-                target.parent.mkdir(exist_ok=True)
-                file.replace(target)
+    with filling(folder, order=lambda file: file.name == INDEX) as part:
+        pipeline.save_pretrained(part)
+        card = model_card(folder.as_posix(), ae.about, {"prior": None}, library="diffusers", use=USE)
+        write_text(part / "README.md", card)
