@@ -24,7 +24,7 @@ except ImportError as error:
     ) from None
 
 from diffae.autoencoder import DiffusionAutoencoder
-from diffae.config import AutoencoderConfig, Preparation, RunConfig
+from diffae.config import AutoencoderConfig, Preparation, RunConfig, spelled
 from diffae.config.presets import preset as named_preset
 from diffae.data import ImageSet
 from diffae.data.images import UnusableImage, in_range, read_image
@@ -104,8 +104,8 @@ class DiffAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         check_is_fitted(self)
         x = self._images(X, reset=False)
         if x.shape[1:] != self.image_shape_:
-            fitted = _spelled(self.image_shape_)
-            raise ValueError(f"X has images of {_spelled(x.shape[1:])}, but this was fitted to those of {fitted}.")
+            fitted = spelled(self.image_shape_)
+            raise ValueError(f"X has images of {spelled(x.shape[1:])}, but this was fitted to those of {fitted}.")
         parts = [x[i : i + self.batch_size] for i in range(0, len(x), self.batch_size)]
         with torch.no_grad(), warnings.catch_warnings():
             # A batch of bright images alone would be asked whether it is in [0, 1]: its range is known here.
@@ -217,7 +217,7 @@ def _check(config: AutoencoderConfig, preparation: Preparation, shape: Sequence[
     side = config.image_size
     if preparation.crop != "none" and h * side[1] != w * side[0]:
         raise ValueError(
-            f"The model crops images to {_spelled(side)}, which would cut off some of {_spelled((h, w))}: crop them before, or "
+            f"The model crops images to {spelled(side)}, which would cut off some of {spelled((h, w))}: crop them before, or "
             "train with crop 'none'."
         )
 
@@ -243,7 +243,3 @@ def _pixels(x: NDArray[Any], config: AutoencoderConfig, preparation: Preparation
 def _range(x: NDArray[Any]) -> tuple[float, ...] | None:
     """The values that become -1 and 1: of bytes, what their type says."""
     return None if x.dtype == np.uint8 else (0.0, 1.0)
-
-
-def _spelled(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape))
