@@ -12,7 +12,7 @@ from runs import run
 from diffae.training.events import Noted
 from diffae.training.run import resolve, train
 from diffae.training.subjects import ImageSubject
-from diffae.training.trackers import Trackers
+from diffae.training.trackers import Trackers, tracker_kinds
 
 
 class Kept:
@@ -141,5 +141,5 @@ def test_an_end_that_fails_is_told(trackers, tiny_run, tmp_path, monkeypatch):
 
 
 def test_settings_have_names_with_dots(trackers, tmp_path):
-    Trackers(["kept"], tmp_path, {"a": {"b": {"c": 1.5}}, "d": None, "e": (1, 2)})
+    Trackers(tracker_kinds(["kept"]), tmp_path, {"a": {"b": {"c": 1.5}}, "d": None, "e": (1, 2)})
     assert Kept.told[2] == ("settings", {"a.b.c": 1.5, "d": None, "e": "(1, 2)"})

@@ -36,7 +36,7 @@ from diffae.training.room import find_accumulation, saying_what_helps
 from diffae.training.sharding import is_sharded, whole_weights
 from diffae.training.state import TrainingState, checkpoint_file, newest_checkpoint
 from diffae.training.subjects import Subject
-from diffae.training.trackers import Trackers, check_trackers
+from diffae.training.trackers import Trackers, tracker_kinds
 from diffae.training.turning import Turning
 
 __all__ = [
@@ -84,7 +84,7 @@ def _train(subject: Subject, out: Path, accelerator: Accelerator) -> Iterator[Ev
             f"training.contrast compares the images of a batch, which {accelerator.num_processes} processes would divide: "
             "train with one, or with --training.contrast 0."
         )
-    check_trackers(training.tracker)
+    kinds = tracker_kinds(training.tracker)
     newest = newest_checkpoint(out / "checkpoints")
     if newest is not None:
         check_data(out, subject)
@@ -143,7 +143,7 @@ def _train(subject: Subject, out: Path, accelerator: Accelerator) -> Iterator[Ev
     turned = processes.broadcast(turning.turned)
     yield Started(config, budget.start)
     room = saying_what_helps(training, accelerator.num_processes)
-    trackers = Trackers(training.tracker if main else (), out, to_dict(config))
+    trackers = Trackers(kinds if main else {}, out, to_dict(config))
     with stop_requested() as stop, naming(subject), exactly(device), room, trackers:
         batches = subject.batch
         steps = training_steps(state, loss, batches, training, accelerator=accelerator, total=lambda: budget.total, stop=stop)

@@ -19,16 +19,13 @@ class Trackers:
     """The trackers of one run. One that fails is left out from there on: training goes on without it.
 
     Args:
-        names: of trackers, as `accelerate` has them.
+        kinds: their classes, by name; see `tracker_kinds`.
         out: the run directory, after which the run is named.
         settings: of the run, nested as config.json is.
-
-    Raises:
-        ValueError, ImportError: as of `check_trackers`.
     """
 
-    def __init__(self, names: Sequence[str], out: Path, settings: Mapping[str, Any]) -> None:
-        self._all: dict[str, Any] = check_trackers(names)
+    def __init__(self, kinds: Mapping[str, Any], out: Path, settings: Mapping[str, Any]) -> None:
+        self._all = dict(kinds)
         self._shows: dict[str, Callable[[int, Path], None]] = {}
         self._notes: list[str] = []
         title = out.resolve().name
@@ -84,8 +81,8 @@ class Trackers:
                 )
 
 
-def check_trackers(names: Sequence[str]) -> dict[str, Any]:
-    """The class of each tracker, whose packages are there.
+def tracker_kinds(names: Sequence[str]) -> dict[str, Any]:
+    """The class of each tracker of these names, as `accelerate` has them, whose packages are there.
 
     Raises:
         ValueError: accelerate knows no tracker of such a name.
