@@ -10,7 +10,7 @@ from diffae.semantics.attributes import Attributes
 from diffae.semantics.fitting import fit_few
 from diffae.studio.batch import Edited, read
 from diffae.studio.uploads import Uploads
-from diffae.studio.visit import Visit
+from diffae.studio.visit import Visit, new_name
 from diffae.studio.workshop import Workshop
 
 OTHERS = 256
@@ -35,10 +35,7 @@ def codes_of_examples(
     Raises:
         ValueError: no name, one that a fitted attribute has, or too few files; nothing is encoded then.
     """
-    if not name.strip():
-        raise ValueError("Give the attribute a name.")
-    if name.strip() in shop.attributes(Visit()):
-        raise ValueError(f"There is an attribute {name.strip()!r} already: give yours another name.")
+    new_name(name, shop.attributes(Visit()))
     for uploads, what in ((shows, "show"), (lacks, "lack")):
         if len(uploads) < LEAST and (uploads is shows or len(uploads)):
             unread = "".join(f" {sentence}" for sentence in uploads.unread)
@@ -66,20 +63,19 @@ def from_examples(shop: Workshop, name: str, shows: Float[Tensor, "p d"], lacks:
             what the model draws, some of which may show it too.
 
     Raises:
-        ValueError: no name, too few examples, or nothing to compare them with.
+        ValueError: no name or one that a fitted attribute has, too few examples, or nothing to compare them with.
     """
-    if not name.strip():
-        raise ValueError("Give the attribute a name.")
+    name = new_name(name, shop.attributes(Visit()))
     standardizer = shop.standardizer or shop.ae.standardizer
     if standardizer is None:
         raise ValueError(
             "Attributes are learned on the scale of many codes, and there are none: start with `diffae studio RUN --data IMAGES`."
         )
     if len(lacks):
-        return fit_few(name.strip(), shows, lacks, standardizer)
+        return fit_few(name, shows, lacks, standardizer)
     others = shop.z_sem
     if others is None and shop.ae.prior is not None:
         others = shop.ae.sample_z_sem(OTHERS).z_sem
     if others is None:
         raise ValueError("There is nothing to compare the examples with: drop images that lack it too.")
-    return fit_few(name.strip(), shows, others, standardizer, unlabelled=True)
+    return fit_few(name, shows, others, standardizer, unlabelled=True)

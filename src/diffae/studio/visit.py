@@ -1,7 +1,7 @@
 """What one visitor has opened and done, and how much memory that takes."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +18,19 @@ PREVIEW_STEPS = 4
 MOST_UNDOS = 50
 MOST_BYTES = 64 * 2**20
 """That a visitor's images and codes may take; the image that is open is kept in any case."""
+
+
+def new_name(name: str, fitted: Sequence[str]) -> str:
+    """The name of an attribute of a visitor's own, without the spaces around it.
+
+    Raises:
+        ValueError: there is none, or a fitted attribute has it.
+    """
+    if not (name := name.strip()):
+        raise ValueError("Give the attribute a name.")
+    if name in fitted:
+        raise ValueError(f"There is an attribute {name!r} already: give yours another name.")
+    return name
 
 
 class Opened:

@@ -26,7 +26,7 @@ from diffae.semantics.classifiers import Classifier
 from diffae.semantics.explanations import Explainer
 from diffae.semantics.fitting import fit_few
 from diffae.semantics.standardizer import Standardizer
-from diffae.studio.visit import Opened, Visit
+from diffae.studio.visit import Opened, Visit, new_name
 
 EXAMPLES = 16
 """Images to begin with."""
@@ -219,11 +219,10 @@ class Workshop:
         return Edit(self.model, visit.opened.x[0], visit.z_sem[0], code.inversion, code.steps, visit.asked)
 
     def define(self, name: str, positives: Sequence[int], negatives: Sequence[int]) -> Attributes:
-        """An attribute from two groups of the set's images; errors as of `fit_few`."""
-        if not name.strip():
-            raise ValueError("Give the attribute a name.")
+        """An attribute from two groups of the set's images; errors as of `new_name` and `fit_few`."""
+        name = new_name(name, self.attributes(Visit()))
         z_sem, standardizer = self._codes()
-        return fit_few(name.strip(), z_sem[list(positives)], z_sem[list(negatives)], standardizer)
+        return fit_few(name, z_sem[list(positives)], z_sem[list(negatives)], standardizer)
 
     def neighbours(self, index: int, num: int) -> list[int]:
         """The images of the set whose codes are nearest, the image itself first."""

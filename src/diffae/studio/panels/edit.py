@@ -96,8 +96,6 @@ def panel(page: Page) -> EditPanel:
         return [visit, sliders_of(visit, visit.asked.get("strengths", {})), *dropdowns]
 
     def define(visit: Visit, name: str, attribute: Attributes) -> list[Any]:
-        if name in fitted:
-            raise ValueError(f"There is an attribute {name!r} already: give yours another name.")
         gr.Info(f"{name} is a slider in Edit now.")
         return listed(replace(visit, defined={**visit.defined, name: attribute}))
 
