@@ -16,8 +16,7 @@ import diffae
 from diffae import cli
 from diffae.config import ScheduleConfig
 from diffae.data.images import load_images
-from diffae.diffusion.schedule import Path as Levels
-from diffae.diffusion.schedule import Schedule, spaced_path
+from diffae.diffusion.schedule import NoisePath, Schedule, spaced_path
 from diffae.diffusion.solvers import solve, trajectory
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed: pip install 'diffae[interop]'")
@@ -137,7 +136,7 @@ def test_dpm_solver_decodes_as_ours_along_its_own_levels_and_inverts_along_them(
     z_sem, pipe.scheduler = ae.encode(x), dpmpp(pipe)
     pipe.scheduler.set_timesteps(20)
     t = torch.cat([pipe.scheduler.timesteps.double(), torch.zeros(1, dtype=torch.float64)])
-    path = Levels(SCHEDULE.levels(t.long()), t)
+    path = NoisePath(SCHEDULE.levels(t.long()), t)
     with torch.no_grad():
         x_T = solve(ae.eps_model(z_sem), x, path.backwards(), solver="dpmpp2m")
         x_hat = solve(ae.eps_model(z_sem), x_T, path, solver="dpmpp2m")

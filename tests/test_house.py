@@ -13,7 +13,8 @@ import diffae
 
 ROOT = Path(diffae.__file__).parent
 FLOORS = {
-    "config": 0, "runtime": 0, "_moved": 0,
+    "_moved": -1,
+    "config": 0, "runtime": 0,
     "nn": 1, "frozen": 1, "pictures": 1,
     "diffusion": 2, "semantics": 2,
     "autoencoder": 3,

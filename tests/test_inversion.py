@@ -3,7 +3,7 @@
 What the authors' scheme reaches on it stands beside, in the same run.
 """
 
-from pathlib import Path as File
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -32,7 +32,7 @@ from diffae.diffusion.schedule import Schedule, decoding_path, encoding_path, sp
 from diffae.diffusion.solvers import solve
 
 SCHEDULE = Schedule(ScheduleConfig())
-MIXTURE = File(__file__).parents[2] / "shared" / "reference" / "gmm" / "gmm.npz"
+MIXTURE = Path(__file__).parents[2] / "shared" / "reference" / "gmm" / "gmm.npz"
 NOISE = 0.05
 """Of the thumbnails."""
 

@@ -1,5 +1,6 @@
 """Files of every version since the promise (docs/promise.md) are read, and mean what they meant; what goes says so."""
 
+import importlib
 import json
 import shutil
 import sys
@@ -12,6 +13,7 @@ from promised import PLACE, small
 
 import diffae
 from diffae import cli
+from diffae._moved import RENAMED
 from diffae.config import RunConfig, from_dict, read_json, to_dict
 from diffae.data.codes import read_codes
 from diffae.edits import Edit
@@ -89,3 +91,15 @@ def test_a_module_that_moved_answers_and_says_where_it_is():
     with pytest.warns(DeprecationWarning, match=r"diffae\.schedule is diffae\.diffusion\.schedule now; the old name goes in 0\.2"):
         import diffae.schedule
     assert diffae.schedule.Schedule is __import__("diffae.diffusion.schedule", fromlist=["Schedule"]).Schedule
+
+
+@pytest.mark.parametrize(("module", "old"), [(module, old) for module, names in RENAMED.items() for old in names])
+def test_a_name_that_changed_answers_and_says_the_new_one(module, old):
+    home, new = importlib.import_module(f"diffae.{module}"), RENAMED[module][old]
+    said = rf"diffae\.{module}\.{old} is diffae\.{module}\.{new} now; the old name goes in 0\.2"
+    with pytest.warns(DeprecationWarning, match=said) as caught:
+        assert getattr(home, old) is getattr(home, new)
+    assert caught[0].filename == __file__, "it names the line that is to be changed"
+    assert old not in vars(home), "nothing else keeps the old name"
+    with pytest.raises(AttributeError, match=r"no attribute 'Nothing'"):
+        _ = home.Nothing

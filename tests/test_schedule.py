@@ -8,7 +8,7 @@ import torch
 from diffae.config import ScheduleConfig
 from diffae.diffusion.schedule import (
     Calibration,
-    Path,
+    NoisePath,
     Schedule,
     draw_timesteps,
     last_usable_timestep,
@@ -78,7 +78,7 @@ def test_one_step_is_a_path_and_the_last_timestep_is_a_beginning():
 
 
 def test_a_path_to_the_image_asks_no_network_there():
-    path = Path(torch.tensor([0.2, 0.9], dtype=torch.float64), torch.tensor([700.0, 0.0], dtype=torch.float64)).to_the_image()
+    path = NoisePath(torch.tensor([0.2, 0.9], dtype=torch.float64), torch.tensor([700.0, 0.0], dtype=torch.float64)).to_the_image()
     assert path.alpha_bar.tolist() == [0.2, 0.9, 1.0]
     assert path.t[:2].tolist() == [700, 0]
     assert path.t[2].isnan()

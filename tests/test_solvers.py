@@ -9,7 +9,7 @@ import torch
 
 from diffae.config import ScheduleConfig
 from diffae.diffusion.schedule import (
-    Path,
+    NoisePath,
     Schedule,
     decoding_path,
     draw_timesteps,
@@ -275,7 +275,7 @@ def test_multistep_solvers_are_diffusers(solver):
         x = theirs.step(gaussian_eps(x, t.expand(3)), t, x).prev_sample
     sigmas = theirs.sigmas.double()
     t = torch.cat([theirs.timesteps.double(), torch.zeros(1, dtype=torch.float64)])
-    path = Path(1 / (1 + sigmas**2), t)
+    path = NoisePath(1 / (1 + sigmas**2), t)
     assert (solve(gaussian_eps, ours, path, solver=solver) - x).abs().max() < 1e-4 * x.abs().max()
 
 
@@ -285,7 +285,7 @@ def test_multistep_solvers_are_diffusers(solver):
 def levels(*half_log_snr):
     """A path over these lambdas, its timesteps numbered down to 0, with alpha and sigma of each level."""
     alpha_bar = torch.tensor(half_log_snr, dtype=torch.float64).mul(2).sigmoid()
-    path = Path(alpha_bar, torch.arange(len(half_log_snr) - 1, -1, -1, dtype=torch.float64))
+    path = NoisePath(alpha_bar, torch.arange(len(half_log_snr) - 1, -1, -1, dtype=torch.float64))
     return path, alpha_bar.sqrt().tolist(), (1 - alpha_bar).sqrt().tolist()
 
 

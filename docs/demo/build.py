@@ -25,7 +25,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from pathlib import Path as File
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 import diffae
 from diffae.autoencoder import DiffusionAutoencoder
-from diffae.diffusion.schedule import Path, spaced_path
+from diffae.diffusion.schedule import NoisePath, spaced_path
 from diffae.interop.graphs import table, traced
 from diffae.interop.onnx import loops
 from diffae.pictures import save_png, to_pil
@@ -43,7 +43,7 @@ from diffae.runtime.files import replacing, write_text
 from diffae.runtime.seeding import mix
 from diffae.semantics.prior import LatentPrior
 
-HERE = File(__file__).parent
+HERE = Path(__file__).parent
 PAGE = ("index.html", "style.css", "page.js", "worker.js", "numbers.js")
 RUNTIME = "onnxruntime-web-1.30.0"
 DIGEST = (
@@ -94,7 +94,7 @@ class _Prior(nn.Module):
 
 
 def main(
-    model: File = File("models/avatars64"), out: File = File("build/demo"), npm: File = File("build/npm"), examples: int = 8
+    model: Path = Path("models/avatars64"), out: Path = Path("build/demo"), npm: Path = Path("build/npm"), examples: int = 8
 ) -> None:
     """Builds the page.
 
@@ -155,7 +155,7 @@ def check(ae: DiffusionAutoencoder) -> None:
         )
 
 
-def fetched(folder: File) -> File:
+def fetched(folder: Path) -> Path:
     """The runtime's package, from the npm registry where it is not there yet."""
     file = folder / f"{RUNTIME}.tgz"
     if not file.is_file():
@@ -164,12 +164,12 @@ def fetched(folder: File) -> File:
         folder.mkdir(parents=True, exist_ok=True)
         # Nothing stands in its place before it is whole: others may build at the same time.
         with tempfile.TemporaryDirectory(dir=folder) as place:
-            brought(File(place))
-            digested(File(place) / file.name).replace(file)
+            brought(Path(place))
+            digested(Path(place) / file.name).replace(file)
     return digested(file)
 
 
-def brought(folder: File) -> None:
+def brought(folder: Path) -> None:
     """Lets npm fetch the package into a folder."""
     name, _, version = RUNTIME.rpartition("-")
     command = ["npm", "pack", "--silent", "--fetch-retries=1", f"{name}@{version}"]
@@ -181,14 +181,14 @@ def brought(folder: File) -> None:
         raise SystemExit(f"npm cannot bring {name}@{version}: {' '.join(done.stderr.split())[-300:]}")
 
 
-def digested(file: File) -> File:
+def digested(file: Path) -> Path:
     """The file, if it holds what it should."""
     if hashlib.sha512(file.read_bytes()).hexdigest() != DIGEST:
         raise SystemExit(f"{file} is damaged, or is not what it says: remove it, and build again.")
     return file
 
 
-def unpacked(package: File, build: str, folder: File) -> int:
+def unpacked(package: Path, build: str, folder: Path) -> int:
     """Writes a build of the runtime, and returns how many bytes a browser fetches of it."""
     module, stem = BUILDS[build]
     size = 0
@@ -203,7 +203,7 @@ def unpacked(package: File, build: str, folder: File) -> int:
     return size
 
 
-def packed(model: Any, out: File, name: str) -> list[int]:
+def packed(model: Any, out: Path, name: str) -> list[int]:
     """Writes a network's graph, and beside it the weights that bfloat16 holds exactly; returns their sizes."""
     from onnx import TensorProto
     from onnx.external_data_helper import set_external_data
@@ -251,7 +251,7 @@ def narrow(model: Any) -> None:
         getattr(model.graph, field).extend(values)
 
 
-def space(ae: DiffusionAutoencoder, file: File) -> int:
+def space(ae: DiffusionAutoencoder, file: Path) -> int:
     """Writes, as float32: mean (d) and deviation (d) of z_sem; what a strength of 1 adds to it, of each direction (d); weights (d)
     of each attribute's logit, which is linear in z_sem, and the biases; what the network says of noise. Returns the size."""
     attributes, standardizer = ae.attributes, ae.standardizer
@@ -296,7 +296,7 @@ def description(ae: DiffusionAutoencoder) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def rows(path: Path, prediction: str) -> dict[str, Any]:
+def rows(path: NoisePath, prediction: str) -> dict[str, Any]:
     """The solver's table (`interop.graphs.table`), with x_0 made of what the network predicts: of v it is `alpha x - sigma v`."""
     columns = table(path)
     alpha = path.alpha_bar[:-1].sqrt().numpy()
@@ -307,7 +307,7 @@ def rows(path: Path, prediction: str) -> dict[str, Any]:
     return {name: column.tolist() for name, column in (columns | {"alpha": alpha, "sigma": sigma}).items()}
 
 
-def drawn(ae: DiffusionAutoencoder, folder: File, num: int) -> list[str]:
+def drawn(ae: DiffusionAutoencoder, folder: Path, num: int) -> list[str]:
     """Faces that the model draws, as files; without a prior, of codes that vary as the training images' do, each axis by itself."""
     if isinstance(ae.prior, LatentPrior):
         images = ae.sample(num, seed=SEED, prior_steps=PRIOR_STEPS)
@@ -318,7 +318,7 @@ def drawn(ae: DiffusionAutoencoder, folder: File, num: int) -> list[str]:
     return [str(save_png(to_pil(x), folder / f"{i}.png").relative_to(folder.parent)) for i, x in enumerate(images)]
 
 
-def written(file: File, content: bytes) -> int:
+def written(file: Path, content: bytes) -> int:
     """Writes a file, and returns its size."""
     with replacing(file) as part:
         part.write_bytes(content)

@@ -44,7 +44,7 @@ BESIDE = (
 """What public methods take and give, and what the pages call."""
 METHOD = (
     "diffae.diffusion.schedule.Schedule",
-    "diffae.diffusion.schedule.Path",
+    "diffae.diffusion.schedule.NoisePath",
     "diffae.diffusion.schedule.decoding_path",
     "diffae.diffusion.schedule.encoding_path",
     "diffae.diffusion.schedule.spaced_path",

@@ -1,4 +1,4 @@
-"""Where modules are that had another place in version 0.1: their old names answer until 0.2, and say the new ones."""
+"""What had another name or place in version 0.1: the old names answer until 0.2, and say the new ones."""
 
 import importlib
 import importlib.abc
@@ -64,6 +64,29 @@ MOVED: dict[str, tuple[str, ...]] = {
     "strict": ("config.strict",),
 }
 """Old name -> where its contents are now, both below `diffae`."""
+RENAMED: dict[str, dict[str, str]] = {
+    "config": {"Spacing": "TimestepDraw"},
+    "diffusion.schedule": {"Path": "NoisePath"},
+}
+"""Module -> old name -> new name of what it holds. `answer` is called by the module, or by the package around it."""
+
+
+def _warn(old: str, new: str) -> None:
+    """Says to the caller's caller what to write."""
+    warnings.warn(f"{old} is {new} now; the old name goes in 0.2.", DeprecationWarning, stacklevel=3)
+
+
+def answer(module: str) -> None:
+    """Lets the old names of what an imported module holds answer."""
+    renamed = RENAMED[module.removeprefix("diffae.")]
+
+    def found(name: str) -> object:
+        if name not in renamed:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        _warn(f"{module}.{name}", f"{module}.{renamed[name]}")
+        return getattr(sys.modules[module], renamed[name])
+
+    sys.modules[module].__getattr__ = found  # type: ignore[method-assign]
 
 
 class Forwarding(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -79,9 +102,7 @@ class Forwarding(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         homes = [f"diffae.{name}" for name in MOVED[module.__name__.removeprefix("diffae.")]]
-        warnings.warn(
-            f"{module.__name__} is {' and '.join(homes)} now; the old name goes in 0.2.", DeprecationWarning, stacklevel=2
-        )
+        _warn(module.__name__, " and ".join(homes))
 
         def found(name: str) -> object:
             for home in map(importlib.import_module, homes):

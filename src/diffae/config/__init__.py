@@ -1,5 +1,6 @@
 """Settings: frozen dataclasses with ranges, their strict JSON form, and named ones."""
 
+from diffae import _moved
 from diffae.config.data import Crop, DataConfig, Preparation
 from diffae.config.protocols import Protocol
 from diffae.config.ranges import Amount, Count, Counts, Range, Seed, Share, check_ranges, spelled
@@ -16,7 +17,7 @@ from diffae.config.schema import (
     UNetConfig,
 )
 from diffae.config.strict import differences, from_dict, read_json, to_dict
-from diffae.config.training import Compile, LearningRate, Spacing, TrainingConfig
+from diffae.config.training import Compile, LearningRate, TimestepDraw, TrainingConfig
 
 __all__ = [
     "Amount",
@@ -44,8 +45,8 @@ __all__ = [
     "ScheduleConfig",
     "Seed",
     "Share",
-    "Spacing",
     "StartConfig",
+    "TimestepDraw",
     "TrainingConfig",
     "UNetConfig",
     "check_ranges",
@@ -55,3 +56,5 @@ __all__ = [
     "spelled",
     "to_dict",
 ]
+
+_moved.answer(__name__)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from diffae.config.ranges import Amount, Count, InRange, Range, Seed, Share
 from diffae.config.schema import Precision
 
-Spacing = Literal["uniform", "noisy"]
+TimestepDraw = Literal["uniform", "noisy"]
 LearningRate = Literal["constant", "cosine"]
 Compile = Literal["default", "reduce-overhead", "max-autotune"]
 
@@ -54,7 +54,7 @@ class TrainingConfig(InRange):
     average_every: Annotated[int | None, Range(1)] = None
     """Images between two snapshots of two further averages, from which `diffae average` makes that of any length after training
     (Karras et al. 2024); twice the weights each, in RUN/averages. None keeps none."""
-    timesteps: Spacing = "uniform"
+    timesteps: TimestepDraw = "uniform"
     """t uniform over 0..T-1 (the paper), or `noisy`: t = T sqrt(u), which trains z_sem more."""
     min_snr: Annotated[float | None, Range(0)] = None
     """gamma of min-SNR weighting (Hang et al. 2023, with 5): no timestep's error in x_0 counts more than gamma times. None counts

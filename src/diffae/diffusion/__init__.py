@@ -1,5 +1,8 @@
 """Diffusion of images: schedule, solvers, inversions, and the plain DDIM that has all of them."""
 
+from diffae import _moved
 from diffae.diffusion.model import DDIM, ImageDiffusion, ImageSolver
 
 __all__ = ["DDIM", "ImageDiffusion", "ImageSolver"]
+
+_moved.answer("diffae.diffusion.schedule")

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffae.diffusion.interpolation import Weight, geodesic, lerp, slerp
-from diffae.diffusion.schedule import Path
+from diffae.diffusion.schedule import NoisePath
 from diffae.diffusion.solvers import EpsModel, ask, ddim_step, dpmpp2m_step, predict, solve
 
 Inversion = Literal["fast", "anchored", "refine", "reversible", "bdia", "official"]
@@ -82,7 +82,7 @@ def check_inversion(inversion: str, network: nn.Module) -> None:
 
 
 def encode_along_path(
-    inversion: Inversion, eps_model: EpsModel, x: Float[Tensor, "n *s"], path: Path
+    inversion: Inversion, eps_model: EpsModel, x: Float[Tensor, "n *s"], path: NoisePath
 ) -> tuple[Tensor, Tensor | None]:
     """x_T of images, and what the inversion keeps beside it; of any but `official`."""
     match inversion:
@@ -97,7 +97,9 @@ def encode_along_path(
             return solve(eps_model, x, path.backwards(), solver="dpmpp2m"), None
 
 
-def decode_along_path(eps_model: EpsModel, code: Code, path: Path, *, detail: float = 1.0, hold: Tensor | None = None) -> Tensor:
+def decode_along_path(
+    eps_model: EpsModel, code: Code, path: NoisePath, *, detail: float = 1.0, hold: Tensor | None = None
+) -> Tensor:
     """The images of a code that `encode_along_path` found. Of an anchored code, `detail` is the share of the defects that it adds,
     and `hold` is 1 where the image stays what it was."""
     if hold is not None and code.inversion != "anchored":
@@ -135,7 +137,7 @@ def concatenate(codes: Sequence[Code]) -> Code:
     return Code(z_sem, x_T, codes[0].inversion, codes[0].steps, torch.cat(states) if states else None)
 
 
-def anchored_encode(eps_model: EpsModel, x: Float[Tensor, "n *s"], path: Path) -> tuple[Tensor, Tensor]:
+def anchored_encode(eps_model: EpsModel, x: Float[Tensor, "n *s"], path: NoisePath) -> tuple[Tensor, Tensor]:
     """x_T, and beside each state that encoding has seen where a decoding step from the state before it leads: the step's defect.
 
     One network call more than the steps there; the defects themselves need none.
@@ -162,8 +164,8 @@ def anchored_encode(eps_model: EpsModel, x: Float[Tensor, "n *s"], path: Path) -
 
 
 def anchored_decode(
-    eps_model: EpsModel, x_T: Float[Tensor, "n *s"], path: Path, anchors: Float[Tensor, "n steps 2 *s"], *, detail: float = 1.0,
-    hold: Tensor | None = None,
+    eps_model: EpsModel, x_T: Float[Tensor, "n *s"], path: NoisePath, anchors: Float[Tensor, "n steps 2 *s"], *,
+    detail: float = 1.0, hold: Tensor | None = None,
 ) -> Float[Tensor, "n *s"]:  # fmt: skip
     """Decodes x_T, adding a share of each step's defect; with the image's own z_sem and all of them, the image itself.
 
@@ -184,7 +186,7 @@ def anchored_decode(
     return x
 
 
-def refine(eps_model: EpsModel, x: Float[Tensor, "n *s"], path: Path, *, rounds: int = ROUNDS) -> Float[Tensor, "n *s"]:
+def refine(eps_model: EpsModel, x: Float[Tensor, "n *s"], path: NoisePath, *, rounds: int = ROUNDS) -> Float[Tensor, "n *s"]:
     """One x_T that decodes nearer to the image: encode, decode, add what is missing to what is encoded, and again.
 
     `u <- u + (x_0 - decode(encode(u)))`, defect correction (Stetter 1978). It stops for each image where a round does not halve the
@@ -213,7 +215,7 @@ def refine(eps_model: EpsModel, x: Float[Tensor, "n *s"], path: Path, *, rounds:
     return _where(halved, solve(eps_model, u, to_noise, solver="dpmpp2m"), best_x_T)
 
 
-def o_belm(to_noise: Path, i: int) -> tuple[float, float, float]:
+def o_belm(to_noise: NoisePath, i: int) -> tuple[float, float, float]:
     """a, b, c of `x_{i-1} = a x_{i+1} + b x_i + c eps(x_i)`, levels counted from the image: the recursion of that form whose local
     error is least, of second order. Errors shrink on the way back and so grow on the way there: its x_T is no normal noise.
 
@@ -229,7 +231,7 @@ def o_belm(to_noise: Path, i: int) -> tuple[float, float, float]:
     return float(a), float(b), float(c)
 
 
-def bdia(to_noise: Path, i: int) -> tuple[float, float, float]:
+def bdia(to_noise: NoisePath, i: int) -> tuple[float, float, float]:
     """The same of BDIA with gamma = 1: what two DDIM steps from x_i, one to either side, say of x_{i-1} - x_{i+1}. Of first order;
     its x_T is near the ODE's own.
 
@@ -240,12 +242,12 @@ def bdia(to_noise: Path, i: int) -> tuple[float, float, float]:
     return 1.0, float(near - far), float(sigma[0] - sigma[1] * near - (sigma[2] - sigma[1] * far))
 
 
-Recursion = Callable[[Path, int], tuple[float, float, float]]
+Recursion = Callable[[NoisePath, int], tuple[float, float, float]]
 RECURSIONS: dict[str, Recursion] = {"reversible": o_belm, "bdia": bdia}
 
 
 def reversible_encode(
-    eps_model: EpsModel, x: Float[Tensor, "n *s"], path: Path, recursion: Recursion = o_belm
+    eps_model: EpsModel, x: Float[Tensor, "n *s"], path: NoisePath, recursion: Recursion = o_belm
 ) -> tuple[Tensor, Tensor]:
     """The last two states of a two-step recursion, which `reversible_decode` takes back step by step, exactly.
 
@@ -271,7 +273,7 @@ def reversible_encode(
 
 
 def reversible_decode(
-    eps_model: EpsModel, state: Float[Tensor, "n *s"], before: Float[Tensor, "n *s"], path: Path, recursion: Recursion = o_belm
+    eps_model: EpsModel, state: Float[Tensor, "n *s"], before: Float[Tensor, "n *s"], path: NoisePath, recursion: Recursion = o_belm
 ) -> Float[Tensor, "n *s"]:
     """The images of the two states that `reversible_encode` ends in."""
     to_noise = path.backwards()

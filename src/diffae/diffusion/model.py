@@ -19,7 +19,7 @@ from diffae.diffusion.interpolation import slerp
 from diffae.diffusion.predictor import NoisePredictor, Predictor, Recordings
 from diffae.diffusion.schedule import (
     Calibration,
-    Path,
+    NoisePath,
     Schedule,
     decoding_path,
     draw_timesteps,
@@ -106,7 +106,7 @@ class ImageDiffusion(ImageModel):
             recordings=self._recordings if self.records else None,
         )
 
-    def path(self, steps: int) -> Path:
+    def path(self, steps: int) -> NoisePath:
         """From noise to the level at which images are taken to live; `path(steps).backwards()` is the way there."""
         return spaced_path(self.schedule, steps, spacing=self.calibration.spacing, t_max=self.calibration.t_max)
 
@@ -139,7 +139,7 @@ class ImageDiffusion(ImageModel):
         """Whether predicted images are clamped: as asked for, or as usual for pixels."""
         return usual and self.config.latents is None if asked is None else asked
 
-    def _solve(self, x: Tensor, z_sem: Tensor | None, path: Path, solver: Solver = "ddim", *, clamp: bool) -> Tensor:
+    def _solve(self, x: Tensor, z_sem: Tensor | None, path: NoisePath, solver: Solver = "ddim", *, clamp: bool) -> Tensor:
         return solve(self.eps_model(z_sem), x, path, solver=solver, clamp=clamp)
 
     def _loss(

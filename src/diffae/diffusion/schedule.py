@@ -3,7 +3,7 @@
 Notation: `x_t = alpha_t x_0 + sigma_t eps` with `alpha_t = sqrt(alpha_bar_t)`, `sigma_t = sqrt(1 - alpha_bar_t)`. The
 tables are float64: in float32 they would move inferred codes by 2e-3.
 
-Direction is data: a `Path` is the list of noise levels that a solver visits and the timesteps at which it asks the
+Direction is data: a `NoisePath` is the list of noise levels that a solver visits and the timesteps at which it asks the
 network. `decoding_path` leads from noise to image, `encoding_path` from image to noise; `solvers.solve` serves both.
 """
 
@@ -93,7 +93,7 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True)
-class Path:
+class NoisePath:
     """The way of a solver: step i leads from level i to level i + 1 and asks the network at `t[i]`.
 
     Attributes:
@@ -109,12 +109,12 @@ class Path:
     def __len__(self) -> int:
         return len(self.t) - 1
 
-    def last(self, steps: int) -> "Path":
+    def last(self, steps: int) -> "NoisePath":
         """The last `steps` steps of the way."""
         start = len(self) - steps
-        return Path(self.alpha_bar[start:], self.t[start:])
+        return NoisePath(self.alpha_bar[start:], self.t[start:])
 
-    def backwards(self) -> "Path":
+    def backwards(self) -> "NoisePath":
         """The same levels the other way round.
 
         Raises:
@@ -122,11 +122,13 @@ class Path:
         """
         if self.t[-1].isnan():
             raise ValueError("This path ends where no network can be asked, so it cannot be gone backwards.")
-        return Path(self.alpha_bar.flip(0), self.t.flip(0))
+        return NoisePath(self.alpha_bar.flip(0), self.t.flip(0))
 
-    def to_the_image(self) -> "Path":
+    def to_the_image(self) -> "NoisePath":
         """The way and one step more, from its last level to the predicted x_0 itself."""
-        return Path(torch.cat([self.alpha_bar, self.alpha_bar.new_ones(1)]), torch.cat([self.t, self.t.new_tensor([math.nan])]))
+        return NoisePath(
+            torch.cat([self.alpha_bar, self.alpha_bar.new_ones(1)]), torch.cat([self.t, self.t.new_tensor([math.nan])])
+        )
 
 
 def uniform_timesteps(T: int, steps: int) -> list[int]:
@@ -168,13 +170,13 @@ def min_snr_weights(alpha_bar: Float[Tensor, " n"], gamma: float, prediction: Pr
     return snr.clamp(max=gamma) / (snr + 1 if prediction == "v" else snr)
 
 
-def decoding_path(schedule: Schedule, steps: int) -> Path:
+def decoding_path(schedule: Schedule, steps: int) -> NoisePath:
     """From noise to image in the authors' spacing: t falls to 0, and the last step ends at alpha_bar = 1."""
     t = torch.tensor(uniform_timesteps(schedule.T, steps)[::-1])
-    return Path(schedule.alpha_bar[t], t.double()).to_the_image()
+    return NoisePath(schedule.alpha_bar[t], t.double()).to_the_image()
 
 
-def encoding_path(schedule: Schedule, steps: int) -> Path:
+def encoding_path(schedule: Schedule, steps: int) -> NoisePath:
     """From image to noise in the authors' spacing: the clean image is taken as level t = 0, the end is alpha_bar = 0.
 
     So x_T is the last predicted eps, and `decoding_path` is not this path reversed but shifted by one level against it,
@@ -182,10 +184,10 @@ def encoding_path(schedule: Schedule, steps: int) -> Path:
     """
     t = torch.tensor(uniform_timesteps(schedule.T, steps))
     levels = torch.cat([schedule.alpha_bar[t], schedule.alpha_bar.new_zeros(1)])
-    return Path(levels, torch.cat([t.double(), torch.tensor([math.nan], dtype=torch.float64)]))
+    return NoisePath(levels, torch.cat([t.double(), torch.tensor([math.nan], dtype=torch.float64)]))
 
 
-def spaced_path(schedule: Schedule, steps: int, *, spacing: Spacing = "log_snr", t_max: float | None = None) -> Path:
+def spaced_path(schedule: Schedule, steps: int, *, spacing: Spacing = "log_snr", t_max: float | None = None) -> NoisePath:
     """From noise to the level of t = 0, where the image is taken to live, in `steps` steps; `backwards` is the way from the image.
 
     Both ways visit the same levels, so that a solver errs by its own order alone.
@@ -218,7 +220,7 @@ def spaced_path(schedule: Schedule, steps: int, *, spacing: Spacing = "log_snr",
     # Exactly t_max and 0, whatever the rounding of the inverse.
     t[0], t[-1] = t_max, 0.0
     alpha, _ = schedule.alpha_sigma(t, like=share)
-    return Path(alpha.square(), t)
+    return NoisePath(alpha.square(), t)
 
 
 def uncalibrated(schedule: Schedule, prediction: Prediction) -> Calibration:

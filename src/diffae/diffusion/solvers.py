@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffae.config import Prediction
-from diffae.diffusion.schedule import Path
+from diffae.diffusion.schedule import NoisePath
 
 EpsModel = Callable[[Tensor, Tensor], Tensor]
 """`(x_t (n, ...), t (n,)) -> eps (n, ...)`: the noise in x_t."""
@@ -22,7 +22,7 @@ EpsModel = Callable[[Tensor, Tensor], Tensor]
 class Step(Protocol):
     """One step of a solver: write one to try a solver of your own (`ddim_step` is the shortest)."""
 
-    def __call__(self, x: Tensor, path: Path, i: int, x_0s: Sequence[Tensor], /) -> Tensor:
+    def __call__(self, x: Tensor, path: NoisePath, i: int, x_0s: Sequence[Tensor], /) -> Tensor:
         """The state at level i + 1.
 
         Args:
@@ -48,7 +48,7 @@ def check_solver(solver: Solver) -> None:
 
 
 def solve(
-    eps_model: EpsModel, x: Float[Tensor, "n *s"], path: Path, *, solver: Solver = "ddim", clamp: bool = False
+    eps_model: EpsModel, x: Float[Tensor, "n *s"], path: NoisePath, *, solver: Solver = "ddim", clamp: bool = False
 ) -> Float[Tensor, "n *s"]:
     """Follows the probability-flow ODE along a path, from noise to image or from image to noise.
 
@@ -73,7 +73,7 @@ def solve(
 
 
 def trajectory(
-    eps_model: EpsModel, x: Float[Tensor, "n *s"], path: Path, *, solver: Solver = "ddim", clamp: bool = False
+    eps_model: EpsModel, x: Float[Tensor, "n *s"], path: NoisePath, *, solver: Solver = "ddim", clamp: bool = False
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The same as `solve`, step by step: yields (state at the next level, x_0 predicted on the way there)."""
     x_0s: list[Tensor] = []
@@ -91,24 +91,26 @@ def trajectory(
         yield x, x_0s[-1]
 
 
-def predict(eps_model: EpsModel, x: Float[Tensor, "n *s"], path: Path, i: int, *, clamp: bool = False) -> Float[Tensor, "n *s"]:
+def predict(
+    eps_model: EpsModel, x: Float[Tensor, "n *s"], path: NoisePath, i: int, *, clamp: bool = False
+) -> Float[Tensor, "n *s"]:
     """`x_0 = (x_t - sigma eps) / alpha`, predicted at level i: one network call."""
     alpha, sigma = _alpha_sigma(path, i)
     x_0 = (x - sigma * ask(eps_model, x, path, i)) / alpha
     return x_0.clamp(-1, 1) if clamp else x_0
 
 
-def ask(eps_model: EpsModel, x: Float[Tensor, "n *s"], path: Path, i: int) -> Float[Tensor, "n *s"]:
+def ask(eps_model: EpsModel, x: Float[Tensor, "n *s"], path: NoisePath, i: int) -> Float[Tensor, "n *s"]:
     """The noise in x at level i: one network call."""
     return eps_model(x, x.new_full((len(x),), float(path.t[i])))
 
 
-def ddim_step(x: Tensor, path: Path, i: int, x_0s: Sequence[Tensor]) -> Tensor:
+def ddim_step(x: Tensor, path: NoisePath, i: int, x_0s: Sequence[Tensor]) -> Tensor:
     """From level i to the next: Euler's step, with the noise that makes up x together with the last predicted x_0."""
     return _towards(x_0s[-1], x, path, i)
 
 
-def dpmpp2m_step(x: Tensor, path: Path, i: int, x_0s: Sequence[Tensor]) -> Tensor:
+def dpmpp2m_step(x: Tensor, path: NoisePath, i: int, x_0s: Sequence[Tensor]) -> Tensor:
     """The same towards where x_0 will be half-way through the step, from what it was at this level and at the one before."""
     h, last = _step(path, i), len(x_0s) > 1
     if not last or math.isinf(h):
@@ -116,7 +118,7 @@ def dpmpp2m_step(x: Tensor, path: Path, i: int, x_0s: Sequence[Tensor]) -> Tenso
     return _towards(x_0s[-1] + h / (2 * _step(path, i - 1)) * (x_0s[-1] - x_0s[-2]), x, path, i)
 
 
-def correct(before: Tensor, path: Path, i: int, x_0s: Sequence[Tensor]) -> Tensor:
+def correct(before: Tensor, path: NoisePath, i: int, x_0s: Sequence[Tensor]) -> Tensor:
     """The state at level i again, from that at level i - 1, now that x_0 is known at level i too: UniPC's corrector."""
     h = _step(path, i - 1)
     (alpha, sigma), (_, sigma_before) = _alpha_sigma(path, i), _alpha_sigma(path, i - 1)
@@ -134,7 +136,7 @@ def correct(before: Tensor, path: Path, i: int, x_0s: Sequence[Tensor]) -> Tenso
     return sigma / sigma_before * before - alpha * growth * (x_0s[-2] + change)
 
 
-def heun_step(eps_model: EpsModel, x: Tensor, path: Path, i: int, x_0s: Sequence[Tensor], *, clamp: bool = False) -> Tensor:
+def heun_step(eps_model: EpsModel, x: Tensor, path: NoisePath, i: int, x_0s: Sequence[Tensor], *, clamp: bool = False) -> Tensor:
     """Euler's step, and again with the mean of the slopes at both ends (Karras et al. 2022, algorithm 1); `x / alpha` has the slope
     eps in tau = sigma / alpha. Where the step ends at the image or at pure noise, Euler's."""
     predicted = ddim_step(x, path, i, x_0s)
@@ -146,13 +148,13 @@ def heun_step(eps_model: EpsModel, x: Tensor, path: Path, i: int, x_0s: Sequence
     return alpha_next * (x / alpha + (sigma_next / alpha_next - sigma / alpha) * slope)
 
 
-def _towards(x_0: Tensor, x: Tensor, path: Path, i: int) -> Tensor:
+def _towards(x_0: Tensor, x: Tensor, path: NoisePath, i: int) -> Tensor:
     """`alpha' x_0 + sigma' eps` at the next level, with the eps that belongs to x and x_0 at this."""
     (alpha, sigma), (alpha_next, sigma_next) = _alpha_sigma(path, i), _alpha_sigma(path, i + 1)
     return alpha_next * x_0 + sigma_next * ((x - alpha * x_0) / sigma)
 
 
-def _step(path: Path, i: int) -> float:
+def _step(path: NoisePath, i: int) -> float:
     """How far step i goes in lambda."""
     return _half_log_snr(path.alpha_bar[i + 1]) - _half_log_snr(path.alpha_bar[i])
 
@@ -167,7 +169,7 @@ def to_target(prediction: Prediction, x_0: Tensor, eps: Tensor, alpha: Tensor, s
     return eps if prediction == "eps" else alpha * eps - sigma * x_0
 
 
-def _alpha_sigma(path: Path, i: int) -> tuple[float, float]:
+def _alpha_sigma(path: NoisePath, i: int) -> tuple[float, float]:
     """alpha and sigma of level i; numbers of the host, so that no device has to be sent them."""
     alpha_bar = float(path.alpha_bar[i])
     return math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)

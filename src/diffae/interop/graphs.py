@@ -3,14 +3,14 @@
 import logging
 import warnings
 from collections.abc import Mapping
-from pathlib import Path as File
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diffae.diffusion.schedule import Path
+from diffae.diffusion.schedule import NoisePath
 from diffae.diffusion.solvers import dpmpp2m_step
 from diffae.runtime.files import digest_arrays
 
@@ -29,7 +29,7 @@ class Loop(NamedTuple):
 
     takes: str
     gives: str
-    path: Path
+    path: NoisePath
     clamp: bool
 
 
@@ -57,7 +57,7 @@ def traced(network: nn.Module, inputs: Mapping[str, Tensor], output: str) -> Any
     return model
 
 
-def put_outside(model: Any, folder: File) -> File:
+def put_outside(model: Any, folder: Path) -> Path:
     """Moves a graph's weights to a file beside it, whose name says which they are; small numbers stay."""
     from onnx import TensorProto
     from onnx.external_data_helper import set_external_data
@@ -122,7 +122,7 @@ def looped(call: Any, way: Loop) -> Any:
     return helper.make_model(outside, opset_imports=list(call.opset_import), ir_version=call.ir_version, producer_name="diffae")
 
 
-def table(path: Path) -> dict[str, np.ndarray]:
+def table(path: NoisePath) -> dict[str, np.ndarray]:
     """For each step the timestep, how x_0 comes of x and eps, and the next state of x, x_0 and the x_0 before. The solver itself
     says the latter three: it is linear in them."""
     alpha_bar = path.alpha_bar[:-1]

@@ -18,7 +18,7 @@ import contextlib
 import copy
 import importlib.util
 from collections.abc import Callable, Mapping
-from pathlib import Path as File
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.diffusion.card import model_card
-from diffae.diffusion.schedule import Path
+from diffae.diffusion.schedule import NoisePath
 from diffae.diffusion.solvers import solve, to_eps
 from diffae.frozen.encoder import FeatureEncoder
 from diffae.interop.graphs import Loop, looped, put_outside, traced
@@ -55,7 +55,7 @@ def loops(ae: DiffusionAutoencoder, steps: int | None = None) -> dict[str, Loop]
     calibration, clamp = ae.calibration, ae.config.latents is None
     path = ae.path(calibration.steps if steps is None else steps)
     level = ae.schedule.levels(torch.tensor([calibration.mean_t]))
-    mean = Path(level, torch.tensor([float(calibration.mean_t)], dtype=torch.float64)).to_the_image()
+    mean = NoisePath(level, torch.tensor([float(calibration.mean_t)], dtype=torch.float64)).to_the_image()
     return {
         "invert": Loop("x", "x_T", path.backwards(), False),
         "decode": Loop("x_T", "x", path, False),
@@ -64,7 +64,7 @@ def loops(ae: DiffusionAutoencoder, steps: int | None = None) -> dict[str, Loop]
     }
 
 
-def export(ae: DiffusionAutoencoder, folder: File, *, steps: int | None = None, progress: Progress | None = None) -> float:
+def export(ae: DiffusionAutoencoder, folder: Path, *, steps: int | None = None, progress: Progress | None = None) -> float:
     """Writes the files and a model card beside their place, runs them by onnxruntime, compares them with torch, and moves them
     there.
 
@@ -119,7 +119,7 @@ def export(ae: DiffusionAutoencoder, folder: File, *, steps: int | None = None, 
     return difference
 
 
-def _write(ae: DiffusionAutoencoder, folder: File, encoder: Any, call: Any, ways: Mapping[str, Loop]) -> File:
+def _write(ae: DiffusionAutoencoder, folder: Path, encoder: Any, call: Any, ways: Mapping[str, Loop]) -> Path:
     """Writes all files of a model whose networks are traced; returns that of the decoder's weights."""
     weights = put_outside(call, folder)
     about = {"images": "[-1, 1]" if ae.config.latents is None else f"latents of {ae.config.latents}"}
@@ -134,7 +134,7 @@ def _write(ae: DiffusionAutoencoder, folder: File, encoder: Any, call: Any, ways
 
 
 @torch.no_grad()
-def compare(ae: DiffusionAutoencoder, folder: File, ways: Mapping[str, Loop]) -> float:
+def compare(ae: DiffusionAutoencoder, folder: Path, ways: Mapping[str, Loop]) -> float:
     """The largest difference between a file and torch, of images that the model makes of noise.
 
     Raises:

@@ -16,7 +16,7 @@ from diffusers import (
 from torch import Tensor
 
 from diffae.config import AutoencoderConfig
-from diffae.diffusion.schedule import Path, Schedule
+from diffae.diffusion.schedule import NoisePath, Schedule
 
 PREDICTIONS = {"eps": "epsilon", "v": "v_prediction"}
 """What diffusers calls our predictions."""
@@ -65,7 +65,7 @@ class SchedulerStep:
                 raise ValueError(f"This {name} cannot be a solver here: {why}. Make one with other settings.")
         self._kind, self._config, self._running = type(scheduler), dict(config), scheduler
 
-    def __call__(self, x: Tensor, path: Path, i: int, x_0s: Sequence[Tensor], /) -> Tensor:
+    def __call__(self, x: Tensor, path: NoisePath, i: int, x_0s: Sequence[Tensor], /) -> Tensor:
         """The state at level i + 1; see `diffusion.solvers.Step`.
 
         Raises:
@@ -83,7 +83,7 @@ class SchedulerStep:
         state = self._running.step(x_0s[-1], self._running.timesteps[i], state).prev_sample
         return (state * following**0.5 if scaled else state).to(x)
 
-    def _begin(self, path: Path) -> None:
+    def _begin(self, path: NoisePath) -> None:
         """A fresh scheduler with the path's levels in place of its own."""
         rises = bool((path.alpha_bar.diff() > 0).all())
         if not rises and self._kind in DECODING:
@@ -147,7 +147,7 @@ def clips(scheduler: Any) -> bool:
     return "clip_sample" in inspect.signature(type(scheduler).__init__).parameters and bool(scheduler.config["clip_sample"])
 
 
-def way_to_noise(scheduler: Any, schedule: Schedule) -> tuple[Path, Literal["ddim", "dpmpp2m"]]:
+def way_to_noise(scheduler: Any, schedule: Schedule) -> tuple[NoisePath, Literal["ddim", "dpmpp2m"]]:
     """The way from an image to the noise from which a scheduler, its timesteps set, decodes it, and the solver that goes it.
 
     Of a DDIMScheduler whose timesteps end at 0 it is the authors' (`diffusion.schedule.encoding_path`), index shift included; else
@@ -157,7 +157,7 @@ def way_to_noise(scheduler: Any, schedule: Schedule) -> tuple[Path, Literal["ddi
     ddim = isinstance(scheduler, DDIMScheduler)
     if ddim and t[0] == 0:
         nothing = torch.zeros(1, dtype=torch.float64)
-        return Path(torch.cat([schedule.levels(t), nothing]), torch.cat([t, nothing * torch.nan])), "ddim"
+        return NoisePath(torch.cat([schedule.levels(t), nothing]), torch.cat([t, nothing * torch.nan])), "ddim"
     if t[0] > 0:
         t = torch.cat([t.new_zeros(1), t])
-    return Path(schedule.levels(t), t), "ddim" if ddim else "dpmpp2m"
+    return NoisePath(schedule.levels(t), t), "ddim" if ddim else "dpmpp2m"
