@@ -26,7 +26,7 @@ from diffae.metrics.images import mse
 from diffae.metrics.probe import linear_probe
 from diffae.runtime.files import write_text
 from diffae.runtime.seeding import Draws
-from diffae.training.loop import LossModule, Step, compile_networks, training_steps
+from diffae.training.loop import LossModule, TrainingStep, compile_networks, training_steps
 from diffae.training.run import Event, Finished, create_accelerator
 from diffae.training.state import TrainingState
 
@@ -73,7 +73,7 @@ def our_step(name: str, ae: DiffusionAutoencoder, x: Tensor, **changes: Any) -> 
 
 def endless_training(
     model: DiffusionAutoencoder | DDIM, config: TrainingConfig, batch: Callable[[range], Tensor], accelerator: Accelerator
-) -> Iterator[Step]:
+) -> Iterator[TrainingStep]:
     """Training steps of a model for as long as they are asked for.
 
     Args:

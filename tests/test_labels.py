@@ -20,7 +20,7 @@ from diffae.config import DataConfig
 from diffae.data import prepare
 from diffae.data.codes import read_codes, write_codes
 from diffae.data.dataset import split as split_images
-from diffae.data.labels.columns import described, parse_kinds, read_kinds
+from diffae.data.labels.columns import describe_values, parse_kinds, read_kinds
 from diffae.data.labels.labels import align, load_labels, write_labels
 from diffae.data.sources.parquet import Table
 from diffae.semantics.attributes import Attributes, Score
@@ -268,7 +268,7 @@ def test_minus_one_and_one_are_no_and_yes_and_that_is_said(tmp_path):
     labels = read(tmp_path, column(1, -1, "", 1), names(4))
     assert same(labels.values["A"], [1, 0, NAN, 1])
     assert labels.notes == [f"{tmp_path / 'labels.csv'}: 1 and -1 were taken for yes and no in A."]
-    assert described(labels.values["A"]) == "0/1, 1 unknown"
+    assert describe_values(labels.values["A"]) == "0/1, 1 unknown"
 
 
 CHEXPERT = "file,Edema,Fracture,Age\n0.png,1,1,60\n1.png,0,-1,71\n2.png,-1,,55\n3.png,,1,64\n"
@@ -327,7 +327,7 @@ def test_few_whole_numbers_are_a_scale_and_that_is_said(tmp_path):
     assert labels.values["A"].tolist() == grades
     assert "A: the few whole numbers were taken for a scale. If they are classes, --labels-kind NAME=classes" in labels.notes[0]
     assert read(tmp_path, column(*grades), names(20), ["A=continuous"]).notes == []
-    assert described(labels.values["A"]) == "numbers 0..3"
+    assert describe_values(labels.values["A"]) == "numbers 0..3"
 
 
 @pytest.mark.parametrize(

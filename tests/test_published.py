@@ -28,7 +28,7 @@ def place(tmp_path, monkeypatch, content):
     monkeypatch.setenv("DIFFAE_CACHE", str(tmp_path / "cache"))
     copy = ("somebody/tiny", "weights.safetensors", "classifier.safetensors", "statistics.safetensors")
     monkeypatch.setitem(
-        official.PUBLISHED, "tiny", published.Published("tiny_autoenc", "https://page.of/tiny", "https://of/cls", copy)
+        official.PUBLISHED, "tiny", published.PublishedModel("tiny_autoenc", "https://page.of/tiny", "https://of/cls", copy)
     )
     settings = official.load(FIXTURE).config
     monkeypatch.setattr("diffae.cli.models.preset", lambda name: RunConfig(model=replace(settings)))

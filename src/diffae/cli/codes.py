@@ -136,7 +136,7 @@ def fit(source: str, z_sem: "Tensor", data: "ImageSet", *, replace: bool = False
     from rich.table import Table
 
     import diffae
-    from diffae.data.labels.columns import described
+    from diffae.data.labels.columns import describe_values
     from diffae.interop.parts import is_stale, load_part, save_part
     from diffae.semantics.fitting import fit_attributes, merge_attributes
 
@@ -149,7 +149,7 @@ def fit(source: str, z_sem: "Tensor", data: "ImageSet", *, replace: bool = False
         load_part(ae, folder)
     earlier = None if replace else ae.attributes
     for name, values in data.labels.items():
-        say(f"{name}: {described(values)}")
+        say(f"{name}: {describe_values(values)}")
     train, held = ({k: v[i] for k, v in data.labels.items()} for i in (data.train, data.validation))
     with work_bar("Fitting attributes") as update:
         ae.attributes, notes = fit_attributes(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Published:
+class PublishOptions:
     """What commands have in common that hand a model on."""
 
     source: arguments.LocalSource
@@ -37,7 +37,7 @@ class Published:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Push(Published):
+class Push(PublishOptions):
     """Publish a model on the Hugging Face hub, its prior and attributes with it, with a model card.
 
     Log in first with `hf auth login`.
@@ -55,7 +55,7 @@ class Push(Published):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export(Published):
+class Export(PublishOptions):
     """Save a model to a folder that can be handed on: weights, prior and attributes in one file, and a model card.
 
     Or write it for other programs: --format onnx, encoder, network, and the loops that invert, decode and sample, as ONNX files;

@@ -94,7 +94,7 @@ class Sample(arguments.Decoding, arguments.Labelling):
 
     def _accept(self, ae: "DiffusionAutoencoder") -> "Callable[[Tensor], Tensor]":
         """A function of codes (n, d): the probability of the class for each."""
-        from diffae.data.labels.columns import described, is_binary
+        from diffae.data.labels.columns import is_binary
         from diffae.semantics.fitting import fit_labelled
 
         assert self.attribute is not None
@@ -111,7 +111,7 @@ class Sample(arguments.Decoding, arguments.Labelling):
                 "named above."
             )
         y = data.labels[self.attribute]
-        say(f"{self.attribute}: {described(y)}")
+        say(f"{self.attribute}: {describe_values(y)}")
         if not is_binary(y):
             raise ValueError(f"{self.attribute!r} is continuous and has no probability: give labels of 1, and 0 or nothing.")
         few, found = fit_labelled(self.attribute, inputs.codes(ae, self.source, data), y)

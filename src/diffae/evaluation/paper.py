@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PaperResult:
     """One published number: trained and measured on `where`, with 128 x 128 images unless it says otherwise."""
 
     suite: str
@@ -19,16 +19,16 @@ class Published:
     where: str = "FFHQ to CelebA-HQ"
 
 
-def _row(model: str, metric: str, values: str) -> list[Published]:
+def _row(model: str, metric: str, values: str) -> list[PaperResult]:
     """A row of table 2, at T = 10, 20, 50, 100."""
     pairs = zip((10, 20, 50, 100), values.split(), strict=True)
-    return [Published("reconstruction", model, metric, float(value), steps) for steps, value in pairs]
+    return [PaperResult("reconstruction", model, metric, float(value), steps) for steps, value in pairs]
 
 
-PUBLISHED: list[Published] = [
+PUBLISHED: list[PaperResult] = [
     *_row("diffae, inferred x_T", "ssim", ".827 .927 .978 .991"),
     *_row("diffae, inferred x_T", "lpips", ".078 .050 .023 .011"),
-    Published("reconstruction", "diffae, inferred x_T", "mse", 6.07e-5, 100),
+    PaperResult("reconstruction", "diffae, inferred x_T", "mse", 6.07e-5, 100),
     *_row("diffae, random x_T", "ssim", ".707 .695 .683 .677"),
     *_row("diffae, random x_T", "lpips", ".085 .078 .074 .073"),
     *_row("diffae, random x_T", "mse", ".006 .007 .007 .007"),
@@ -36,7 +36,7 @@ PUBLISHED: list[Published] = [
     *_row("ddim", "lpips", ".227 .148 .087 .063"),
     *_row("ddim", "mse", ".019 .008 .003 .002"),
     *[
-        Published("reconstruction", model, metric, value)
+        PaperResult("reconstruction", model, metric, value)
         for model, values in {
             "StyleGAN2 (W)": (0.677, 0.168, 0.016),
             "StyleGAN2 (W+)": (0.827, 0.114, 0.006),
@@ -47,7 +47,7 @@ PUBLISHED: list[Published] = [
         for metric, value in zip(("ssim", "lpips", "mse"), values, strict=True)
     ],
     *[
-        Published("generation", model, "fid", value, steps, "FFHQ128, 50,000 images, by PDAE")
+        PaperResult("generation", model, "fid", value, steps, "FFHQ128, 50,000 images, by PDAE")
         for model, values in {
             "ddim": (31.87, 20.53, 15.82, 11.95),
             "diffae, prior ddim": (21.95, 18.10, 13.14, 10.55),
@@ -55,7 +55,7 @@ PUBLISHED: list[Published] = [
         for steps, value in zip((10, 20, 50, 100), values, strict=True)
     ],
     *[
-        Published("fewshot", f"{model} ({name})", "fid", value, None, "CelebA64, 5,000 images a class")
+        PaperResult("fewshot", f"{model} ({name})", "fid", value, None, "CelebA64, 5,000 images a class")
         for model, values in {
             "binary, 50 + 50": (11.52, 7.29, 16.10, 8.48),
             "positive-unlabelled, 100": (9.54, 9.21, 7.01, 7.91),
@@ -64,7 +64,7 @@ PUBLISHED: list[Published] = [
         }.items()
         for name, value in zip(("Male", "Female", "Blond", "Non-Blond"), values, strict=True)
     ],
-    Published("attributes", "z_sem", "auroc", 0.925, None, "CelebA-HQ, 40 attributes, weighted"),
-    Published("attributes", "StyleGAN2 (W)", "auroc", 0.891, None, "CelebA-HQ, 40 attributes, weighted"),
+    PaperResult("attributes", "z_sem", "auroc", 0.925, None, "CelebA-HQ, 40 attributes, weighted"),
+    PaperResult("attributes", "StyleGAN2 (W)", "auroc", 0.891, None, "CelebA-HQ, 40 attributes, weighted"),
 ]
 """The paper prints the other MSEs of inferred x_T to three digits only: .001, .001, .000."""

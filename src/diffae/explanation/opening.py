@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffae.evaluation.pages.figures import Progress
-from diffae.frozen.programs import PROGRAMS, function, imported, is_function, onnx, program
+from diffae.frozen.programs import PROGRAMS, function, import_object, is_function, onnx, program
 from diffae.metrics.judge import train_judge
 from diffae.semantics.classifiers import Classifier
 
@@ -32,7 +32,7 @@ def open_classifier(name: str) -> Any:
         ValueError: it is none of these.
     """
     if is_function(name):
-        found = imported(name)
+        found = import_object(name)
         return function(name).call if isinstance(found, torch.nn.Module) else found
     if Path(name).suffix in (*PROGRAMS, ".onnx"):
         if not Path(name).is_file():

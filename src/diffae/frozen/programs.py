@@ -51,7 +51,7 @@ def is_function(name: str) -> bool:
     return module not in ("timm", "transformers") and function.isidentifier() and all(p.isidentifier() for p in module.split("."))
 
 
-def imported(name: str) -> Any:
+def import_object(name: str) -> Any:
     """What `module:function` names; modules of the working directory too.
 
     Raises:
@@ -68,7 +68,7 @@ def imported(name: str) -> Any:
 
 def function(name: str) -> FrozenNetwork:
     """A function, or a module of torch that somebody's module holds."""
-    found = imported(name)
+    found = import_object(name)
     if not callable(found):
         raise ImportError(f"{name} is no function of images.")
     if isinstance(found, nn.Module):

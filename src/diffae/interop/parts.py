@@ -12,7 +12,7 @@ from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import PriorConfig, from_dict, read_json
 from diffae.config.ranges import Count, InRange, Range
 from diffae.interop.fingerprints import fingerprint
-from diffae.interop.reading import check_fit, naming, read_weights
+from diffae.interop.reading import check_fit, naming_model_file, read_weights
 from diffae.runtime.weights import write_weights
 from diffae.semantics.attributes import Attributes, Score
 from diffae.semantics.prior import MOST_CODES, GaussianPrior, KernelPrior, LatentPrior
@@ -92,7 +92,7 @@ def load_part(model: DiffusionAutoencoder, folder: Path, *, required: bool = Fal
     if {"prior.codes", "prior.axes"} <= set(tensors) and not required:
         warnings.warn(f"{folder} is a smoothed bootstrap of an earlier kind. Fit it again. It is left out.", stacklevel=3)
         return
-    with naming(folder / "config.json"):
+    with naming_model_file(folder / "config.json"):
         add_parts(model, config)
     expected = {k: v for k, v in model.state_dict().items() if k.split(".")[0] in PARTS and config.get(k.split(".")[0])}
     check_fit(expected, tensors, folder)

@@ -68,7 +68,7 @@ def _alike(a: Tensor, b: Tensor) -> bool:
 
 
 @contextlib.contextmanager
-def naming(file: Path) -> Iterator[None]:
+def naming_model_file(file: Path) -> Iterator[None]:
     """Within it, errors about what a file describes name the file."""
     try:
         yield

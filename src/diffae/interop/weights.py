@@ -23,9 +23,9 @@ from diffae.diffusion.model import DDIM, ImageDiffusion
 from diffae.diffusion.predictor import NoisePredictor
 from diffae.diffusion.schedule import Calibration
 from diffae.interop.fingerprints import digest_model
-from diffae.interop.official.published import imported
+from diffae.interop.official.published import find_imported
 from diffae.interop.parts import add_parts, available_priors, load_part, preferred_prior, prior_folder
-from diffae.interop.reading import check_depth, check_fit, naming, read_config, read_weights
+from diffae.interop.reading import check_depth, check_fit, naming_model_file, read_config, read_weights
 from diffae.nn.encoder import Encoder
 from diffae.runtime.files import write_text
 from diffae.runtime.hub import download
@@ -81,7 +81,7 @@ def load_diffusion(
     folder, beside = _folder(source, revision), Path(source)
     config, tensors = read_weights(folder, FORMAT)
     networks: dict[str, Any] = {"encoder": encoder, "unet": unet}
-    with naming(folder / "config.json"):
+    with naming_model_file(folder / "config.json"):
         settings = from_dict(AutoencoderConfig, config.get("model"), path="model")
         own = from_dict(dict, config.get("networks", {}), path="networks")
         for name in (name for name in own if networks.get(name) is None):
@@ -91,7 +91,7 @@ def load_diffusion(
             # Before there is room for it: a config may say anything.
             sketch = _whole(settings, config, networks)
     check_fit(sketch.state_dict(), tensors, folder)
-    with naming(folder / "config.json"):
+    with naming_model_file(folder / "config.json"):
         model = _whole(settings, config, networks)
         model.about = from_dict(dict, config.get("about", {}), path="about")
         model.preparation = _preparation(config, beside)
@@ -106,7 +106,7 @@ def load_diffusion(
 def load_config(source: str | Path) -> AutoencoderConfig:
     """The configuration of a saved model, without its weights; arguments and errors as of `load`."""
     folder = _folder(source)
-    with naming(folder / "config.json"):
+    with naming_model_file(folder / "config.json"):
         return from_dict(AutoencoderConfig, read_config(folder, FORMAT).get("model"), path="model")
 
 
@@ -114,7 +114,7 @@ def _folder(source: str | Path, revision: str | None = None) -> Path:
     """Where the two files of a saved model are: in a run's `model`, in the folder itself, or downloaded from the hub."""
     folder = Path(source)
     if not folder.is_dir():
-        known = imported(str(source)) if revision is None else None
+        known = find_imported(str(source)) if revision is None else None
         folder = known or download(str(source), [CONFIG, WEIGHTS], revision=revision)
     elif revision is not None:
         raise ValueError(f"{source} is a folder of this machine, which has no revisions: leave revision={revision!r} away.")

@@ -44,7 +44,7 @@ def replacing(target: Path) -> Iterator[Path]:
     Raises:
         Unwritten: the disk is full, or another failure of the file system; the message names the target.
     """
-    with naming(target):
+    with naming_unwritten(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, folder = _begin(target)
         part = folder / f"{target.name}.part"
@@ -86,7 +86,7 @@ def _begin(target: Path) -> tuple[int | None, Path]:
 
 
 @contextlib.contextmanager
-def naming(target: Path) -> Iterator[None]:
+def naming_unwritten(target: Path) -> Iterator[None]:
     """Within it, a failure to write says what could not be written.
 
     Raises:
@@ -122,7 +122,7 @@ def filling(folder: Path, *, order: Callable[[Path], Any]) -> Iterator[Path]:
     Raises:
         Unwritten: as of `replacing`.
     """
-    with naming(folder):
+    with naming_unwritten(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part") as part:
             yield Path(part)
@@ -188,7 +188,7 @@ def locked(folder: Path, what: str) -> Iterator[None]:
             ) from None
         except (ImportError, OSError):
             pass
-        with naming(folder / LOCK):
+        with naming_unwritten(folder / LOCK):
             os.ftruncate(file.fileno(), 0)
             os.write(file.fileno(), f"process {os.getpid()} on {platform.node()}".encode())
         yield

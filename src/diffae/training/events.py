@@ -5,7 +5,7 @@ from pathlib import Path
 
 from diffae.config import AnyRunConfig
 from diffae.training.health import Health
-from diffae.training.loop import Step
+from diffae.training.loop import TrainingStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Started:
 class Stepped:
     """One optimizer step was taken."""
 
-    step: Step
+    step: TrainingStep
     total: int | None
 
 

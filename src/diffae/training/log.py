@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from diffae.runtime.files import naming, write_text
+from diffae.runtime.files import naming_unwritten, write_text
 
 
 class Log:
@@ -31,7 +31,7 @@ class Log:
 
     def write(self, images: int, values: dict[str, float]) -> None:
         line = {"images": images, "time": round(time.time(), 1)} | {k: float(f"{v:.6g}") for k, v in values.items()}
-        with naming(self._file), self._file.open("a", encoding="utf-8") as file:
+        with naming_unwritten(self._file), self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         from tensorboard.compat.proto.summary_pb2 import Summary
 
@@ -43,7 +43,7 @@ class Log:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        with naming(self._board), self._board.open("ab") as file:
+        with naming_unwritten(self._board), self._board.open("ab") as file:
             RecordWriter(file).write(Event(wall_time=time.time(), step=images, **content).SerializeToString())
 
 

@@ -29,7 +29,7 @@ learning rate is a function of images from the first step on, also where the bud
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class TrainingStep:
     """One optimizer step. Its loss lies on the device: reading it waits until the step is done.
 
     Attributes:
@@ -129,7 +129,7 @@ def training_steps(
     accelerator: Accelerator,
     total: Callable[[], int | None],
     stop: Callable[[], bool] = lambda: False,
-) -> Iterator[Step]:
+) -> Iterator[TrainingStep]:
     """Optimizer steps without end; the caller leaves when it has seen enough.
 
     Args:
@@ -160,7 +160,7 @@ def training_steps(
         rate = learning_rate(config, first, total())
         starts = [first + (i * processes + accelerator.process_index) * size for i in range(config.accumulation)]
         step.take([batch(range(start, start + size)) for start in starts], rate)
-        taken = Step(first + config.batch_size, rate, step.seen.clone(), config.batch_size, note=step.note)
+        taken = TrainingStep(first + config.batch_size, rate, step.seen.clone(), config.batch_size, note=step.note)
         if device.type == "cpu":
             taken.loss_and_norm()  # There is nothing to wait for.
         if processes == 1:

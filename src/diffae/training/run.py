@@ -144,7 +144,7 @@ def _train(subject: Subject, out: Path, accelerator: Accelerator) -> Iterator[Ev
     yield Started(config, budget.start)
     room = saying_what_helps(training, accelerator.num_processes)
     trackers = Trackers(kinds if main else {}, out, to_dict(config))
-    with stop_requested() as stop, naming(subject), exactly(device), room, trackers:
+    with stop_requested() as stop, naming_batch(subject), exactly(device), room, trackers:
         batches = subject.batch
         steps = training_steps(state, loss, batches, training, accelerator=accelerator, total=lambda: budget.total, stop=stop)
         images, interrupted, noted = budget.start, False, False
@@ -214,7 +214,7 @@ def create_accelerator() -> Accelerator:
 
 
 @contextlib.contextmanager
-def naming(subject: Subject) -> Iterator[None]:
+def naming_batch(subject: Subject) -> Iterator[None]:
     """Within it, a loss that is not finite names the data of its batch."""
     try:
         yield

@@ -175,7 +175,7 @@ def is_binary(y: np.ndarray) -> bool:
     return bool(np.isin(y[~np.isnan(y)], (0, 1)).all())
 
 
-def described(y: np.ndarray) -> str:
+def describe_values(y: np.ndarray) -> str:
     """Labels in a few words: `0/1, 40 unknown`, or `numbers 3..78`."""
     known = y[~np.isnan(y)]
     if not len(known):

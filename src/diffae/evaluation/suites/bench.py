@@ -14,7 +14,7 @@ from torch import Tensor
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import Protocol as EvaluationProtocol
 from diffae.data.dataset import ImageSet
-from diffae.data.labels.columns import described, is_binary
+from diffae.data.labels.columns import is_binary
 from diffae.diffusion.model import DDIM
 from diffae.evaluation.pages.figures import Progress
 from diffae.evaluation.results import Result, Store
@@ -157,7 +157,7 @@ class Bench:
         if label not in self.data.labels:
             raise ValueError(f"There is no label {label!r}. There are: {', '.join(self.data.labels) or 'none'}.")
         if not is_binary(self.data.labels[label]):
-            raise ValueError(f"{label!r} is no label of yes and no, so it has no members: {described(self.data.labels[label])}.")
+            raise ValueError(f"{label!r} is no label of yes and no, so it has no members: {describe_values(self.data.labels[label])}.")
         y = self.data.labels[label][self.data.train if indices is None else indices]
         return 1 - y if name.startswith(NOT) else y
 

@@ -12,8 +12,8 @@ from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import AutoencoderConfig, PriorConfig
 from diffae.interop import unpickling
 from diffae.interop.official.names import paired_names
-from diffae.interop.official.settings import described, preparation
-from diffae.interop.reading import check_depth, naming
+from diffae.interop.official.settings import preparation, translate_settings
+from diffae.interop.reading import check_depth, naming_model_file
 from diffae.runtime.weights import check_finite
 from diffae.semantics.prior import LatentPrior
 from diffae.semantics.standardizer import Standardizer
@@ -38,12 +38,12 @@ def load(path: str | Path, *, ema: bool = True, settings: AutoencoderConfig | No
     tensors, hyper = read_tensors(path)
     latent = None
     if hyper is not None:
-        settings, latent = described(hyper, path)
+        settings, latent = translate_settings(hyper, path)
     elif settings is None:
         raise ValueError(f"{path} has weights alone, and does not say of which networks. Name them: --preset ffhq256, say.")
     if not any(key.startswith(("ema_model.", "model.")) for key in tensors):
         tensors = {f"{'ema_model' if ema else 'model'}.{key}": tensor for key, tensor in tensors.items()}
-    with naming(Path(path)):
+    with naming_model_file(Path(path)):
         check_depth(settings, len(tensors))
         if latent is not None and latent.layers > len(tensors):
             raise ValueError(
@@ -55,7 +55,7 @@ def load(path: str | Path, *, ema: bool = True, settings: AutoencoderConfig | No
     state = _renamed(tensors, paired_names(skeleton), path, ema=ema)
     state = _shaped(state, {name: tensor.shape for name, tensor in skeleton.state_dict().items()}, path)
     check_finite(state, path)
-    with naming(Path(path)):
+    with naming_model_file(Path(path)):
         model = _network(settings, latent)
     model.preparation = preparation(hyper or {})
     model.load_state_dict(state, strict=True)

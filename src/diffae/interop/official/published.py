@@ -9,7 +9,7 @@ from diffae.runtime.hub import download
 DRIVE = "https://drive.google.com/drive/folders/"
 
 
-class Published(NamedTuple):
+class PublishedModel(NamedTuple):
     """One of them.
 
     Attributes:
@@ -27,7 +27,7 @@ class Published(NamedTuple):
 
 
 PUBLISHED = {
-    "ffhq256": Published(
+    "ffhq256": PublishedModel(
         "ffhq256_autoenc",
         DRIVE + "1-5zfxT6Gl-GjxM7z9ZO2AHlB70tfmF6V",
         DRIVE + "117Wv7RZs_gumgrCOIhDEWgsNy6BRJorg",
@@ -38,19 +38,19 @@ PUBLISHED = {
             "ffhq256_autoenc_latent.safetensors",
         ),
     ),
-    "ffhq256-latent": Published(
+    "ffhq256-latent": PublishedModel(
         "ffhq256_autoenc_latent", DRIVE + "1-H8WzKc65dEONN-DQ87TnXc23nTXDTYb", DRIVE + "117Wv7RZs_gumgrCOIhDEWgsNy6BRJorg"
     ),
-    "ffhq128": Published(
+    "ffhq128": PublishedModel(
         "ffhq128_autoenc_130M", DRIVE + "10UNtFNfxbHBPkoIh003JkSPto5s-VbeN", DRIVE + "11EYIyuK6IX44C8MqreUyMgPCNiEnwhmI"
     ),
-    "ffhq128-latent": Published(
+    "ffhq128-latent": PublishedModel(
         "ffhq128_autoenc_latent", DRIVE + "11pdjMQ6NS8GFFiGOq3fziNJxzXU1Mw3l", DRIVE + "11EYIyuK6IX44C8MqreUyMgPCNiEnwhmI"
     ),
-    "bedroom128": Published("bedroom128_autoenc", DRIVE + "12EdjbIKnvP5RngKsR0UU-4kgpPAaYtlp"),
-    "bedroom128-latent": Published("bedroom128_autoenc_latent", DRIVE + "11mdxv2lVX5Em8TuhNJt-Wt2XKt25y8zU"),
-    "horse128": Published("horse128_autoenc", DRIVE + "12EtTRXzQc5uPHscpjIcci-Rg-OGa_N30"),
-    "horse128-latent": Published("horse128_autoenc_latent", DRIVE + "11k8XNDK3ENxiRnPSUdJ4rnagJYo4uKEo"),
+    "bedroom128": PublishedModel("bedroom128_autoenc", DRIVE + "12EdjbIKnvP5RngKsR0UU-4kgpPAaYtlp"),
+    "bedroom128-latent": PublishedModel("bedroom128_autoenc_latent", DRIVE + "11mdxv2lVX5Em8TuhNJt-Wt2XKt25y8zU"),
+    "horse128": PublishedModel("horse128_autoenc", DRIVE + "12EtTRXzQc5uPHscpjIcci-Rg-OGa_N30"),
+    "horse128-latent": PublishedModel("horse128_autoenc_latent", DRIVE + "11k8XNDK3ENxiRnPSUdJ4rnagJYo4uKEo"),
 }
 """By the name that commands take. `-latent` has the latent DDIM too, and can sample."""
 
@@ -105,7 +105,7 @@ def home(name: str) -> Path:
     return cache_folder() / "models" / name
 
 
-def imported(name: str) -> Path | None:
+def find_imported(name: str) -> Path | None:
     """Where the published model of this name is once it was imported; None if no such model was published.
 
     Raises:

@@ -22,7 +22,7 @@ SUPPORTED: dict[str, Any] = {
 """Settings of their `model_conf` that have one value in all published models; no other is implemented."""
 
 
-def described(hyper: Any, path: str | Path) -> tuple[AutoencoderConfig, PriorConfig | None]:
+def translate_settings(hyper: Any, path: str | Path) -> tuple[AutoencoderConfig, PriorConfig | None]:
     """Our configurations of the autoencoder, and of the latent network if there is one.
 
     Args:
