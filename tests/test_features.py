@@ -17,7 +17,7 @@ from diffae import cli
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import AutoencoderConfig, FeaturesConfig
 from diffae.data import prepare
-from diffae.frozen import memory, programs
+from diffae.frozen import feature_cache, programs
 from diffae.frozen.encoder import FeatureEncoder
 from diffae.frozen.features import FrozenNetwork, described_features, frozen_network
 from diffae.semantics.standardizer import Standardizer
@@ -394,13 +394,13 @@ def test_what_a_network_said_is_remembered_and_a_broken_cache_is_not_trusted(x, 
         calls.append(len(x))
         return x.flatten(1)
 
-    assert torch.equal(memory.remembering(call, x[:5], key="a"), x[:5].flatten(1))
-    assert torch.equal(memory.remembering(call, x[3:9], key="a"), x[3:9].flatten(1))
+    assert torch.equal(feature_cache.cached_features(call, x[:5], key="a"), x[:5].flatten(1))
+    assert torch.equal(feature_cache.cached_features(call, x[3:9], key="a"), x[3:9].flatten(1))
     assert calls == [5, 4]
-    assert torch.equal(memory.remembering(call, x[:1], key="b"), x[:1].flatten(1))
+    assert torch.equal(feature_cache.cached_features(call, x[:1], key="b"), x[:1].flatten(1))
     next((tmp_path / "cache" / "features").glob("a.sqlite")).write_bytes(b"no data base" * 100)
     with pytest.warns(UserWarning, match="cannot be used .* computed anew"):
-        assert torch.equal(memory.remembering(call, x[:2], key="a"), x[:2].flatten(1))
+        assert torch.equal(feature_cache.cached_features(call, x[:2], key="a"), x[:2].flatten(1))
 
 
 def test_no_images_have_no_features(tiny, program, x):

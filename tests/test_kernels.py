@@ -75,10 +75,10 @@ def test_where_kernels_cannot_be_had_one_warning_says_why_and_pytorch_computes(m
         raise ImportError("No module named 'triton'\nand more")
 
     with pytest.warns(UserWarning, match=r"cannot be had here \(No module named 'triton'\); PyTorch computes"):
-        assert kernels.either(broken, lambda: 3) == 3
+        assert kernels.kernel_or_plain(broken, lambda: 3) == 3
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert kernels.either(broken, lambda: 4) == 4
+        assert kernels.kernel_or_plain(broken, lambda: 4) == 4
     assert len(calls) == 1
 
 
@@ -89,7 +89,7 @@ def test_memory_that_is_out_is_no_reason_to_give_kernels_up(monkeypatch):
         raise torch.OutOfMemoryError("too large")
 
     with pytest.raises(torch.OutOfMemoryError):
-        kernels.either(large, lambda: 3)
+        kernels.kernel_or_plain(large, lambda: 3)
     assert kernels.enabled
 
 

@@ -27,7 +27,7 @@ from torch import Tensor
 from diffae.config import AutoencoderConfig
 from diffae.diffusion.border import border, check_encoded
 from diffae.diffusion.inversion import Code, Inversion, concatenate, decode_along_path, encode_along_path, way_between
-from diffae.diffusion.model import DDIM, Draws, ImageDiffusion, drawn, encoder_of
+from diffae.diffusion.model import DDIM, Draws, ImageDiffusion, draw_seed, encoder_of
 from diffae.diffusion.predictor import NoisePredictor
 from diffae.diffusion.solvers import Solver
 from diffae.nn.encoder import Encoder
@@ -287,7 +287,7 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
     ) -> Float[Tensor, "num c *sides"]:  # fmt: skip
         """New images: z_sem from the prior, un-normalised, and x_T from N(0, I) (section 4); with `accept`, of a class
         (section 5.5). Number i depends on the seed and i alone. Arguments and errors as in `sample_z_sem`."""
-        seed = seed if generator is None else drawn(generator)
+        seed = seed if generator is None else draw_seed(generator)
         z_sem, _ = self.sample_z_sem(num, prior_steps=prior_steps, seed=seed, accept=accept, max_proposals=max_proposals)
         starts = range(0, num, batch_size)
         return torch.cat([self.decode(z_sem[i : i + batch_size], steps=steps, seed=seed, start=i) for i in starts])

@@ -111,7 +111,7 @@ def main(argv: list[str] | None = None) -> None:
     except (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError) as error:
         if whole:
             raise
-        if memory.is_out(error):
+        if memory.is_out_of_memory(error):
             error = _what_helps(command, error)
         console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         if isinstance(error, TypeError | RuntimeError) and not isinstance(error, memory.OutOfMemory):

@@ -50,7 +50,7 @@ class Align:
         from diffae.data.images import UnusableImage
         from diffae.data.photos import open_photos, photo
         from diffae.pictures import save_png
-        from diffae.runtime.files import shown
+        from diffae.runtime.files import printable
 
         if self.out.is_dir() and any(self.out.iterdir()):
             what = "has the faces of an earlier call" if (self.out / FILE).exists() else "is not empty"
@@ -66,7 +66,7 @@ class Align:
                     picture = photo(source, name)
                 except UnusableImage as error:
                     unusable.append(name)
-                    warn(f"{shown(name)} {error}.")
+                    warn(f"{printable(name)} {error}.")
                     continue
                 found = find_faces(picture, detector, landmarks, least=self.score, looks=self.looks)[: self.most]
                 if not found:
@@ -78,14 +78,14 @@ class Align:
                         kept = Cut(file=file, photo=name, photo_size=picture.size, quad=(a, b, c, d), score=face.score)
                         save_png(cut(picture, quad, self.size), self.out / file)
                     except ValueError as error:  # Landmarks that are those of no face.
-                        warn(f"{shown(name)}: a face was left out. {error}")
+                        warn(f"{printable(name)}: a face was left out. {error}")
                         continue
                     faces.append(kept)
         for note in source.notes:
             warn(note)
         if without:
             more = f" and {len(without) - SHOWN} more" if len(without) > SHOWN else ""
-            warn(f"No face was found in {len(without)} of {len(source.names)}: {', '.join(map(shown, without[:SHOWN]))}{more}.")
+            warn(f"No face was found in {len(without)} of {len(source.names)}: {', '.join(map(printable, without[:SHOWN]))}{more}.")
         if not faces:
             raise ValueError(
                 f"There is no face in {self.photos} that was found ({len(without)} photographs without, {len(unusable)} that could "

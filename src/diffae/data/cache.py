@@ -23,7 +23,7 @@ from diffae.data.alongside import Alongside, with_more
 from diffae.data.contents import Progress
 from diffae.data.images import UnusableImage, Warn, meaning, read_image, too_dark, with_known
 from diffae.data.sources import Source
-from diffae.runtime.files import InUse, locked, replacing, shown, write_text
+from diffae.runtime.files import InUse, locked, printable, replacing, write_text
 
 Convert = Callable[[np.ndarray], np.ndarray]
 """Images (n, c, *sides) -> what is stored in their place (n, ...)."""
@@ -134,7 +134,7 @@ def cached(decode: Decoder, names: Sequence[str], folder: Path, *, convert: Conv
     index = json.loads(index_file.read_text(encoding="utf-8"))
     arrays = np.load(array_file, mmap_mode="r") if index["names"] else np.zeros((0, decode.stored, *decode.size), np.uint8)
     remarks = [
-        f"{num} files are {what} ({shown(first)}{', ...' if num > 1 else ''})." for what, (num, first) in index["told"].items()
+        f"{num} files are {what} ({printable(first)}{', ...' if num > 1 else ''})." for what, (num, first) in index["told"].items()
     ]
     least, most = index["extent"] or (0, None)
     if dark := too_dark(most, decode.config.preparation, least=least):

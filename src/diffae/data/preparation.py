@@ -24,7 +24,7 @@ from diffae.data.sources import HUB, Labelled, Source, divided, from_hub, open_s
 from diffae.data.sources.folder import Folder
 from diffae.frozen.vae import FrozenAutoencoder, frozen_autoencoder
 from diffae.runtime import seeding
-from diffae.runtime.files import cache_folder, digest_lines, shown, write_text
+from diffae.runtime.files import cache_folder, digest_lines, printable, write_text
 
 
 def prepare(
@@ -81,7 +81,7 @@ def prepare(
         )
         notes.append(f"{others} {them.format(root)}.")
     if skipped:
-        listed = "\n".join(f"  {shown(name)} {reason}" for name, reason in skipped[:20])
+        listed = "\n".join(f"  {printable(name)} {reason}" for name, reason in skipped[:20])
         more = f"\n  and {len(skipped) - 20} more" if len(skipped) > 20 else ""
         notes.append(f"{len(skipped)} of {len(source.names)} images were skipped:\n{listed}{more}")
     if not names:

@@ -33,7 +33,7 @@ from diffae.diffusion.solvers import EpsModel, Solver, solve, to_target
 from diffae.frozen.encoder import FeatureEncoder
 from diffae.nn import SemanticEncoder, UNet
 from diffae.runtime.seeding import Draws as Draws
-from diffae.runtime.seeding import drawn as drawn
+from diffae.runtime.seeding import draw_seed as draw_seed
 
 ImageSolver = Solver
 """What images are decoded and inverted with. `ddim` is the authors' scheme, with their spacing, index shift and clamping; the
@@ -204,7 +204,7 @@ class DDIM(ImageDiffusion):
         generator: torch.Generator | None = None, start: int = 0,
     ) -> Float[Tensor, "num c *sides"]:  # fmt: skip
         """New images number `start` on, from x_T ~ N(0, I). Number i depends on the seed and i alone."""
-        seed = seed if generator is None else drawn(generator)
+        seed = seed if generator is None else draw_seed(generator)
         parts = [range(i, min(i + batch_size, num)) for i in range(0, num, batch_size)]
         noises = (self.draw_x_T(len(part), seed, start=start + part.start) for part in parts)
         return torch.cat([self._to_sample(x_T, None, steps=steps, solver=solver, clamp=None) for x_T in noises])

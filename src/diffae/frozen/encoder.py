@@ -5,8 +5,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffae.config import AutoencoderConfig
+from diffae.frozen.feature_cache import cached_features
 from diffae.frozen.features import FrozenNetwork, fixed_image, frozen_network
-from diffae.frozen.memory import remembering
 from diffae.nn.encoder import SemanticEncoder
 from diffae.runtime.files import digest_lines
 
@@ -84,7 +84,7 @@ class FeatureEncoder(nn.Module):
         network = self._network()
         if not self._checked:
             self._check(network)
-        return asked(network, x, x.device)
+        return frozen_features(network, x, x.device)
 
     @torch.no_grad()
     def fit(self, features: Float[Tensor, "n f"]) -> float:
@@ -125,10 +125,10 @@ class FeatureEncoder(nn.Module):
         self._checked = True
 
 
-def asked(network: FrozenNetwork, x: Float[Tensor, "n c h w"], device: torch.device) -> Float[Tensor, "n f"]:
+def frozen_features(network: FrozenNetwork, x: Float[Tensor, "n c h w"], device: torch.device) -> Float[Tensor, "n f"]:
     """Features of images, computed on a device. Those of a network with weights are remembered; a function may say something else
     tomorrow."""
     if not network.digest:
         return network(x.to(device))
     seen = digest_lines(map(str, (network.digest, network.size, network.mean, network.std)))
-    return remembering(lambda x: network(x.to(device)), x, key=seen).to(device)
+    return cached_features(lambda x: network(x.to(device)), x, key=seen).to(device)

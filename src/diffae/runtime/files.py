@@ -194,7 +194,7 @@ def locked(folder: Path, what: str) -> Iterator[None]:
         yield
 
 
-def shown(name: str) -> str:
+def printable(name: str) -> str:
     """A file's name as it can be printed: control characters, and bytes that are no text, are written out."""
     return name if name.isprintable() else name.encode("unicode_escape", "backslashreplace").decode()
 

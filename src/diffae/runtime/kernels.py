@@ -17,7 +17,7 @@ enabled = os.environ.get("DIFFAE_TRITON", "1") != "0"
 """Whether kernels of ours are tried at all; the environment variable DIFFAE_TRITON=0 says no."""
 
 
-def either(own: Callable[[], R], plain: Callable[[], R]) -> R:
+def kernel_or_plain(own: Callable[[], R], plain: Callable[[], R]) -> R:
     """What `own`, by kernels of ours, gives; where they cannot be had, what `plain` gives, from then on."""
     global enabled
     if enabled:

@@ -43,7 +43,7 @@ class OutOfMemory(RuntimeError):
     """There is not enough memory, and the message says what helps."""
 
 
-def is_out(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that there is not enough memory, of the process or of a device, and not yet what helps."""
     if isinstance(error, OutOfMemory):
         return False

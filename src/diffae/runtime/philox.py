@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from diffae.runtime.kernels import either
+from diffae.runtime.kernels import kernel_or_plain
 
 MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 WEYL = 0x9E3779B9, 0xBB67AE85
@@ -78,12 +78,12 @@ def words(numbers: Tensor, key: int, blocks: int) -> tuple[Tensor, Tensor, Tenso
 
 @uniform.register_kernel("cuda")
 def _uniform(numbers: Tensor, key: int, count: int) -> Tensor:
-    return either(lambda: draw(numbers, key, count, normal=False), lambda: uniform_numbers(numbers, key, count))
+    return kernel_or_plain(lambda: draw(numbers, key, count, normal=False), lambda: uniform_numbers(numbers, key, count))
 
 
 @normal.register_kernel("cuda")
 def _normal(numbers: Tensor, key: int, count: int) -> Tensor:
-    return either(lambda: draw(numbers, key, count, normal=True), lambda: normal_numbers(numbers, key, count))
+    return kernel_or_plain(lambda: draw(numbers, key, count, normal=True), lambda: normal_numbers(numbers, key, count))
 
 
 def draw(numbers: Tensor, key: int, count: int, *, normal: bool) -> Tensor:

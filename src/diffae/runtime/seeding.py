@@ -37,7 +37,7 @@ class Draws:
     @classmethod
     def of(cls, num: int, seed: int | torch.Generator, *, start: int = 0, device: torch.device | str | None = None) -> "Draws":
         """Samples number start .. start + num - 1; from a generator, others each time."""
-        seed = drawn(seed) if isinstance(seed, torch.Generator) else seed
+        seed = draw_seed(seed) if isinstance(seed, torch.Generator) else seed
         return cls(seed, torch.arange(start, start + num, device=device))
 
     def __len__(self) -> int:
@@ -59,6 +59,6 @@ class Draws:
         return philox.normal(self.numbers, mix(self.seed, purpose), torch.Size(shape).numel()).view(-1, *shape)
 
 
-def drawn(generator: torch.Generator) -> int:
+def draw_seed(generator: torch.Generator) -> int:
     """A seed from a generator, which moves on."""
     return int(torch.randint(2**62, (), generator=generator, device=generator.device))

@@ -10,7 +10,7 @@ from diffae.config import FeaturesConfig
 from diffae.data.contents import Progress
 from diffae.data.dataset import ImageSet
 from diffae.diffusion.model import DDIM
-from diffae.frozen.encoder import FeatureEncoder, asked
+from diffae.frozen.encoder import FeatureEncoder, frozen_features
 from diffae.frozen.features import frozen_network
 from diffae.runtime import processes
 
@@ -35,7 +35,7 @@ def features_of(data: ImageSet, settings: FeaturesConfig, *, progress: Progress 
     for i, start in enumerate(mine):
         x = data.images(range(start, min(start + PIECE, len(data.names))))
         for flip in flips:
-            found[start, flip] = asked(network, x.flip(-1) if flip else x, device).cpu().numpy()
+            found[start, flip] = frozen_features(network, x.flip(-1) if flip else x, device).cpu().numpy()
         if progress:
             progress(f"Features of {network.name}", i + 1, len(mine))
     if network.module is not None:

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from diffae.config import TrainingConfig
-from diffae.runtime.memory import OutOfMemory, is_out
+from diffae.runtime.memory import OutOfMemory, is_out_of_memory
 from diffae.training.state import TrainingState
 from diffae.training.step import DeviceStep
 
@@ -38,7 +38,7 @@ def saying_what_helps(config: TrainingConfig, processes: int) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not is_out(error):
+        if not is_out_of_memory(error):
             raise
         raise NoRoom(config, processes, error) from None
 
@@ -77,7 +77,7 @@ def _fits(state: TrainingState, module: nn.Module, rows: Tensor, config: Trainin
             return torch.cuda.max_memory_reserved(device) < FULL * torch.cuda.get_device_properties(device).total_memory
         return True
     except Exception as error:
-        if not is_out(error):
+        if not is_out_of_memory(error):
             raise
         return False
     finally:

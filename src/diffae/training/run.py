@@ -26,8 +26,8 @@ from diffae.runtime import processes, seeding
 from diffae.runtime.files import locked
 from diffae.training.averages import save_averages
 from diffae.training.budget import Budget, Due
+from diffae.training.determinism import deterministic
 from diffae.training.events import Event, Finished, Logged, Noted, Pictured, Started, Stepped, Validated
-from diffae.training.exactness import exactly
 from diffae.training.interruption import stop_requested
 from diffae.training.log import Log, read_metrics
 from diffae.training.loop import LossModule, NonFiniteLoss, compile_networks, training_steps
@@ -144,7 +144,7 @@ def _train(subject: Subject, out: Path, accelerator: Accelerator) -> Iterator[Ev
     yield Started(config, budget.start)
     room = saying_what_helps(training, accelerator.num_processes)
     trackers = Trackers(kinds if main else {}, out, to_dict(config))
-    with stop_requested() as stop, naming_batch(subject), exactly(device), room, trackers:
+    with stop_requested() as stop, naming_batch(subject), deterministic(device), room, trackers:
         batches = subject.batch
         steps = training_steps(state, loss, batches, training, accelerator=accelerator, total=lambda: budget.total, stop=stop)
         images, interrupted, noted = budget.start, False, False

@@ -7,7 +7,7 @@ from typing import Any
 from diffae.data.labels.coco import coco_rows, parse_coco
 from diffae.data.labels.readers import csv_rows
 from diffae.data.sources.parts import folder_classes, told_classes
-from diffae.runtime.files import shown
+from diffae.runtime.files import printable
 
 TABLE = "labels.csv"
 """What the label table is called that lies with images."""
@@ -45,7 +45,7 @@ def rows_beside(
     if found:
         what = "name these images" if of_these else "names any of these images"
         some = f"{len(of_these)} files in COCO's format" if of_these else "No file in COCO's format"
-        notes.append(f"{some} {what} ({', '.join(map(shown, found))}), so none was taken: give one with --data.labels.")
+        notes.append(f"{some} {what} ({', '.join(map(printable, found))}), so none was taken: give one with --data.labels.")
     classes = folder_classes(names)
     if not classes:
         return []

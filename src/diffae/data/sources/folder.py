@@ -10,7 +10,7 @@ from typing import Any
 from diffae.data.images import ending
 from diffae.data.sources.beside import rows_beside
 from diffae.data.sources.names import is_hidden, is_image, is_nameless, texts
-from diffae.runtime.files import shown
+from diffae.runtime.files import printable
 
 
 class Folder:
@@ -79,11 +79,11 @@ def _walk(root: Path, notes: list[str]) -> Iterator[str]:
             name = f"{prefix}{entry.name}"
             kind = _kind(entry)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                notes.append(f"{shown(name)} is a pipe, a socket or a device, not a file, and was left alone.")
+                notes.append(f"{printable(name)} is a pipe, a socket or a device, not a file, and was left alone.")
             elif kind != stat.S_IFDIR:
                 yield name
             elif (place := Path(entry.path).resolve()) in above:
-                notes.append(f"The link {shown(name)} leads back to a folder that it lies in, and was left alone.")
+                notes.append(f"The link {printable(name)} leads back to a folder that it lies in, and was left alone.")
             else:
                 pending.append((Path(entry.path), f"{name}/", (*above, place)))
 

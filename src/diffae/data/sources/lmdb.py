@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from diffae.runtime.files import shown
+from diffae.runtime.files import printable
 
 
 class Lmdb:
@@ -59,7 +59,7 @@ def _by_number(path: Path, keys: list[bytes], notes: list[str]) -> dict[str, byt
     """Name -> key in the authors' layout, in the order of numbers. Adds a note about keys that do not fit it."""
     found = {key: re.fullmatch(rb"(\d{1,9})-(\d{1,18})", key) for key in keys if key != b"length"}
     parts = [(int(m[1]), int(m[2]), key) for key, m in found.items() if m]
-    if odd := [shown(key.decode("utf-8", "surrogateescape")) for key, m in found.items() if not m]:
+    if odd := [printable(key.decode("utf-8", "surrogateescape")) for key, m in found.items() if not m]:
         notes.append(f"{path}: {len(odd)} keys are no RESOLUTION-NUMBER and were left alone ({', '.join(odd[:3])}).")
     largest = max((resolution for resolution, _, _ in parts), default=0)
     return {f"{i}.jpg": key for resolution, i, key in sorted(parts) if resolution == largest}

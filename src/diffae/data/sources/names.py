@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 from diffae.data.images import EXTENSIONS, ending, is_dicom
-from diffae.runtime.files import shown
+from diffae.runtime.files import printable
 
 
 def is_image(name: str) -> bool:
@@ -40,7 +40,7 @@ def texts(names: Sequence[str], notes: list[str]) -> list[str]:
     """The names that are text; adds a note about the others."""
     odd = [name for name in names if not _is_text(name)]
     if odd:
-        notes.append(f"{len(odd)} images were left alone: their names are no UTF-8 ({shown(odd[0])}, ...). Rename them.")
+        notes.append(f"{len(odd)} images were left alone: their names are no UTF-8 ({printable(odd[0])}, ...). Rename them.")
     return [name for name in names if _is_text(name)]
 
 

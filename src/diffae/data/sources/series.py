@@ -11,7 +11,7 @@ from diffae.data.images import UnusableImage, dicom
 from diffae.data.images.arrays import PACKED, packed
 from diffae.data.images.decoded import Decoded
 from diffae.data.sources.folder import Folder
-from diffae.runtime.files import shown
+from diffae.runtime.files import printable
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -68,7 +68,7 @@ class Series:
             try:
                 parts.append(dicom.decode(self.folder.read(file), file, sides=2, channels=1))
             except UnusableImage as error:
-                raise OSError(f"its slice {shown(file)} {error}") from None
+                raise OSError(f"its slice {printable(file)} {error}") from None
         return packed(_stacked(parts, self.spacings[name]))
 
     def _sort(self, name: str, slices: list[tuple[str, "Dataset"]]) -> None:
@@ -89,7 +89,7 @@ class Series:
             if any(n is None for n in numbers) or len(set(numbers)) < len(numbers):
                 self.faults[name] = "does not say in which order its slices lie: neither their positions nor their numbers do"
             order = np.argsort([int(n or 0) for n in numbers], kind="stable")
-            self.notes.append(f"The slices of {shown(name)} say no positions, and were put in the order of their numbers.")
+            self.notes.append(f"The slices of {printable(name)} say no positions, and were put in the order of their numbers.")
         if len({_plane(dataset) for _, dataset in slices}) > 1:
             self.faults[name] = "has slices of several orientations, as a scout has: divide them"
         self.slices[name] = [slices[i][0] for i in order]

@@ -9,7 +9,7 @@ from typing import Any
 
 from diffae.data.labels.classes import MOST_CLASSES
 from diffae.data.sources.names import is_hidden, is_image, note_doubled, texts
-from diffae.runtime.files import pointer_or, shown
+from diffae.runtime.files import pointer_or, printable
 
 
 class Shards:
@@ -91,7 +91,8 @@ class Shards:
             raise ValueError(f"{file} {what}. It may be cut short, or compressed: copy it again, or unpack it.") from None
         if special:
             self.notes.append(
-                f"{file}: {len(special)} links, pipes or devices were left alone ({shown(special[0])}, ...): only files are read."
+                f"{file}: {len(special)} links, pipes or devices were left alone ({printable(special[0])}, ...): only files "
+                "are read."
             )
         note_doubled(file, num - sum(map(len, samples.values())), self.notes)
         for key, members in samples.items():

@@ -157,7 +157,8 @@ class Bench:
         if label not in self.data.labels:
             raise ValueError(f"There is no label {label!r}. There are: {', '.join(self.data.labels) or 'none'}.")
         if not is_binary(self.data.labels[label]):
-            raise ValueError(f"{label!r} is no label of yes and no, so it has no members: {describe_values(self.data.labels[label])}.")
+            values = describe_values(self.data.labels[label])
+            raise ValueError(f"{label!r} is no label of yes and no, so it has no members: {values}.")
         y = self.data.labels[label][self.data.train if indices is None else indices]
         return 1 - y if name.startswith(NOT) else y
 

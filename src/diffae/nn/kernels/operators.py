@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from diffae.nn.kernels import normalisation
-from diffae.runtime.kernels import either
+from diffae.runtime.kernels import kernel_or_plain
 
 normalise = torch.library.custom_op("diffae::normalise", normalisation.forward, mutates_args=())
 normalise_backward = torch.library.custom_op("diffae::normalise_backward", normalisation.backward, mutates_args=())
@@ -36,7 +36,7 @@ def _on_card(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 
         return triton_normalisation.forward(*arguments)
 
-    return either(by_triton, lambda: normalisation.forward(*arguments))
+    return kernel_or_plain(by_triton, lambda: normalisation.forward(*arguments))
 
 
 @normalise_backward.register_kernel("cuda")
@@ -46,4 +46,4 @@ def _backward_on_card(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
         return triton_normalisation.backward(*arguments)
 
-    return either(by_triton, lambda: normalisation.backward(*arguments))
+    return kernel_or_plain(by_triton, lambda: normalisation.backward(*arguments))

@@ -9,7 +9,7 @@ import torch
 
 
 @contextlib.contextmanager
-def exactly(device: torch.device) -> Iterator[None]:
+def deterministic(device: torch.device) -> Iterator[None]:
     """Within it, a card computes by kernels that repeat themselves; an operation without one is an error. Processors do anyway."""
     if device.type == "cpu":
         yield

@@ -18,7 +18,7 @@ WAIT = 60.0
 """Seconds for which a process waits for another that writes."""
 
 
-def remembering(call: Callable[[Tensor], Tensor], x: Float[Tensor, "n c h w"], *, key: str) -> Float[Tensor, "n f"]:
+def cached_features(call: Callable[[Tensor], Tensor], x: Float[Tensor, "n c h w"], *, key: str) -> Float[Tensor, "n f"]:
     """Features of images, those of images seen before from the cache.
 
     Args:
