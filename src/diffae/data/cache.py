@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from diffae.config import DataConfig
-from diffae.data.alongside import Alongside, with_more
+from diffae.data.companions import CompanionFiles, append_channels
 from diffae.data.contents import Progress
 from diffae.data.images import UnusableImage, Warn, meaning, read_image, too_dark, with_known
 from diffae.data.sources import Source
@@ -49,8 +49,8 @@ class Decoder:
     config: DataConfig
     size: tuple[int, ...]
     channels: int
-    masks: Alongside | None = None
-    also: Sequence[Alongside] = ()
+    masks: CompanionFiles | None = None
+    also: Sequence[CompanionFiles] = ()
 
     @property
     def stored(self) -> int:
@@ -79,7 +79,7 @@ class Decoder:
             preparation = self.config.preparation
             found = read_image(content, name, size=self.size, channels=self.own, preparation=preparation, warn=warn)
             more = [folder.read(name, size=self.size, crop=preparation.crop) for folder in self.also]
-            pixels = with_more(found[: self.own], more)
+            pixels = append_channels(found[: self.own], more)
             if self.config.mask is None:
                 return pixels
             if self.masks is None:

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from diffae.config import DataConfig
-from diffae.data.alongside import Alongside
 from diffae.data.avatars import SCALES, SETS, avatars_folder
 from diffae.data.cache import Decoder, cached
+from diffae.data.companions import CompanionFiles
 from diffae.data.contents import Progress, caching, digests
 from diffae.data.dataset import ImageSet, published_split, split
 from diffae.data.images import in_range
@@ -135,8 +135,8 @@ def decoder_of(config: DataConfig, source: Source, *, size: tuple[int, ...], cha
         FileNotFoundError: there is no such folder of masks or further channels.
         ValueError: as many further channels as the images have in all, or a range that cannot be measured.
     """
-    masks = None if config.mask in (None, "gaps") else Alongside(Path(config.mask), sides=len(size))
-    also = [Alongside(Path(path), sides=len(size)) for path in config.also]
+    masks = None if config.mask in (None, "gaps") else CompanionFiles(Path(config.mask), sides=len(size))
+    also = [CompanionFiles(Path(path), sides=len(size)) for path in config.also]
     if len(also) >= channels:
         raise ValueError(
             f"data.also gives {len(also)} channels, and the model's images have {channels}: set model.channels higher."

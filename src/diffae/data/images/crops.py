@@ -26,7 +26,7 @@ def celeba(sides: Sequence[int], size: Sequence[int], spacing: Sequence[float]) 
     """The 128 x 128 box around the face of aligned CelebA (178 x 218), as in D2C and the paper."""
     if tuple(sides) != (218, 178):
         raise UnusableImage(
-            f"is {said(sides)}; the crop 'celeba' is for aligned CelebA images of 178 x 218: of others say --crop none"
+            f"is {sides_text(sides)}; the crop 'celeba' is for aligned CelebA images of 178 x 218: of others say --crop none"
         )
     return ((57.0, 185.0), (25.0, 153.0))
 
@@ -34,7 +34,7 @@ def celeba(sides: Sequence[int], size: Sequence[int], spacing: Sequence[float]) 
 CROPS = {"center": center, "none": none, "celeba": celeba}
 
 
-def said(sides: Sequence[int]) -> str:
+def sides_text(sides: Sequence[int]) -> str:
     """Sides for messages: pictures as width x height, volumes as depth x height x width."""
     return " x ".join(str(n) for n in (sides if len(sides) == 3 else reversed(sides)))
 
@@ -52,5 +52,5 @@ def box_of(sides: Sequence[int], *, size: Sequence[int], crop: str, spacing: Seq
         UnusableImage: the image is too small, or not of the shape that the crop is for.
     """
     if any(n * 4 < t for n, t in zip(sides, size, strict=True)):
-        raise UnusableImage(f"is only {said(sides)} pixels, less than a quarter of the training size {said(size)}")
+        raise UnusableImage(f"is only {sides_text(sides)} pixels, less than a quarter of the training size {sides_text(size)}")
     return CROPS[crop](sides, size, spacing or [1.0] * len(sides))

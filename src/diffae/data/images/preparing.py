@@ -8,7 +8,7 @@ from diffae.config import Preparation
 from diffae.data.images.crops import box_of
 from diffae.data.images.decoded import Decoded
 from diffae.data.images.files import UnusableImage, Warn
-from diffae.data.images.resizing import resized, touched
+from diffae.data.images.resizing import mark_resized, resized
 from diffae.data.images.values import mapped, unknown
 
 ASK_MASK = "leave them out with --data.mask gaps"
@@ -38,7 +38,7 @@ def prepared(decoded: Decoded, *, size: tuple[int, ...], channels: int, preparat
     made = _with_channels(made, decoded, channels)
     if preparation.mask != "gaps":
         return made
-    return with_known(made, None if gaps is None else touched(np.any(gaps, axis=0), size, box))
+    return with_known(made, None if gaps is None else mark_resized(np.any(gaps, axis=0), size, box))
 
 
 def with_known(images: np.ndarray, gaps: np.ndarray | None) -> np.ndarray:

@@ -35,7 +35,7 @@ def resized(values: np.ndarray, size: tuple[int, ...], box: Box) -> np.ndarray:
     return values
 
 
-def touched(marked: np.ndarray, size: tuple[int, ...], box: Box) -> np.ndarray:
+def mark_resized(marked: np.ndarray, size: tuple[int, ...], box: Box) -> np.ndarray:
     """Where a resized image is made of any pixel that is marked.
 
     Args:

@@ -35,7 +35,7 @@ class Columns:
 
     def channels(self, part: Part, num: int) -> list[str]:
         """The names of channels, from an array of so many texts called `channels`; empty where there is none."""
-        key = part.beside.get("channels")
+        key = part.other_keys.get("channels")
         texts = self._texts(key) if key else None
         return texts if texts is not None and len(texts) == num else []
 
@@ -67,7 +67,7 @@ class Columns:
     def _of(self, part: Part, num: int, left_out: dict[str, str]) -> list[tuple[str, list[Any]]]:
         """The columns of a part: name, and the cells of its rows."""
         found: list[tuple[str, list[Any]]] = []
-        for rest, key in part.beside.items():
+        for rest, key in part.other_keys.items():
             name = SINGULAR.get(rest.rsplit("/", 1)[-1], rest.rsplit("/", 1)[-1])
             shape, kind = self.arrays[key].shape, self.arrays[key].dtype.kind
             if self._texts(key) is not None and rest in (*NAMES, "channels") and shape[0] != num:
@@ -108,7 +108,7 @@ class Columns:
         """The names of a part's classes; of `num` of them, where that is known."""
         rows = self.arrays[part.key].shape[0]
         for name in NAMES:
-            texts = self._texts(part.beside[name]) if name in part.beside else None
+            texts = self._texts(part.other_keys[name]) if name in part.other_keys else None
             if texts is not None and len(texts) == len(set(texts)) and (num or len(texts)) == len(texts) != rows:
                 return texts
         return None

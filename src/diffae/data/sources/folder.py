@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffae.data.images import ending
-from diffae.data.sources.beside import rows_beside
+from diffae.data.sources.label_files import label_rows_of
 from diffae.data.sources.names import is_hidden, is_image, is_nameless, texts
 from diffae.runtime.files import printable
 
@@ -16,7 +16,7 @@ from diffae.runtime.files import printable
 class Folder:
     """All image files in a folder, nested to any depth, links followed; hidden files and folders are left out.
 
-    Labels are those of `rows_beside`: of a .json file in COCO's format in the folder, else of subfolders, one for each class.
+    Labels are those of `label_rows_of`: of a .json file in COCO's format in the folder, else of subfolders, one for each class.
 
     Attributes:
         names: paths relative to the source, sorted, with forward slashes.
@@ -58,7 +58,7 @@ class Folder:
         """A label table, as `labels.align` takes it. What it was taken from is said in `notes`."""
         if self._rows is None:
             tops = [name for name in self.rest if "/" not in name and name.lower().endswith(".json")]
-            self._rows = rows_beside({name: (self.root / name).read_bytes for name in tops}, self.names, self.root, self.notes)
+            self._rows = label_rows_of({name: (self.root / name).read_bytes for name in tops}, self.names, self.root, self.notes)
         return self._rows
 
 

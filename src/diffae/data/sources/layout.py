@@ -41,12 +41,12 @@ class Part:
     Attributes:
         name: of the part of a published split, or empty.
         key: of the array of images.
-        beside: name -> key, of the other arrays of the same part.
+        other_keys: name -> key, of the other arrays of the same part.
     """
 
     name: str
     key: str
-    beside: dict[str, str]
+    other_keys: dict[str, str]
 
 
 def parts_of(arrays: Mapping[str, Array], path: Path) -> list[Part]:

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from diffae.data.images import BOMB_RATIO, MOST_UNPACKED
-from diffae.data.sources.beside import TABLE, rows_beside
+from diffae.data.sources.label_files import TABLE, label_rows_of
 from diffae.data.sources.names import is_hidden, is_image, is_nameless, note_doubled, texts
 from diffae.runtime.files import pointer_or
 
@@ -15,7 +15,7 @@ from diffae.runtime.files import pointer_or
 class Zip:
     """All image files in a zip archive; the attributes are those of `Folder`.
 
-    Labels are those of `rows_beside`: of `labels.csv` at the archive's top, or in the one folder that holds everything, else of a
+    Labels are those of `label_rows_of`: of `labels.csv` at the archive's top, or in the one folder that holds everything, else of a
     .json file in COCO's format there, else of folders, one for each class.
     """
 
@@ -61,7 +61,7 @@ class Zip:
         """
         if self._rows is None:
             files = {name: partial(self._table, name) for name in sorted(self._tops)}
-            self._rows = rows_beside(files, self.names, self.holders[0], self.notes)
+            self._rows = label_rows_of(files, self.names, self.holders[0], self.notes)
         return self._rows
 
     def _table(self, name: str) -> bytes:

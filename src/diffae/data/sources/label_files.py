@@ -13,7 +13,7 @@ TABLE = "labels.csv"
 """What the label table is called that lies with images."""
 
 
-def rows_beside(
+def label_rows_of(
     files: Mapping[str, Callable[[], bytes]], names: Sequence[str], root: Path, notes: list[str]
 ) -> list[Mapping[str, Any]]:
     """The labels of images, as a table: of `labels.csv`, else of the one .json file in COCO's format, else of folders.

@@ -13,7 +13,7 @@ KNOWN = 0.99
 """Share of white from which a pixel of a resized mask counts: one that an unknown pixel is mixed into is unknown."""
 
 
-class Alongside:
+class CompanionFiles:
     """Files by the names of their images: `a/b.png` has `a/b.png` or `a/b.ANY`. Each is read as one channel.
 
     Args:
@@ -59,7 +59,7 @@ def _stem(name: str) -> str:
     return str(PurePosixPath(name).parent / PurePosixPath(name).name.removesuffix(ending(name)))
 
 
-def with_more(pixels: np.ndarray, more: Sequence[np.ndarray]) -> np.ndarray:
+def append_channels(pixels: np.ndarray, more: Sequence[np.ndarray]) -> np.ndarray:
     """Channels of an image (c, *sides) and further ones; uint16 if one of them is."""
     kinds = {part.dtype for part in (pixels, *more)}
     if len(kinds) == 1:
