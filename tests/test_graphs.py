@@ -18,8 +18,8 @@ from diffae.cli import codes, pictures
 from diffae.config import RunConfig, read_json
 from diffae.data import prepare
 from diffae.runtime import graphs
+from diffae.training.accumulation import TrainingOutOfMemory
 from diffae.training.loop import NonFiniteLoss
-from diffae.training.room import NoRoom
 from diffae.training.run import Logged, Noted, Stepped, resolve, train
 from diffae.training.state import TrainingState
 from diffae.training.subjects import ImageSubject
@@ -250,7 +250,7 @@ def test_a_trial_leaves_no_trace(tiny_run, device, tmp_path):
 
 def test_what_there_is_no_room_for_says_what_helps(tiny_run, device, tmp_path):
     config = tiny_run(images=32)
-    with small_memory(22_000), pytest.raises(NoRoom) as error:
+    with small_memory(22_000), pytest.raises(TrainingOutOfMemory) as error:
         run(config, tmp_path / "run")
     assert re.fullmatch(
         r"There is no room for 8 images at a time \(CUDA out of memory. Tried to allocate \d+ bytes.\). What helps: "
@@ -258,7 +258,7 @@ def test_what_there_is_no_room_for_says_what_helps(tiny_run, device, tmp_path):
         r"third more time; a smaller --training.batch-size is another training.",
         str(error.value),
     )
-    alone = NoRoom(replace(config.training, accumulation=8, recompute=True), 1, RuntimeError("so it is"))
+    alone = TrainingOutOfMemory(replace(config.training, accumulation=8, recompute=True), 1, RuntimeError("so it is"))
     assert str(alone).endswith("1 images at a time (so it is). What helps: a smaller --training.batch-size is another training.")
     # What it says can be done in the same place.
     said = []

@@ -9,10 +9,10 @@ from runs import run
 import diffae
 from diffae.config import FeaturesConfig
 from diffae.runtime.seeding import Draws
+from diffae.training.early_stopping import EarlyStopping
 from diffae.training.health import LossHealth
 from diffae.training.run import Finished, Noted, Validated, resolve
 from diffae.training.subjects import ImageSubject
-from diffae.training.turning import Turning
 from diffae.training.views import augmented, training_view
 
 
@@ -202,15 +202,15 @@ def test_patience_without_images_to_hold_out_is_refused(tiny_run, tmp_path, writ
 
 def test_patience_is_counted_from_the_lowest(tiny_run):
     config = replace(tiny_run(images=8).training, patience=10)
-    found = Turning(
+    found = EarlyStopping(
         config, [{"images": 5, "validation/loss": 1.0}, {"images": 7, "loss": 0.1}, {"images": 20, "validation/loss": 0.9}]
     )
-    assert (found.best, found.turned) == ((20, 0.9), False)
-    assert not found.lowest(29, 0.95)
-    assert not found.turned
-    found.lowest(30, 0.95)
-    assert found.turned
-    assert Turning(replace(config, patience=None), [{"images": 5, "validation/loss": 1.0}]).note() is None
+    assert (found.best, found.is_due) == ((20, 0.9), False)
+    assert not found.record(29, 0.95)
+    assert not found.is_due
+    found.record(30, 0.95)
+    assert found.is_due
+    assert EarlyStopping(replace(config, patience=None), [{"images": 5, "validation/loss": 1.0}]).note() is None
 
 
 def test_few_held_out_images_are_looked_at_at_many_timesteps(tiny, monkeypatch):

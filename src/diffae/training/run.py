@@ -24,20 +24,20 @@ from accelerate.utils import DistributedDataParallelKwargs
 from diffae.config import to_dict
 from diffae.runtime import processes, seeding
 from diffae.runtime.files import locked
+from diffae.training.accumulation import explaining_out_of_memory, find_accumulation
 from diffae.training.averages import save_averages
 from diffae.training.budget import Budget, Due
 from diffae.training.determinism import deterministic
+from diffae.training.early_stopping import EarlyStopping
 from diffae.training.events import Event, Finished, Logged, Noted, Pictured, Started, Stepped, Validated
 from diffae.training.interruption import stop_requested
 from diffae.training.log import Log, read_metrics
 from diffae.training.loop import LossModule, NonFiniteLoss, compile_networks, training_steps
 from diffae.training.resumption import check_data, resolve, write_config, write_data
-from diffae.training.room import find_accumulation, saying_what_helps
 from diffae.training.sharding import is_sharded, whole_weights
 from diffae.training.state import TrainingState, checkpoint_file, newest_checkpoint
 from diffae.training.subjects import Subject
 from diffae.training.trackers import Trackers, tracker_kinds
-from diffae.training.turning import Turning
 
 __all__ = [
     "Event",
@@ -125,7 +125,7 @@ def _train(subject: Subject, out: Path, accelerator: Accelerator) -> Iterator[Ev
         The checkpoint comes last of all that is made of its step: who dies before it is whole makes all of that again.
         """
         gather()
-        if main and (training.patience is None or turning.best is None):
+        if main and (training.patience is None or early_stopping.best is None):
             subject.save(ema, out / "model", images)
         if main or state.sharded:
             state.save(checkpoint_file(out / "checkpoints", images, sharded=state.sharded))
@@ -139,16 +139,16 @@ def _train(subject: Subject, out: Path, accelerator: Accelerator) -> Iterator[Ev
     budget = Budget(training, started_at=state.step * training.batch_size)
     log = Log(out, images=budget.start) if main else None
     due = Due(training, images=budget.start)
-    turning = Turning(training, read_metrics(out) if main else ())
-    turned = processes.broadcast(turning.turned)
+    early_stopping = EarlyStopping(training, read_metrics(out) if main else ())
+    stops_early = processes.broadcast(early_stopping.is_due)
     yield Started(config, budget.start)
-    room = saying_what_helps(training, accelerator.num_processes)
+    room = explaining_out_of_memory(training, accelerator.num_processes)
     trackers = Trackers(kinds if main else {}, out, to_dict(config))
     with stop_requested() as stop, naming_batch(subject), deterministic(device), room, trackers:
         batches = subject.batch
         steps = training_steps(state, loss, batches, training, accelerator=accelerator, total=lambda: budget.total, stop=stop)
         images, interrupted, noted = budget.start, False, False
-        while not interrupted and not turned and (budget.total is None or images < budget.total):
+        while not interrupted and not stops_early and (budget.total is None or images < budget.total):
             step = next(steps)
             images, interrupted = step.images, step.stop
             found = budget.calibrate(images, accelerator, wait=step.loss_and_norm)
@@ -181,24 +181,24 @@ def _train(subject: Subject, out: Path, accelerator: Accelerator) -> Iterator[Ev
                     log.write(images, health.metrics())
                     trackers.write(images, health.metrics())
                     yield Validated(images, health)
-                    if turning.lowest(images, health.loss) and training.patience is not None:
+                    if early_stopping.record(images, health.loss) and training.patience is not None:
                         subject.save(ema, out / "model", images)
             if validates and training.patience is not None:
-                turned = processes.broadcast(turning.turned)
-                if turned and state.averages and not averages:
+                stops_early = processes.broadcast(early_stopping.is_due)
+                if stops_early and state.averages and not averages:
                     save_averages(state, out / "averages", images, main=main)
-                draws |= turned
+                draws |= stops_early
             if main and draws:
                 picture = subject.draw(ema, out / "pictures" / f"images-{images:012d}.png")
                 trackers.show(images, picture)
                 yield Pictured(picture)
             for note in trackers.notes():
                 yield Noted(note)
-            if saves or turned:
+            if saves or stops_early:
                 save(images)
     for note in trackers.notes():
         yield Noted(note)
-    if main and not interrupted and (told := turning.note()):
+    if main and not interrupted and (told := early_stopping.note()):
         yield Noted(told)
     yield Finished(images, interrupted)
 

@@ -17,7 +17,7 @@ NETWORKS = ("unet.", "encoder.")
 """How the names of weights begin that can be taken; what was fitted to z_sem is of the other model's z_sem alone."""
 
 
-class Taken(NamedTuple):
+class TakenWeights(NamedTuple):
     """What a start found.
 
     Attributes:
@@ -66,7 +66,7 @@ def start_name(source: str, out: Path) -> str:
 
 
 @torch.no_grad()
-def take_weights(model: nn.Module, trained: nn.Module) -> Taken:
+def take_weights(model: nn.Module, trained: nn.Module) -> TakenWeights:
     """Copies all weights of the networks that have the same name and shape.
 
     Args:
@@ -84,7 +84,7 @@ def take_weights(model: nn.Module, trained: nn.Module) -> Taken:
         raise ValueError(
             "None of its weights fits: the networks have other widths or depths. Leave --model.unet and .encoder alone."
         )
-    return Taken(taken, [name for name in ours if name not in taken], [name for name in theirs if name not in taken])
+    return TakenWeights(taken, [name for name in ours if name not in taken], [name for name in theirs if name not in taken])
 
 
 def _weights(model: nn.Module) -> Mapping[str, Tensor]:

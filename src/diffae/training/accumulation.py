@@ -17,7 +17,7 @@ FULL = 0.95
 """Share of a card's memory that a trial may take."""
 
 
-class NoRoom(OutOfMemory):
+class TrainingOutOfMemory(OutOfMemory):
     """A training that its device has no room for; the message says which setting helps."""
 
     def __init__(self, config: TrainingConfig, processes: int, error: BaseException) -> None:
@@ -33,14 +33,14 @@ class NoRoom(OutOfMemory):
 
 
 @contextlib.contextmanager
-def saying_what_helps(config: TrainingConfig, processes: int) -> Iterator[None]:
+def explaining_out_of_memory(config: TrainingConfig, processes: int) -> Iterator[None]:
     """Within it, memory that does not suffice is said in words of ours."""
     try:
         yield
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        raise NoRoom(config, processes, error) from None
+        raise TrainingOutOfMemory(config, processes, error) from None
 
 
 def find_accumulation(
@@ -56,17 +56,17 @@ def find_accumulation(
         accelerator: device and processes, which all take the largest number that any of them needs.
 
     Raises:
-        NoRoom: there is none even for one image at a time.
+        TrainingOutOfMemory: there is none even for one image at a time.
     """
     device, per_process = accelerator.device, config.batch_size // accelerator.num_processes
-    with saying_what_helps(replace(config, accumulation=per_process), accelerator.num_processes):
+    with explaining_out_of_memory(replace(config, accumulation=per_process), accelerator.num_processes):
         state.make_room()
     for parts in (n for n in range(1, per_process + 1) if per_process % n == 0):
         trial = replace(config, accumulation=parts)
         fits = torch.tensor(float(_fits(state, module, batch(range(per_process // parts)), trial, accelerator)), device=device)
         if float(accelerator.reduce(fits, "mean")) == 1:
             return parts
-    raise NoRoom(replace(config, accumulation=per_process), accelerator.num_processes, RuntimeError("tried with one"))
+    raise TrainingOutOfMemory(replace(config, accumulation=per_process), accelerator.num_processes, RuntimeError("tried with one"))
 
 
 def _fits(state: TrainingState, module: nn.Module, rows: Tensor, config: TrainingConfig, accelerator: Accelerator) -> bool:

@@ -8,7 +8,7 @@ WORSE = 1.02
 """How many times the lowest held-out loss is worth a word."""
 
 
-class Turning:
+class EarlyStopping:
     """The held-out losses of a run, and whether they have risen for so long that it should end.
 
     Args:
@@ -26,9 +26,9 @@ class Turning:
         self.last: tuple[int, float] | None = None
         for line in lines:
             if "validation/loss" in line:
-                self.lowest(int(line["images"]), line["validation/loss"])
+                self.record(int(line["images"]), line["validation/loss"])
 
-    def lowest(self, images: int, loss: float) -> bool:
+    def record(self, images: int, loss: float) -> bool:
         """Takes note of a validation; whether it is the best so far, to the digits that the log keeps."""
         loss = float(f"{loss:.6g}")
         self.last = images, loss
@@ -38,7 +38,7 @@ class Turning:
         return better
 
     @property
-    def turned(self) -> bool:
+    def is_due(self) -> bool:
         """Whether the loss has not fallen for as long as the run has patience."""
         if self._patience is None or self.best is None or self.last is None:
             return False
@@ -51,7 +51,7 @@ class Turning:
         lowest, now = f"{self.best[1]:.4f} after {self.best[0]:,}", f"{self.last[1]:.4f} after {self.last[0]:,}"
         if self._patience is not None:
             kept = f"the model is that of {self.best[0]:,} images"
-            if self.turned:
+            if self.is_due:
                 return f"Stopped: the held-out loss was lowest ({lowest} images) and has not fallen since ({now}); {kept}."
             return f"The held-out loss was lowest before the end ({lowest} images, {now}): {kept}."
         if self.last[1] <= WORSE * self.best[1]:
