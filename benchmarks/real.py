@@ -40,7 +40,7 @@ from diffae.data import ImageSet, prepare
 from diffae.diffusion.interpolation import geodesic, lerp
 from diffae.evaluation.pages.figures import Encoded
 from diffae.evaluation.pages.page import table_markdown
-from diffae.evaluation.posterior import tell
+from diffae.evaluation.posterior import predict_measurement
 from diffae.evaluation.suites.bench import in_colour
 from diffae.frozen.weights import load_network
 from diffae.metrics.codes import compare_codes
@@ -188,7 +188,7 @@ def _posteriors(ae: DiffusionAutoencoder, data: ImageSet) -> dict[str, float]:
     found: dict[str, float] = {}
     for column, y in data.labels.items():
         posterior = Posterior(train, y[data.train])
-        result = tell(posterior, column, held, y[data.validation], share=0.9)
+        result = predict_measurement(posterior, column, held, y[data.validation], share=0.9)
         found |= {f"posterior: {column}": float(result.r2 or 0), f"within .9: {column}": result.covered[0.9]}
     return found
 

@@ -13,7 +13,7 @@ from diffae import cli
 from diffae.config import DataConfig
 from diffae.data import prepare
 from diffae.explanation.anomalies import write_anomalies
-from diffae.explanation.anomaly import Usual
+from diffae.explanation.anomaly import AnomalyScorer
 from diffae.pictures import save_png, to_pil
 
 NOTHING = lambda *_: None  # noqa: E731
@@ -46,7 +46,7 @@ def made(tmp_path):
 
 def test_the_far_and_the_strange_are_told(made):
     ae, own, new = made
-    found = Usual(ae, own, NOTHING).unlikeness(new, np.arange(80), NOTHING)
+    found = AnomalyScorer(ae, own, NOTHING).score(new, np.arange(80), NOTHING)
     order = [int(name.split(".")[0]) for name in new.names]
     assert order == list(range(80))
     assert np.median(found.distance[40:60]) > 2 * np.median(found.distance[:40])
@@ -57,15 +57,15 @@ def test_the_far_and_the_strange_are_told(made):
 
 def test_the_score_of_an_image_does_not_depend_on_the_others(made):
     ae, own, new = made
-    usual = Usual(ae, own, NOTHING)
+    scorer = AnomalyScorer(ae, own, NOTHING)
     assert np.allclose(
-        usual.unlikeness(new, np.arange(80), NOTHING).score[70:], usual.unlikeness(new, np.arange(70, 80), NOTHING).score, atol=1e-4
+        scorer.score(new, np.arange(80), NOTHING).score[70:], scorer.score(new, np.arange(70, 80), NOTHING).score, atol=1e-4
     )
 
 
 def test_what_is_found_is_written(made, tmp_path):
     ae, own, new = made
-    page, told = write_anomalies(Usual(ae, own, NOTHING), own, new, np.arange(80), tmp_path / "out", column="odd", num=10)
+    page, told = write_anomalies(AnomalyScorer(ae, own, NOTHING), own, new, np.arange(80), tmp_path / "out", column="odd", num=10)
     assert told["auroc"]["score"] > 0.95
     assert set(told["auroc"]) == {"score", "distance", "error", "pixels"}
     assert json.loads((page.parent / "anomaly.json").read_text())["auroc"] == told["auroc"]
@@ -77,7 +77,7 @@ def test_what_is_found_is_written(made, tmp_path):
     assert (page.parent / "least-usual.png").is_file()
     for column, said in (("colour", "no column"), ("odd", "should be 1 for anomalies")):
         with pytest.raises(ValueError, match=said):
-            write_anomalies(Usual(ae, own, NOTHING), own, new, np.arange(30), tmp_path / "out", column=column)
+            write_anomalies(AnomalyScorer(ae, own, NOTHING), own, new, np.arange(30), tmp_path / "out", column=column)
 
 
 def test_the_command_looks_at_what_a_run_held_out(tmp_path, tiny_run, capsys):

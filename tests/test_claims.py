@@ -1,6 +1,6 @@
 """The paper's orderings: what is compared with what, and when chance is named."""
 
-from diffae.evaluation.claims import claims, claims_table, less
+from diffae.evaluation.claims import claim_less, claims, claims_table
 from diffae.evaluation.results import Result
 
 
@@ -61,13 +61,13 @@ def test_the_lead_in_fid_is_compared_between_the_fewest_and_the_most_steps():
 
 def test_chance_is_named_where_images_are_paired():
     base = row("s", "b", "mse", 0.5, each=[0.4, 0.6, 0.5, 0.5])
-    clear = less("", row("s", "a", "mse", 0.1, each=[0.1, 0.1, 0.1, 0.1]), base)
-    unclear = less("", row("s", "a", "mse", 0.49, each=[0.6, 0.4, 0.48, 0.48]), base)
-    alone = less("", row("s", "a", "mse", 0.1), base)
+    clear = claim_less("", row("s", "a", "mse", 0.1, each=[0.1, 0.1, 0.1, 0.1]), base)
+    unclear = claim_less("", row("s", "a", "mse", 0.49, each=[0.6, 0.4, 0.48, 0.48]), base)
+    alone = claim_less("", row("s", "a", "mse", 0.1), base)
     assert (clear.holds, clear.sure) == (True, True)
     assert (unclear.holds, unclear.sure) == (True, False)
     assert (alone.holds, alone.sure) == (True, None)
-    verdicts = [cells[1] for cells in claims_table([clear, unclear, alone, less("", base, alone_row())]).rows]
+    verdicts = [cells[1] for cells in claims_table([clear, unclear, alone, claim_less("", base, alone_row())]).rows]
     assert verdicts == ["holds", "holds, within chance", "holds", "does not hold"]
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from runs import run
 
 from diffae.cli import main
-from diffae.evaluation.posterior import tell, write_posterior
+from diffae.evaluation.posterior import predict_measurement, write_posterior
 from diffae.semantics.posterior import Mixture, Posterior
 
 
@@ -53,8 +53,8 @@ def test_codes_of_any_kind_are_taken(fitted):
     torch.testing.assert_close(fitted.mean(z.double()), fitted.mean(z))
     torch.testing.assert_close(fitted.mean(z.bfloat16()), fitted.mean(z.bfloat16().float()))
     with pytest.raises(ValueError, match="'mass' are infinite"):
-        tell(fitted, "mass", z, np.full(20, np.inf))
-    one = tell(fitted, "mass", z, np.where(np.arange(20) == 3, y, np.nan))
+        predict_measurement(fitted, "mass", z, np.full(20, np.inf))
+    one = predict_measurement(fitted, "mass", z, np.where(np.arange(20) == 3, y, np.nan))
     assert one.covered[0.9] in (0, 1)
 
 
@@ -107,9 +107,9 @@ def test_what_cannot_be_fitted_is_said(fitted):
 def test_a_page_says_what_was_measured(fitted, tmp_path):
     z, y, _ = measured(100, 3)
     y[:40] = np.nan
-    told = tell(fitted, "mass <kg>", z, y)
+    told = predict_measurement(fitted, "mass <kg>", z, y)
     assert told.r2 > 0.3
-    nothing = tell(fitted, "unmeasured", z, np.full(100, np.nan))
+    nothing = predict_measurement(fitted, "unmeasured", z, np.full(100, np.nan))
     assert nothing.r2 is None
     assert nothing.covered == {}
     page = write_posterior([told, nothing], [f"{i}.png" for i in range(100)], tmp_path, about={"n": 100, "images": "made up"})

@@ -31,7 +31,7 @@ class Anomaly(arguments.Labelling):
 
     def run(self) -> None:
         from diffae.explanation.anomalies import write_anomalies
-        from diffae.explanation.anomaly import Usual
+        from diffae.explanation.anomaly import AnomalyScorer
 
         ae = inputs.autoencoder_of_pixels(self.source)
         kinds = {"labels_kind": self.labels_kind}
@@ -40,9 +40,9 @@ class Anomaly(arguments.Labelling):
         trained = data if same else inputs.images(ae, self.source, self.usual, None, **kinds)
         indices = inputs.looked_at(data, self.data, "look at")
         with work_bar("Looking") as update:
-            usual = Usual(ae, trained, update)
+            scorer = AnomalyScorer(ae, trained, update)
             page, result = write_anomalies(
-                usual, trained, data, indices, self.out, column=self.column, num=self.num, progress=update
+                scorer, trained, data, indices, self.out, column=self.column, num=self.num, progress=update
             )
         for image in result["images"][:5]:
             say(f"{image['file']}: {image['score']:.1f}")

@@ -40,7 +40,7 @@ class Posterior(arguments.Labelling):
     """Of the networks."""
 
     def run(self) -> None:
-        from diffae.evaluation.posterior import tell, write_posterior
+        from diffae.evaluation.posterior import predict_measurement, write_posterior
         from diffae.semantics.posterior import Posterior as Fitted
 
         ae = inputs.autoencoder(self.source)
@@ -69,7 +69,7 @@ class Posterior(arguments.Labelling):
                         raise ValueError(f"{name}: {error}") from None
                     left_out.append(f"{name} was left out: {error}")
                     continue
-                found.append(tell(posterior, title, z_sem, other[rows], share=self.share))
+                found.append(predict_measurement(posterior, title, z_sem, other[rows], share=self.share))
         for note in left_out:
             warn(note)
         if not found:
@@ -77,10 +77,10 @@ class Posterior(arguments.Labelling):
         which = "which the run held out" if self.data is None else f"those of {self.data}"
         about = {"n": len(rows), "images": which, "n_train": len(trained.train), "share": self.share, "seed": self.seed}
         page = write_posterior(found, [data.names[i] for i in rows], self.out, about=about)
-        for told in found:
-            if told.covered:
-                r2 = "" if told.r2 is None else f"R² {told.r2:.3f}, "
-                say(f"{told.name}: {r2}{told.covered[self.share]:.1%} within intervals of {self.share:g}")
+        for prediction in found:
+            if prediction.covered:
+                r2 = "" if prediction.r2 is None else f"R² {prediction.r2:.3f}, "
+                say(f"{prediction.name}: {r2}{prediction.covered[self.share]:.1%} within intervals of {self.share:g}")
         print(f"Open {page}")
 
 

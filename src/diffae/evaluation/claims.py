@@ -40,7 +40,7 @@ def claims_table(found: Sequence[Claim]) -> Table:
     return Table("", ["the paper says", "here", "measured"], [[c.text, verdict[c.holds, c.sure], c.measured] for c in found])
 
 
-def less(text: str, a: Result, b: Result) -> Claim:
+def claim_less(text: str, a: Result, b: Result) -> Claim:
     """The claim that a's number is below b's."""
     measured = f"{number(a.value)} < {number(b.value)}" if a.value < b.value else f"{number(a.value)} > {number(b.value)}"
     sure = None
@@ -60,26 +60,28 @@ def _reconstruction(results: Sequence[Result]) -> Iterator[Claim]:
     both, fresh, ddim = "diffae, inferred x_T", "diffae, random x_T", "ddim"
     for T in steps:
         if (both, "mse", T) in rows and (ddim, "mse", T) in rows:
-            yield less(f"Both codes reconstruct better than the DDIM (MSE, T = {T})", rows[both, "mse", T], rows[ddim, "mse", T])
+            yield claim_less(
+                f"Both codes reconstruct better than the DDIM (MSE, T = {T})", rows[both, "mse", T], rows[ddim, "mse", T]
+            )
         if (fresh, "mse", T) in rows and (ddim, "mse", T) in rows:
             claim = f"The DDIM reconstructs better than z_sem with random x_T (MSE, T = {T})"
-            yield less(claim, rows[ddim, "mse", T], rows[fresh, "mse", T])
-            yield less(f"The same by SSIM, random x_T's below (T = {T})", rows[fresh, "ssim", T], rows[ddim, "ssim", T])
+            yield claim_less(claim, rows[ddim, "mse", T], rows[fresh, "mse", T])
+            yield claim_less(f"The same by SSIM, random x_T's below (T = {T})", rows[fresh, "ssim", T], rows[ddim, "ssim", T])
     if len(steps) > 1:
         first, last = steps[0], steps[-1]
         if (both, "mse", first) in rows:
             claim = f"Error with inferred x_T falls with T (MSE, T = {last} below {first})"
-            yield less(claim, rows[both, "mse", last], rows[both, "mse", first])
+            yield claim_less(claim, rows[both, "mse", last], rows[both, "mse", first])
         if (fresh, "ssim", first) in rows:
             claim = f"SSIM with random x_T falls with T (T = {last} below {first})"
-            yield less(claim, rows[fresh, "ssim", last], rows[fresh, "ssim", first])
+            yield claim_less(claim, rows[fresh, "ssim", last], rows[fresh, "ssim", first])
 
 
 def _denoising(results: Sequence[Result]) -> Iterator[Claim]:
     rows = [r for r in results if r.suite == "denoising" and r.metric == "mse"]
     ours, theirs = ([r for r in rows if r.model.startswith(name)] for name in ("diffae", "ddim"))
     for a, b in zip(ours, theirs, strict=False):
-        yield less(f"One call with z_sem predicts the image better ({a.model.split(', ')[-1]}, MSE)", a, b)
+        yield claim_less(f"One call with z_sem predicts the image better ({a.model.split(', ')[-1]}, MSE)", a, b)
 
 
 def _generation(results: Sequence[Result]) -> Iterator[Claim]:
@@ -91,7 +93,7 @@ def _generation(results: Sequence[Result]) -> Iterator[Claim]:
     if ours is None or not any(model == "ddim" for model, _ in rows):
         return
     for T in steps:
-        yield less(f"Samples are nearer to real images than the DDIM's (FID, T = {T})", rows[ours, T], rows["ddim", T])
+        yield claim_less(f"Samples are nearer to real images than the DDIM's (FID, T = {T})", rows[ours, T], rows["ddim", T])
     if len(steps) > 1:
         lead = [rows["ddim", T].value - rows[ours, T].value for T in (steps[0], steps[-1])]
         numbers = f"{number(lead[0])} and {number(lead[1])}"
@@ -101,7 +103,7 @@ def _generation(results: Sequence[Result]) -> Iterator[Claim]:
 def _interpolation(results: Sequence[Result]) -> Iterator[Claim]:
     rows = {r.model: r for r in results if r.suite == "interpolation"}
     if {"diffae", "ddim"} <= rows.keys():
-        yield less("Interpolations are smoother than the DDIM's (path length)", rows["diffae"], rows["ddim"])
+        yield claim_less("Interpolations are smoother than the DDIM's (path length)", rows["diffae"], rows["ddim"])
 
 
 def _codes(results: Sequence[Result]) -> Iterator[Claim]:
@@ -110,7 +112,7 @@ def _codes(results: Sequence[Result]) -> Iterator[Claim]:
     for r in few:
         if r.model.startswith(("binary", "positive-unlabelled")) and r.subject in naive:
             kind = r.model.split(",")[0]
-            yield less(f"Few-shot samples of {r.subject} ({kind}) are nearer than all real images (FID)", r, naive[r.subject])
+            yield claim_less(f"Few-shot samples of {r.subject} ({kind}) are nearer than all real images (FID)", r, naive[r.subject])
     known = {r.model: r for r in results if r.suite == "attributes" and r.metric == "auroc" and r.subject == "mean"}
     for model, r in known.items():
         if model != "z_sem" and "z_sem" in known:

@@ -28,7 +28,7 @@ DRAWN = 300
 
 
 @dataclass(frozen=True)
-class Told:
+class PredictedMeasurement:
     """What z_sem says of one measurement of n images.
 
     Attributes:
@@ -50,7 +50,9 @@ class Told:
     r2: float | None
 
 
-def tell(posterior: Posterior, name: str, z_sem: Float[Tensor, "n d"], y: np.ndarray, *, share: float = 0.9) -> Told:
+def predict_measurement(
+    posterior: Posterior, name: str, z_sem: Float[Tensor, "n d"], y: np.ndarray, *, share: float = 0.9
+) -> PredictedMeasurement:
     """What a posterior says of images, and how true it is where they were measured.
 
     Args:
@@ -76,10 +78,10 @@ def tell(posterior: Posterior, name: str, z_sem: Float[Tensor, "n d"], y: np.nda
         covered = dict(zip(shares, inside.mean(0).tolist(), strict=True))
         variance = float(np.square(y[known] - y[known].mean()).mean())
         r2 = None if variance == 0 else 1 - float(np.square(y[known] - mean[known]).mean()) / variance
-    return Told(name, y, mean, interval, share, covered, r2)
+    return PredictedMeasurement(name, y, mean, interval, share, covered, r2)
 
 
-def write_posterior(found: Sequence[Told], names: Sequence[str], out: Path, *, about: Mapping[str, Any]) -> Path:
+def write_posterior(found: Sequence[PredictedMeasurement], names: Sequence[str], out: Path, *, about: Mapping[str, Any]) -> Path:
     """Writes `report.html`, `posterior.json`, `images.csv` (a row for each image) and a plot of each measurement.
 
     Args:
@@ -91,18 +93,18 @@ def write_posterior(found: Sequence[Told], names: Sequence[str], out: Path, *, a
     Returns:
         The page.
     """
-    figures = [f for i, told in enumerate(found, 1) if told.covered for f in (_predicted(i, told), _coverage(i, told))]
+    figures = [f for i, one in enumerate(found, 1) if one.covered for f in (_predicted(i, one), _coverage(i, one))]
     for figure in figures:
         save_png(figure.picture, out / f"{figure.name}.png")
     measured = {
-        told.name: {"r2": told.r2, "n": int((~np.isnan(told.y)).sum()), "coverage": {f"{s:g}": c for s, c in told.covered.items()}}
-        for told in found
+        p.name: {"r2": p.r2, "n": int((~np.isnan(p.y)).sum()), "coverage": {f"{s:g}": c for s, c in p.covered.items()}}
+        for p in found
     }
     result = {**about, "machine": machine(), "version": commit(), "measured": measured}
     write_text(out / "posterior.json", json.dumps(result, indent=1) + "\n")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", *(f"{told.name}{kind}" for told in found for kind in ("", " expected", " low", " high"))])
+    writer.writerow(["file", *(f"{p.name}{kind}" for p in found for kind in ("", " expected", " low", " high"))])
     for i, name in enumerate(names):
         cells = [c for t in found for c in ("" if np.isnan(t.y[i]) else _six(t.y[i]), *map(_six, (t.mean[i], *t.interval[i])))]
         writer.writerow([name, *cells])
@@ -115,40 +117,42 @@ def _six(value: float) -> str:
     return f"{value:.6g}"
 
 
-def _file(number: int, told: Told, kind: str) -> str:
-    return f"{number}-" + "".join(c if c.isalnum() or c in "_=.-" else "-" for c in told.name) + f"-{kind}"
+def _file(number: int, prediction: PredictedMeasurement, kind: str) -> str:
+    return f"{number}-" + "".join(c if c.isalnum() or c in "_=.-" else "-" for c in prediction.name) + f"-{kind}"
 
 
-def _predicted(number: int, told: Told) -> Figure:
+def _predicted(number: int, prediction: PredictedMeasurement) -> Figure:
     """Measured numbers, and the intervals in which they were expected."""
-    rows = np.flatnonzero(~np.isnan(told.y))
+    rows = np.flatnonzero(~np.isnan(prediction.y))
     rows = rows[np.linspace(0, len(rows) - 1, min(DRAWN, len(rows))).astype(int)]
-    y, mean = told.y[rows], told.mean[rows]
-    low, high = told.interval[rows].T
+    y, mean = prediction.y[rows], prediction.mean[rows]
+    low, high = prediction.interval[rows].T
 
     def draw(axes: Any) -> None:
-        axes.vlines(y, low, high, color="#b8c4d6", linewidth=0.8, label=f"interval of {told.share:g}")
+        axes.vlines(y, low, high, color="#b8c4d6", linewidth=0.8, label=f"interval of {prediction.share:g}")
         axes.plot(y, mean, "o", color="#1f5fbf", markersize=2.5, label="expected")
         ends = [float(y.min()), float(y.max())]
         axes.plot(ends, ends, color="#d9722e", linewidth=1, label="as measured")
-        axes.set(xlabel=f"{told.name}, measured", ylabel="said by z_sem")
+        axes.set(xlabel=f"{prediction.name}, measured", ylabel="said by z_sem")
 
-    return Figure(_file(number, told, "said"), told.name, "What z_sem says, beside what was measured.", plotted(draw))
+    return Figure(_file(number, prediction, "said"), prediction.name, "What z_sem says, beside what was measured.", plotted(draw))
 
 
-def _coverage(number: int, told: Told) -> Figure:
+def _coverage(number: int, prediction: PredictedMeasurement) -> Figure:
     """Whether as many numbers lie within intervals as should."""
 
     def draw(axes: Any) -> None:
         axes.plot([0, 1], [0, 1], color="#d9722e", linewidth=1, label="as it should be")
-        axes.plot(list(told.covered), list(told.covered.values()), "o-", color="#1f5fbf", markersize=3, label="measured")
+        axes.plot(
+            list(prediction.covered), list(prediction.covered.values()), "o-", color="#1f5fbf", markersize=3, label="measured"
+        )
         axes.set(xlabel="share that an interval should hold", ylabel="share that it holds", xlim=(0, 1), ylim=(0, 1))
 
-    title = f"{told.name}, how true intervals are"
-    return Figure(_file(number, told, "coverage"), title, "On the line, intervals hold what they promise.", plotted(draw))
+    title = f"{prediction.name}, how true intervals are"
+    return Figure(_file(number, prediction, "coverage"), title, "On the line, intervals hold what they promise.", plotted(draw))
 
 
-def _page(found: Sequence[Told], figures: Sequence[Figure], result: Mapping[str, Any], n: int) -> str:
+def _page(found: Sequence[PredictedMeasurement], figures: Sequence[Figure], result: Mapping[str, Any], n: int) -> str:
     rows = []
     for t in found:
         width = float(np.median(t.interval[:, 1] - t.interval[:, 0]))

@@ -13,7 +13,7 @@ import numpy as np
 from diffae.evaluation.pages.figures import Figure, Progress
 from diffae.evaluation.pages.page import figure_html, html, table_html
 from diffae.evaluation.pages.report import commit, machine
-from diffae.explanation.anomaly import Unlikeness, Usual
+from diffae.explanation.anomaly import AnomalyScorer, AnomalyScores
 from diffae.explanation.heat import heat
 from diffae.pictures import save_png, scale_for, sheet
 from diffae.runtime.files import write_text
@@ -26,13 +26,13 @@ COMPONENTS = 128
 
 
 def write_anomalies(
-    usual: Usual, trained: "ImageSet", data: "ImageSet", indices: np.ndarray, out: Path, *, column: str | None = None,
+    scorer: AnomalyScorer, trained: "ImageSet", data: "ImageSet", indices: np.ndarray, out: Path, *, column: str | None = None,
     num: int = 16, progress: Progress = lambda what, done, total: None,
 ) -> tuple[Path, dict[str, Any]]:  # fmt: skip
     """Measures how unlike images are, and writes `report.html`, `anomaly.json`, `images.csv` (a row each) and a picture.
 
     Args:
-        usual: what the model's own images are like.
+        scorer: knows what the model's own images are like.
         trained: these.
         data: the images to look at.
         indices: which of them.
@@ -48,7 +48,7 @@ def write_anomalies(
         ValueError: there is no such column, or it has not both values.
     """
     y = None if column is None else _labels(data, indices, column)
-    found = usual.unlikeness(data, indices, progress)
+    found = scorer.score(data, indices, progress)
     result: dict[str, Any] = {"n": len(indices), "n_train": len(trained.train), "machine": machine(), "version": commit()}
     if y is not None:
         result["auroc"] = _auroc(y, found, trained, data, indices)
@@ -59,8 +59,8 @@ def write_anomalies(
         {"file": names[i], "score": float(found.score[i]), "distance": float(found.distance[i]), "error": float(found.error[i])}
         for i in order
     ]
-    figures = [_figure("least-usual", "The least usual", usual, data, indices[order[:num]])]
-    figures.append(_figure("most-usual", "The most usual", usual, data, indices[order[::-1][: max(1, num // 2)]]))
+    figures = [_figure("least-usual", "The least usual", scorer, data, indices[order[:num]])]
+    figures.append(_figure("most-usual", "The most usual", scorer, data, indices[order[::-1][: max(1, num // 2)]]))
     for figure in figures:
         save_png(figure.picture, out / f"{figure.name}.png")
     write_text(out / "anomaly.json", json.dumps(result, indent=1) + "\n")
@@ -82,7 +82,7 @@ def _labels(data: "ImageSet", indices: np.ndarray, column: str) -> np.ndarray:
     return y
 
 
-def _auroc(y: np.ndarray, found: Unlikeness, trained: "ImageSet", data: "ImageSet", indices: np.ndarray) -> Mapping[str, float]:
+def _auroc(y: np.ndarray, found: AnomalyScores, trained: "ImageSet", data: "ImageSet", indices: np.ndarray) -> Mapping[str, float]:
     """How well anomalies are told from usual images: by each measure, and by the error of pixels' principal components."""
     from sklearn.decomposition import PCA
     from sklearn.metrics import roc_auc_score
@@ -98,10 +98,10 @@ def _auroc(y: np.ndarray, found: Unlikeness, trained: "ImageSet", data: "ImageSe
     return {name: float(roc_auc_score(y[known], values[known])) for name, values in measures.items()}
 
 
-def _figure(name: str, title: str, usual: Usual, data: "ImageSet", indices: np.ndarray) -> Figure:
+def _figure(name: str, title: str, scorer: AnomalyScorer, data: "ImageSet", indices: np.ndarray) -> Figure:
     x = data.images(indices)
-    ae = usual.ae
-    mean, error = usual.maps(x, ae.encode(x))
+    ae = scorer.ae
+    mean, error = scorer.maps(x, ae.encode(x))
     shown, made = ae.to_pictures(x), ae.to_pictures(mean)
     hot = heat(error, most=float(error.flatten(1).quantile(0.995, dim=1).max()))
     text = (

@@ -22,7 +22,7 @@ BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Unlikeness:
+class AnomalyScores:
     """How much images differ from those that a model knows.
 
     Attributes:
@@ -36,7 +36,7 @@ class Unlikeness:
     score: np.ndarray
 
 
-class Usual:
+class AnomalyScorer:
     """What a model's training images are like.
 
     Args:
@@ -55,11 +55,11 @@ class Usual:
         both = self._both(data, usual, "Looking at usual images", progress)
         self.mean, self.std = both.mean(0), both.std(0).clip(min=1e-9)
 
-    def unlikeness(self, data: "ImageSet", indices: np.ndarray, progress: Progress) -> Unlikeness:
+    def score(self, data: "ImageSet", indices: np.ndarray, progress: Progress) -> AnomalyScores:
         """Of these images."""
         both = self._both(data, indices, "Looking at images", progress)
         distance, error = np.exp(both).T
-        return Unlikeness(distance, error, ((both - self.mean) / self.std).mean(1))
+        return AnomalyScores(distance, error, ((both - self.mean) / self.std).mean(1))
 
     def maps(
         self, x: Float[Tensor, "n c *sides"], z_sem: Float[Tensor, "n d"]

@@ -109,7 +109,7 @@ def explain_images(
     if ae.attributes is not None:
         both = [ae.attributes.by_name(torch.cat([ae.encode(part) for part in images.split(64)])) for images in (x, made)]
         attributes = {name: np.array([side[name] for side in both]).T for name in ae.attributes.names}
-    frames, answers = on_the_way(explainer, x[:drawn], found.z_sem[:drawn, 0])
+    frames, answers = render_between(explainer, x[:drawn], found.z_sem[:drawn, 0])
     return Explained(x, found, frames, answers, shares, attributes, notes)
 
 
@@ -164,7 +164,7 @@ def _controls(
     z = spread.standardizer(explainer.z_sem).double()
     dealt = (z * shuffled[:, None]).mean(0)
     result: dict[str, float] = {}
-    by_chance = _scores(explainer, moved(explainer, x, dealt, sign * found.length[:CONTROLS, 0]))
+    by_chance = _scores(explainer, move_images(explainer, x, dealt, sign * found.length[:CONTROLS, 0]))
     if not explainer.classifier.measures:
         result["compared images"] = float(len(x))
         result["random flipped"] = float(((by_chance > 0) != (before > 0)).double().mean())
@@ -174,7 +174,7 @@ def _controls(
     return result
 
 
-def moved(
+def move_images(
     explainer: Explainer, x: Float[Tensor, "n c *sides"], direction: Float[Tensor, " d"], lengths: Float[Tensor, " n"]
 ) -> Float[Tensor, "n c *sides"]:
     """Images moved along a direction of standardised z_sem, each by a Mahalanobis length; backwards where it is negative."""
@@ -206,7 +206,7 @@ def one_move(
     low, high = 0, len(STRENGTHS) - 1
     while low <= high:
         middle = (low + high) // 2
-        images = moved(explainer, x, direction, sign * STRENGTHS[middle])
+        images = move_images(explainer, x, direction, sign * STRENGTHS[middle])
         share = float(((_scores(explainer, images) > 0) != (before > 0)).double().mean())
         if share >= wanted:
             best, length, reached, high = images, STRENGTHS[middle], share, middle - 1
@@ -252,7 +252,7 @@ def _distances(explainer: Explainer, x: Tensor, made: Tensor, before: Tensor, no
         }
 
 
-def on_the_way(explainer: Explainer, x: Float[Tensor, "n c *sides"], ends: Float[Tensor, "n d"]) -> tuple[Tensor, Tensor]:
+def render_between(explainer: Explainer, x: Float[Tensor, "n c *sides"], ends: Float[Tensor, "n d"]) -> tuple[Tensor, Tensor]:
     """Images on the way from each to its code's end (n, len(FRAMES), c, *sides), and what the classifier says of them (n,
     len(FRAMES)): probabilities, or what it measures."""
     code = explainer.ae.infer(x, steps=explainer.steps)

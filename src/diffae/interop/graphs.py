@@ -21,14 +21,14 @@ class Loop(NamedTuple):
     """A solver's way, as a file of its own.
 
     Attributes:
-        takes: name of the state that it begins with.
-        gives: of the one that it ends with.
+        start: name of the state that it begins with.
+        end: of the one that it ends with.
         path: the levels.
         clamp: whether images predicted on the way are clamped to [-1, 1].
     """
 
-    takes: str
-    gives: str
+    start: str
+    end: str
     path: NoisePath
     clamp: bool
 
@@ -113,10 +113,10 @@ def looped(call: Any, way: Loop) -> Any:
     if way.clamp:
         numbers |= {"loop.least": np.array(-1, np.float32), "loop.most": np.array(1, np.float32)}
     outside = helper.make_graph(
-        [node("Loop", ["loop.steps", "loop.true", way.takes, way.takes], [way.gives, "loop.last"], body=inside)],
-        way.gives,
-        [value(way.takes, real, shape), next(v for v in graph.input if v.name == "z_sem")],
-        [value(way.gives, real, shape)],
+        [node("Loop", ["loop.steps", "loop.true", way.start, way.start], [way.end, "loop.last"], body=inside)],
+        way.end,
+        [value(way.start, real, shape), next(v for v in graph.input if v.name == "z_sem")],
+        [value(way.end, real, shape)],
         [*graph.initializer, *(from_array(number, name) for name, number in numbers.items())],
     )
     return helper.make_model(outside, opset_imports=list(call.opset_import), ir_version=call.ir_version, producer_name="diffae")

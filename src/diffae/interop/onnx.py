@@ -155,7 +155,7 @@ def compare(ae: DiffusionAutoencoder, folder: Path, ways: Mapping[str, Loop]) ->
     for name, way in ways.items():
         start = x if name == "invert" else ours["invert"] if name == "decode" else noise
         ours[name] = solve(eps, start, way.path, solver="dpmpp2m", clamp=way.clamp)
-        apart[name] = run(name, **{way.takes: start, "z_sem": z_sem}) - ours[name]
+        apart[name] = run(name, **{way.start: start, "z_sem": z_sem}) - ours[name]
     far = {name: float(difference.abs().max()) for name, difference in apart.items()}
     worst = max(far, key=lambda name: far[name])
     if not far[worst] <= ALIKE:

@@ -44,7 +44,7 @@ def available_priors(source: Path) -> list[str]:
 
     def order(folder: Path) -> tuple[float, int, str]:
         measured = folder / MEASURED
-        told = read_json(Measured, measured).told if measured.is_file() else 2.0
+        told = read_json(PriorMeasurement, measured).told if measured.is_file() else 2.0
         return told, named.get(folder.name, 2), folder.name
 
     return [folder.name for folder in sorted(found, key=order)]
@@ -58,7 +58,7 @@ def preferred_prior(model: DiffusionAutoencoder, source: Path) -> str | None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Measured(InRange):
+class PriorMeasurement(InRange):
     """What `train-prior` writes beside a prior.
 
     Attributes:
@@ -111,7 +111,7 @@ def add_parts(model: DiffusionAutoencoder, config: dict[str, Any]) -> None:
     if config.get("prior") == "gaussian":
         model.prior = GaussianPrior(d)
     elif isinstance(config.get("prior"), dict) and "codes" in config["prior"]:
-        model.prior = KernelPrior(d, from_dict(_Held, config["prior"], path="prior").codes)
+        model.prior = KernelPrior(d, from_dict(_KernelPriorJson, config["prior"], path="prior").codes)
     elif config.get("prior") is not None:
         model.prior = LatentPrior(from_dict(PriorConfig, config["prior"], path="prior"))
         if model.prior.config.z_dim != d:
@@ -119,20 +119,20 @@ def add_parts(model: DiffusionAutoencoder, config: dict[str, Any]) -> None:
     if config.get("standardizer"):
         model.standardizer = Standardizer(torch.zeros(d), torch.ones(d))
     if config.get("attributes") is not None:
-        told = from_dict(_Told, config["attributes"], path="attributes")
+        told = from_dict(_AttributesJson, config["attributes"], path="attributes")
         scores = {name: from_dict(Score, score, path=f"attributes.scores.{name}") for name, score in told.scores.items()}
         model.attributes = Attributes(scores, d, components=told.components)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Held(InRange):
+class _KernelPriorJson(InRange):
     """What `config.json` says of a smoothed bootstrap."""
 
     codes: Annotated[int, Range(1, MOST_CODES)]
 
 
 @dataclasses.dataclass(frozen=True)
-class _Told:
+class _AttributesJson:
     """What `config.json` says of attributes; see `Attributes.to_config`."""
 
     scores: dict

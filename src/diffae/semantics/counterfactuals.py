@@ -86,7 +86,7 @@ def answer_gradient(spread: Spread, z_sem: Float[Tensor, "n d"], scores: Float[T
     return torch.from_numpy(ridge.coef_).to(z_sem.device)
 
 
-class Look(Protocol):
+class RenderAndScore(Protocol):
     """Renders some of the images with other codes, and asks the classifier."""
 
     def __call__(self, indices: Tensor, z_sem: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,7 +94,7 @@ class Look(Protocol):
         ...
 
 
-class Moved(NamedTuple):
+class MovedCodes(NamedTuple):
     """Codes that were moved.
 
     Attributes:
@@ -111,18 +111,18 @@ class Moved(NamedTuple):
 def move_until(
     z_sem: Float[Tensor, "n d"],
     spread: Spread,
-    look: Look,
+    look: RenderAndScore,
     gradient: Callable[[Tensor, Tensor], Float[Tensor, "k d"]],
     *,
     part: Bool[Tensor, " k"] | None = None,
-) -> Moved:
+) -> MovedCodes:
     """Moves codes until each image has the score that is wanted, and then back to where on the straight way it first has it. Where
     that lies too far from the image, the last move remains, and lacks something.
 
     Args:
         z_sem: codes of images.
         spread: of the codes of many.
-        look: see `Look`.
+        look: see `RenderAndScore`.
         gradient: (indices, their codes) -> of what is not lacking any more, with respect to standardised codes.
         part: the axes that a move may use; all by default.
     """
@@ -166,4 +166,4 @@ def move_until(
         before[reached[~enough]] = less[~enough]
         keep = reached[enough]
         moved[keep], images[keep], lacking[keep] = tried[enough], found[enough], less[enough]
-    return Moved(moved, images, lacking)
+    return MovedCodes(moved, images, lacking)

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from diffae.diffusion.inversion import Code, decode_along_path
 from diffae.semantics.classifiers import Classifier
-from diffae.semantics.counterfactuals import Moved, Spread, answer_gradient, move_until
+from diffae.semantics.counterfactuals import MovedCodes, Spread, answer_gradient, move_until
 
 STEPS = 10
 """Solver steps of an explanation: fewer than of an edit, because each look decodes."""
@@ -163,7 +163,7 @@ class Explainer:
     def _moved(self, code: Code, goal: Tensor, sign: Tensor, part: Tensor | None) -> tuple[Tensor, ...]:
         """Images, codes, scores, whether they reach the goal, how far codes were moved, and whether along gradients."""
 
-        def along(rows: Tensor, gradients: bool) -> Moved:
+        def along(rows: Tensor, gradients: bool) -> MovedCodes:
             """These images moved, each along its own gradients or all in one direction."""
 
             def look(indices: Tensor, z_sem: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 import gradio as gr
 from PIL import Image
 
-from diffae.explanation.explaining import FRAMES, on_the_way
+from diffae.explanation.explaining import FRAMES, render_between
 from diffae.explanation.heat import difference
 from diffae.studio.page import MODEL, PROGRESS, Page, images_or_notice, shows_errors
 from diffae.studio.progress import TimeLeft
@@ -33,7 +33,7 @@ def panel(page: Page) -> None:
         explainer.progress = lambda what, done, total: None
         with left.meanwhile("Looking for counterfactuals"):
             found = explainer.explain(x, probability=probability, num=int(num))
-            frames, answers = on_the_way(explainer, x, found.z_sem[:, 0])
+            frames, answers = render_between(explainer, x, found.z_sem[:, 0])
         shown = [
             (enlarged(ae, frame), f"{place:.0%} of the way: {p:.2f}")
             for frame, place, p in zip(frames[0], FRAMES, answers[0], strict=True)
