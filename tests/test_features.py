@@ -495,7 +495,7 @@ def test_a_model_of_any_kind_of_network_is_trained_saved_loaded_edited_and_shown
 ):
     pytest.importorskip("gradio")
     from diffae.semantics.fitting import fit_attributes
-    from diffae.studio.workshop import Opened, Visit, Workshop
+    from diffae.studio.workshop import OpenImage, Visit, Workshop
 
     match kind:
         case "program":
@@ -524,7 +524,7 @@ def test_a_model_of_any_kind_of_network_is_trained_saved_loaded_edited_and_shown
     x = data.images([0, 1])
     assert torch.equal(again.manipulate(x, "Red", steps=2), ae.manipulate(x, "Red", steps=2))
     shop = Workshop(ae, data, z, name="mine")
-    visit = Visit(opened=Opened(ae, x[:1]))
+    visit = Visit(opened=OpenImage(ae, x[:1]))
     moved = shop.moved(visit, {"Red": 0.3}, {}, [])
     assert not torch.equal(moved, z[:1])
     assert set(shop.probabilities(visit, moved)) == {"Red"}

@@ -21,9 +21,9 @@ from diffae.edits import Edit
 from diffae.interop.fingerprints import fingerprint
 from diffae.pictures import save_png, to_pil
 from diffae.studio.app import application
+from diffae.studio.display import bars, difference, enlarged
 from diffae.studio.page import Page
-from diffae.studio.shown import bars, difference, enlarged
-from diffae.studio.visit import Opened, Visit
+from diffae.studio.visit import OpenImage, Visit
 from diffae.studio.workshop import Workshop
 
 pytestmark = pytest.mark.filterwarnings("ignore:x_T has a standard deviation")  # These networks were never trained.
@@ -35,7 +35,7 @@ def shop(tiny, make_images):
 
 
 def visiting(shop, index=0):
-    return Visit(opened=Opened(shop.ae, shop.data.images([index])))
+    return Visit(opened=OpenImage(shop.ae, shop.data.images([index])))
 
 
 def test_a_preview_of_an_image_that_nothing_moves_is_the_image(shop):

@@ -23,13 +23,13 @@ from diffae.pictures import save_png, to_pil
 from diffae.semantics.attributes import Attributes, Score
 from diffae.studio import visit as visits
 from diffae.studio.batch import Edited, edit_all
-from diffae.studio.own import codes_of_examples, from_examples
+from diffae.studio.display import MOST_BARS, bars
+from diffae.studio.examples import codes_of_examples, from_examples
 from diffae.studio.page import Page
-from diffae.studio.panels.sliders import strengths, told
-from diffae.studio.progress import TimeLeft, spoken
-from diffae.studio.shown import MOST_BARS, bars
+from diffae.studio.panels.sliders import slider_list, strengths
+from diffae.studio.progress import TimeLeft, duration_text
 from diffae.studio.uploads import Uploads
-from diffae.studio.visit import Opened, Visit
+from diffae.studio.visit import OpenImage, Visit
 
 pytestmark = pytest.mark.filterwarnings("ignore:x_T has a standard deviation")  # These networks were never trained.
 
@@ -89,7 +89,7 @@ def test_a_folder_is_edited_as_each_image_is_in_edit_and_nothing_is_lost(shop, f
         assert names == pictures | {"edit.json", "not-read.txt"}
         assert archive.read("not-read.txt").decode().splitlines() == found.unread
         assert json.loads(archive.read("edit.json"))["asked"]["strengths"] == {"Red": 0.3}
-        one = replace(visit, opened=Opened(shop.ae, shop.open_files([folder / "3.png"])))
+        one = replace(visit, opened=OpenImage(shop.ae, shop.open_files([folder / "3.png"])))
         z = shop.moved(one, {"Red": 0.3}, {}, ["Green"])
         save_png(to_pil(shop.ae.in_range(shop.ae.render(one.opened.code, z_sem=z))[0]), tmp_path / "expected.png")
         assert archive.read("3.png") == (tmp_path / "expected.png").read_bytes(), "the same pixels"
@@ -99,7 +99,7 @@ def test_a_folder_is_brought_to_a_probability_too(shop, folder, tmp_path):
     visit = edited(shop, strengths={}, targets={"Green": 0.9}, keep=[])
     with Uploads([folder / "0.png"]) as uploads:
         edit_all(shop, visit, uploads, tmp_path / "out.zip", silent)
-    one = replace(visit, opened=Opened(shop.ae, shop.open_files([folder / "0.png"])))
+    one = replace(visit, opened=OpenImage(shop.ae, shop.open_files([folder / "0.png"])))
     expected = to_pil(shop.ae.in_range(shop.ae.render(one.opened.code, z_sem=shop.moved(one, {}, {"Green": 0.9}, [])))[0])
     with zipfile.ZipFile(tmp_path / "out.zip") as archive, Image.open(io.BytesIO(archive.read("0.png"))) as made:
         assert np.array_equal(np.asarray(made), np.asarray(expected))
@@ -253,7 +253,7 @@ def test_examples_are_checked_before_any_is_encoded_and_the_bar_ends_at_its_end(
 def test_there_is_no_limit_to_own_attributes(shop):
     visit = edited(shop)
     visit = replace(visit, defined={f"Mine {i}": shop.define(f"Mine {i}", [0, 1, 2], [3, 4, 5 + i % 50]) for i in range(40)})
-    listed = told(shop.attributes(visit), visit.defined, {"Mine 39": 0.2, "forgotten": 0.3})
+    listed = slider_list(shop.attributes(visit), visit.defined, {"Mine 39": 0.2, "forgotten": 0.3})
     assert len(listed["names"]) == 42
     assert sum(one["own"] for one in listed["names"]) == 40
     assert listed["strengths"] == {"Mine 39": 0.2}
@@ -272,7 +272,7 @@ def test_of_hundreds_of_attributes_those_that_matter_are_shown():
 
 def test_strengths_that_are_none_are_refused():
     assert strengths({"Red": 0.25, "Green": 0}, ["Red", "Green"]) == {"Red": 0.25}
-    assert strengths(told(["Red"], (), {"Red": 0.1}), ["Red"]) == {"Red": 0.1}, "as the page has it before anything is moved"
+    assert strengths(slider_list(["Red"], (), {"Red": 0.1}), ["Red"]) == {"Red": 0.1}, "as the page has it before anything is moved"
     assert strengths(None, []) == {}
     for bad in (0.3, [0.3], {"Red": "much"}, {"Red": float("nan")}, {"Red": True}):
         with pytest.raises(ValueError, match="Strengths are a number for each attribute"):
@@ -296,7 +296,7 @@ def test_bars_say_how_much_time_is_left(shop, monkeypatch):
     later = TimeLeft(lambda share, desc: shown.append((round(share, 2), desc)), shop)
     later("Editing", 0, 100)
     assert shown[-1] == (0, "Editing: about 5 min left"), "as long as it took before"
-    assert [spoken(s) for s in (0.2, 59, 600, 7200)] == ["less than a second", "about 59 s", "about 10 min", "about 2.0 h"]
+    assert [duration_text(s) for s in (0.2, 59, 600, 7200)] == ["less than a second", "about 59 s", "about 10 min", "about 2.0 h"]
 
 
 def test_bars_move_with_each_network_call_and_reach_their_end(shop):
@@ -354,7 +354,7 @@ def test_what_a_visit_says_that_it_holds_is_what_it_holds(shop):
 
 
 def test_a_visitors_memory_is_bounded_and_the_oldest_images_are_forgotten(shop, monkeypatch):
-    one = Opened(shop.ae, shop.data.images([0])).nbytes
+    one = OpenImage(shop.ae, shop.data.images([0])).nbytes
     monkeypatch.setattr(visits, "MOST_BYTES", 5 * one)
     visit, forgotten, most = Visit(), [], 0
     for i in range(30):

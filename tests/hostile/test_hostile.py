@@ -52,10 +52,10 @@ def place(tiny, tmp_path_factory):
     shutil.copy(CHECKPOINT, root / "last.ckpt")
     code, text = run("fit-attributes", root / "model", "--data", root / "images", "--labels", root / "labels.csv")
     assert code == 0, text
-    from diffae.studio.workshop import Opened, Visit
+    from diffae.studio.workshop import OpenImage, Visit
 
     shop = workshop(root)
-    opened = Opened(shop.ae, shop.open_files([root / "images" / "0.png"]))
+    opened = OpenImage(shop.ae, shop.open_files([root / "images" / "0.png"]))
     edit = shop.edit_of(Visit(opened=opened, z_sem=opened.code.z_sem + 0.1, asked={"strengths": {"y": 0.3}}))
     (root / "edit.json").write_text(edit.to_json())
     return root

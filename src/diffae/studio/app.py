@@ -21,9 +21,9 @@ from fastapi import FastAPI
 
 from diffae.config import spelled
 from diffae.runtime.memory import share_arenas
+from diffae.studio.display import CSS, scrolling
 from diffae.studio.page import Page
 from diffae.studio.panels import edit, explore, folder, morph, own, sample, teach, variations, why
-from diffae.studio.shown import CSS, scrolling
 from diffae.studio.visit import Visit
 from diffae.studio.workshop import Workshop
 

@@ -10,7 +10,7 @@ import gradio as gr
 from diffae.studio.workshop import Workshop
 
 
-def spoken(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """A time to wait, as people say it."""
     if seconds < 1:
         return "less than a second"
@@ -46,7 +46,7 @@ class TimeLeft:
         if done:
             self._shop.paces[what] = spent / done
         pace = self._shop.paces.get(what)
-        left = "time left is being measured" if pace is None else f"{spoken(max(0.0, pace * total - spent))} left"
+        left = "time left is being measured" if pace is None else f"{duration_text(max(0.0, pace * total - spent))} left"
         # What is only guessed from before goes on meanwhile, but does not arrive.
         share = done / max(total, 1) if done or not pace else min(0.95, spent / (pace * max(total, 1)))
         self._show(share, desc=f"{what}: {left}")
@@ -71,7 +71,7 @@ class TimeLeft:
             yield
 
     @contextlib.contextmanager
-    def meanwhile(self, what: str) -> Iterator[None]:
+    def of_unknown_length(self, what: str) -> Iterator[None]:
         """Within it the bar goes on with each network call, of which it is not known how many there will be; the time left is that
         of the last time."""
         self(what, 0, 1)

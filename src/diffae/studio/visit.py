@@ -33,7 +33,7 @@ def new_name(name: str, fitted: Sequence[str]) -> str:
     return name
 
 
-class Opened:
+class OpenImage:
     """An image that a visitor works on.
 
     Args:
@@ -76,8 +76,8 @@ class Visit:
         asked: strengths, targets and attributes to keep, by which the code was moved.
     """
 
-    opened: Opened | None = None
-    recent: tuple[Opened, ...] = ()
+    opened: OpenImage | None = None
+    recent: tuple[OpenImage, ...] = ()
     past: tuple[Mapping[str, float], ...] = ()
     defined: Mapping[str, Attributes] = field(default_factory=dict)
     z_sem: Tensor | None = None
@@ -90,11 +90,11 @@ class Visit:
         moved = 0 if self.z_sem is None else self.z_sem.nbytes
         return fitted + moved + sum(one.nbytes for one in self.recent)
 
-    def before(self, x: Float[Tensor, "1 c *sides"]) -> Opened | None:
+    def find_opened(self, x: Float[Tensor, "1 c *sides"]) -> OpenImage | None:
         """The image with its codes, where it was opened before and is remembered."""
         return next((one for one in self.recent if torch.equal(one.x, x)), None)
 
-    def open(self, one: Opened) -> tuple["Visit", int]:
+    def open(self, one: OpenImage) -> tuple["Visit", int]:
         """The visit with an image opened and nothing done to it, and the number of images that were forgotten for it: the
         oldest, where all take more than `MOST_BYTES`."""
         others = tuple(other for other in self.recent if other is not one)

@@ -26,7 +26,7 @@ from diffae.semantics.classifiers import Classifier
 from diffae.semantics.explanations import Explainer
 from diffae.semantics.fitting import fit_few
 from diffae.semantics.standardizer import Standardizer
-from diffae.studio.visit import Opened, Visit, new_name
+from diffae.studio.visit import OpenImage, Visit, new_name
 
 EXAMPLES = 16
 """Images to begin with."""
@@ -120,18 +120,18 @@ class Workshop:
         return self.ae.in_range(torch.cat(drawn)) if drawn else torch.empty(0, *self.ae.image_shape)
 
     @functools.cached_property
-    def first(self) -> Opened | None:
+    def first(self) -> OpenImage | None:
         """The image that is open when a visitor comes, for all of them one, with its codes; None where there is none."""
         if not len(self.examples):
             return None
-        opened = Opened(self.ae, self.examples[:1])
+        opened = OpenImage(self.ae, self.examples[:1])
         # Whoever comes moves a slider at once, and it should not have to wait for this.
         _ = opened.code
         return opened
 
     def open(self, visit: Visit, x: Float[Tensor, "1 c *sides"]) -> tuple[Visit, int]:
         """The visit with an image opened; see `Visit.open`. One that was opened before need not be encoded again."""
-        return visit.open(visit.before(x) or Opened(self.ae, x))
+        return visit.open(visit.find_opened(x) or OpenImage(self.ae, x))
 
     def attributes(self, visit: Visit) -> list[str]:
         """What can be edited: the fitted attributes, those known best first, then those that the visitor defined."""

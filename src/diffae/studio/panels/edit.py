@@ -10,10 +10,10 @@ from torch import Tensor
 from diffae.pictures import save_png, to_pil
 from diffae.runtime.files import write_text
 from diffae.semantics.attributes import Attributes
+from diffae.studio.display import bars, choices, difference, enlarged
 from diffae.studio.page import ANY, MODEL, EditPanel, Page, shows_errors
-from diffae.studio.panels.sliders import sliders, strengths, told
-from diffae.studio.shown import bars, choices, difference, enlarged
-from diffae.studio.visit import MOST_BYTES, MOST_UNDOS, Opened, Visit
+from diffae.studio.panels.sliders import slider_list, sliders, strengths
+from diffae.studio.visit import MOST_BYTES, MOST_UNDOS, OpenImage, Visit
 
 
 def panel(page: Page) -> EditPanel:
@@ -21,7 +21,7 @@ def panel(page: Page) -> EditPanel:
     shop, ae = page.shop, page.shop.ae
     fitted, first = shop.attributes(Visit()), shop.first
 
-    def opened(visit: Visit) -> Opened:
+    def opened(visit: Visit) -> OpenImage:
         if visit.opened is None:
             raise ValueError("Open an image first: drop one on the left, or click one of those there.")
         return visit.opened
@@ -30,7 +30,7 @@ def panel(page: Page) -> EditPanel:
         return strengths(sent, shop.attributes(visit))
 
     def sliders_of(visit: Visit, at: Mapping[str, float]) -> dict[str, Any]:
-        return told(shop.attributes(visit), visit.defined, at)
+        return slider_list(shop.attributes(visit), visit.defined, at)
 
     def bars_of(visit: Visit, z: Tensor, asked: Mapping[str, Any]) -> str:
         moved = [*asked.get("strengths", ()), *asked.get("targets", ())]
@@ -129,7 +129,7 @@ def panel(page: Page) -> EditPanel:
                 begun = bars_of(Visit(opened=first), first.preview.z_sem, {})
             shown_bars = gr.HTML(begun, elem_id="edit-bars")
         with gr.Column(scale=3, min_width=260, elem_id="edit-right"):
-            moving = sliders(told(fitted, (), {}), elem_id="edit-sliders")
+            moving = sliders(slider_list(fitted, (), {}), elem_id="edit-sliders")
     opens = [page.visit, before, after, gap, shown_bars, png, text, moving]
     finishes = [page.visit, after, gap, shown_bars, png, text]
 

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from diffae.pictures import to_pil
+from diffae.studio.display import enlarged, worded
 from diffae.studio.page import MODEL, EditPanel, Page, images_or_notice, shows_errors
-from diffae.studio.shown import enlarged, worded
 from diffae.studio.visit import Visit
 
 MOST_POINTS, THUMBNAIL, NEIGHBOURS = 3000, 40, 12

@@ -5,8 +5,8 @@ from typing import Any
 import gradio as gr
 
 from diffae.studio.batch import edit_all
+from diffae.studio.display import enlarged, worded
 from diffae.studio.page import PROGRESS, Page, shows_errors
-from diffae.studio.shown import enlarged, worded
 from diffae.studio.uploads import Uploads
 from diffae.studio.visit import Visit
 

@@ -5,8 +5,8 @@ from typing import Any
 import gradio as gr
 
 from diffae.pictures import save_animation
+from diffae.studio.display import enlarged
 from diffae.studio.page import MODEL, PROGRESS, Page, shows_errors
-from diffae.studio.shown import enlarged
 
 MOST_IMAGES = 8
 

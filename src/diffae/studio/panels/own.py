@@ -6,9 +6,9 @@ from typing import Any
 import gradio as gr
 
 from diffae.studio.batch import Edited
-from diffae.studio.own import codes_of_examples, from_examples
+from diffae.studio.display import choices
+from diffae.studio.examples import codes_of_examples, from_examples
 from diffae.studio.page import MODEL, PROGRESS, EditPanel, Page, shows_errors
-from diffae.studio.shown import choices
 from diffae.studio.uploads import Uploads
 from diffae.studio.visit import Visit
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import gradio as gr
 
+from diffae.studio.display import choices, enlarged
 from diffae.studio.page import ANY, MODEL, PROGRESS, EditPanel, Page, shows_errors
-from diffae.studio.shown import choices, enlarged
 from diffae.studio.visit import Visit
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import gradio as gr
 
-from diffae.studio.shown import worded
+from diffae.studio.display import worded
 
 LIST = Path(__file__).with_name("sliders.js").read_text(encoding="utf-8")
 
 
-def told(names: Sequence[str], own: Collection[str], strengths: Mapping[str, float]) -> dict[str, Any]:
+def slider_list(names: Sequence[str], own: Collection[str], strengths: Mapping[str, float]) -> dict[str, Any]:
     """What the list is told: which attributes there are, and where their sliders stand.
 
     Args:
@@ -25,12 +25,12 @@ def told(names: Sequence[str], own: Collection[str], strengths: Mapping[str, flo
 
 
 def sliders(value: dict[str, Any], **settings: Any) -> gr.HTML:
-    """The list; it shows what `told` returns, and what it sends is read by `strengths`.
+    """The list; it shows what `slider_list` returns, and what it sends is read by `strengths`.
 
     It is no class of its own: Gradio writes a file beside the source of each.
 
     Args:
-        value: see `told`.
+        value: see `slider_list`.
         settings: Gradio's.
     """
     return gr.HTML(value, html_template="", js_on_load=LIST, **settings)

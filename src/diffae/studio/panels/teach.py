@@ -7,8 +7,8 @@ from typing import Any
 import gradio as gr
 
 from diffae.runtime.files import write_text
+from diffae.studio.display import enlarged
 from diffae.studio.page import EditPanel, Page, images_or_notice, shows_errors
-from diffae.studio.shown import enlarged
 from diffae.studio.visit import Visit
 
 ENOUGH = 0.9

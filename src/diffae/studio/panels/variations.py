@@ -5,9 +5,9 @@ from typing import Any
 import gradio as gr
 import torch
 
+from diffae.studio.display import enlarged
 from diffae.studio.page import MODEL, PROGRESS, Page, shows_errors
 from diffae.studio.progress import TimeLeft
-from diffae.studio.shown import enlarged
 from diffae.studio.visit import Visit
 
 DIAL = ["the mean image, in one call", "the average of 8", "the average of 4", "the average of 2", "fresh detail"]

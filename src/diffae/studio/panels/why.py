@@ -5,9 +5,9 @@ from PIL import Image
 
 from diffae.explanation.explaining import FRAMES, render_between
 from diffae.explanation.heat import difference
+from diffae.studio.display import choices, enlarged, magnified
 from diffae.studio.page import MODEL, PROGRESS, Page, images_or_notice, shows_errors
 from diffae.studio.progress import TimeLeft
-from diffae.studio.shown import choices, enlarged, magnified
 from diffae.studio.visit import Visit
 
 
@@ -31,7 +31,7 @@ def panel(page: Page) -> None:
         explainer = shop.explainer(name, left)
         # Of one image it cannot say how far it is; its network calls can.
         explainer.progress = lambda what, done, total: None
-        with left.meanwhile("Looking for counterfactuals"):
+        with left.of_unknown_length("Looking for counterfactuals"):
             found = explainer.explain(x, probability=probability, num=int(num))
             frames, answers = render_between(explainer, x, found.z_sem[:, 0])
         shown = [
