@@ -199,7 +199,7 @@ def _edited(run: Path, data: ImageSet, kinds: np.ndarray, judge: Judge, num: int
     for k in every[:4]:
         chosen = data.validation[kinds[data.validation] != k][:num]
         x, column = data.images(chosen), judge.names.index(f"{k:g}")
-        moved = ae.in_range(ae.manipulate(x, f"{k:g}", target_probability=0.9))
+        moved = ae.clamp(ae.manipulate(x, f"{k:g}", target_probability=0.9))
         before, after = judge.decide(x)[:, column], judge.decide(moved)[:, column]
         flipped.append(float((after & ~before).float().sum() / (~before).float().sum()))
         with torch.no_grad():

@@ -130,7 +130,7 @@ def _kid(run: Path, data: ImageSet, whole: ImageSet, num: int) -> float:
     z_sem = torch.cat([ae.encode(data.images(part)) for part in np.array_split(data.train, 8)])
     ae.standardizer = Standardizer.fit(z_sem)
     ae.prior = GaussianPrior(ae.z_dim).fit(ae.standardizer(z_sem))
-    samples = ae.in_range(ae.sample(num, steps=10))
+    samples = ae.clamp(ae.sample(num, steps=10))
     rest = np.setdiff1d(np.arange(len(whole.names)), data.train)
     real = whole.images(np.random.default_rng(1).permutation(rest)[:num])
     network, _ = load_network("inception")

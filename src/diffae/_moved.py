@@ -67,8 +67,13 @@ MOVED: dict[str, tuple[str, ...]] = {
 RENAMED: dict[str, dict[str, str]] = {
     "config": {"Spacing": "TimestepDraw"},
     "diffusion.schedule": {"Path": "NoisePath"},
+    "interop.official": {"home": "imported_folder"},
 }
-"""Module -> old name -> new name of what it holds. `answer` is called by the module, or by the package around it."""
+"""Module -> old name -> new name of what it holds."""
+METHODS: dict[str, dict[str, str]] = {
+    "diffusion.images.ImageModel": {"described": "to_config", "fitted": "fitted_config", "in_range": "clamp"},
+}
+"""Class -> old name -> new name of its methods."""
 
 
 def _warn(old: str, new: str) -> None:
@@ -77,8 +82,8 @@ def _warn(old: str, new: str) -> None:
 
 
 def answer(module: str) -> None:
-    """Lets the old names of what an imported module holds answer."""
-    renamed = RENAMED[module.removeprefix("diffae.")]
+    """Lets the old names of what an imported module holds answer; called by the module, or by the package around it."""
+    renamed = RENAMED.get(module.removeprefix("diffae."), {})
 
     def found(name: str) -> object:
         if name not in renamed:
@@ -87,6 +92,22 @@ def answer(module: str) -> None:
         return getattr(sys.modules[module], renamed[name])
 
     sys.modules[module].__getattr__ = found  # type: ignore[method-assign]
+    for path, methods in METHODS.items():
+        home, _, kind = path.rpartition(".")
+        if f"diffae.{home}" == module:
+            for old, new in methods.items():
+                setattr(getattr(sys.modules[module], kind), old, OldMethod(old, new))
+
+
+class OldMethod:
+    """The old name of a method."""
+
+    def __init__(self, old: str, new: str) -> None:
+        self.old, self.new = old, new
+
+    def __get__(self, instance: object, kind: type) -> object:
+        _warn(f"{kind.__name__}.{self.old}", f"{kind.__name__}.{self.new}")
+        return getattr(kind if instance is None else instance, self.new)
 
 
 class Forwarding(importlib.abc.MetaPathFinder, importlib.abc.Loader):

@@ -124,7 +124,7 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
         x_t = self.draw_x_T(len(z_sem), seed if generator is None else generator, start=start)
         t_all = torch.full((len(x_t),), float(self.calibration.mean_t if t is None else t), device=x_t.device)
         alpha, sigma = self.schedule.alpha_sigma(t_all.long(), like=x_t)
-        return self.in_range((x_t - sigma * self.eps_model(z_sem)(x_t, t_all)) / alpha)
+        return self.clamp((x_t - sigma * self.eps_model(z_sem)(x_t, t_all)) / alpha)
 
     def loss(
         self, x_0: Float[Tensor, "n c *sides"], draws: Draws, *, noisy: bool = False, min_snr: float | None = None,
@@ -248,7 +248,7 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
             dict.fromkeys(names_of(direction), target),
             keep,
             render=lambda indices, z_sem: self.render(code[indices], z_sem=z_sem),
-            encode=lambda images: self.encode(self.in_range(images)),
+            encode=lambda images: self.encode(self.clamp(images)),
         )
 
     @border

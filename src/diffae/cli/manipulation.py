@@ -71,7 +71,7 @@ class Manipulate(arguments.Decoding, arguments.Cropping):
         else:
             moved = [ae.edit(code.z_sem, self.attribute, strength=s, keep=self.keep) for s in self.strengths]
             columns = [ae.render(code, z_sem=z) for z in moved]
-        seen = [] if ae.attributes is None else [ae.attributes.by_name(ae.encode(ae.in_range(c))) for c in (x, *columns)]
+        seen = [] if ae.attributes is None else [ae.attributes.by_name(ae.encode(ae.clamp(c))) for c in (x, *columns)]
         for name in (name for name in self.attribute if seen and name in seen[0]):
             for i, file in enumerate(self.files):
                 before, *after = (column[name][i] for column in seen)

@@ -48,7 +48,7 @@ class Import:
         if not path.exists() and self.checkpoint in official.PUBLISHED:
             found = official.find(self.checkpoint)
             path, classifier, statistics = found.weights, classifier or found.classifier, statistics or found.statistics
-            preset_name, out = preset_name or found.preset, out or official.home(self.checkpoint)
+            preset_name, out = preset_name or found.preset, out or official.imported_folder(self.checkpoint)
             copy = found.copy
             if copy is not None:
                 if self.raw:

@@ -94,7 +94,7 @@ class Sample(arguments.Decoding, arguments.Labelling):
 
     def _accept(self, ae: "DiffusionAutoencoder") -> "Callable[[Tensor], Tensor]":
         """A function of codes (n, d): the probability of the class for each."""
-        from diffae.data.labels.columns import is_binary
+        from diffae.data.labels.columns import describe_values, is_binary
         from diffae.semantics.fitting import fit_labelled
 
         assert self.attribute is not None

@@ -41,7 +41,7 @@ def save_values(ae: "DiffusionAutoencoder", image: "Tensor", target: Path, *, li
     """Writes an image as the model has it, (c, *sides), in the values and the space of the file that it came from."""
     from diffae.data.images import write_back
 
-    write_back(ae.to_pixels(ae.in_range(image)[None])[0], target, like=like, preparation=inputs.preparation(ae, crop))
+    write_back(ae.to_pixels(ae.clamp(image)[None])[0], target, like=like, preparation=inputs.preparation(ae, crop))
     print(f"Values: {target}")
 
 

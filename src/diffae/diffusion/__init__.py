@@ -6,3 +6,4 @@ from diffae.diffusion.model import DDIM, ImageDiffusion, ImageSolver
 __all__ = ["DDIM", "ImageDiffusion", "ImageSolver"]
 
 _moved.answer("diffae.diffusion.schedule")
+_moved.answer("diffae.diffusion.images")

@@ -66,17 +66,17 @@ class ImageModel(nn.Module):
         """Images in [-1, 1] as the networks see them: encoded by a frozen autoencoder where the model is one of latents."""
         return x if self.config.latents is None else frozen_autoencoder(self.config.latents).encode(x)
 
-    def in_range(self, x: Float[Tensor, "n c *sides"]) -> Float[Tensor, "n c *sides"]:
+    def clamp(self, x: Float[Tensor, "n c *sides"]) -> Float[Tensor, "n c *sides"]:
         """Images clamped to [-1, 1]; latents, which have no range, as they are."""
         return x.clamp(-1, 1) if self.config.latents is None else x
 
-    def fitted(self) -> dict[str, Any]:
+    def fitted_config(self) -> dict[str, Any]:
         """What `config.json` says of what was fitted to the networks; nothing here."""
         return {}
 
-    def described(self) -> dict[str, Any]:
+    def to_config(self) -> dict[str, Any]:
         """`config.json`: all that a reader of the weights has to know of the model."""
-        config = {"format": FORMAT, "model": to_dict(self.config), **self.fitted(), "about": self.about}
+        config = {"format": FORMAT, "model": to_dict(self.config), **self.fitted_config(), "about": self.about}
         return config | {"preparation": to_dict(self.preparation)}
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
@@ -88,11 +88,11 @@ class ImageModel(nn.Module):
         """
         networks = dict(self.named_parameters())
         tensors = {name: t.to(dtype or t.dtype) if name in networks else t for name, t in self.state_dict().items()}
-        write_weights(Path(folder), self.described(), tensors)
+        write_weights(Path(folder), self.to_config(), tensors)
 
     def model_card(self, name: str) -> str:
         """What the model is, of what data, under which licence, and what was measured, in Markdown; see `about`."""
-        return model_card(name, self.about, self.fitted())
+        return model_card(name, self.about, self.fitted_config())
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
         """Uploads what `save_pretrained` writes, and a model card made of `about`, to the Hugging Face hub.

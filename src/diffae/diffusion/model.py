@@ -88,12 +88,12 @@ class ImageDiffusion(ImageModel):
     def calibration(self, calibration: Calibration) -> None:
         self._calibration = calibration
 
-    def described(self) -> dict[str, Any]:
+    def to_config(self) -> dict[str, Any]:
         """`config.json`, with the calibration if there is one, and with what stands in the place of the configured networks."""
         calibration = None if self._calibration is None else dataclasses.asdict(self._calibration)
         networks = {"unet": self.unet, "encoder": getattr(self, "encoder", None)}
         own = {k: f"{type(net).__module__}.{type(net).__qualname__}" for k, net in networks.items() if not configured(net)}
-        return super().described() | {"calibration": calibration} | ({"networks": own} if own else {})
+        return super().to_config() | {"calibration": calibration} | ({"networks": own} if own else {})
 
     def eps_model(self, z_sem: Float[Tensor, "n d"] | None = None) -> EpsModel:
         """The network as solvers want it: `(x_t, t) -> eps`, whatever it was trained to predict."""

@@ -143,7 +143,7 @@ def _agreement(explainer: Explainer, second: Classifier, images: tuple[Tensor, T
     ae = explainer.ae
 
     def other(x: Tensor) -> Tensor:
-        return in_batches(lambda part: second.scores(ae.to_pixels(ae.in_range(part))).detach(), x, batch_size=32)
+        return in_batches(lambda part: second.scores(ae.to_pixels(ae.clamp(part))).detach(), x, batch_size=32)
 
     before, after = scores
     if explainer.classifier.measures:

@@ -73,7 +73,7 @@ class PriorMeasurement(InRange):
 def save_part(model: DiffusionAutoencoder, folder: Path, parts: Sequence[str]) -> None:
     """Writes some of `prior`, `standardizer` and `attributes`, which `load` finds beside the autoencoder."""
     tensors = {k: v for k, v in model.state_dict().items() if k.split(".")[0] in parts}
-    config = {k: v for k, v in model.fitted().items() if k in parts}
+    config = {k: v for k, v in model.fitted_config().items() if k in parts}
     write_weights(folder, {"format": PART_FORMAT, "encoder": fingerprint(model), **config}, tensors)
 
 

@@ -95,11 +95,11 @@ class Explainer:
     @torch.no_grad()
     def ask(self, x: Float[Tensor, "n c *sides"]) -> Float[Tensor, " n"]:
         """What the classifier says of images, see `Classifier.scores`."""
-        return self.classifier.scores(self.ae.to_pixels(self.ae.in_range(x)))
+        return self.classifier.scores(self.ae.to_pixels(self.ae.clamp(x)))
 
     def rendered(self, code: Code, z_sem: Float[Tensor, "n d"]) -> Float[Tensor, "n c *sides"]:
         """Images of a code with other z_sem, of which what is to stay stays."""
-        return self.ae.in_range(self.ae.render(code, z_sem=z_sem, hold=self.hold))
+        return self.ae.clamp(self.ae.render(code, z_sem=z_sem, hold=self.hold))
 
     def explain(
         self, x: Float[Tensor, "n c *sides"], *, probability: float = 0.9, value: float | Tensor | None = None, num: int = 1
@@ -199,7 +199,7 @@ class Explainer:
             images = decode_along_path(
                 lambda x, t: checkpoint(ask, x, t, use_reentrant=False), code, self.ae.path(code.steps), hold=self.hold
             )
-            scores = self.classifier.scores(self.ae.to_pixels(self.ae.in_range(images)))
+            scores = self.classifier.scores(self.ae.to_pixels(self.ae.clamp(images)))
             (found,) = torch.autograd.grad(scores.sum(), leaf)
         found = found.double() * self.spread.standardizer.std.to(found.device)
         # A classifier that is quite sure has no slope that could be computed: there, that of all images.

@@ -95,7 +95,7 @@ class SemanticSpace:
             return Accepted(propose(0, num), num)
         return rejection_sample(propose, accept, num, seed=seed, max_proposals=max_proposals or 500 * num)
 
-    def fitted(self) -> dict[str, Any]:
+    def fitted_config(self) -> dict[str, Any]:
         """What `config.json` says of prior, standardiser and attributes; their numbers are in the weights."""
         told: dict[str, Any] | str | None
         match self.prior:

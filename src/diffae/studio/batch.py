@@ -91,7 +91,7 @@ def edit_all(shop: Workshop, visit: Visit, uploads: Uploads, target: Path, tell:
                     continue
                 code = shop.ae.infer(x)
                 z = shop.move(code.z_sem, visit.defined, asked["strengths"], asked["targets"], asked["keep"])
-                after = shop.ae.in_range(shop.ae.render(code, z_sem=z))
+                after = shop.ae.clamp(shop.ae.render(code, z_sem=z))
                 to_pil(shop.ae.to_pictures(after)[0]).save(png := io.BytesIO(), "PNG")
                 archive.writestr(_free(name, taken), png.getvalue())
                 edited.num, left = edited.num + 1, left - 1

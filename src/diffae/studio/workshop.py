@@ -117,7 +117,7 @@ class Workshop:
             z = self.ae.sample_z_sem(DRAWN).z_sem
             while len(drawn) < DRAWN and (not drawn or time.monotonic() < until):
                 drawn.append(self.ae.decode(z[len(drawn) : len(drawn) + 1], start=len(drawn)))
-        return self.ae.in_range(torch.cat(drawn)) if drawn else torch.empty(0, *self.ae.image_shape)
+        return self.ae.clamp(torch.cat(drawn)) if drawn else torch.empty(0, *self.ae.image_shape)
 
     @functools.cached_property
     def first(self) -> OpenImage | None:

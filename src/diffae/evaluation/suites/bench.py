@@ -14,7 +14,7 @@ from torch import Tensor
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import Protocol as EvaluationProtocol
 from diffae.data.dataset import ImageSet
-from diffae.data.labels.columns import is_binary
+from diffae.data.labels.columns import describe_values, is_binary
 from diffae.diffusion.model import DDIM
 from diffae.evaluation.pages.figures import Progress
 from diffae.evaluation.results import Result, Store

@@ -66,7 +66,7 @@ class DiffAEPipeline(DiffusionPipeline):
         Raises:
             ValueError: a network is one of its maker's own, which diffusers could not build.
         """
-        described = ae.described()
+        described = ae.to_config()
         if "networks" in described:
             raise ValueError(f"diffusers cannot build networks of your own ({', '.join(described['networks'].values())}).")
         with torch.device("meta"):

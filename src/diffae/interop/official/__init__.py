@@ -4,9 +4,10 @@ Their settings are translated in `settings`; the correspondence of names is spel
 both ways: a weight of ours that the file lacks, or a weight of the file that we have no place for, is an error.
 """
 
+from diffae import _moved
 from diffae.interop.official.checkpoint import load
 from diffae.interop.official.classifier import CELEBA_ATTRIBUTES, load_classifier
-from diffae.interop.official.published import PUBLISHED, find, home
+from diffae.interop.official.published import PUBLISHED, find, imported_folder
 from diffae.interop.official.settings import SUPPORTED, autoencoder_config, preparation, prior_config
 
 __all__ = [
@@ -15,9 +16,11 @@ __all__ = [
     "SUPPORTED",
     "autoencoder_config",
     "find",
-    "home",
+    "imported_folder",
     "load",
     "load_classifier",
     "preparation",
     "prior_config",
 ]
+
+_moved.answer(__name__)

@@ -100,7 +100,7 @@ def find(name: str, place: Path = Path("checkpoints")) -> Found:
     )
 
 
-def home(name: str) -> Path:
+def imported_folder(name: str) -> Path:
     """Where an imported model is kept under its name."""
     return cache_folder() / "models" / name
 
@@ -113,6 +113,6 @@ def find_imported(name: str) -> Path | None:
     """
     if name not in PUBLISHED:
         return None
-    if not (home(name) / "config.json").is_file():
+    if not (imported_folder(name) / "config.json").is_file():
         raise FileNotFoundError(f"{name} is a model that the authors published. Import it once: `diffae import {name}`.")
-    return home(name)
+    return imported_folder(name)

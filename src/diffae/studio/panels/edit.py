@@ -57,7 +57,7 @@ def panel(page: Page) -> EditPanel:
     def finished(visit: Visit, asked: Mapping[str, Any], request: gr.Request) -> list[Any]:
         one = opened(visit)
         z = shop.moved(visit, asked["strengths"], asked.get("targets", {}), asked["keep"])
-        after = ae.in_range(ae.render(one.code, z_sem=z))
+        after = ae.clamp(ae.render(one.code, z_sem=z))
         visit = replace(visit, z_sem=z, asked=asked)
         png, text = (page.file(request, f"edit.{kind}") for kind in ("png", "json"))
         save_png(to_pil(ae.to_pictures(after)[0]), png)

@@ -23,7 +23,7 @@ def panel(page: Page) -> None:
             x = shop.open_files(files, gr.Warning)
             images = len(x) + (len(x) - 1) * int(frames) + 1
             with left.asking("Encoding and decoding", images * ae.calibration.steps):
-                path = ae.in_range(ae.interpolate_path(x, frames=int(frames)))
+                path = ae.clamp(ae.interpolate_path(x, frames=int(frames)))
             page.keep(request, "morph", path)
             pictures = [enlarged(ae, x) for x in path]
             made = []

@@ -27,7 +27,7 @@ def panel(page: Page, editor: EditPanel) -> None:
                 z = ae.standardizer.inverse(ae.standardizer(z) * truncation)
             left("Drawing z_sem", 1, 1)
             with left.asking("Decoding", int(num) * (int(steps) + 1)):
-                x = ae.in_range(ae.decode(z, steps=int(steps), seed=int(seed)))
+                x = ae.clamp(ae.decode(z, steps=int(steps), seed=int(seed)))
             page.keep(request, "samples", x)
         said = f"{int(num)} of {proposals} proposals were taken." if accept else ""
         return [[enlarged(ae, one, 160) for one in x], said]
