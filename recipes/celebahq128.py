@@ -62,12 +62,12 @@ def stages(ffhq: Path, celebahq: Path, attributes: Path, out: Path, *, images: i
     against = []
     for kind in ("vae", "vq"):
         for size, channels, halvings in ((512, 8, 4), (1024, 4, 3)):
-            beside = ["--beside", "ffhq128", "--kind", kind, "--latent-channels", str(channels), "--halvings", str(halvings)]
+            beside = ["--preset", "ffhq128", "--kind", kind, "--latent-channels", str(channels), "--halvings", str(halvings)]
             against.append(str(out / f"{kind}-{size}"))
             train(f"A {kind} of {size:,} values", ["train-comparator", str(ffhq), *beside], against[-1], COMPARATOR)
     labelled = ["--data", str(celebahq), "--labels", str(attributes)]
     commands.append(Stage("Attributes", ["fit-attributes", model, *labelled], ENCODER * 30_000))
-    tables = ["evaluate", model, "--protocol", "celebahq128", *labelled, "--ddim", ddim, "--against", *against]
+    tables = ["evaluate", model, "--protocol", "celebahq128", *labelled, "--ddim", ddim, "--comparators", *against]
     both_ways = 180 * (2 + 2 + 1)  # The autoencoder's and the DDIM's inversion and decoding, and random x_T.
     flop = UNET * both_ways * 30_000
     commands.append(Stage("Tables 1 and 2, figures 3 to 6, AUROC", [*tables, "--out", str(out / "celebahq128")], flop))

@@ -45,7 +45,7 @@ SHIFTED = [
     "80",
 ]
 PRIOR = ["--images", "2000", "--training.sample-every", "1000", "--training.checkpoint-every", "1000"]
-BESIDE = ["--beside", "avatars32", "--images", "96", "--avatars", "240"]
+BESIDE = ["--preset", "avatars32", "--images", "96", "--avatars", "240"]
 INVERSIONS = ("anchored", "refine", "reversible")
 RUNS: dict[str, list[list[str]]] = {
     "preset": [["train", "avatars", *SMALL, "--out", "preset"]],

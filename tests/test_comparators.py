@@ -125,21 +125,21 @@ def test_it_stands_beside_the_autoencoder_in_the_tables(make_images, tmp_path, c
     more = ["--training.precision", "float32", "--data.validation", "0.4"]
     cli.main(["train", str(source), "--preset", "avatars32", "--out", str(tmp_path / "ae"), "--images", "16", *small, *more])
     AcceleratorState._reset_state(reset_partial_state=True)
-    other = ["--beside", "avatars32", "--kind", "vq", "--latent-channels", "1", "--halvings", "3", "--images", "16"]
+    other = ["--preset", "avatars32", "--kind", "vq", "--latent-channels", "1", "--halvings", "3", "--images", "16"]
     cli.main(["train-comparator", str(source), *other, "--out", str(tmp_path / "vq")])
     command = ["evaluate", str(tmp_path / "ae"), "--num", "4", "--steps", "2", "--suite", "reconstruction", "attributes"]
     capsys.readouterr()
     with pytest.raises(SystemExit):
-        cli.main([*command, "--against", str(tmp_path / "vq"), "--out", str(tmp_path / "out")])
+        cli.main([*command, "--comparators", str(tmp_path / "vq"), "--out", str(tmp_path / "out")])
     assert "is of other images than the autoencoder" in " ".join(capsys.readouterr().err.split())
     torch.manual_seed(0)
     Comparator(SMALL).save_pretrained(tmp_path / "vae")
-    cli.main([*command, "--against", str(tmp_path / "vae"), "--out", str(tmp_path / "out")])
+    cli.main([*command, "--comparators", str(tmp_path / "vae"), "--out", str(tmp_path / "out")])
     text = (tmp_path / "out" / "tables.md").read_text()
     assert text.count("\n| vae, 32 values") == 1, "a row of distances"
     assert text.count("| vae, 32 values |\n") == 2, "a column of AUROC and one of average precision"
     assert "z_sem tells attributes better than vae, 32 values" in text
     capsys.readouterr()
     with pytest.raises(SystemExit):
-        cli.main([*command, "--against", str(tmp_path / "vae"), str(tmp_path / "vae"), "--out", str(tmp_path / "out")])
+        cli.main([*command, "--comparators", str(tmp_path / "vae"), str(tmp_path / "vae"), "--out", str(tmp_path / "out")])
     assert "a second one that a table would call 'vae, 32 values'" in " ".join(capsys.readouterr().err.split())

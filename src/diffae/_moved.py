@@ -74,6 +74,14 @@ METHODS: dict[str, dict[str, str]] = {
     "diffusion.images.ImageModel": {"described": "to_config", "fitted": "fitted_config", "in_range": "clamp"},
 }
 """Class -> old name -> new name of its methods."""
+OPTIONS: dict[str, dict[str, str]] = {
+    "align": {"--looks": "--scales", "--most": "--max-faces"},
+    "evaluate": {
+        "--against": "--comparators", "--elsewhere": "--transfer-data", "--elsewhere-labels": "--transfer-labels",
+    },
+    "train-comparator": {"--beside": "--preset"},
+}  # fmt: skip
+"""Command -> old name -> new name of its options."""
 
 
 def _warn(old: str, new: str) -> None:
@@ -97,6 +105,17 @@ def answer(module: str) -> None:
         if f"diffae.{home}" == module:
             for old, new in methods.items():
                 setattr(getattr(sys.modules[module], kind), old, OldMethod(old, new))
+
+
+def with_new_options(argv: Sequence[str]) -> list[str]:
+    """A command line whose options have their new names."""
+    renamed, found = OPTIONS.get(argv[0], {}) if argv else {}, list(argv)
+    for i, word in enumerate(found):
+        old, is_, value = word.partition("=")
+        if new := renamed.get(old.replace("_", "-")):
+            _warn(old, new)
+            found[i] = f"{new}{is_}{value}"
+    return found
 
 
 class OldMethod:

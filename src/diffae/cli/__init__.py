@@ -4,11 +4,13 @@ import functools
 import itertools
 import operator
 import sys
+import warnings
 from typing import Annotated, Any
 
 import tyro
 from rich.markup import escape
 
+from diffae import _moved
 from diffae.cli import arguments
 from diffae.cli.anomaly import Anomaly
 from diffae.cli.bars import console
@@ -96,6 +98,10 @@ def main(argv: list[str] | None = None) -> None:
     """The entry point of `diffae`."""
     argv = sys.argv[1:] if argv is None else argv
     argv, whole = [a for a in argv if a != TRACEBACK], TRACEBACK in argv
+    with warnings.catch_warnings():
+        # Here the reader is a user, from whom Python would hide it.
+        warnings.filterwarnings("default", r".*the old name goes in", DeprecationWarning)
+        argv = _moved.with_new_options(argv)
     memory.keep_freed()
     command = None
     try:

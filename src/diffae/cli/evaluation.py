@@ -39,13 +39,13 @@ class Evaluate(arguments.Labelling):
     """The images; by default those that the run was trained on. Tested are the ones held out."""
     labels: Path | None = None
     """Their labels, if they bring none."""
-    elsewhere: str | None = None
+    transfer_data: str | None = None
     """Other images with labels of the same names, on which the classifiers of attributes are tested as they are."""
-    elsewhere_labels: Path | None = None
+    transfer_labels: Path | None = None
     """Their labels, if they bring none."""
     ddim: str | None = None
     """A plain DDIM to compare with, trained on the same images (a preset that ends in -ddim)."""
-    against: tuple[Path, ...] = ()
+    comparators: tuple[Path, ...] = ()
     """Runs of `diffae train-comparator` on the same images."""
     unseen: bool | None = None
     """The model was trained on none of these images: test on all, not only on those held out."""
@@ -97,15 +97,15 @@ class Evaluate(arguments.Labelling):
         data = inputs.images(ae, self.source, self.data, self.labels, crop=chosen.crop, validation=chosen.validation, **read)
         depends = {"model": digest_model(ae), "images": data.key, "labels": digest_arrays(data.labels)}
         depends["calibration"] = json.dumps(dataclasses.asdict(ae.calibration))
-        elsewhere = None
-        if self.elsewhere is not None:
-            elsewhere = inputs.images(ae, self.source, self.elsewhere, self.elsewhere_labels, **read)
-            depends["elsewhere"] = f"{elsewhere.key}-{digest_arrays(elsewhere.labels)}"
+        transfer_data = None
+        if self.transfer_data is not None:
+            transfer_data = inputs.images(ae, self.source, self.transfer_data, self.transfer_labels, **read)
+            depends["elsewhere"] = f"{transfer_data.key}-{digest_arrays(transfer_data.labels)}"
         ddim = None if self.ddim is None else inputs.ddim(self.ddim, ae)
         if ddim is not None:
             depends["ddim"] = digest_model(ddim)
-        against = [comparators.load(folder) for folder in self.against]
-        for folder, other in zip(self.against, against, strict=True):
+        loaded = [comparators.load(folder) for folder in self.comparators]
+        for folder, other in zip(self.comparators, loaded, strict=True):
             if (other.config.channels, *other.config.image_size) != ae.image_shape:
                 raise ValueError(f"{folder} is of other images than the autoencoder, {ae.image_shape}.")
             if f"against {other.title}" in depends:
@@ -127,9 +127,9 @@ class Evaluate(arguments.Labelling):
                 data,
                 Store(self.out / "measured", depends, made),
                 update,
-                elsewhere=elsewhere,
+                transfer_data=transfer_data,
                 ddim=ddim,
-                against=against,
+                comparators=loaded,
                 priors=priors,
                 protocol=chosen,
                 seed=self.seed,

@@ -39,9 +39,9 @@ class Align:
     """Pixels a side of each: the model's."""
     score: Share = 0.5
     """How sure one must be that it is a face, from 0 to 1."""
-    looks: Annotated[int, Range(1, 4)] = 2
+    scales: Annotated[int, Range(1, 4)] = 2
     """1 finds heads from a tenth of a photograph's larger side on, each more those of half that size, in five times the time."""
-    most: arguments.Number = None
+    max_faces: arguments.Number = None
     """Take no more than so many faces of a photograph, the largest."""
 
     def run(self) -> None:
@@ -68,7 +68,7 @@ class Align:
                     unusable.append(name)
                     warn(f"{printable(name)} {error}.")
                     continue
-                found = find_faces(picture, detector, landmarks, least=self.score, looks=self.looks)[: self.most]
+                found = find_faces(picture, detector, landmarks, least=self.score, scales=self.scales)[: self.max_faces]
                 if not found:
                     without.append(name)
                 for face, file in zip(found, cut_names(name, len(found), taken), strict=True):

@@ -174,16 +174,16 @@ class TrainPrior:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainComparator:
-    """Train a VAE or VQ-VAE on the same images, to stand beside a diffusion autoencoder in `diffae evaluate --against`.
+    """Train a VAE or VQ-VAE on the same images, to stand beside a diffusion autoencoder in `diffae evaluate --comparators`.
 
-    Example: diffae train-comparator avatars --beside avatars32 --kind vae --latent-channels 8 --images 24000 --out runs/vae
+    Example: diffae train-comparator avatars --preset avatars32 --kind vae --latent-channels 8 --images 24000 --out runs/vae
     """
 
     source: arguments.Data
     """The images: a folder, zip or tar, Parquet or Arrow files, an LMDB, or the name `avatars`."""
     out: arguments.Folder
     """The run directory."""
-    beside: str = DEFAULT_PRESET
+    preset: str = DEFAULT_PRESET
     """The preset whose image size and training it takes over."""
     kind: Literal["vae", "vq"] = "vae"
     """The VAE of latent diffusion (diffusers' AutoencoderKL), or a VQ-VAE (its VQModel)."""
@@ -199,7 +199,7 @@ class TrainComparator:
     """Number of avatars, where the source is `avatars`."""
 
     def run(self) -> None:
-        config = comparator(self.beside, kind=self.kind, latent_channels=self.latent_channels, halvings=self.halvings)
+        config = comparator(self.preset, kind=self.kind, latent_channels=self.latent_channels, halvings=self.halvings)
         data = dataclasses.replace(config.data, source=self.source, avatars=self.avatars)
         train(dataclasses.replace(config, data=data, training=_budget(config.training, self.minutes, self.images)), self.out)
 

@@ -49,7 +49,7 @@ class Face:
 
 @torch.no_grad()
 def find_faces(
-    photo: Image.Image, detector: FaceDetector, landmarks: FaceLandmarks, *, least: float = 0.5, looks: int = 1
+    photo: Image.Image, detector: FaceDetector, landmarks: FaceLandmarks, *, least: float = 0.5, scales: int = 1
 ) -> list[Face]:
     """The faces in a photograph, the largest first.
 
@@ -58,9 +58,9 @@ def find_faces(
         detector: with its weights, on any device. It finds heads from a tenth of what it is shown on.
         landmarks: likewise, on the same one.
         least: score that a face must have.
-        looks: 1 shows it the whole photograph; each more, also windows of half the side, as long as they have its 512 pixels.
+        scales: 1 shows it the whole photograph; each more, also windows of half the side, as long as they have its 512 pixels.
     """
-    found = [_detected(photo, window, detector) for window in _windows(photo.size, looks)]
+    found = [_detected(photo, window, detector) for window in _windows(photo.size, scales)]
     boxes, scores = torch.cat([boxes for boxes, _ in found]), torch.cat([scores for _, scores in found])
     faces = []
     for i in apart(boxes, scores, least=least):
@@ -71,9 +71,9 @@ def find_faces(
     return sorted(faces, key=lambda face: _area(face.box), reverse=True)
 
 
-def _windows(size: tuple[int, int], looks: int) -> Iterator[Box]:
+def _windows(size: tuple[int, int], scales: int) -> Iterator[Box]:
     """The whole photograph, then overlapping windows of half its larger side, and so on."""
-    for look in range(looks):
+    for look in range(scales):
         side = max(size) // 2**look
         if look and side < DETECTOR_SIDE:
             return

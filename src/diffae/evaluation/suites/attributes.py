@@ -57,14 +57,14 @@ def attributes(bench: Bench) -> Section:
         NotMeasurable: the images have no labels.
         ValueError: the other set has no label of the same name.
     """
-    data, elsewhere = bench.data, bench.elsewhere
+    data, transfer_data = bench.data, bench.transfer_data
     if not data.labels:
         raise NotMeasurable(
             "These images have no labels, so nothing is known of attributes. Leave the suite out, or give --labels."
         )
-    if elsewhere is not None and not set(data.labels) & set(elsewhere.labels):
+    if transfer_data is not None and not set(data.labels) & set(transfer_data.labels):
         raise ValueError(
-            f"The other images have no label of the same name: {', '.join(elsewhere.labels) or 'none'} there, and here "
+            f"The other images have no label of the same name: {', '.join(transfer_data.labels) or 'none'} there, and here "
             f"{', '.join(data.labels)}."
         )
     results: list[Result] = []
@@ -72,14 +72,14 @@ def attributes(bench: Bench) -> Section:
         key = {"model": r.name, "seed": bench.seed}
         on = [*r.on, "labels"]
         results += bench.store.get({"suite": SUITE} | key, partial(_known, bench, r), on=on)
-        if elsewhere is not None:
+        if transfer_data is not None:
             results += bench.store.get({"suite": ELSEWHERE} | key, partial(_known_elsewhere, bench, r), on=[*on, "elsewhere"])
         if r.name != PIXELS and len(factors(_labels(data, data.train), _labels(data, data.validation))) > 1:
             results += bench.store.get({"suite": DISENTANGLEMENT} | key, partial(_disentangled, bench, r), on=on)
     rows = {suite: [r for r in results if r.suite == suite] for suite in (SUITE, ELSEWHERE, DISENTANGLEMENT)}
     tables = [by_model(rows[SUITE], "auroc", "AUROC"), by_model(rows[SUITE], "ap", "Average precision")]
-    if elsewhere is not None:
-        where = f"AUROC on {len(elsewhere.names):,} images of {elsewhere.config.source}, with the same classifiers"
+    if transfer_data is not None:
+        where = f"AUROC on {len(transfer_data.names):,} images of {transfer_data.config.source}, with the same classifiers"
         tables.append(by_model(rows[ELSEWHERE], "auroc", where))
     if rows[DISENTANGLEMENT]:
         tables.append(by_metric(rows[DISENTANGLEMENT], "Do single values stand for single attributes?"))
@@ -105,7 +105,7 @@ def _representations(bench: Bench) -> list[Representation]:
         Representation("z_sem", partial(latents, bench.ae.encode), ["model"]),
         pixels,
         Representation("128 principal components of them", components, []),
-        *[Representation(o.title, partial(latents, o.encode), [f"against {o.title}"]) for o in bench.against],
+        *[Representation(o.title, partial(latents, o.encode), [f"against {o.title}"]) for o in bench.comparators],
     ]
 
 
@@ -118,8 +118,8 @@ def _known(bench: Bench, r: Representation) -> list[Result]:
 
 
 def _known_elsewhere(bench: Bench, r: Representation) -> list[Result]:
-    assert bench.elsewhere is not None
-    return _scores(bench, r, ELSEWHERE, bench.elsewhere, np.arange(len(bench.elsewhere.names)))
+    assert bench.transfer_data is not None
+    return _scores(bench, r, ELSEWHERE, bench.transfer_data, np.arange(len(bench.transfer_data.names)))
 
 
 def _scores(bench: Bench, r: Representation, suite: str, data: ImageSet, indices: np.ndarray) -> list[Result]:

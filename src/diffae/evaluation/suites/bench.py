@@ -44,11 +44,11 @@ class Bench:
     Attributes:
         ae: the autoencoder, with its default prior.
         data: images. Those held out are tested on.
-        elsewhere: images of another set, with labels of the same names, which nothing was trained on.
+        transfer_data: images of another set, with labels of the same names, which nothing was trained on.
         store: earlier results.
         progress: told how far it is.
         ddim: the plain DDIM to compare with, if there is one.
-        against: autoencoders of other families to compare with.
+        comparators: autoencoders of other families to compare with.
         priors: of the autoencoder, by name.
         protocol: how many images, steps and what classes.
         seed: of everything that is drawn.
@@ -63,9 +63,9 @@ class Bench:
     data: ImageSet
     store: Store
     progress: Progress
-    elsewhere: ImageSet | None = None
+    transfer_data: ImageSet | None = None
     ddim: DDIM | None = None
-    against: Sequence[Autoencoder] = ()
+    comparators: Sequence[Autoencoder] = ()
     priors: dict[str, Prior] = field(default_factory=dict)
     protocol: EvaluationProtocol = field(default_factory=EvaluationProtocol)
     seed: int = 0

@@ -37,7 +37,7 @@ def reconstruction(bench: Bench) -> Section:
     results += both_ways(bench.ae, f"diffae, fast inversion, {OURS}", "fast", 20)
     results += both_ways(bench.ae, f"diffae, anchored inversion, {OURS}", "anchored", 20)
     results += bench.distances(SUITE, "diffae, z_sem alone (mean)", x, partial(_mean, bench.ae, x), on=["model", "calibration"])
-    for other in bench.against:
+    for other in bench.comparators:
         results += bench.distances(SUITE, other.title, x, partial(_through_latents, other, x), on=[f"against {other.title}"])
     text = (
         f"{len(x)} held-out images, on the [0, 1] scale (LPIPS: AlexNet, [-1, 1]). With inferred x_T both codes are used, with "
