@@ -308,8 +308,12 @@ def test_a_folders_code_runs_only_if_it_is_trusted_and_not_at_all_where_the_clas
 def test_weights_of_half_the_size_are_float32_again_and_the_model_stays_as_it_is(tiny, images, tmp_path):
     ae = trained(tiny)
     before = {name: weight.clone() for name, weight in ae.state_dict().items()}
+    ae.train().encoder.eval()
+    modes = [module.training for module in ae.modules()]
     write_folder(ae, tmp_path / "half", dtype=torch.bfloat16)
     write_folder(ae, tmp_path / "whole")
+    assert [module.training for module in ae.modules()] == modes, "who exports in the middle of training goes on"
+    ae.eval()
     assert all(torch.equal(before[name], weight) for name, weight in ae.state_dict().items())
     half, whole = ((tmp_path / kind / "unet/diffusion_pytorch_model.safetensors").stat().st_size for kind in ("half", "whole"))
     assert half < 0.7 * whole

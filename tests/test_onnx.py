@@ -147,8 +147,10 @@ def test_what_was_exported_before_stays_where_a_comparison_fails(tiny, tmp_path,
     monkeypatch.setattr(onnx, "compare", compare)
     ae = diffae.DiffusionAutoencoder(tiny)
     ae.precision = "bfloat16"
+    ae.train()
     with pytest.raises(ValueError, match="says something else"):
         onnx.export(ae, tmp_path / "onnx")
+    assert all(module.training for module in ae.modules()), "the model stays as it was"
     assert [file.read_bytes() for file in tmp_path.rglob("*.onnx")] == [b"before"]
     assert [file.name for file in tmp_path.iterdir()] == ["onnx"]
 

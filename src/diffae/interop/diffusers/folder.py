@@ -28,7 +28,7 @@ def write_folder(ae: DiffusionAutoencoder, folder: str | Path, *, dtype: torch.d
     before leaves no folder that looks like a pipeline, or the old one's index over networks of which each is old or new.
 
     Args:
-        ae: the model; it stays as it is.
+        ae: the model; it stays as it is, also in train or eval mode.
         folder: made if it is not there; other files in it stay.
         dtype: of the weights in the files; diffusers makes them float32 again unless it is told otherwise.
 
@@ -37,10 +37,10 @@ def write_folder(ae: DiffusionAutoencoder, folder: str | Path, *, dtype: torch.d
         OSError: it cannot be written.
     """
     folder = Path(folder)
-    pipeline = DiffAEPipeline.from_autoencoder(ae)
+    # A copy: a pipeline's networks are in eval mode, and may be of another type.
+    pipeline = DiffAEPipeline.from_autoencoder(copy.deepcopy(ae))
     if dtype is not None:
         for component in (pipeline.unet, pipeline.encoder):
-            component.network = copy.deepcopy(component.network)
             for weight in component.parameters():
                 weight.data = weight.data.to(dtype)
     with filling(folder, order=lambda file: file.name == INDEX) as part:

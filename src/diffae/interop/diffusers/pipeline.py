@@ -61,7 +61,7 @@ class DiffAEPipeline(DiffusionPipeline):
 
     @classmethod
     def from_autoencoder(cls, ae: DiffusionAutoencoder) -> "DiffAEPipeline":
-        """The pipeline of a model that `diffae.load` gave; its networks are the model's own, not copies.
+        """The pipeline of a model that `diffae.load` gave; its networks are the model's own, not copies, in eval mode from then on.
 
         Raises:
             ValueError: a network is one of its maker's own, which diffusers could not build.
