@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-pytest.importorskip("gradio", reason="The studio's tests need gradio: pip install 'diffae[studio]'.")
+gr = pytest.importorskip("gradio", reason="The studio's tests need gradio: pip install 'diffae[studio]'.")
 
 from shops import small
 
@@ -22,10 +22,11 @@ from diffae.autoencoder import DiffusionAutoencoder
 from diffae.pictures import save_png, to_pil
 from diffae.semantics.attributes import Attributes, Score
 from diffae.studio import visit as visits
+from diffae.studio.app import _within_a_loop, build
 from diffae.studio.batch import Edited, edit_all
 from diffae.studio.display import MOST_BARS, bars
 from diffae.studio.examples import codes_of_examples, from_examples
-from diffae.studio.page import Page
+from diffae.studio.page import ANY, Page
 from diffae.studio.panels.sliders import slider_list, strengths
 from diffae.studio.progress import TimeLeft, duration_text
 from diffae.studio.uploads import Uploads
@@ -158,6 +159,41 @@ def test_work_of_a_visitor_who_left_ends_and_leaves_nothing(shop, folder, tmp_pa
         left("Working", 1, 2)
         page.keep(request, "again", torch.zeros(1, 2))
     assert page.kept(request, "again", 0) is not None, "who comes back may work"
+
+
+WORK = {
+    "vary": (None, 4, "fresh detail", 0),
+    "why": (None, "Red", 0.9, 1),
+    "sample": (4, 0, 4, 1.0, ANY, "shows it"),
+    "morph": (["0.png", "1.png"], 4),
+}
+"""Panel -> what a visitor asks of it that takes many network calls."""
+
+
+@pytest.mark.filterwarnings("ignore")  # What Gradio warns of is its own.
+@pytest.mark.parametrize("panel", WORK)
+def test_every_panel_stops_asking_the_network_once_its_visitor_has_left(shop, folder, tmp_path, monkeypatch, panel):
+    monkeypatch.chdir(folder)
+    shop.explainer("Red", silent)  # What is learned first is learned for all visitors.
+    blocks = _within_a_loop(lambda: build(shop, tmp_path / "downloads"))
+    request, bars, calls = SimpleNamespace(session_hash="a"), [], []
+    (work,) = (fn.fn for fn in blocks.fns.values() if fn.api_name == panel)
+    (forget,) = (fn.fn for fn in blocks.fns.values() if fn.targets[0][1] == "unload")
+    visit = () if panel == "morph" else (edited(shop),)
+    handle = shop.ae.unet.register_forward_pre_hook(lambda *_: calls.append(len(bars)))
+
+    def leaves(share, desc):
+        bars.append(desc)
+        if calls:
+            forget(request)
+
+    try:
+        with pytest.raises(gr.Error, match="The visitor has left"):
+            work(*visit, *WORK[panel], request, leaves)
+    finally:
+        handle.remove()
+    assert len(calls) == 2, "the call within which he left, and the one that found it out"
+    assert not list((tmp_path / "downloads").rglob("*"))
 
 
 def test_odd_entries_of_a_zip_are_named_and_end_nothing(shop, folder, tmp_path):

@@ -7,7 +7,6 @@ import torch
 
 from diffae.studio.display import enlarged
 from diffae.studio.page import MODEL, PROGRESS, Page, shows_errors
-from diffae.studio.progress import TimeLeft
 from diffae.studio.visit import Visit
 
 DIAL = ["the mean image, in one call", "the average of 8", "the average of 4", "the average of 2", "fresh detail"]
@@ -19,11 +18,14 @@ def panel(page: Page) -> None:
     shop, ae = page.shop, page.shop.ae
 
     @shows_errors
-    def vary(visit: Visit, path: str | None, num: int, dial: str, seed: int, progress: gr.Progress = PROGRESS) -> list[Any]:
+    def vary(
+        visit: Visit, path: str | None, num: int, dial: str, seed: int, request: gr.Request, progress: gr.Progress = PROGRESS
+    ) -> list[Any]:
         x = shop.dropped_or_opened(visit, path, gr.Warning)
         z, count = ae.encode(x), AVERAGED[DIAL.index(dial)]
         made, num = [], 1 if count == 0 else int(num)
-        with TimeLeft(progress, shop).asking("Varying", max(1, num * count * (ae.calibration.sample_steps + 1))):
+        calls = max(1, num * count * (ae.calibration.sample_steps + 1))
+        with page.working(request, progress) as left, left.asking("Varying", calls):
             for i in range(num):
                 one = (
                     ae.decode_mean(z, seed=int(seed))

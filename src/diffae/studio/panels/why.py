@@ -7,7 +7,6 @@ from diffae.explanation.explaining import FRAMES, render_between
 from diffae.explanation.heat import difference
 from diffae.studio.display import choices, enlarged, magnified
 from diffae.studio.page import MODEL, PROGRESS, Page, images_or_notice, shows_errors
-from diffae.studio.progress import TimeLeft
 from diffae.studio.visit import Visit
 
 
@@ -24,16 +23,17 @@ def panel(page: Page) -> None:
 
     @shows_errors
     def explain(
-        visit: Visit, path: str | None, name: str, probability: float, num: int, progress: gr.Progress = PROGRESS
-    ) -> tuple[list[tuple[Image.Image, str]], str]:
+        visit: Visit, path: str | None, name: str, probability: float, num: int, request: gr.Request,
+        progress: gr.Progress = PROGRESS,
+    ) -> tuple[list[tuple[Image.Image, str]], str]:  # fmt: skip
         x = shop.dropped_or_opened(visit, path, gr.Warning)
-        left = TimeLeft(progress, shop)
-        explainer = shop.explainer(name, left)
-        # Of one image it cannot say how far it is; its network calls can.
-        explainer.progress = lambda what, done, total: None
-        with left.of_unknown_length("Looking for counterfactuals"):
-            found = explainer.explain(x, probability=probability, num=int(num))
-            frames, answers = render_between(explainer, x, found.z_sem[:, 0])
+        with page.working(request, progress) as left:
+            explainer = shop.explainer(name, left)
+            # Of one image it cannot say how far it is; its network calls can.
+            explainer.progress = lambda what, done, total: None
+            with left.of_unknown_length("Looking for counterfactuals"):
+                found = explainer.explain(x, probability=probability, num=int(num))
+                frames, answers = render_between(explainer, x, found.z_sem[:, 0])
         shown = [
             (enlarged(ae, frame), f"{place:.0%} of the way: {p:.2f}")
             for frame, place, p in zip(frames[0], FRAMES, answers[0], strict=True)
