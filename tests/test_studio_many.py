@@ -23,7 +23,7 @@ from diffae.pictures import save_png, to_pil
 from diffae.semantics.attributes import Attributes, Score
 from diffae.studio import visit as visits
 from diffae.studio.app import _within_a_loop, build
-from diffae.studio.batch import Edited, edit_all
+from diffae.studio.batch import Edited, edit_all, read
 from diffae.studio.display import MOST_BARS, bars
 from diffae.studio.examples import codes_of_examples, from_examples
 from diffae.studio.page import ANY, Page
@@ -76,7 +76,7 @@ def test_a_folder_is_edited_as_each_image_is_in_edit_and_nothing_is_lost(shop, f
     (tmp_path / "torn.zip").write_bytes(b"PK no zip")
     files = [*sorted(folder.iterdir()), tmp_path / "again" / "0.png", tmp_path / "more.zip", tmp_path / "torn.zip"]
     visit, told = edited(shop), []
-    with Uploads(files) as uploads:
+    with Uploads(files, tmp_path / "own") as uploads:
         found = edit_all(shop, visit, uploads, tmp_path / "out.zip", lambda *what: told.append(what))
     assert found.num == 7
     assert len(found.unread) == 4
@@ -98,7 +98,7 @@ def test_a_folder_is_edited_as_each_image_is_in_edit_and_nothing_is_lost(shop, f
 
 def test_a_folder_is_brought_to_a_probability_too(shop, folder, tmp_path):
     visit = edited(shop, strengths={}, targets={"Green": 0.9}, keep=[])
-    with Uploads([folder / "0.png"]) as uploads:
+    with Uploads([folder / "0.png"], tmp_path / "own") as uploads:
         edit_all(shop, visit, uploads, tmp_path / "out.zip", silent)
     one = replace(visit, opened=OpenImage(shop.ae, shop.open_files([folder / "0.png"])))
     expected = to_pil(shop.ae.clamp(shop.ae.render(one.opened.code, z_sem=shop.moved(one, {}, {"Green": 0.9}, [])))[0])
@@ -113,7 +113,7 @@ def test_a_folder_of_nothing_is_a_sentence_and_leaves_no_zip(shop, folder, tmp_p
         ([], edited(shop), "There are no files"),
         ([folder / "notes.txt"], edited(shop), "None of the files can be read. notes.txt is"),
     ):
-        with Uploads(files) as uploads, pytest.raises(ValueError, match=said):
+        with Uploads(files, tmp_path / "own") as uploads, pytest.raises(ValueError, match=said):
             edit_all(shop, visit, uploads, tmp_path / "out.zip", silent)
     assert not (tmp_path / "out.zip").exists()
 
@@ -128,7 +128,7 @@ def test_files_in_a_zip_that_cannot_be_unpacked_are_named(shop, folder, tmp_path
     at = content.index(b"bent.png") + 20
     content[at : at + 8] = b"\xff" * 8
     (tmp_path / "odd.zip").write_bytes(content)
-    with Uploads([tmp_path / "odd.zip"]) as uploads:
+    with Uploads([tmp_path / "odd.zip"], tmp_path / "own") as uploads:
         found = edit_all(shop, edited(shop), uploads, tmp_path / "out.zip", silent)
     assert found.num == 1
     assert any(said.startswith("bomb.png is more than") for said in found.unread)
@@ -146,7 +146,7 @@ def test_work_of_a_visitor_who_left_ends_and_leaves_nothing(shop, folder, tmp_pa
     with (
         pytest.raises(RuntimeError, match="The visitor has left"),
         page.working(request, leaves) as left,
-        Uploads(sorted(folder.iterdir())) as uploads,
+        Uploads(sorted(folder.iterdir()), page.folder_of(request)) as uploads,
     ):
         edit_all(shop, edited(shop), uploads, page.file(request, "edited.zip"), left)
     assert len(bars) == 2, "of four images one was edited"
@@ -159,6 +159,37 @@ def test_work_of_a_visitor_who_left_ends_and_leaves_nothing(shop, folder, tmp_pa
         left("Working", 1, 2)
         page.keep(request, "again", torch.zeros(1, 2))
     assert page.kept(request, "again", 0) is not None, "who comes back may work"
+
+
+def test_what_is_unpacked_lies_in_the_visitors_folder_and_goes_with_it(shop, folder, tmp_path, monkeypatch):
+    (tmp_path / "system").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "system"))
+    with zipfile.ZipFile(tmp_path / "mine.zip", "w") as archive:
+        for i in range(4):
+            archive.write(folder / f"{i}.png", f"{i}.png")
+    page, own, other = Page(shop, None, None, None, tmp_path / "downloads"), *(SimpleNamespace(session_hash=n) for n in "ab")
+    page.keep(other, "images", torch.zeros(1, 2))
+
+    def leaves_at_the_second():
+        with page.working(own, lambda *_, **__: None) as left, Uploads([tmp_path / "mine.zip"], page.folder_of(own)) as uploads:
+            for i, (_, where) in enumerate(uploads):
+                assert where.is_relative_to(page.folder_of(own))
+                assert len([file for file in page.folder_of(own).rglob("*") if file.is_file()]) == 1, "one at a time"
+                if i == 1:
+                    page.forget(own)
+                    assert not where.exists()
+                left("Unpacking", i, 4)
+
+    with pytest.raises(RuntimeError, match="The visitor has left"):
+        leaves_at_the_second()
+    assert not page.folder_of(own).exists()
+    seen = Edited()
+    with Uploads([tmp_path / "mine.zip"], page.folder_of(own)) as uploads:
+        assert sum(x is not None for _, x in read(shop, uploads, seen)) == 4, "who comes back may upload again"
+    assert not seen.unread
+    assert not list(page.folder_of(own).iterdir())
+    assert page.kept(other, "images", 0) is not None, "another visitor's stay"
+    assert not list((tmp_path / "system").iterdir())
 
 
 WORK = {
@@ -209,7 +240,7 @@ def test_odd_entries_of_a_zip_are_named_and_end_nothing(shop, folder, tmp_path):
     at = content.index(b"bent.png") + len("bent.png") + 4  # Behind the version, and the length of the options.
     content[at : at + 40] = b"\xff" * 40
     (tmp_path / "odd.zip").write_bytes(content)
-    with Uploads([tmp_path / "odd.zip"]) as uploads:
+    with Uploads([tmp_path / "odd.zip"], tmp_path / "own") as uploads:
         found = edit_all(shop, edited(shop), uploads, tmp_path / "out.zip", silent)
     assert found.num == 3
     assert [said[:30] for said in found.unread] == ["bent.png cannot be unpacked (I", "no image/" + "x" * 21]
@@ -223,7 +254,7 @@ def test_a_zip_whose_directory_cannot_be_read_is_named(folder, tmp_path):
         archive.write(folder / "0.png", "é.png")
     content = (tmp_path / "bent.zip").read_bytes()
     (tmp_path / "bent.zip").write_bytes(content.replace("é".encode(), b"\xff\xfe"))
-    with Uploads([tmp_path / "bent.zip"]) as uploads:
+    with Uploads([tmp_path / "bent.zip"], tmp_path / "own") as uploads:
         assert len(uploads) == 0
         assert uploads.unread[0].startswith("bent.zip is no zip that can be opened")
 
@@ -231,7 +262,7 @@ def test_a_zip_whose_directory_cannot_be_read_is_named(folder, tmp_path):
 def test_who_moves_a_slider_beside_a_folder_gets_the_same_pixels(shop, folder, tmp_path):
     visit, counted = edited(shop), []
     expected = shop.ae.render(visit.opened.code, z_sem=visit.z_sem)
-    with Uploads(sorted(folder.iterdir())) as uploads, concurrent.futures.ThreadPoolExecutor() as pool:
+    with Uploads(sorted(folder.iterdir()), tmp_path / "own") as uploads, concurrent.futures.ThreadPoolExecutor() as pool:
         done = pool.submit(edit_all, shop, visit, uploads, tmp_path / "out.zip", silent)
         while not done.done() or not counted:
             with shop.watched(counted.append):
@@ -267,7 +298,7 @@ def test_examples_are_checked_before_any_is_encoded_and_the_bar_ends_at_its_end(
     files, told, seen = [*sorted(folder.iterdir()), tmp_path / "torn.zip"], [], Edited()
 
     def codes(name, shows, lacks):
-        with Uploads(shows) as with_it, Uploads(lacks) as without:
+        with Uploads(shows, tmp_path / "own") as with_it, Uploads(lacks, tmp_path / "own") as without:
             return codes_of_examples(shop, name, with_it, without, seen, lambda *what: told.append(what[1:]))
 
     shows, lacks = codes("Mine", files, files[:3])

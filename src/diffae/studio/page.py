@@ -52,11 +52,11 @@ class Page:
 
     def file(self, request: gr.Request, name: str) -> Path:
         """Where a file of a visitor's lies."""
-        return self._folder_of(request) / name
+        return self.folder_of(request) / name
 
     def forget(self, request: gr.Request) -> None:
         """Removes the files of a visitor who left, and ends their work."""
-        folder = self._folder_of(request)
+        folder = self.folder_of(request)
         for whose, gone in list(self._at_work):
             if whose == folder:
                 gone.set()
@@ -66,7 +66,7 @@ class Page:
     def working(self, request: gr.Request, progress: gr.Progress) -> Iterator[TimeLeft]:
         """Within it a visitor's work goes on, and its bar; where the visitor leaves, the bar ends the work, and nothing is left of
         what it wrote."""
-        folder, gone = self._folder_of(request), threading.Event()
+        folder, gone = self.folder_of(request), threading.Event()
         self._at_work.append((folder, gone))
         try:
             yield TimeLeft(progress, self.shop, gone)
@@ -88,7 +88,8 @@ class Page:
         images = np.load(file, mmap_mode="r", allow_pickle=False)
         return torch.from_numpy(images[min(index, len(images) - 1)].copy())
 
-    def _folder_of(self, request: gr.Request) -> Path:
+    def folder_of(self, request: gr.Request) -> Path:
+        """Where all files of a visitor lie; it is removed when they leave, and with all others when the studio ends."""
         # A session's name is whatever the visitor sent, a path too: it is never a part of one here.
         return self.folder / hashlib.sha256(str(request.session_hash).encode(errors="surrogatepass")).hexdigest()
 

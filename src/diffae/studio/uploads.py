@@ -29,12 +29,14 @@ class Uploads:
 
     Args:
         files: where they lie.
+        folder: of the visitor's, in which zips are unpacked; made if it is not there. What was unpacked goes with it.
 
     Attributes:
         unread: sentences about zips that cannot be opened.
     """
 
-    def __init__(self, files: Sequence[str | Path]) -> None:
+    def __init__(self, files: Sequence[str | Path], folder: Path) -> None:
+        self._folder = folder
         self.unread: list[str] = []
         self._stack = contextlib.ExitStack()
         self._found: list[tuple[str, Path | tuple[zipfile.ZipFile, zipfile.ZipInfo]]] = []
@@ -61,7 +63,8 @@ class Uploads:
 
     def __iter__(self) -> Iterator[tuple[str, Path | str]]:
         """The name of each, and where it lies until the next is asked for; where it cannot be unpacked, a sentence in its place."""
-        with tempfile.TemporaryDirectory(prefix="diffae-unpacked-") as folder:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self._folder, prefix="unpacked-") as folder:
             for i, (name, where) in enumerate(self._found):
                 if isinstance(where, Path):
                     yield name, where
@@ -82,4 +85,4 @@ class Uploads:
                     yield name, f"{name} is more than {MOST_BYTES >> 20} MiB unpacked."
                     continue
                 yield name, target
-                target.unlink()
+                target.unlink(missing_ok=True)  # The visitor may have left.

@@ -37,7 +37,8 @@ def panel(page: Page) -> None:
         visit: Visit, files: list[str] | None, folder: list[str] | None, request: gr.Request, progress: gr.Progress = PROGRESS
     ) -> list[Any]:
         target = page.file(request, "edited.zip")
-        with page.working(request, progress) as left, Uploads([*(files or []), *(folder or [])]) as uploads:
+        own = page.folder_of(request)
+        with page.working(request, progress) as left, Uploads([*(files or []), *(folder or [])], own) as uploads:
             edited = edit_all(shop, visit, uploads, target, left)
         unread = len(edited.unread)
         said = f"**{edited.num} image{'s' * (edited.num != 1)} edited.**"

@@ -26,8 +26,12 @@ def panel(page: Page, editor: EditPanel) -> None:
         request: gr.Request,
         progress: gr.Progress = PROGRESS,
     ) -> list[Any]:
-        seen = Edited()
-        with page.working(request, progress) as left, Uploads(shows or []) as with_it, Uploads(lacks or []) as without:
+        seen, own = Edited(), page.folder_of(request)
+        with (
+            page.working(request, progress) as left,
+            Uploads(shows or [], own) as with_it,
+            Uploads(lacks or [], own) as without,
+        ):
             codes = codes_of_examples(shop, name, with_it, without, seen, left)
         said = "".join(f"\n- {sentence}" for sentence in seen.unread)
         said = f"\n\nNot all files could be read:\n{said}" if said else ""
