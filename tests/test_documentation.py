@@ -330,6 +330,32 @@ def test_the_python_of_pages_runs(tiny, tmp_path, monkeypatch, capsys):
     assert abs(float(found["method"]["x_T"].std()) - 1) < 0.05
 
 
+FIGURE = re.compile(r"(?<![\w.])(?:\d{1,3}(?:,\d{3})+|\d*\.\d+|\d+)(?:e-?\d+)?(?!\w)")
+"""A number that is no part of a name."""
+
+
+def figures(text):
+    """The numbers of a text, as often as they stand there or not; .5 and 0.5 are one."""
+    return {re.sub(r"^\.", "0.", found.replace(",", "")) for found in FIGURE.findall(text)}
+
+
+def test_each_figure_of_what_does_not_work_is_on_a_page_that_stands_beside_it():
+    text = (DOCS / "limits.md").read_text()
+    # A table belongs to the paragraph before it.
+    parts = re.split(r"\n(?=- |#)|\n\n(?!\|)", text)
+    checked = 0
+    for part in parts:
+        # Names, and whole numbers below a hundred, are none: those are counts and sizes.
+        plain = re.sub(r"\*\*[^*]*\*\*|`[^`]*`|\]\([^)]*\)|^#.*", " ", part, flags=re.MULTILINE)
+        measured = {found for found in figures(plain) if "." in found or "e" in found or len(found) > 2}
+        beside = [(DOCS / link.split("#")[0]).resolve().read_text() for link in re.findall(r"\]\(([^)]+\.md)[^)]*\)", part)]
+        known = set().union(*map(figures, beside))
+        assert measured <= known, f"{sorted(measured - known)} of what is said here are on no page that it links to: {part}"
+        checked += len(measured)
+    assert checked > 70
+    assert figures("128 px, .42 or 0.42, 1,500 of `x`, 1e-5, ffhq128, 3.11.4") >= {"128", "0.42", "1500", "1e-5"}
+
+
 # How pages are gathered ----------------------------------------------------------------------------------------------
 
 
