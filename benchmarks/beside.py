@@ -18,7 +18,7 @@ from diffae.autoencoder import DiffusionAutoencoder, build
 from diffae.config import TrainingConfig
 from diffae.config.presets import preset
 from diffae.data.dataset import ImageSet
-from diffae.diffusion.model import DDIM
+from diffae.diffusion.ddim import DDIM
 from diffae.evaluation.pages.figures import Encoded
 from diffae.evaluation.pages.report import commit, machine
 from diffae.evaluation.pages.tables import number

@@ -21,7 +21,7 @@ from diffae.cli import inputs
 from diffae.config import PriorConfig, RunConfig, read_json
 from diffae.data import prepare
 from diffae.diffusion import border
-from diffae.diffusion.model import DDIM
+from diffae.diffusion.ddim import DDIM
 from diffae.evaluation.pages.report import write_report
 from diffae.evaluation.suites import bench
 from diffae.semantics.fitting import fit_attributes

@@ -11,8 +11,8 @@ from test_nn import perturb
 import diffae
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import PriorConfig
+from diffae.diffusion.ddim import DDIM
 from diffae.diffusion.interpolation import slerp
-from diffae.diffusion.model import DDIM
 from diffae.interop.fingerprints import fingerprint
 from diffae.interop.parts import available_priors, prior_folder, save_part
 from diffae.semantics.attributes import Attributes, Score

@@ -20,7 +20,7 @@ import diffae
 from diffae import cli
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import PriorConfig
-from diffae.diffusion.model import DDIM
+from diffae.diffusion.ddim import DDIM
 from diffae.interop.parts import prior_folder, save_part
 from diffae.semantics.attributes import Attributes, Score
 from diffae.semantics.prior import GaussianPrior, LatentPrior

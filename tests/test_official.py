@@ -117,7 +117,7 @@ def test_digests_are_those_of_files_that_were_written_before_there_were_features
     import json
 
     from diffae.config import to_dict
-    from diffae.diffusion.model import DDIM
+    from diffae.diffusion.ddim import DDIM
     from diffae.interop.fingerprints import digest_model
     from diffae.runtime.weights import digest_module
 

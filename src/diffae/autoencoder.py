@@ -25,9 +25,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffae.config import AutoencoderConfig
+from diffae.diffusion import DDIM, ImageDiffusion
 from diffae.diffusion.border import border, check_encoded
 from diffae.diffusion.inversion import Code, Inversion, concatenate, decode_along_path, encode_along_path, way_between
-from diffae.diffusion.model import DDIM, Draws, ImageDiffusion, draw_seed, encoder_of
+from diffae.diffusion.model import Draws, draw_seed, encoder_of
 from diffae.diffusion.predictor import NoisePredictor
 from diffae.diffusion.solvers import Solver
 from diffae.nn.encoder import Encoder
@@ -66,8 +67,8 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
 
     @border
     def invert(
-        self, x: Float[Tensor, "n c *sides"], z_sem: Float[Tensor, "n d"], *, steps: int | None = None, solver: Solver = "dpmpp2m",
-        clamp: bool | None = None,
+        self, x: Float[Tensor, "n c *sides"], z_sem: Float[Tensor, "n d"], *, steps: int | None = None,
+        solver: Solver | None = None, clamp: bool | None = None,
     ) -> Float[Tensor, "n c *sides"]:  # fmt: skip
         """x_T: the noise that the DDIM, run backwards on z_sem, leaves of images in [-1, 1] (section 3.3, eq. 8).
 
@@ -75,7 +76,7 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
             x: images in [-1, 1].
             z_sem: their semantic codes.
             steps: number of network calls, by default 20.
-            solver: see `Solver`; `ddim` is the authors' scheme.
+            solver: see `Solver`; `ddim` is the authors' scheme. By default `dpmpp2m`, of a distilled model up to 4 steps `jump`.
             clamp: whether predicted images are clamped to [-1, 1] on the way; by default as the authors do with `ddim`, else not.
 
         Raises:
@@ -86,18 +87,18 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
     @border
     def decode(
         self, z_sem: Float[Tensor, "n d"], x_T: Float[Tensor, "n c *sides"] | None = None, *, steps: int | None = None,
-        solver: Solver = "dpmpp2m", clamp: bool | None = None, seed: int = 0, generator: torch.Generator | None = None,
+        solver: Solver | None = None, clamp: bool | None = None, seed: int = 0, generator: torch.Generator | None = None,
         start: int = 0,
     ) -> Float[Tensor, "n c *sides"]:  # fmt: skip
         """Images of z_sem and x_T (section 3.1).
 
         Args:
             z_sem: semantic codes.
-            x_T: stochastic codes as `invert` gives them, which are decoded along the path that they came by, in as many steps;
-                without them they are drawn from N(0, I), and a last predicted x_0 takes the noise away.
+            x_T: as `invert` gives them, which are decoded along the path that they came by, in as many steps; without them they
+                are drawn from N(0, I), and a last predicted x_0 takes the noise away.
             steps: number of steps, by default 20, or 10 where x_T is drawn.
-            solver: see `Solver`; `ddim` is the authors' scheme.
-            clamp: whether predicted images are clamped to [-1, 1] on the way; by default where x_T is drawn, and with `ddim`.
+            solver: likewise.
+            clamp: whether predicted images are clamped on the way; by default where x_T is drawn, and with `ddim`.
             seed: of the drawn x_T; that of image number i depends on the seed and i alone.
             generator: in place of the seed.
             start: number of the first image.
@@ -151,7 +152,7 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
         z_sem = self.encode(x)
         if inversion == "official":
             return Code(z_sem, self.invert(x, z_sem, steps=steps, solver="ddim"), inversion, steps)
-        x_T, states = encode_along_path(inversion, self.eps_model(z_sem), x, self.path(steps))
+        x_T, states = encode_along_path(inversion, self.eps_model(z_sem), x, self.path_of(inversion, steps))
         return Code(z_sem, x_T, inversion, steps, states)
 
     @border
@@ -170,7 +171,7 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
         z_sem = code.z_sem if z_sem is None else z_sem
         if code.inversion == "official" and hold is None:
             return self.decode(z_sem, code.x_T, steps=code.steps, solver="ddim")
-        return decode_along_path(self.eps_model(z_sem), code, self.path(code.steps), detail=detail, hold=hold)
+        return decode_along_path(self.eps_model(z_sem), code, self.path_of(code.inversion, code.steps), detail=detail, hold=hold)
 
     # Compositions ----------------------------------------------------------------------------------------------------
 
@@ -275,8 +276,7 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
         Raises:
             ValueError: the classifier fails, or says the same of all images; too few of them; or no probability.
         """
-        judged = Classifier(classifier, answers, target)
-        among = x if among is None else among
+        judged, among = Classifier(classifier, answers, target), x if among is None else among
         explainer = Explainer(self, judged, among, gradients=gradients, steps=STEPS if steps is None else steps, hold=hold)
         return explainer.explain(x, probability=probability, value=value, num=num)
 

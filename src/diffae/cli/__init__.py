@@ -16,6 +16,7 @@ from diffae.cli.anomaly import Anomaly
 from diffae.cli.bars import console
 from diffae.cli.bench import Bench
 from diffae.cli.codes import Encode, FitAttributes, Neighbours
+from diffae.cli.distillation import Distill
 from diffae.cli.evaluation import Compare, Evaluate
 from diffae.cli.explanation import Audit, Explain
 from diffae.cli.faces import Align, Paste
@@ -34,6 +35,7 @@ COMMANDS = {
     "train": Train,
     "train-prior": TrainPrior,
     "train-comparator": TrainComparator,
+    "distill": Distill,
     "fit-attributes": FitAttributes,
     "posterior": Posterior,
     "encode": Encode,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from diffae.autoencoder import DiffusionAutoencoder
     from diffae.data import ImageSet
-    from diffae.diffusion.model import DDIM
+    from diffae.diffusion.ddim import DDIM
 
 
 def device() -> str:
@@ -71,7 +71,7 @@ def ddim(source: str, ae: "DiffusionAutoencoder") -> "DDIM":
         ValueError: it is an autoencoder, or its images have another shape.
     """
     import diffae
-    from diffae.diffusion.model import DDIM
+    from diffae.diffusion.ddim import DDIM
 
     loaded = diffae.load_diffusion(source)
     if not isinstance(loaded, DDIM):
@@ -81,8 +81,30 @@ def ddim(source: str, ae: "DiffusionAutoencoder") -> "DDIM":
     return loaded.to(device())
 
 
+def is_run(source: str) -> bool:
+    """Whether a model is a training run, which knows what images it was trained on."""
+    return (Path(source) / "model").is_dir() and (Path(source) / "config.json").is_file()
+
+
 def images(ae: "DiffusionAutoencoder", source: str, data: str | None, labels: Path | None = None, **settings: object) -> "ImageSet":
-    """The images that a command is about: those named, or those that the run was trained on.
+    """The images that a command is about, prepared; arguments and errors as of `data_config`.
+
+    Raises:
+        FileNotFoundError: the images are not there.
+    """
+    config = data_config(ae, source, data, labels, **settings)
+    try:
+        return prepared(config, ae.config)
+    except FileNotFoundError as error:
+        if data is None:
+            raise FileNotFoundError(f"{error} {source} was trained on what was there: name where it is now with --data.") from None
+        raise
+
+
+def data_config(
+    ae: "DiffusionAutoencoder", source: str, data: str | None, labels: Path | None = None, **settings: object
+) -> DataConfig:
+    """Which images a command is about: those named, or those that the run was trained on.
 
     Args:
         ae: the model. Images are prepared as its training images were.
@@ -92,12 +114,10 @@ def images(ae: "DiffusionAutoencoder", source: str, data: str | None, labels: Pa
         settings: other fields of `DataConfig`. Those that are not None replace the run's.
 
     Raises:
-        FileNotFoundError: the images are not there.
         ValueError: none are named, and the model is no run, so it has none of its own.
     """
-    file = Path(source) / "config.json"
-    trained = (Path(source) / "model").is_dir() and file.is_file()
-    config = read_json(RunConfig, file).data if trained else DataConfig()
+    trained = is_run(source)
+    config = read_json(RunConfig, Path(source) / "config.json").data if trained else DataConfig()
     seen = ae.preparation
     config = dataclasses.replace(config, crop=seen.crop, background=seen.background, range=seen.range, shown=seen.shown)
     if data is not None:
@@ -109,13 +129,7 @@ def images(ae: "DiffusionAutoencoder", source: str, data: str | None, labels: Pa
     settings["labels_kind"] = settings.get("labels_kind") or None
     # A model of latents takes all images through the autoencoder that it was trained with.
     settings |= {"latents": ae.config.latents}
-    config = dataclasses.replace(config, **{k: v for k, v in settings.items() if v is not None})  # type: ignore[arg-type]
-    try:
-        return prepared(config, ae.config)
-    except FileNotFoundError as error:
-        if data is None:
-            raise FileNotFoundError(f"{error} {source} was trained on what was there: name where it is now with --data.") from None
-        raise
+    return dataclasses.replace(config, **{k: v for k, v in settings.items() if v is not None})  # type: ignore[arg-type]
 
 
 def looked_at(data: "ImageSet", named: str | None, what: str) -> "np.ndarray":

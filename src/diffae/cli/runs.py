@@ -38,6 +38,7 @@ def train(asked: RunConfig | ComparatorRunConfig, out: Path, *, first_look: bool
     """
     from diffae.config import spelled
     from diffae.training.comparators import ComparatorSubject
+    from diffae.training.distillation import DistilledSubject
     from diffae.training.run import create_accelerator, resolve
     from diffae.training.subjects import ImageSubject
 
@@ -51,7 +52,10 @@ def train(asked: RunConfig | ComparatorRunConfig, out: Path, *, first_look: bool
         if first_look and not (out / "checkpoints").is_dir():
             say(f"First picture: {_first_look(data, out)}")
     with work_bar("Features") as update:
-        subject = ImageSubject(config, data, progress=update) if isinstance(config, RunConfig) else ComparatorSubject(config, data)
+        if not isinstance(config, RunConfig):
+            subject: Subject = ComparatorSubject(config, data)
+        else:
+            subject = (DistilledSubject if config.model.unet.jumps else ImageSubject)(config, data, progress=update)
     if not show_training(subject, out, accelerator, what="images"):
         return None
     if processes.is_first():

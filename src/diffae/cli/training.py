@@ -70,7 +70,7 @@ class Train:
         from diffae.frozen.features import named_features
         from diffae.training.starting import start_name
 
-        training = _budget(self.training, self.minutes, self.images)
+        training = with_budget(self.training, self.minutes, self.images)
         start = None if self.start is None else start_name(self.start, self.out)
         latents = self.data.latents
         if latents is not None and Path(latents).is_dir():
@@ -165,7 +165,7 @@ class TrainPrior:
             with_it = f"diffae sample {self.source} --prior {folder.name}"
             print(f"{folder}: {FITTED[self.preset]} of {len(data.train):,} codes. Sample with `{with_it}`.")
             return
-        training = _budget(self.training, self.minutes, self.images)
+        training = with_budget(self.training, self.minutes, self.images)
         config = dataclasses.replace(prior_preset(self.preset), model=self.model, training=training)
         trained = train_prior(self.source, z_sem, data, config, name=self.name or "ddim")
         if trained and processes.is_first():
@@ -201,7 +201,7 @@ class TrainComparator:
     def run(self) -> None:
         config = comparator(self.preset, kind=self.kind, latent_channels=self.latent_channels, halvings=self.halvings)
         data = dataclasses.replace(config.data, source=self.source, avatars=self.avatars)
-        train(dataclasses.replace(config, data=data, training=_budget(config.training, self.minutes, self.images)), self.out)
+        train(dataclasses.replace(config, data=data, training=with_budget(config.training, self.minutes, self.images)), self.out)
 
 
 def defaults(command: type, name: str | None, start: str | None = None, out: str | None = None) -> Any:
@@ -233,6 +233,6 @@ def _forget_stale_prior(ae: "DiffusionAutoencoder", run: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _budget(training: TrainingConfig, minutes: float | None, images: int | None) -> TrainingConfig:
+def with_budget(training: TrainingConfig, minutes: float | None, images: int | None) -> TrainingConfig:
     """The training settings, with the budget of the command line if there is one."""
     return training if minutes is None and images is None else dataclasses.replace(training, minutes=minutes, images=images)

@@ -59,6 +59,11 @@ class RunConfig(AnyRunConfig[AutoencoderConfig]):
             self._check_augmented()
         if self.training.contrast:
             self._check_contrast()
+        if self.model.unet.jumps and (self.start.model is None or self.start.freeze != "encoder"):
+            raise ValueError(
+                "model.unet.jumps is learned from a trained decoder, whose encoder stays: use `diffae distill MODEL`, or give "
+                "start.model (--from MODEL) and start.freeze encoder."
+            )
         if self.start.freeze is not None and self.start.model is None:
             raise ValueError(
                 f"start.freeze keeps the {self.start.freeze} as it begins, which is at random. Give start.model (--from MODEL) too."

@@ -45,6 +45,9 @@ class UNetConfig(InRange):
     patch: Count = 1
     """Side of the blocks of pixels that are taken together as channels before the first convolution, and apart after the last: 2
     for large volumes, at a fraction of the cost (Hoogeboom et al. 2023, *simple diffusion*, section 2.3)."""
+    jumps: bool = False
+    """Whether the network is also told to which timestep a step leads, so that one step can go far (a flow map, Boffi et al. 2024).
+    `diffae distill` makes such a network of a trained one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

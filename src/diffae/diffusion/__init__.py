@@ -1,7 +1,8 @@
 """Diffusion of images: schedule, solvers, inversions, and the plain DDIM that has all of them."""
 
 from diffae import _moved
-from diffae.diffusion.model import DDIM, ImageDiffusion, ImageSolver
+from diffae.diffusion.ddim import DDIM
+from diffae.diffusion.model import ImageDiffusion, ImageSolver
 
 __all__ = ["DDIM", "ImageDiffusion", "ImageSolver"]
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from diffae.diffusion.interpolation import Weight, geodesic, lerp, slerp
 from diffae.diffusion.schedule import NoisePath
-from diffae.diffusion.solvers import EpsModel, ask, ddim_step, dpmpp2m_step, predict, solve
+from diffae.diffusion.solvers import EpsModel, ask, ddim_step, dpmpp2m_step, predict, solve, trajectory
 
 Inversion = Literal["fast", "anchored", "refine", "reversible", "bdia", "official"]
 ROUNDS = 2
@@ -140,7 +140,7 @@ def concatenate(codes: Sequence[Code]) -> Code:
 def anchored_encode(eps_model: EpsModel, x: Float[Tensor, "n *s"], path: NoisePath) -> tuple[Tensor, Tensor]:
     """x_T, and beside each state that encoding has seen where a decoding step from the state before it leads: the step's defect.
 
-    One network call more than the steps there; the defects themselves need none.
+    One network call more than the steps there; the defects themselves need none. Of a path that jumps, twice the steps.
 
     Args:
         eps_model: conditioned on the image's own z_sem.
@@ -153,13 +153,16 @@ def anchored_encode(eps_model: EpsModel, x: Float[Tensor, "n *s"], path: NoisePa
     """
     to_noise, n = path.backwards(), len(path)
     states, x_0s = [x], []
-    for i in range(n):
-        x_0s.append(predict(eps_model, states[-1], to_noise, i))
-        states.append(dpmpp2m_step(states[-1], to_noise, i, x_0s[-2:]))
-    x_0s.append(predict(eps_model, states[-1], path, 0))
+    for state, x_0 in trajectory(eps_model, x, to_noise, solver="dpmpp2m"):
+        states.append(state)
+        x_0s.append(x_0)
     states.reverse()
-    x_0s.reverse()
-    steps = [dpmpp2m_step(states[i], path, i, x_0s[max(i - 1, 0) : i + 1]) for i in range(n)]
+    if path.jumps:
+        # What is said of a level depends on where it leads, and so is of no use on the way back.
+        steps = [ddim_step(states[i], path, i, [predict(eps_model, states[i], path, i)]) for i in range(n)]
+    else:
+        x_0s = [predict(eps_model, states[0], path, 0), *reversed(x_0s)]
+        steps = [dpmpp2m_step(states[i], path, i, x_0s[max(i - 1, 0) : i + 1]) for i in range(n)]
     return states[0], torch.stack([torch.stack(pair, dim=1) for pair in zip(states[1:], steps, strict=True)], dim=1)
 
 
@@ -180,7 +183,8 @@ def anchored_decode(
     for i in range(len(path)):
         x_0s = [*x_0s[-1:], predict(eps_model, x, path, i)]
         seen, own = anchors[:, i].unbind(1)
-        x = torch.lerp(own, seen, detail) + (dpmpp2m_step(x, path, i, x_0s) - own)
+        step = ddim_step if path.jumps else dpmpp2m_step
+        x = torch.lerp(own, seen, detail) + (step(x, path, i, x_0s) - own)
         if hold is not None:
             x = torch.where(hold.to(x) > 0, seen, x)
     return x

@@ -1,10 +1,9 @@
 """What every diffusion of images has: a UNet, a schedule, a way back and forth between image and noise.
 
-`DDIM` is the plain one, whose noise has to hold everything; `autoencoder.DiffusionAutoencoder` puts the meaning into z_sem first.
+`ddim.DDIM` is the plain one, whose noise has to hold everything; `autoencoder.DiffusionAutoencoder` puts the meaning into z_sem.
 """
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,9 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffae.config import AutoencoderConfig, Precision
-from diffae.diffusion.border import border
 from diffae.diffusion.images import ImageModel
-from diffae.diffusion.interpolation import slerp
+from diffae.diffusion.inversion import RECURSIONS, Inversion
 from diffae.diffusion.predictor import NoisePredictor, Predictor, Recordings
 from diffae.diffusion.schedule import (
     Calibration,
@@ -35,6 +33,8 @@ from diffae.nn import SemanticEncoder, UNet
 from diffae.runtime.seeding import Draws as Draws
 from diffae.runtime.seeding import draw_seed as draw_seed
 
+JUMPS = 4
+"""Steps up to which a network that jumps does so, where no solver is named."""
 ImageSolver = Solver
 """What images are decoded and inverted with. `ddim` is the authors' scheme, with their spacing, index shift and clamping; the
 others go evenly in log-SNR and do not clamp. UniPC is for decoding."""
@@ -106,34 +106,62 @@ class ImageDiffusion(ImageModel):
             recordings=self._recordings if self.records else None,
         )
 
-    def path(self, steps: int) -> NoisePath:
+    @property
+    def jumps(self) -> bool:
+        """Whether the network was distilled (`diffae distill`): from noise to image, and back, in one to four calls."""
+        return configured(self.unet) and self.config.unet.jumps
+
+    def solver(self, asked: Solver | None, steps: int) -> Solver:
+        """The solver of so many steps: by default `jump` where the network does and the steps are few, else `dpmpp2m`.
+
+        Raises:
+            ValueError: `jump` is asked of a network that does not.
+        """
+        if asked == "jump" and not self.jumps:
+            raise ValueError("The solver 'jump' is for distilled models, and this one is not: distil it with `diffae distill`.")
+        return asked or ("jump" if self.jumps and steps <= JUMPS else "dpmpp2m")
+
+    def path(self, steps: int, solver: Solver | None = None) -> NoisePath:
         """From noise to the level at which images are taken to live; `path(steps).backwards()` is the way there."""
-        return spaced_path(self.schedule, steps, spacing=self.calibration.spacing, t_max=self.calibration.t_max)
+        path = spaced_path(self.schedule, steps, spacing=self.calibration.spacing, t_max=self.calibration.t_max)
+        return dataclasses.replace(path, jumps=self.solver(solver, steps) == "jump")
+
+    def path_of(self, inversion: Inversion, steps: int) -> NoisePath:
+        """The path of an inversion; those by a recursion ask at the levels themselves, and never jump."""
+        return self.path(steps, "dpmpp2m" if inversion in RECURSIONS else None)
 
     def draw_x_T(self, num: int, seed: int | torch.Generator, *, start: int = 0) -> Float[Tensor, "n c *sides"]:
         """Noise of images number start .. start + num - 1: that of each depends on the seed and its number alone."""
         x_T = Draws.of(num, seed, start=start, device=self.device).normal("x_T", self.image_shape)
         return x_T.to(next(self.unet.parameters()))
 
-    def _to_noise(self, x: Tensor, z_sem: Tensor | None, *, steps: int | None, solver: Solver, clamp: bool | None) -> Tensor:
+    def _to_noise(self, x: Tensor, z_sem: Tensor | None, *, steps: int | None, solver: Solver | None, clamp: bool | None) -> Tensor:
         """x_T of images: the DDIM run backwards."""
         if solver == "unipc":
             raise ValueError("UniPC decodes, but does not invert: its corrector asks for levels in the other order. Use 'dpmpp2m'.")
         authors, steps = solver == "ddim", self.calibration.steps if steps is None else steps
-        path = encoding_path(self.schedule, steps) if authors else self.path(steps).backwards()
-        return self._solve(x, z_sem, path, solver, clamp=self._clamps(clamp, authors))
+        path = encoding_path(self.schedule, steps) if authors else self.path(steps, solver).backwards()
+        return self._solve(x, z_sem, path, self.solver(solver, steps), clamp=self._clamps(clamp, authors))
 
-    def _to_image(self, x_T: Tensor, z_sem: Tensor | None, *, steps: int | None, solver: Solver, clamp: bool | None) -> Tensor:
+    def _to_image(
+        self, x_T: Tensor, z_sem: Tensor | None, *, steps: int | None, solver: Solver | None, clamp: bool | None
+    ) -> Tensor:
         """The image of its own x_T, along the path that it came by."""
         authors, steps = solver == "ddim", self.calibration.steps if steps is None else steps
-        path = decoding_path(self.schedule, steps) if authors else self.path(steps)
-        return self._solve(x_T, z_sem, path, solver, clamp=self._clamps(clamp, authors))
+        path = decoding_path(self.schedule, steps) if authors else self.path(steps, solver)
+        return self._solve(x_T, z_sem, path, self.solver(solver, steps), clamp=self._clamps(clamp, authors))
 
-    def _to_sample(self, x_T: Tensor, z_sem: Tensor | None, *, steps: int | None, solver: Solver, clamp: bool | None) -> Tensor:
+    def _to_sample(
+        self, x_T: Tensor, z_sem: Tensor | None, *, steps: int | None, solver: Solver | None, clamp: bool | None
+    ) -> Tensor:
         """The image of noise that was drawn: with a last predicted x_0, so that no noise is left in it."""
         steps = self.calibration.sample_steps if steps is None else steps
-        path = decoding_path(self.schedule, steps) if solver == "ddim" else self.path(steps).to_the_image()
-        return self._solve(x_T, z_sem, path, solver, clamp=self._clamps(clamp, True))
+        if solver == "ddim":
+            path = decoding_path(self.schedule, steps)
+        else:
+            path = self.path(steps, solver)
+            path = path.ending_in_the_image() if path.jumps else path.to_the_image()
+        return self._solve(x_T, z_sem, path, self.solver(solver, steps), clamp=self._clamps(clamp, True))
 
     def _clamps(self, asked: bool | None, usual: bool) -> bool:
         """Whether predicted images are clamped: as asked for, or as usual for pixels."""
@@ -156,102 +184,3 @@ class ImageDiffusion(ImageModel):
             return F.mse_loss(output.to(target.dtype), target)
         weights = 1.0 if min_snr is None else min_snr_weights(self.schedule.levels(t), min_snr, self.config.prediction).to(target)
         return (each_error(output.to(target.dtype), target, known) * weights).mean()
-
-
-class DDIM(ImageDiffusion):
-    """The plain DDIM: the same UNet without z_sem, to compare with. Its x_T alone is the code of an image.
-
-    Args:
-        config: the network and the diffusion, with `z_dim=None`.
-        unet: a network of your own in place of the configured one.
-
-    Raises:
-        ValueError: a configuration with a z_sem.
-
-    References:
-        Song et al. 2021, *Denoising Diffusion Implicit Models*; the baseline of Preechakul et al. 2022, section 5.
-    """
-
-    def __init__(self, config: AutoencoderConfig, *, unet: NoisePredictor | None = None) -> None:
-        if config.z_dim is not None:
-            raise ValueError(f"A plain DDIM has no z_sem: its z_dim must be None, got {config.z_dim}.")
-        super().__init__(config, unet=unet)
-
-    @border
-    def invert(
-        self, x: Float[Tensor, "n c *sides"], *, steps: int | None = None, solver: Solver = "dpmpp2m", clamp: bool | None = None
-    ) -> Float[Tensor, "n c *sides"]:
-        """x_T of images: the DDIM run backwards. Arguments as in `DiffusionAutoencoder.invert`."""
-        return self._to_noise(x, None, steps=steps, solver=solver, clamp=clamp)
-
-    @border
-    def decode(
-        self, x_T: Float[Tensor, "n c *sides"], *, steps: int | None = None, solver: Solver = "dpmpp2m", clamp: bool | None = None
-    ) -> Float[Tensor, "n c *sides"]:
-        """Images of the x_T that `invert` gave. Arguments as in `DiffusionAutoencoder.decode`."""
-        return self._to_image(x_T, None, steps=steps, solver=solver, clamp=clamp)
-
-    @border
-    def reconstruct(
-        self, x: Float[Tensor, "n c *sides"], *, steps: int | None = None, solver: Solver = "dpmpp2m"
-    ) -> Float[Tensor, "n c *sides"]:
-        """`decode(invert(x))`."""
-        return self.decode(self.invert(x, steps=steps, solver=solver), steps=steps, solver=solver)
-
-    @border
-    def sample(
-        self, num: int = 1, *, steps: int | None = None, solver: Solver = "dpmpp2m", batch_size: int = 64, seed: int = 0,
-        generator: torch.Generator | None = None, start: int = 0,
-    ) -> Float[Tensor, "num c *sides"]:  # fmt: skip
-        """New images number `start` on, from x_T ~ N(0, I). Number i depends on the seed and i alone."""
-        seed = seed if generator is None else draw_seed(generator)
-        parts = [range(i, min(i + batch_size, num)) for i in range(0, num, batch_size)]
-        noises = (self.draw_x_T(len(part), seed, start=start + part.start) for part in parts)
-        return torch.cat([self._to_sample(x_T, None, steps=steps, solver=solver, clamp=None) for x_T in noises])
-
-    @border
-    def interpolate(
-        self,
-        x_a: Float[Tensor, "n c *sides"],
-        x_b: Float[Tensor, "n c *sides"],
-        weights: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0),
-        *,
-        steps: int | None = None,
-        solver: Solver = "dpmpp2m",
-    ) -> Float[Tensor, "n frames c *sides"]:
-        """From image to image by slerp of x_T (figure 4, beside the autoencoder's)."""
-        a, b = (self.invert(x, steps=steps, solver=solver) for x in (x_a, x_b))
-        frames = (slerp(a, b, w) for w in map(float, weights))
-        return torch.stack([self.decode(x_T, steps=steps, solver=solver) for x_T in frames], dim=1)
-
-    @border
-    def sdedit(
-        self, x: Float[Tensor, "n c *sides"], *, t_0: float = 0.5, steps: int = 100, seed: int = 0, start: int = 0
-    ) -> Float[Tensor, "n c *sides"]:
-        """Images noised part of the way and denoised again: what is lost is made up anew.
-
-        Args:
-            x: images, or sketches of images.
-            t_0: how much of the way to noise, in 0..1: 0 returns the image, 1 all but a fresh sample.
-            steps: network calls of the whole way; about this share of them is made.
-            seed: of the noise.
-            start: number of the first image, whose noise depends on the seed and its number alone.
-
-        References:
-            Meng et al. 2022, *SDEdit*, algorithm 1, with the deterministic DDIM.
-        """
-        if not 0 <= t_0 <= 1:
-            raise ValueError(f"The share of the way to noise must be within 0..1, got {t_0}.")
-        path = decoding_path(self.schedule, steps).last(round(t_0 * steps))
-        if not len(path):
-            return x
-        t = torch.full((len(x),), int(path.t[0]), device=x.device)
-        noise = self.draw_x_T(len(x), seed, start=start).to(x)
-        return self._solve(self.schedule.add_noise(x, noise, t), None, path, clamp=self._clamps(None, True))
-
-    def loss(
-        self, x_0: Float[Tensor, "n c *sides"], draws: Draws, *, noisy: bool = False, min_snr: float | None = None,
-        known: Float[Tensor, "n 1 *sides"] | None = None,
-    ) -> Float[Tensor, ""]:  # fmt: skip
-        """L_simple, as in `DiffusionAutoencoder.loss`."""
-        return self._loss(x_0, draws, None, noisy=noisy, min_snr=min_snr, known=known)

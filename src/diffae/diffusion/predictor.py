@@ -84,10 +84,12 @@ class Predictor:
         self._prepared: Prepared | None = None
         self._key: Hashable = None
 
-    def __call__(self, x_t: Float[Tensor, "n *s"], t: Float[Tensor, " n"]) -> Float[Tensor, "n *s"]:
-        """The noise in x_t at timesteps t (0..T-1)."""
+    def __call__(
+        self, x_t: Float[Tensor, "n *s"], t: Float[Tensor, " n"], to: Float[Tensor, " n"] | None = None
+    ) -> Float[Tensor, "n *s"]:
+        """The noise in x_t at timesteps t (0..T-1); where it jumps, that with which DDIM's step leads to timesteps `to`."""
         like = next(self._unet.parameters())
-        inputs = x_t.to(like), t.to(like), self._z_sem
+        inputs: tuple[Any, ...] = (x_t.to(like), t.to(like), self._z_sem, *([] if to is None else [to.to(like)]))
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             output = self._ask(*inputs)
         else:
@@ -109,11 +111,11 @@ class Predictor:
                 self._key, self._prepared = self._recordings.prepared(self._unet, self._dtype)
             self._prepared.refresh()
 
-    def _ask_ready(self, x_t: Tensor, t: Tensor, z_sem: Tensor | None) -> Tensor:
+    def _ask_ready(self, *inputs: Any) -> Tensor:
         assert self._prepared is not None
         with self._prepared:
-            return self._ask(x_t, t, z_sem)
+            return self._ask(*inputs)
 
-    def _ask(self, x_t: Tensor, t: Tensor, z_sem: Tensor | None) -> Tensor:
+    def _ask(self, x_t: Tensor, t: Tensor, z_sem: Tensor | None, *to: Tensor) -> Tensor:
         with autocast(self._precision, x_t.device):
-            return self._unet(x_t, t, z_sem=z_sem)
+            return self._unet(x_t, t, z_sem=z_sem, **({"to": to[0]} if to else {}))

@@ -8,7 +8,7 @@ network. `decoding_path` leads from noise to image, `encoding_path` from image t
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -101,10 +101,12 @@ class NoisePath:
             the noise.
         t: float64 (steps + 1,), the timesteps of these levels; NaN at the clean image and at pure noise, which have none and can
             only be the last.
+        jumps: whether the network is told, at each step, where that leads: one call goes as far as many small steps would.
     """
 
     alpha_bar: Float[Tensor, " steps_plus_1"]
     t: Float[Tensor, " steps_plus_1"]
+    jumps: bool = False
 
     def __len__(self) -> int:
         return len(self.t) - 1
@@ -112,7 +114,7 @@ class NoisePath:
     def last(self, steps: int) -> "NoisePath":
         """The last `steps` steps of the way."""
         start = len(self) - steps
-        return NoisePath(self.alpha_bar[start:], self.t[start:])
+        return replace(self, alpha_bar=self.alpha_bar[start:], t=self.t[start:])
 
     def backwards(self) -> "NoisePath":
         """The same levels the other way round.
@@ -122,13 +124,16 @@ class NoisePath:
         """
         if self.t[-1].isnan():
             raise ValueError("This path ends where no network can be asked, so it cannot be gone backwards.")
-        return NoisePath(self.alpha_bar.flip(0), self.t.flip(0))
+        return replace(self, alpha_bar=self.alpha_bar.flip(0), t=self.t.flip(0))
 
     def to_the_image(self) -> "NoisePath":
         """The way and one step more, from its last level to the predicted x_0 itself."""
-        return NoisePath(
-            torch.cat([self.alpha_bar, self.alpha_bar.new_ones(1)]), torch.cat([self.t, self.t.new_tensor([math.nan])])
-        )
+        alpha_bar, t = torch.cat([self.alpha_bar, self.alpha_bar.new_ones(1)]), torch.cat([self.t, self.t.new_tensor([math.nan])])
+        return replace(self, alpha_bar=alpha_bar, t=t)
+
+    def ending_in_the_image(self) -> "NoisePath":
+        """The way in as many steps, the last of which leads to the predicted x_0 itself."""
+        return replace(self, alpha_bar=self.alpha_bar[:-1], t=self.t[:-1]).to_the_image()
 
 
 def uniform_timesteps(T: int, steps: int) -> list[int]:

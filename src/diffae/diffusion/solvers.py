@@ -14,8 +14,9 @@ from torch import Tensor
 from diffae.config import Prediction
 from diffae.diffusion.schedule import NoisePath
 
-EpsModel = Callable[[Tensor, Tensor], Tensor]
-"""`(x_t (n, ...), t (n,)) -> eps (n, ...)`: the noise in x_t."""
+EpsModel = Callable[..., Tensor]
+"""`(x_t (n, ...), t (n,)) -> eps (n, ...)`: the noise in x_t. Where a path `jumps`, `(x_t, t, to (n,)) -> eps`: that with which
+DDIM's step leads from t to where the ODE is at `to`; of -1, to the image."""
 
 
 @runtime_checkable
@@ -34,11 +35,14 @@ class Step(Protocol):
         ...
 
 
-SolverName = Literal["dpmpp2m", "unipc", "heun", "ddim"]
+IMAGE = -1.0
+"""What a jumping network is told in place of the timestep of the image itself, which has none."""
+SolverName = Literal["dpmpp2m", "unipc", "heun", "ddim", "jump"]
 Solver = SolverName | Step
 """`dpmpp2m`: DPM-Solver++, second-order multistep. `unipc`: UniPC, which corrects each of its steps when the next has asked the
 network. `heun`: Heun's method, two calls a step, as a reference. `ddim`: DDIM; for images the authors' scheme, with their spacing,
-index shift and clamping. Or a step of your own."""
+index shift and clamping. `jump`: of a distilled network, which is told where each step leads (`diffae distill`), and so
+gets there in one to four. Or a step of your own."""
 
 
 def check_solver(solver: Solver) -> None:
@@ -86,7 +90,7 @@ def trajectory(
         if solver == "heun":
             x = heun_step(eps_model, x, path, i, x_0s, clamp=clamp)
         else:
-            step = solver if callable(solver) else ddim_step if solver == "ddim" else dpmpp2m_step
+            step = solver if callable(solver) else ddim_step if solver == "ddim" or path.jumps else dpmpp2m_step
             x = step(x, path, i, x_0s)
         yield x, x_0s[-1]
 
@@ -101,8 +105,12 @@ def predict(
 
 
 def ask(eps_model: EpsModel, x: Float[Tensor, "n *s"], path: NoisePath, i: int) -> Float[Tensor, "n *s"]:
-    """The noise in x at level i: one network call."""
-    return eps_model(x, x.new_full((len(x),), float(path.t[i])))
+    """The noise in x at level i, or where the path jumps, that with which DDIM's step leads to the next: one network call."""
+    t = x.new_full((len(x),), float(path.t[i]))
+    if not path.jumps:
+        return eps_model(x, t)
+    to = float(path.t[i + 1])
+    return eps_model(x, t, x.new_full((len(x),), IMAGE if math.isnan(to) else to))
 
 
 def ddim_step(x: Tensor, path: NoisePath, i: int, x_0s: Sequence[Tensor]) -> Tensor:

@@ -21,4 +21,6 @@ def digest_model(model: ImageDiffusion) -> str:
     if model.config.features.network is None:
         # Digests are kept in files that were written before there were features.
         del config["features"], config["learned"]
+    if not model.config.unet.jumps:
+        del config["unet"]["jumps"]  # Likewise, before networks jumped.
     return hashlib.blake2b(json.dumps([config, *parts]).encode(), digest_size=16).hexdigest()

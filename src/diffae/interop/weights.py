@@ -18,8 +18,9 @@ import torch
 
 from diffae.autoencoder import DiffusionAutoencoder, build
 from diffae.config import AutoencoderConfig, Precision, Preparation, RunConfig, from_dict, read_json
+from diffae.diffusion.ddim import DDIM
 from diffae.diffusion.images import FORMAT
-from diffae.diffusion.model import DDIM, ImageDiffusion
+from diffae.diffusion.model import ImageDiffusion
 from diffae.diffusion.predictor import NoisePredictor
 from diffae.diffusion.schedule import Calibration
 from diffae.interop.fingerprints import digest_model

@@ -57,6 +57,7 @@ class UNet(nn.Module):
             return SelfAttention(c, config.attention_heads, rank) if attends else None
 
         self.time = nn.Sequential(nn.Linear(base, embed), nn.SiLU(), nn.Linear(embed, embed))
+        self.towards = towards(base, embed) if config.jumps else None
         self.conv_in = convolution(rank, channels * config.patch**rank, widths[0])
         self.down = nn.ModuleList()
         c, skips = widths[0], [widths[0]]
@@ -90,6 +91,7 @@ class UNet(nn.Module):
         *,
         z_sem: Float[Tensor, "n d"] | None = None,
         draws: Draws | None = None,
+        to: Float[Tensor, " n"] | None = None,
     ) -> Float[Tensor, "n c *sides"]:
         """What the network predicts (eps or v) for noisy images.
 
@@ -98,6 +100,8 @@ class UNet(nn.Module):
             t: timesteps 0..T-1, which need not be integers.
             z_sem: semantic codes; required where the network has `z_dim`, refused where it has none.
             draws: of the images, for dropout in training; by default new ones at each call.
+            to: timesteps to which a DDIM step with this prediction is to lead, -1 the image itself; only of a network that `jumps`.
+                By default t: the prediction at this very level, as without it.
         """
         if (z_sem is None) != (self.z_dim is None):
             raise ValueError(
@@ -105,7 +109,13 @@ class UNet(nn.Module):
                 if z_sem is None
                 else "This UNet is unconditional (z_dim=None): it takes no z_sem."
             )
-        e_t = F.silu(self.time(sinusoid(t, self.config.base_channels).to(x_t.dtype)))
+        at = sinusoid(t, self.config.base_channels)
+        e_t = self.time(at.to(x_t.dtype))
+        if to is not None:
+            if self.towards is None:
+                raise ValueError("This UNet does not jump (unet.jumps is False), so it cannot be told where to. Distil it.")
+            e_t = e_t + self.towards((sinusoid(to, self.config.base_channels) - at).to(x_t.dtype))
+        e_t = F.silu(e_t)
         z = None if z_sem is None else F.silu(z_sem)
         if self.config.dropout and self.training and draws is None:
             draws = Draws.of(len(x_t), torch.default_generator, device=x_t.device)
@@ -138,3 +148,11 @@ class UNet(nn.Module):
 
     def _stages(self) -> list[Stage]:
         return [*self.down, *self.middle, *self.up]
+
+
+def towards(base: int, embed: int) -> nn.Sequential:
+    """What is added to the time embedding for where a step leads, of the difference between both sinusoids. Without biases, so that
+    a step to where it starts adds nothing, whatever was learned; zero at first."""
+    layers = nn.Sequential(nn.Linear(base, embed, bias=False), nn.SiLU(), nn.Linear(embed, embed, bias=False))
+    nn.init.zeros_(layers[2].weight)  # type: ignore[arg-type]
+    return layers

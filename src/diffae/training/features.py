@@ -9,7 +9,7 @@ from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import FeaturesConfig
 from diffae.data.contents import Progress
 from diffae.data.dataset import ImageSet
-from diffae.diffusion.model import DDIM
+from diffae.diffusion.ddim import DDIM
 from diffae.frozen.encoder import FeatureEncoder, frozen_features
 from diffae.frozen.features import frozen_network
 from diffae.runtime import processes

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffae.autoencoder import DiffusionAutoencoder
-from diffae.diffusion.model import DDIM
+from diffae.diffusion.ddim import DDIM
 from diffae.runtime.seeding import Draws
 from diffae.semantics.prior import GaussianPrior, LatentPrior
 

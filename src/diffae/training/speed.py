@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from diffae.autoencoder import DiffusionAutoencoder, build
 from diffae.config import Precision, RunConfig
-from diffae.diffusion.model import DDIM
+from diffae.diffusion.ddim import DDIM
 from diffae.runtime import memory
 from diffae.runtime.processor import autocast
 from diffae.runtime.seeding import Draws

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import AutoencoderConfig, RunConfig, read_json
-from diffae.diffusion.model import DDIM
+from diffae.diffusion.ddim import DDIM
 from diffae.interop import official
 from diffae.interop.weights import load_config, load_diffusion
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.data.dataset import ImageSet
-from diffae.diffusion.model import DDIM
+from diffae.diffusion.ddim import DDIM
 from diffae.metrics.probe import small_pixels
 from diffae.pictures import scale_for, sheet
 from diffae.semantics.fitting import fit_few

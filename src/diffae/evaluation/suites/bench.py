@@ -15,7 +15,7 @@ from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import Protocol as EvaluationProtocol
 from diffae.data.dataset import ImageSet
 from diffae.data.labels.columns import describe_values, is_binary
-from diffae.diffusion.model import DDIM
+from diffae.diffusion.ddim import DDIM
 from diffae.evaluation.pages.figures import Progress
 from diffae.evaluation.results import Result, Store
 from diffae.evaluation.suites.section import NOT, NotMeasurable, Section

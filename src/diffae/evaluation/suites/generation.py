@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from diffae.diffusion.model import DDIM, ImageSolver
+from diffae.diffusion.ddim import DDIM
+from diffae.diffusion.model import ImageSolver
 from diffae.evaluation.pages.figures import Figure
 from diffae.evaluation.pages.tables import by_metric
 from diffae.evaluation.results import Result

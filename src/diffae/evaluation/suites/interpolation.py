@@ -6,9 +6,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffae.autoencoder import DiffusionAutoencoder
+from diffae.diffusion.ddim import DDIM
 from diffae.diffusion.interpolation import slerp
 from diffae.diffusion.inversion import interpolate_codes
-from diffae.diffusion.model import DDIM
 from diffae.evaluation.pages.figures import interpolation_figure
 from diffae.evaluation.pages.tables import by_metric
 from diffae.evaluation.results import Result

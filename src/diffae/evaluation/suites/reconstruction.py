@@ -5,8 +5,8 @@ from functools import partial
 from torch import Tensor
 
 from diffae.autoencoder import DiffusionAutoencoder
+from diffae.diffusion.ddim import DDIM
 from diffae.diffusion.inversion import Inversion
-from diffae.diffusion.model import DDIM
 from diffae.evaluation.pages.tables import by_metric
 from diffae.evaluation.results import Result
 from diffae.evaluation.suites.bench import Bench
