@@ -2,9 +2,9 @@
 
 from diffae import _moved
 from diffae.diffusion.ddim import DDIM
-from diffae.diffusion.model import ImageDiffusion, ImageSolver
+from diffae.diffusion.model import ImageDiffusion, ImageSolver, configured
 
-__all__ = ["DDIM", "ImageDiffusion", "ImageSolver"]
+__all__ = ["DDIM", "ImageDiffusion", "ImageSolver", "configured"]
 
 _moved.answer("diffae.diffusion.schedule")
 _moved.answer("diffae.diffusion.images")

@@ -14,8 +14,7 @@ from diffae.config import AutoencoderConfig, PriorRunConfig, RunConfig
 from diffae.data.contents import Progress
 from diffae.data.dataset import ImageSet, Order
 from diffae.data.feed import Rows
-from diffae.diffusion import DDIM, ImageDiffusion
-from diffae.diffusion.model import configured
+from diffae.diffusion import DDIM, ImageDiffusion, configured
 from diffae.frozen.encoder import FeatureEncoder
 from diffae.frozen.features import described_features, features_about
 from diffae.interop.parts import save_part
