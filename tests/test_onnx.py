@@ -132,6 +132,27 @@ def test_a_table_of_coefficients_is_the_solver(tiny):
         assert (x - expected).abs().max() < 1e-9 * (1 + expected.abs().max())
 
 
+def test_a_distilled_model_has_a_file_of_one_call(tiny, tmp_path):
+    from dataclasses import replace
+
+    torch.manual_seed(0)
+    ae = diffae.DiffusionAutoencoder(replace(tiny, prediction="v", unet=replace(tiny.unet, jumps=True)))
+    with torch.no_grad():
+        for p in ae.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+    ae.save_pretrained(tmp_path / "model")
+    command = [sys.executable, "-m", "diffae", "export", str(tmp_path / "model"), str(tmp_path / "onnx"), "--format", "onnx"]
+    done = subprocess.run([*command, "--licence", "mit"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    ae, (z_sem, x_T) = diffae.load(tmp_path / "model"), (torch.randn(3, 6), torch.randn(3, 3, 8, 8))
+    with torch.no_grad():
+        jumped = ae.clamp(solve(ae.eps_model(z_sem), x_T, ae.path(1).ending_in_the_image(), solver="jump", clamp=True))
+        slow = solve(ae.eps_model(z_sem), x_T, ae.path(10).to_the_image(), solver="dpmpp2m", clamp=True)
+    torch.testing.assert_close(says(tmp_path / "onnx", "jump", x_T=x_T, z_sem=z_sem), jumped, rtol=0, atol=1e-4)
+    torch.testing.assert_close(says(tmp_path / "onnx", "sample", x_T=x_T, z_sem=z_sem), slow, rtol=0, atol=1e-4)
+    assert (jumped - slow).abs().max() > 1e-2
+
+
 def test_what_was_exported_before_stays_where_a_comparison_fails(tiny, tmp_path, monkeypatch):
     from diffae.interop import onnx
 

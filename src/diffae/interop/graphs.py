@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from diffae.diffusion.schedule import NoisePath
-from diffae.diffusion.solvers import dpmpp2m_step
+from diffae.diffusion.solvers import IMAGE, dpmpp2m_step
 from diffae.runtime.files import digest_arrays
 
 OPSET = 18
@@ -85,11 +85,13 @@ def looped(call: Any, way: Loop) -> Any:
     image = next(value for value in graph.input if value.name == "x_t").type.tensor_type.shape
     shape = [dim.dim_param or dim.dim_value for dim in image.dim]
     tables = {f"loop.{name}": values.astype(np.float32) for name, values in table(way.path).items()}
+    if all(value.name != "to" for value in graph.input):
+        del tables["loop.to"]  # The network does not jump.
     node, last = helper.make_node, "loop.clamped" if way.clamp else "loop.x_0"
     body = [
         *(node("Gather", [name, "loop.i"], [f"{name}_i"]) for name in tables),
         node("Shape", ["x_t"], ["loop.n"], start=0, end=1),
-        node("Expand", ["loop.t_i", "loop.n"], ["t"]),
+        *(node("Expand", [f"loop.{time}_i", "loop.n"], [time]) for time in ("t", "to") if f"loop.{time}" in tables),
         *graph.node,
         node("Mul", ["x_t", "loop.of_x_i"], ["loop.1"]),
         node("Mul", ["eps", "loop.of_eps_i"], ["loop.2"]),
@@ -123,9 +125,10 @@ def looped(call: Any, way: Loop) -> Any:
 
 
 def table(path: NoisePath) -> dict[str, np.ndarray]:
-    """For each step the timestep, how x_0 comes of x and eps, and the next state of x, x_0 and the x_0 before. The solver itself
-    says the latter three: it is linear in them."""
+    """For each step the timestep, that to which a jump leads, how x_0 comes of x and eps, and the next state of x, x_0 and the x_0
+    before. The solver itself says the latter three: it is linear in them."""
     alpha_bar = path.alpha_bar[:-1]
+    to = (path.t[1:].nan_to_num(IMAGE) if path.jumps else path.t[:-1]).numpy()
     rows = []
     for i in range(len(path)):
         each = []
@@ -135,6 +138,6 @@ def table(path: NoisePath) -> dict[str, np.ndarray]:
         rows.append([float(path.t[i]), *each])
     t, from_x, from_x_0, from_before = np.array(rows).T
     return {
-        "t": t, "of_x": (1 / alpha_bar.sqrt()).numpy(), "of_eps": -((1 - alpha_bar) / alpha_bar).sqrt().numpy(),
+        "t": t, "to": to, "of_x": (1 / alpha_bar.sqrt()).numpy(), "of_eps": -((1 - alpha_bar) / alpha_bar).sqrt().numpy(),
         "from_x": from_x, "from_x_0": from_x_0, "from_before": from_before,
     }  # fmt: skip

@@ -10,6 +10,7 @@ A folder has one file for each of these, all with a batch of any size, and the d
 | `decode.onnx` | x_T as `invert` gives it, z_sem | x |
 | `sample.onnx` | x_T drawn from N(0, I), z_sem | x |
 | `mean.onnx` | x_T drawn from N(0, I), z_sem | x, the mean of all images with this z_sem, by one call |
+| `jump.onnx` | x_T drawn from N(0, I), z_sem | x by one call; of distilled models, whose `eps.onnx` also takes `to` (n,) |
 
 The loops are ONNX's `Loop`: the network once, and a table of coefficients for the steps of `dpmpp2m`.
 """
@@ -53,15 +54,16 @@ Progress = Callable[[str, int, int], None]
 def loops(ae: DiffusionAutoencoder, steps: int | None = None) -> dict[str, Loop]:
     """The ways that `invert`, `decode` (of an inferred and of a drawn x_T) and `decode_mean` of a model go."""
     calibration, clamp = ae.calibration, ae.config.latents is None
-    path = ae.path(calibration.steps if steps is None else steps)
+    path = ae.path(calibration.steps if steps is None else steps, "dpmpp2m")
+    jump = {"jump": Loop("x_T", "x", ae.path(1, "jump").ending_in_the_image(), clamp)} if ae.jumps else {}
     level = ae.schedule.levels(torch.tensor([calibration.mean_t]))
     mean = NoisePath(level, torch.tensor([float(calibration.mean_t)], dtype=torch.float64)).to_the_image()
     return {
         "invert": Loop("x", "x_T", path.backwards(), False),
         "decode": Loop("x_T", "x", path, False),
-        "sample": Loop("x_T", "x", ae.path(calibration.sample_steps).to_the_image(), clamp),
+        "sample": Loop("x_T", "x", ae.path(calibration.sample_steps, "dpmpp2m").to_the_image(), clamp),
         "mean": Loop("x_T", "x", mean, clamp),
-    }
+    } | jump
 
 
 def export(ae: DiffusionAutoencoder, folder: Path, *, steps: int | None = None, progress: Progress | None = None) -> float:
@@ -104,7 +106,8 @@ def export(ae: DiffusionAutoencoder, folder: Path, *, steps: int | None = None, 
     x = torch.zeros(2, *ae.image_shape)
     encoder = traced(ae.encoder, {"x": x}, "z_sem")
     doing("The encoder")
-    call = traced(_Eps(ae), {"x_t": x, "t": torch.ones(2), "z_sem": torch.zeros(2, ae.z_dim)}, "eps")
+    asked = {"x_t": x, "t": torch.ones(2), "z_sem": torch.zeros(2, ae.z_dim)} | ({"to": torch.ones(2)} if ae.jumps else {})
+    call = traced(_Eps(ae), asked, "eps")
     doing("The decoder")
     # Weights are moved first, and have names that say which they are: files of before have theirs until they are replaced too.
     with filling(folder, order=lambda file: file.suffix != ".weights") as part:
@@ -150,7 +153,8 @@ def compare(ae: DiffusionAutoencoder, folder: Path, ways: Mapping[str, Loop]) ->
     x = ae.decode_mean(ae.encode(noise.clamp(-1, 1)))
     z_sem, t = ae.encode(x), torch.linspace(0, ae.schedule.T - 1, 3)
     eps = ae.eps_model(z_sem)
-    apart = {"encode": run("encode", x=x) - z_sem, "eps": run("eps", x_t=noise, t=t, z_sem=z_sem) - eps(noise, t)}
+    to = {"to": t.flip(0)} if ae.jumps else {}
+    apart = {"encode": run("encode", x=x) - z_sem, "eps": run("eps", x_t=noise, t=t, z_sem=z_sem, **to) - eps(noise, t, **to)}
     ours: dict[str, Tensor] = {}
     for name, way in ways.items():
         start = x if name == "invert" else ours["invert"] if name == "decode" else noise
@@ -173,6 +177,6 @@ class _Eps(nn.Module):
         super().__init__()
         self.unet, self._schedule, self._prediction = ae.unet, ae.schedule, ae.config.prediction
 
-    def forward(self, x_t: Tensor, t: Tensor, z_sem: Tensor) -> Tensor:
-        output = self.unet(x_t, t, z_sem=z_sem)
+    def forward(self, x_t: Tensor, t: Tensor, z_sem: Tensor, to: Tensor | None = None) -> Tensor:
+        output = self.unet(x_t, t, z_sem=z_sem, **({} if to is None else {"to": to}))
         return to_eps(self._prediction, output, x_t, *self._schedule.alpha_sigma(t, like=x_t))
