@@ -171,13 +171,13 @@ PRIOR_PRESETS: dict[str, PriorRunConfig] = {
 
 
 DISTILLATION = TrainingConfig(
-    batch_size=16,
+    batch_size=8,
     learning_rate=1e-3,
     muon_rate=3.0,
     learning_rate_schedule="cosine",
-    warmup_images=320,
+    warmup_images=80,
     adam_betas=(0.9, 0.99),
-    ema_decay=0.98,
+    ema_decay=0.95,
     validate_every=1_000,
     sample_every=1_000,
     checkpoint_every=1_000,

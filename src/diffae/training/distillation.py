@@ -177,8 +177,8 @@ def pair_loss(
 def pairs(draws: Draws, levels: Levels) -> tuple[Tensor, Tensor]:
     """Of each way `PAIRS` levels to start from and as many to lead to, numbers of the path's levels.
 
-    The first of each leads from a level where the teacher was asked to itself. Of the others a third leads from end to end, a third
-    from anywhere to the end, a third between any two, in either direction. Where the last level is not the image itself, half of
+    The first of each leads from a level where the teacher was asked to itself. Of the others half lead from end to end, a quarter
+    from anywhere to the end, a quarter between any two, in either direction. Where the last level is not the image itself, half of
     these are turned round.
     """
     last, finite = len(levels.path), len(levels.path) - int(levels.ends_in_the_image)
@@ -186,7 +186,7 @@ def pairs(draws: Draws, levels: Levels) -> tuple[Tensor, Tensor]:
     any_start = (u[1] * last).long().clamp(max=last - 1)
     other = (u[1] * (finite + 1)).long().clamp(max=finite)
     another = (other + 1 + (u[2] * finite).long().clamp(max=finite - 1)) % (finite + 1)
-    whole, to_end = u[0] < 1 / 3, u[0] < 2 / 3
+    whole, to_end = u[0] < 1 / 2, u[0] < 3 / 4
     start = torch.where(whole, 0, torch.where(to_end, any_start, other))
     end = torch.where(to_end, last, another)
     turned = (u[3] < 0.5) & (not levels.ends_in_the_image)
