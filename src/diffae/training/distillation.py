@@ -24,9 +24,10 @@ from diffae.data.contents import Progress
 from diffae.data.dataset import ImageSet
 from diffae.diffusion.schedule import NoisePath, each_error
 from diffae.diffusion.solvers import IMAGE, to_target, trajectory
+from diffae.interop import official
+from diffae.interop.weights import load
 from diffae.pictures import save_png, scale_for, sheet
 from diffae.runtime.seeding import Draws
-from diffae.training.starting import trained_model
 from diffae.training.subjects import ImageSubject
 
 TEACHER_STEPS = 6
@@ -72,15 +73,14 @@ class DistilledSubject(ImageSubject):
         progress: as of `ImageSubject`.
 
     Raises:
-        ValueError: the model to start from is no autoencoder.
+        ValueError: the model to start from is no autoencoder, but a plain DDIM.
     """
 
     def __init__(self, config: RunConfig, data: ImageSet, *, progress: Progress | None = None) -> None:
         assert config.start.model is not None, "checked by RunConfig"
-        teacher = trained_model(config.start.model)
-        if not isinstance(teacher, DiffusionAutoencoder):
-            raise ValueError(f"{config.start.model} is a plain DDIM, and what is distilled is a decoder of z_sem.")
-        self.teacher = teacher.eval().requires_grad_(False)
+        # With prior and attributes, which lie beside a run's model.
+        source = config.start.model
+        self.teacher = (official.load(source) if Path(source).suffix == ".ckpt" else load(source)).eval().requires_grad_(False)
         self.teacher.precision, self.teacher.records = config.training.precision, False
         super().__init__(config, data, progress=progress)
 
