@@ -219,6 +219,11 @@ def test_a_student_learns_to_jump_and_keeps_what_is_not_its_own(teacher, tmp_pat
     assert "prior" not in " ".join(checkpoint(tmp_path / "out"))
 
 
+def test_a_batch_of_one_is_inverted_alone(teacher, tmp_path, tiny_run):
+    distilled(distilling(teacher, tmp_path, tiny_run, images=3, batch_size=1), tmp_path / "out")
+    assert diffae.load(tmp_path / "out").about["distilled"] == "3 images"
+
+
 def test_a_distillation_that_was_stopped_goes_on_as_if_it_had_not(teacher, tmp_path, tiny_run):
     config = distilling(teacher, tmp_path, tiny_run, images=64)
     distilled(config, tmp_path / "whole")

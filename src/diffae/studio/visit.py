@@ -13,8 +13,8 @@ from diffae.autoencoder import DiffusionAutoencoder
 from diffae.diffusion.inversion import Code
 from diffae.semantics.attributes import Attributes
 
-PREVIEW_STEPS = 4
-"""Solver steps in either direction while a slider moves."""
+PREVIEW_STEPS, PREVIEW_JUMPS = 4, 2
+"""Solver steps in either direction while a slider moves, and jumps of a distilled model, which are as good as many steps."""
 MOST_UNDOS = 50
 MOST_BYTES = 64 * 2**20
 """That a visitor's images and codes may take; the image that is open is kept in any case."""
@@ -46,7 +46,7 @@ class OpenImage:
 
     def __init__(self, ae: DiffusionAutoencoder, x: Float[Tensor, "1 c *sides"]) -> None:
         self.x = x
-        self.preview = ae.infer(x, steps=PREVIEW_STEPS)
+        self.preview = ae.infer(x, steps=PREVIEW_JUMPS if ae.jumps else PREVIEW_STEPS)
         self._ae = ae
 
     @functools.cached_property

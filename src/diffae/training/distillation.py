@@ -102,9 +102,10 @@ class DistilledSubject(ImageSubject):
         with torch.no_grad():
             z_sem = model.encoder(x) if features is None else model.encoder(x, features)
         # Which images are inverted is known to the host, so that no device is waited for.
-        some = [torch.arange(first, len(x), INVERTED, device=x.device) for first in range(INVERTED)]
+        some = [torch.arange(len(x), device=x.device)[first::INVERTED] for first in range(INVERTED)]
+        halves = [(some[0], self._of_image), (torch.cat(some[1:]), self._to_image)]
         losses = []
-        for rows, levels in ((some[0], self._of_image), (torch.cat(some[1:]), self._to_image)):
+        for rows, levels in [half for half in halves if len(half[0])]:
             counted = None if known is None else known[rows].repeat(PAIRS, *[1] * (known.dim() - 1))
             states, x_0s = self._way(z_sem[rows], draws[rows], levels, x[rows])
             losses.append(pair_loss(model, z_sem[rows], states, x_0s, levels, draws[rows], counted))
