@@ -1,6 +1,10 @@
 """What is handed to an index: the wheel holds the package and nothing else, and the sdist makes the same wheel."""
 
 import email
+import importlib.metadata
+import inspect
+import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -8,22 +12,17 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import alone
+import numpy as np
 import pytest
 
 import diffae
 
 ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = ["core", *sorted(set(PROJECT["optional-dependencies"]) - {"dev"})]
+"""What may be installed alone; `dev` is all of them, and what the tests run by."""
 pytest.importorskip("hatchling", reason="hatchling, which builds the package, is not installed")
-
-ALONE = {
-    "": "x = torch.rand(2, 3, 8, 8) * 2 - 1; assert ae.reconstruct(x).shape == x.shape; assert ae.encode(x).shape == (2, 6)",
-    "train": "from diffae.training.run import train",
-    "data": "import diffae.data.sources.parquet, lmdb",
-    "eval": "from diffae.evaluation.evaluate import *; diffae.DiffAETransformer()",
-    "studio": "from diffae.studio.app import *",
-    "interop": "from diffae.interop import onnx; import onnxscript, diffusers",
-}
-"""What each extra is for, done by somebody who has installed that alone."""
 
 
 def build(source, out):
@@ -62,6 +61,12 @@ def test_the_sdist_makes_the_same_wheel(built, tmp_path):
     assert contents(again) == contents(built[0])
 
 
+def test_an_sdist_holds_source_and_tests_and_nothing_else(built):
+    with tarfile.open(built[1]) as archive:
+        held = {name.split("/")[1] for name in archive.getnames()}
+    assert held == {"src", "tests", "README.md", "LICENSE", "CHANGELOG.md", "PKG-INFO", "pyproject.toml", ".gitignore"}
+
+
 def test_the_metadata_say_what_an_index_shows(built):
     about = email.message_from_bytes(contents(built[0])[f"diffae-{diffae.__version__}.dist-info/METADATA"])
     assert about["Name"] == "diffae"
@@ -71,20 +76,48 @@ def test_the_metadata_say_what_an_index_shows(built):
     assert "Paper, https://arxiv.org/abs/2111.15640" in about.get_all("Project-URL")
     assert "Typing :: Typed" in about.get_all("Classifier")
     assert about.get_payload().startswith("# ")
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(about.get_all("Provides-Extra")) == extras.keys()
+    assert set(about.get_all("Provides-Extra")) == PROJECT["optional-dependencies"].keys()
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_it_is_written_down_what_an_extra_is_for(extra):
+    assert inspect.getdoc(getattr(alone, extra))
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    """An environment of its own, gone after the test: each takes a gigabyte."""
+    folder = tmp_path / "env"
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def packages(folder):
+    """The packages of an environment, and their megabytes."""
+    (site,) = folder.glob("lib/python*/site-packages")
+    size = sum(file.lstat().st_size for file in site.rglob("*") if file.is_file())
+    return {found.name for found in importlib.metadata.distributions(path=[str(site)])}, size / 1e6
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("extra", ALONE)
-def test_an_extra_stands_alone_in_a_fresh_environment(extra, built, tiny, tmp_path):
-    model = diffae.DiffusionAutoencoder(tiny)
-    model.save_pretrained(tmp_path / "model")
-    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "env")], check=True)
-    python = str(tmp_path / "env" / "bin" / "python")
-    wanted = f"diffae[{extra}] @ {built[0].as_uri()}" if extra else f"diffae @ {built[0].as_uri()}"
-    command = [python, "-m", "pip", "install", "-q", "-c", str(ROOT / "constraints.txt"), wanted]
-    subprocess.run(command, check=True, cwd=tmp_path)
-    script = f"import torch, diffae; ae = diffae.load({str(tmp_path / 'model')!r}); {ALONE[extra]}"
-    subprocess.run([python, "-c", script], check=True, cwd=tmp_path)
-    subprocess.run([str(tmp_path / "env" / "bin" / "diffae"), "--help"], check=True, cwd=tmp_path, capture_output=True)
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_an_extra_stands_alone_in_a_fresh_environment(extra, fresh, built, tiny, tmp_path):
+    diffae.DiffusionAutoencoder(tiny).save_pretrained(tmp_path / "model")
+    if extra == "slides":
+        tifffile = pytest.importorskip("tifffile", reason="Nothing else here writes a slide.")
+        tifffile.imwrite(tmp_path / "slide.tif", np.full((4352, 512, 3), (190, 90, 150), np.uint8), tile=(256, 256))
+    # What is set for the tests' own Python must not be found in the fresh one.
+    settings = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+    def run(*command):
+        subprocess.run(command, check=True, cwd=tmp_path, env=settings)
+
+    before, spare = packages(fresh)
+    python = str(fresh / "bin" / "python")
+    wanted = f"diffae{'' if extra == 'core' else f'[{extra}]'} @ {built[0].as_uri()}"
+    run(python, "-m", "pip", "install", "-q", "-c", str(ROOT / "constraints.txt"), wanted)
+    after, size = packages(fresh)
+    run(python, "-I", alone.__file__, extra)
+    run(str(fresh / "bin" / "diffae"), "--help")
+    print(f"| {extra} | {len(after - before)} | {size - spare:.0f} | {getattr(alone, extra).__doc__} |")
