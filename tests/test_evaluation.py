@@ -14,7 +14,7 @@ from PIL import Image
 import diffae
 from diffae.config import DataConfig
 from diffae.data import prepare
-from diffae.evaluation.pages.report import commit, machine, write_report
+from diffae.evaluation.pages.report import _too_early, commit, machine, write_report
 from diffae.metrics.images import each_ms_ssim, mse, psnr, ssim
 from diffae.metrics.probe import linear_probe, principal_components, small_pixels
 from diffae.pictures import save_png, scale_for, sheet, to_pil
@@ -217,6 +217,18 @@ def test_the_report_shows_everything_it_promises(finished):
     names = {p.name for p in (run / "report").iterdir()}
     assert names == {f"{n}.png" for n in ("loss", "reconstructions", "swap", "variations", "interpolations", "neighbours")}
     assert machine() in text
+
+
+def test_a_page_of_noise_says_that_training_was_too_short(finished):
+    run, data = finished
+    page = write_report(run, data, num=8)
+    result = json.loads((run / "report.json").read_text())
+    made = result["reconstruction"]
+    random = next(name for name in made if name.startswith("z_sem and random x_T"))
+    assert made[random]["mse"] > made["floor: mean training image"]["mse"], "32 images are too few"
+    assert "trained too little to make images of noise:</b> after 32 images" in page.read_text()
+    made[random]["mse"] = made["floor: mean training image"]["mse"] / 2
+    assert _too_early(made, 32) == []
 
 
 def test_the_floors_are_the_mean_and_the_nearest_training_image(finished):

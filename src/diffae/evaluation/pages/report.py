@@ -26,6 +26,8 @@ from diffae.runtime.files import write_text
 
 STEPS, FRESH_STEPS = 20, 10
 """Steps of the measured reconstructions, either way, and of decoding from noise that was drawn."""
+RANDOM, AVERAGE = f"z_sem and random x_T, {FRESH_STEPS} steps", "floor: mean training image"
+"""What is named more than once of what the same images are made of."""
 
 
 def write_report(run: Path, data: ImageSet, *, num: int = 64, device: str = "cpu", progress: Progress | None = None) -> Path:
@@ -85,7 +87,8 @@ def machine() -> str:
     """The processor that figures were measured on, in words."""
     name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine()
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{name}, {torch.get_num_threads()} threads{gpu}, torch {torch.__version__}"
+    threads = torch.get_num_threads()
+    return f"{name}, {threads} thread{'s' * (threads != 1)}{gpu}, torch {torch.__version__}"
 
 
 def commit() -> str:
@@ -112,10 +115,10 @@ def _reconstructions(ae: DiffusionAutoencoder, x: Tensor, z_sem: Tensor, data: I
     average, nearest = _pixel_floors(data, x)
     return {
         f"z_sem and inferred x_T, {STEPS} steps": inferred,
-        f"z_sem and random x_T, {FRESH_STEPS} steps": random,
+        RANDOM: random,
         "z_sem alone, mean decode, 1 call": mean,
         "floor: nearest training image in pixels": nearest,
-        "floor: mean training image": average.expand_as(x),
+        AVERAGE: average.expand_as(x),
     }
 
 
@@ -155,6 +158,7 @@ def _page(config: RunConfig, run: Path, result: dict, drawn: list[Figure], notes
         f'<p class="soft">{escape(config.data.source)} at {size}, preset {escape(config.preset)}, '
         f"{result['images_seen']:,} images seen in training. Every image below was held out unless said otherwise. Measured on "
         f"{escape(result['machine'])}.</p>",
+        *_too_early(result["reconstruction"], result["images_seen"]),
         figure_html(drawn[1]),
         "<h2>How near the reconstructions come</h2>",
         f"<p>{result['n']} held-out images, on the [0, 1] scale; seed {result['seed']}. The floors need no autoencoder.</p>",
@@ -171,10 +175,21 @@ def _page(config: RunConfig, run: Path, result: dict, drawn: list[Figure], notes
     return html("diffae report", sections)
 
 
+def _too_early(metrics: dict[str, dict[str, float]], seen: int) -> list[str]:
+    """What whoever sees noise in place of images has to know."""
+    if metrics[RANDOM]["mse"] < metrics[AVERAGE]["mse"]:
+        return []
+    return [
+        f"<p><b>This model has been trained too little to make images of noise:</b> after {seen:,} images, what it makes of z_sem "
+        "and random noise is further from the held-out images than the mean training image is. The command that made this page "
+        "goes on where it stopped when it is given more <code>--minutes</code>.</p>"
+    ]
+
+
 def _reconstruction_table(metrics: dict[str, dict[str, float]]) -> str:
-    base = metrics["floor: mean training image"]["mse"]
+    base = metrics[AVERAGE]["mse"]
     rows = [
-        [what, f"{m['mse']:.2e}", f"{m['mse'] / base:.3f}", f"{m['psnr']:.1f}", f"{m['ssim']:.3f}"] for what, m in metrics.items()
+        [what, f"{m['mse']:.2e}", f"{m['mse'] / base:.2g}", f"{m['psnr']:.1f}", f"{m['ssim']:.3f}"] for what, m in metrics.items()
     ]
     return table_html(["", "MSE", "MSE / mean image's", "PSNR, dB", "SSIM"], rows)
 
