@@ -40,6 +40,11 @@ def fails(capsys, *args):
     return " ".join(error.split())
 
 
+def test_the_version_is_said(capsys):
+    cli.main(["--version"])
+    assert capsys.readouterr().out == f"diffae {diffae.__version__}\n"
+
+
 def test_every_command_has_help_with_an_example(capsys):
     for command in cli.COMMANDS:
         with pytest.raises(SystemExit) as stopped:

@@ -190,7 +190,7 @@ def commands_page() -> str:
     helps = {name: parsed(help_text(name)) for name in cli.COMMANDS}
     for name, (before, _) in helps.items():
         text += f"| [`{name}`](#{name}) | {before.splitlines()[0]} |\n"
-    text += "\n`--traceback`, anywhere on a command line, shows where an error came from.\n\n"
+    text += "\n`--traceback`, anywhere on a command line, shows where an error came from; `diffae --version` says the version.\n\n"
     for name, (before, groups) in helps.items():
         text += f"## `diffae {name}` {{: #{name} }}\n\n" + command(before, groups)
         for below in subcommands(groups):

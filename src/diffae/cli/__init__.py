@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 from rich.markup import escape
 
-from diffae import _moved
+from diffae import __version__, _moved
 from diffae.cli import arguments
 from diffae.cli.anomaly import Anomaly
 from diffae.cli.bars import console
@@ -100,6 +100,9 @@ def main(argv: list[str] | None = None) -> None:
     """The entry point of `diffae`."""
     argv = sys.argv[1:] if argv is None else argv
     argv, whole = [a for a in argv if a != TRACEBACK], TRACEBACK in argv
+    if argv == ["--version"]:
+        print(f"diffae {__version__}")
+        return
     with warnings.catch_warnings():
         # Here the reader is a user, from whom Python would hide it.
         warnings.filterwarnings("default", r".*the old name goes in", DeprecationWarning)
