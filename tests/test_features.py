@@ -234,6 +234,16 @@ def test_a_network_of_timm(tmp_path):
     assert "timm:no_such_network cannot be had" in done.stdout
 
 
+def test_a_torchvision_of_another_build_than_torch_is_named(tmp_path, monkeypatch):
+    (tmp_path / "timm.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    monkeypatch.delitem(sys.modules, "timm", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        ImportError, match=r"\(operator torchvision::nms does not exist\): torch and torchvision are not of one build"
+    ):
+        frozen_network(FeaturesConfig(network="timm:resnet10t"))
+
+
 def test_inception_is_that_of_fid(x):
     from diffae.frozen.weights import find_weights, load_network
 

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import tyro
 from rich.markup import escape
 
-from diffae import __version__, _moved
+import diffae
+from diffae import _moved
 from diffae.cli import arguments
 from diffae.cli.anomaly import Anomaly
 from diffae.cli.bars import console
@@ -101,7 +102,7 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     argv, whole = [a for a in argv if a != TRACEBACK], TRACEBACK in argv
     if argv == ["--version"]:
-        print(f"diffae {__version__}")
+        print(f"diffae {diffae.__version__}")
         return
     with warnings.catch_warnings():
         # Here the reader is a user, from whom Python would hide it.

@@ -122,6 +122,11 @@ def _timm(name: str, model: str) -> FrozenNetwork:
         import timm
     except ImportError as error:
         raise ImportError(f"{name} is a network of timm ({error}): pip install 'diffae[encoders]'.") from None
+    except RuntimeError as error:  # Of torchvision: "operator torchvision::nms does not exist".
+        raise ImportError(
+            f"{name} is a network of timm, which cannot be imported ({first_line(error)}): torch and torchvision are of different "
+            "builds. Install both from the same index."
+        ) from None
     try:
         module: Any = timm.create_model(model, pretrained=True, num_classes=0)
     except (RuntimeError, OSError) as error:

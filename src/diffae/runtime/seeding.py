@@ -15,7 +15,6 @@ from torch import Tensor
 from diffae.runtime import philox
 
 
-@torch.compiler.assume_constant_result
 def mix(*parts: int | str) -> int:
     """A 63-bit seed from any integers and strings, well mixed: `mix(0, 1)` and `mix(1, 0)` are unrelated."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from diffae.config import TrainingConfig
+from diffae.runtime.seeding import mix
 from diffae.training.sharding import is_sharded
 from diffae.training.state import TrainingState
 from diffae.training.step import DeviceStep, LossModule
@@ -99,6 +100,8 @@ def compile_networks(model: nn.Module, config: TrainingConfig) -> None:
     if config.compile is not None and config.sharded:
         raise ValueError("training.compile and training.sharded do not go together: leave one of them out.")
     if config.compile is not None:
+        # A seed is a constant to the compiler. That is said here, where there is one: saying it takes longer than `import diffae`.
+        torch.compiler.assume_constant_result(mix)
         for network in model.children():
             network.compile(mode=config.compile, dynamic=False)
 
