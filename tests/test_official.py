@@ -112,7 +112,7 @@ def test_the_encoder_has_levels_of_its_own_where_the_checkpoint_says_so(content)
     assert official.autoencoder_config(hyper).encoder.channel_mult == (1, 2)
 
 
-def test_digests_are_those_of_files_that_were_written_before_there_were_features(tiny):
+def test_digests_are_those_of_files_that_were_written_before_there_were_features_and_jumps(tiny):
     import hashlib
     import json
 
@@ -126,5 +126,9 @@ def test_digests_are_those_of_files_that_were_written_before_there_were_features
     config = to_dict(model.config)
     before = {name: config[name] for name in config if name not in ("features", "learned")}
     assert len(before) == len(config) - 2
+    assert before["unet"].pop("jumps") is False
     expected = hashlib.blake2b(json.dumps([before, digest_module(model.unet)]).encode(), digest_size=16).hexdigest()
     assert digest_model(model) == expected
+    jumping = DDIM(dataclasses.replace(model.config, unet=dataclasses.replace(tiny.unet, jumps=True)))
+    jumping.load_state_dict(model.state_dict(), strict=False)
+    assert digest_model(jumping) != expected
