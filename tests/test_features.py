@@ -239,7 +239,7 @@ def test_a_torchvision_of_another_build_than_torch_is_named(tmp_path, monkeypatc
     monkeypatch.delitem(sys.modules, "timm", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(
-        ImportError, match=r"\(operator torchvision::nms does not exist\): torch and torchvision are not of one build"
+        ImportError, match=r"\(operator torchvision::nms does not exist\): torch and torchvision are of different builds"
     ):
         frozen_network(FeaturesConfig(network="timm:resnet10t"))
 
