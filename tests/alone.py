@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import importlib.util
 import io
 import json
 import os
@@ -242,11 +243,11 @@ def encoders():
     assert frozen_network(FeaturesConfig(network="transformers:dino"))(x).shape == (2, 16)
 
     assert onnxruntime.get_available_providers()
-    try:
-        import timm
-    except RuntimeError as error:
-        print(f"timm: not shown ({error})")
+    if importlib.util.find_spec("torchvision") is None:
+        print("timm: not shown, there is no torchvision of torch's build")
         return
+    import timm
+
     resnet = timm.create_model("resnet10t", num_classes=0, pretrained=False).eval()
     Path("resnet").mkdir()
     save_file(resnet.state_dict(), "resnet/model.safetensors")
