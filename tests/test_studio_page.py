@@ -364,7 +364,7 @@ def test_what_was_done_to_one_image_is_done_to_a_folder(visitor, shop, tmp_path)
     (tmp_path / "broken.png").write_bytes(b"not a picture")
     page.locator("#folder-files input[type=file]").set_input_files(str(tmp_path / "broken.png"))
     page.locator("#folder-folder input[type=file]").set_input_files(str(tmp_path / "mine"))
-    page.wait_for_selector("#folder-folder:has-text('01.png')")
+    page.wait_for_selector("#folder-folder [aria-label='01.png']")
     page.locator("#folder-go").click()
     page.wait_for_selector("#folder-shown :text-matches('Editing: .* left|measured')")
     page.wait_for_selector("#folder-said:has-text('2 images edited')", timeout=3 * PATIENCE)
@@ -382,7 +382,7 @@ def test_example_images_become_sliders_more_than_four_of_them(visitor, shop):
     files = [str(shop.folder / "images" / f"{i:02d}.png") for i in range(4)]
     page.get_by_role("tab", name="Own").click()
     page.locator("#own-shows input[type=file]").set_input_files(files)
-    page.wait_for_selector("#own-shows:has-text('03.png')")
+    page.wait_for_selector("#own-shows [aria-label='03.png']")
     names = [f"Look {i}" for i in range(6)]
     for name in names:
         page.locator("#own-name textarea, #own-name input").fill(name)
