@@ -159,10 +159,10 @@ def anchored_encode(eps_model: EpsModel, x: Float[Tensor, "n *s"], path: NoisePa
     states.reverse()
     if path.jumps:
         # What is said of a level depends on where it leads, and so is of no use on the way back.
-        steps = [ddim_step(states[i], path, i, [predict(eps_model, states[i], path, i)]) for i in range(n)]
+        x_0s = [predict(eps_model, states[i], path, i) for i in range(n)]
     else:
         x_0s = [predict(eps_model, states[0], path, 0), *reversed(x_0s)]
-        steps = [dpmpp2m_step(states[i], path, i, x_0s[max(i - 1, 0) : i + 1]) for i in range(n)]
+    steps = [dpmpp2m_step(states[i], path, i, x_0s[max(i - 1, 0) : i + 1]) for i in range(n)]
     return states[0], torch.stack([torch.stack(pair, dim=1) for pair in zip(states[1:], steps, strict=True)], dim=1)
 
 
@@ -183,8 +183,7 @@ def anchored_decode(
     for i in range(len(path)):
         x_0s = [*x_0s[-1:], predict(eps_model, x, path, i)]
         seen, own = anchors[:, i].unbind(1)
-        step = ddim_step if path.jumps else dpmpp2m_step
-        x = torch.lerp(own, seen, detail) + (step(x, path, i, x_0s) - own)
+        x = torch.lerp(own, seen, detail) + (dpmpp2m_step(x, path, i, x_0s) - own)
         if hold is not None:
             x = torch.where(hold.to(x) > 0, seen, x)
     return x

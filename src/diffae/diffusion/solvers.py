@@ -90,7 +90,7 @@ def trajectory(
         if solver == "heun":
             x = heun_step(eps_model, x, path, i, x_0s, clamp=clamp)
         else:
-            step = solver if callable(solver) else ddim_step if solver == "ddim" or path.jumps else dpmpp2m_step
+            step = solver if callable(solver) else ddim_step if solver == "ddim" else dpmpp2m_step
             x = step(x, path, i, x_0s)
         yield x, x_0s[-1]
 
@@ -119,9 +119,10 @@ def ddim_step(x: Tensor, path: NoisePath, i: int, x_0s: Sequence[Tensor]) -> Ten
 
 
 def dpmpp2m_step(x: Tensor, path: NoisePath, i: int, x_0s: Sequence[Tensor]) -> Tensor:
-    """The same towards where x_0 will be half-way through the step, from what it was at this level and at the one before."""
+    """The same towards where x_0 will be half-way through the step, from what it was at this level and at the one before. Of a path
+    that jumps, whose x_0 is already that of the whole step, DDIM's."""
     h, last = _step(path, i), len(x_0s) > 1
-    if not last or math.isinf(h):
+    if not last or path.jumps or math.isinf(h):
         return ddim_step(x, path, i, x_0s)
     return _towards(x_0s[-1] + h / (2 * _step(path, i - 1)) * (x_0s[-1] - x_0s[-2]), x, path, i)
 
