@@ -33,6 +33,7 @@ from diffae.frozen.weights import load_network
 from diffae.metrics.images import mse
 from diffae.metrics.statistics import kernel_distance
 from diffae.pictures import save_png, scale_for, sheet
+from diffae.runtime.files import write_text
 from diffae.semantics.prior import KernelPrior
 from diffae.semantics.standardizer import Standardizer
 
@@ -56,7 +57,7 @@ def main(runs: tyro.conf.Positional[tuple[Path, ...]], num: int = 500, batch: in
         if not (run / MEASURED).is_file():
             say(str(run))
             found = measured(run, num, batch)
-            (run / MEASURED).write_text(json.dumps(found) + "\n")
+            write_text(run / MEASURED, json.dumps(found) + "\n")
     publish(_page(runs, page), page)
 
 

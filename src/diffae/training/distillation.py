@@ -49,19 +49,21 @@ class Levels:
         path: the way.
         t: float64, timesteps, `IMAGE` for the image itself.
         alpha_bar: float64.
-        ends_in_the_image: whether the last level is the image itself, not that at which images are taken to live.
     """
 
     path: NoisePath
     t: Float[Tensor, " levels"]
     alpha_bar: Float[Tensor, " levels"]
-    ends_in_the_image: bool
 
     @classmethod
     def of(cls, path: NoisePath, device: torch.device) -> "Levels":
         """Those of a path."""
-        ends = bool(path.t[-1].isnan())
-        return cls(path, path.t.nan_to_num(IMAGE).to(device), path.alpha_bar.to(device), ends)
+        return cls(path, path.t.nan_to_num(IMAGE).to(device), path.alpha_bar.to(device))
+
+    @property
+    def ends_in_the_image(self) -> bool:
+        """Whether the last level is the image itself, not that at which images are taken to live."""
+        return bool(self.path.t[-1].isnan())
 
 
 class DistilledSubject(ImageSubject):
@@ -115,10 +117,12 @@ class DistilledSubject(ImageSubject):
     def _way(
         self, z_sem: Tensor, draws: Draws, levels: "Levels", x: Tensor
     ) -> tuple[Float[Tensor, "levels n *s"], Float[Tensor, "levels n *s"]]:
-        """The states that the teacher comes through, and the x_0 that it predicted there, from noise to image: of drawn noise, or
-        where the levels begin with x's, of that. Where it was not asked, at the last of its way, x_0 is repeated."""
-        path = levels.path if levels.ends_in_the_image else levels.path.backwards()
-        start = draws.normal("x_T", self.teacher.image_shape).to(z_sem) if levels.ends_in_the_image else x
+        """The states that the teacher comes through, and the x_0 that it predicts there, in the order of the levels: from drawn
+        noise where they end in the image itself, else from x back. At the last of its way it is not asked, and x_0 is repeated."""
+        if levels.ends_in_the_image:
+            path, start = levels.path, draws.normal("x_T", self.teacher.image_shape).to(z_sem)
+        else:
+            path, start = levels.path.backwards(), x
         states, x_0s = zip(*trajectory(self.teacher.eps_model(z_sem), start, path, solver="dpmpp2m"), strict=True)
         way = torch.stack([start, *states]), torch.stack([*x_0s, x_0s[-1]])
         return way if levels.ends_in_the_image else (way[0].flip(0), way[1].flip(0))
