@@ -59,7 +59,9 @@ class Distill:
 
     def _data(self, ae: "DiffusionAutoencoder") -> DataConfig:
         """The images to follow to their noise, and whose z_sem are decoded."""
-        if self.data is not None or inputs.is_run(self.source):
+        from diffae.interop.weights import is_run
+
+        if self.data is not None or is_run(self.source):
             return inputs.data_config(ae, self.source, self.data)
         if (
             ae.config.latents is not None

@@ -81,11 +81,6 @@ def ddim(source: str, ae: "DiffusionAutoencoder") -> "DDIM":
     return loaded.to(device())
 
 
-def is_run(source: str) -> bool:
-    """Whether a model is a training run, which knows what images it was trained on."""
-    return (Path(source) / "model").is_dir() and (Path(source) / "config.json").is_file()
-
-
 def images(ae: "DiffusionAutoencoder", source: str, data: str | None, labels: Path | None = None, **settings: object) -> "ImageSet":
     """The images that a command is about, prepared; arguments and errors as of `data_config`.
 
@@ -116,6 +111,8 @@ def data_config(
     Raises:
         ValueError: none are named, and the model is no run, so it has none of its own.
     """
+    from diffae.interop.weights import is_run
+
     trained = is_run(source)
     config = read_json(RunConfig, Path(source) / "config.json").data if trained else DataConfig()
     seen = ae.preparation

@@ -48,6 +48,7 @@ class Studio:
         except ImportError as error:
             raise ImportError(f"The studio needs gradio ({error}): pip install 'diffae[studio]'.") from None
         from diffae.explanation.opening import open_classifier
+        from diffae.interop.weights import is_run
         from diffae.semantics.classifiers import Classifier
         from diffae.studio.workshop import Workshop
 
@@ -58,9 +59,8 @@ class Studio:
         with reserve(self.host, self.port) as reserved:
             source = self.source or _newest() or (str(FACES) if FACES.is_dir() else _trained())
             ae = inputs.autoencoder(source, prior=self.prior)
-            trained = (Path(source) / "config.json").is_file() and (Path(source) / "model").is_dir()
             data = z_sem = None
-            if trained or self.data is not None:
+            if is_run(source) or self.data is not None:
                 data = inputs.images(ae, source, self.data, self.labels)
             elif Path(source) == FACES:
                 data = inputs.images(ae, source, "avatars", self.labels, avatars=FEW)

@@ -130,12 +130,16 @@ def _whole(settings: AutoencoderConfig, config: dict[str, Any], networks: dict[s
     return model
 
 
+def is_run(source: str | Path) -> bool:
+    """Whether a model is a training run, which knows what images it was trained on."""
+    return (Path(source) / "model").is_dir() and (Path(source) / "config.json").is_file()
+
+
 def _preparation(config: dict[str, Any], run: Path) -> Preparation:
     """What a model says of how its images were prepared; for one that was saved before it did, what its run says."""
     if "preparation" in config:
         return from_dict(Preparation, config["preparation"], path="preparation")
-    file = run / "config.json"
-    return read_json(RunConfig, file).data.preparation if (run / "model").is_dir() and file.is_file() else Preparation()
+    return read_json(RunConfig, run / "config.json").data.preparation if is_run(run) else Preparation()
 
 
 def save_calibration(model: ImageDiffusion, source: Path) -> Path:
