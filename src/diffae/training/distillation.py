@@ -139,9 +139,11 @@ class DistilledSubject(ImageSubject):
         return save_png(sheet(pictures, scale=scale_for(pictures[0]), names=list(rows)), file)
 
     def save(self, ema: nn.Module, folder: Path, images: int) -> None:
-        """Writes the model with all that was fitted to the teacher's z_sem, which is also its own."""
+        """Writes the model with all that was fitted to the teacher's z_sem, which is also its own. What was measured of the
+        teacher's decoder is not said of it."""
         assert isinstance(ema, DiffusionAutoencoder)
-        ema.about = self.teacher.about | {"distilled": f"{images:,} images"}
+        about = {key: value for key, value in self.teacher.about.items() if key != "metrics"}
+        ema.about = about | {"distilled": f"{images:,} images"}
         fitted: dict[str, Any] = {name: getattr(self.teacher, name) for name in ("prior", "standardizer", "attributes")}
         try:
             for name, part in fitted.items():
