@@ -33,7 +33,7 @@ class Distill:
     data: str | None = None
     """The images; by default those that the run was trained on."""
     images: arguments.Number = None
-    """Budget in images seen; by default a twentieth of those that the decoder was trained on, which costs a fifth of that."""
+    """Budget in images seen; by default a twentieth of those that the decoder was trained on."""
     minutes: arguments.Minutes = None
     """Budget in minutes, in place of images."""
     samples: Count = 2000

@@ -184,9 +184,9 @@ DISTILLATION = TrainingConfig(
     log_every=100,
     validation_images=128,
 )
-"""Of `diffae distill`. Each image seen costs about as much as four of the decoder's own training."""
+"""Of `diffae distill`. Each image seen costs about as much as four and a half of the decoder's own training."""
 DISTILLED_SHARE = 20
-"""One image for so many that the decoder was trained on: a fifth of its cost."""
+"""One image for so many that the decoder was trained on."""
 
 
 def comparator(autoencoder: str, **model: Any) -> ComparatorRunConfig:
