@@ -13,7 +13,7 @@ from PIL import Image
 
 import diffae
 from diffae import cli
-from diffae.cli import runs
+from diffae.cli import inputs, priors, runs
 from diffae.config.presets import PRESETS
 from diffae.interop.parts import available_priors
 from diffae.semantics.prior import GaussianPrior, KernelPrior, LatentPrior
@@ -201,6 +201,25 @@ def test_from_a_run_to_attributes_priors_samples_and_edits(trained, tmp_path, ca
     stored.write_text(config)
     told.unlink()
     (Path(run) / "priors/kernel/measured.json").unlink()
+    assert isinstance(diffae.load(run).prior, GaussianPrior)
+
+    # Of the images with a label: each by its own name, and none unless it is named.
+    with pytest.raises(SystemExit):
+        cli.main(["train-prior", run, "--preset", "kernel", "--given", "Red"])
+    assert "too few for a prior of their own" in " ".join(capsys.readouterr().err.split())
+    monkeypatch.setattr(priors, "LEAST_GIVEN", 5)
+    everyone = diffae.load(run, prior="kernel")
+    for given in ("Red", "not Red"):
+        cli.main(["train-prior", run, "--preset", "kernel", "--given", given])
+    assert "--prior 'given/not Red'" in capsys.readouterr().out
+    red, other = (diffae.load(run, prior=f"given/{name}") for name in ("Red", "not Red"))
+    assert len(red.prior.codes) + len(other.prior.codes) == len(everyone.prior.codes)
+    labels = [line.split(",") for line in (images / "labels.csv").read_text().split()[1:]]
+    codes = red.standardizer(red.encode(inputs.pictures(red, [images / name for name, *_ in labels], None)))
+    nearest = torch.cdist(red.prior.codes, codes).min(1)
+    assert float(nearest.values.max()) < 1e-3
+    assert {labels[i][1] for i in nearest.indices} == {"1"}
+    assert torch.equal(red.standardizer.mean, everyone.standardizer.mean)
     assert isinstance(diffae.load(run).prior, GaussianPrior)
 
     quick = ["--steps", "2"]

@@ -25,10 +25,11 @@ from diffae.cli.manipulation import Manipulate
 from diffae.cli.models import Average, Calibrate, Import, Weights
 from diffae.cli.pictures import Interpolate, Reconstruct, Vary
 from diffae.cli.posterior import Posterior
+from diffae.cli.priors import TrainPrior
 from diffae.cli.publishing import Export, Push
 from diffae.cli.sampling import Sample
 from diffae.cli.studio import Studio
-from diffae.cli.training import Quickstart, Train, TrainComparator, TrainPrior, defaults
+from diffae.cli.training import Quickstart, Train, TrainComparator, defaults
 from diffae.runtime import memory
 
 COMMANDS = {

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 from diffae.cli import arguments, inputs
 from diffae.cli.bars import say
-from diffae.cli.runs import train
+from diffae.cli.runs import train, with_budget
 from diffae.cli.sampling import Sample
-from diffae.cli.training import with_budget
 from diffae.config import Count, DataConfig, RunConfig, Seed, StartConfig
 from diffae.config.presets import DISTILLATION, DISTILLED_SHARE
 

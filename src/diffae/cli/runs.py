@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from diffae.cli import inputs
 from diffae.cli.bars import say, training_bar, warn, work_bar
-from diffae.config import ComparatorRunConfig, PriorRunConfig, RunConfig
+from diffae.config import ComparatorRunConfig, PriorRunConfig, RunConfig, TrainingConfig
 from diffae.runtime import processes
 
 if TYPE_CHECKING:
@@ -63,7 +63,9 @@ def train(asked: RunConfig | ComparatorRunConfig, out: Path, *, first_look: bool
     return data if processes.is_first() else None
 
 
-def train_prior(source: str, z_sem: "Tensor", data: "ImageSet", asked: PriorRunConfig, *, name: str) -> Path | None:
+def train_prior(
+    source: str, z_sem: "Tensor", data: "ImageSet", asked: PriorRunConfig, *, name: str, given: "ImageSet | None" = None
+) -> Path | None:
     """Starts a prior beside an autoencoder, or goes on with it, and shows its progress.
 
     Args:
@@ -72,6 +74,7 @@ def train_prior(source: str, z_sem: "Tensor", data: "ImageSet", asked: PriorRunC
         data: the images.
         asked: the configuration, but for what follows from the codes.
         name: of the prior.
+        given: those of the images whose codes it is of, where not all.
 
     Returns:
         The prior's folder; None if training was interrupted.
@@ -83,7 +86,7 @@ def train_prior(source: str, z_sem: "Tensor", data: "ImageSet", asked: PriorRunC
     from diffae.training.run import create_accelerator, resolve
     from diffae.training.subjects import PriorSubject
 
-    ae = _standardizing(source, z_sem[data.train])
+    ae, data = _standardizing(source, z_sem[data.train]), given or data
     folder = prior_folder(Path(source), name)
     if is_stale(ae, folder / "model"):
         raise ValueError(
@@ -127,19 +130,20 @@ def _measure(source: str, name: str, z_sem: "Tensor", data: "ImageSet") -> None:
     write_text(prior_folder(Path(source), name) / MEASURED, json.dumps({"told": trained, "n": len(held)}) + "\n")
     others = f"of `--preset gaussian` {gaussian:.2f}, `kernel` {kernel:.2f}"
     say(f"Told from held-out codes (AUROC, 0.5 is perfect): {trained:.2f}; {others}")
-    if len(priors := available_priors(Path(source))) > 1:
+    if name in (priors := available_priors(Path(source))) and len(priors) > 1:
         say(f"Of {len(priors)} priors beside this model {preferred_prior(ae, Path(source))} is taken where none is named.")
     if min(gaussian, kernel) < trained - MARGIN:
         better = "gaussian" if gaussian < kernel else "kernel"
         say(f"`diffae train-prior {source} --preset {better}`, which needs no training, comes nearer to real codes.")
 
 
-def fit_prior(source: str, z_sem: "Tensor", data: "ImageSet", *, kind: str, name: str) -> Path:
-    """Fits a prior that needs no training, `gaussian` or `kernel`, saves it beside the autoencoder, and returns its folder."""
+def fit_prior(source: str, z_sem: "Tensor", data: "ImageSet", *, kind: str, name: str, given: "ImageSet | None" = None) -> Path:
+    """Fits a prior that needs no training, `gaussian` or `kernel`, saves it beside the autoencoder, and returns its folder;
+    arguments as of `train_prior`."""
     from diffae.interop.parts import MEASURED, prior_folder, save_part
     from diffae.semantics.prior import GaussianPrior, KernelPrior
 
-    ae = _standardizing(source, z_sem[data.train])
+    ae, data = _standardizing(source, z_sem[data.train]), given or data
     assert ae.standardizer is not None
     z = ae.standardizer(z_sem[data.train])
     ae.prior = GaussianPrior(ae.z_dim).fit(z) if kind == "gaussian" else KernelPrior.of(z)
@@ -193,6 +197,11 @@ def show_training(subject: "Subject", out: Path, accelerator: "Accelerator", *, 
                     if interrupted:
                         say(f"Stopped after {images:,} {what}; everything is saved. The same command goes on from here.")
     return not interrupted
+
+
+def with_budget(training: TrainingConfig, minutes: float | None, images: int | None) -> TrainingConfig:
+    """The training settings, with the budget of the command line if there is one."""
+    return training if minutes is None and images is None else dataclasses.replace(training, minutes=minutes, images=images)
 
 
 def _standardizing(source: str, z_sem: "Tensor") -> "DiffusionAutoencoder":

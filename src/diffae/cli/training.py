@@ -11,13 +11,13 @@ import tyro
 from diffae.cli import arguments, inputs
 from diffae.cli.bars import say, work_bar
 from diffae.cli.codes import fit
-from diffae.cli.runs import fit_prior, train, train_prior
+from diffae.cli.priors import DEFAULT_PRIOR_PRESET, FITTED, TrainPrior
+from diffae.cli.runs import train, train_prior, with_budget
 from diffae.config import (
     AutoencoderConfig,
     Count,
     DataConfig,
     Frozen,
-    PriorConfig,
     Range,
     RunConfig,
     StartConfig,
@@ -25,14 +25,11 @@ from diffae.config import (
     read_json,
 )
 from diffae.config.presets import comparator, preset, prior_preset
-from diffae.runtime import processes
 
 if TYPE_CHECKING:
     from diffae.autoencoder import DiffusionAutoencoder
 
-DEFAULT_PRESET, DEFAULT_PRIOR_PRESET = "avatars64", "latent-small"
-FITTED = {"gaussian": "a Gaussian", "kernel": "a smoothed bootstrap"}
-"""Priors that need no training."""
+DEFAULT_PRESET = "avatars64"
 PRIOR_SHARE = 5
 """In the quick start, codes that the prior sees for each image that the autoencoder saw. A code costs a fiftieth of an image."""
 
@@ -127,52 +124,6 @@ class Quickstart:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainPrior:
-    """Train a latent DDIM on the z_sem of an autoencoder's images, so that it can sample.
-
-    Several priors can live beside one autoencoder, each with a name. The presets `gaussian` and `kernel` need no training; the
-    second draws training codes with noise, and holds them. Running the same command again goes on where it stopped.
-
-    Example: diffae train-prior runs/quickstart --minutes 2
-    """
-
-    source: arguments.LocalSource
-    data: str | None = None
-    """The images; by default those that the run was trained on."""
-    preset: str = DEFAULT_PRIOR_PRESET
-    """Where the settings below start from: `latent-small`, the paper's `latent10` and `latent20`, `gaussian`, or
-    `kernel`."""
-    name: str | None = None
-    """Name of the prior; by default `ddim`, `gaussian` or `kernel`. The folder is RUN/priors/NAME."""
-    minutes: arguments.Minutes = None
-    """Budget in minutes, turned into codes from the rate of the first minute."""
-    images: arguments.Number = None
-    """Budget in codes seen, total over resumes."""
-    model: PriorConfig
-    training: TrainingConfig
-
-    def run(self) -> None:
-        if self.preset not in FITTED:
-            from diffae.training.run import create_accelerator
-
-            create_accelerator()  # Here several processes meet, so that they share the images to encode.
-        inputs.check_beside(self.source)
-        ae = inputs.autoencoder(self.source)
-        data = inputs.images(ae, self.source, self.data)
-        z_sem = inputs.codes(ae, self.source, data)
-        if self.preset in FITTED:
-            folder = fit_prior(self.source, z_sem, data, kind=self.preset, name=self.name or self.preset)
-            with_it = f"diffae sample {self.source} --prior {folder.name}"
-            print(f"{folder}: {FITTED[self.preset]} of {len(data.train):,} codes. Sample with `{with_it}`.")
-            return
-        training = with_budget(self.training, self.minutes, self.images)
-        config = dataclasses.replace(prior_preset(self.preset), model=self.model, training=training)
-        trained = train_prior(self.source, z_sem, data, config, name=self.name or "ddim")
-        if trained and processes.is_first():
-            print(f"{trained}: sample with `diffae sample {self.source}`.")
-
-
-@dataclass(frozen=True, kw_only=True)
 class TrainComparator:
     """Train a VAE or VQ-VAE on the same images, to stand beside a diffusion autoencoder in `diffae evaluate --comparators`.
 
@@ -231,8 +182,3 @@ def _forget_stale_prior(ae: "DiffusionAutoencoder", run: Path) -> None:
     if is_stale(ae, folder / "model"):
         say("The autoencoder has been trained further: its prior is trained anew")
         shutil.rmtree(folder)
-
-
-def with_budget(training: TrainingConfig, minutes: float | None, images: int | None) -> TrainingConfig:
-    """The training settings, with the budget of the command line if there is one."""
-    return training if minutes is None and images is None else dataclasses.replace(training, minutes=minutes, images=images)

@@ -22,7 +22,9 @@ PART_FORMAT = "diffae-part-1"
 PARTS = ("prior", "standardizer", "attributes")
 """What is fitted to an autoencoder."""
 MEASURED = "measured.json"
-"""File of `Measured`, in a prior's folder."""
+"""File of `PriorMeasurement`, in a prior's folder."""
+GIVEN = "given"
+"""Where priors of the images with a label are: `given/NAME`, never taken unless they are named."""
 MOST_COMPONENTS = 100_000
 """Principal directions; there are never more than dimensions of z_sem."""
 
@@ -48,6 +50,11 @@ def available_priors(source: Path) -> list[str]:
         return told, named.get(folder.name, 2), folder.name
 
     return [folder.name for folder in sorted(found, key=order)]
+
+
+def priors_given_labels(source: Path) -> list[str]:
+    """Names, `given/NAME`, of the priors of images with a label."""
+    return sorted(f"{GIVEN}/{p.parent.parent.name}" for p in source.glob(f"priors/{GIVEN}/*/model/config.json"))
 
 
 def preferred_prior(model: DiffusionAutoencoder, source: Path) -> str | None:

@@ -30,6 +30,8 @@ COMMA = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d*),\d+(e[+-]?\d+)?", re.ASCII | r
 TRUTH = {"true": 1.0, "false": 0.0}
 NO_NAME = re.compile(r"|Unnamed: \d+(_level_\d+)?|__index_level_\d+__")
 """What the columns of an index are called, which tables are often written with."""
+NOT = "not "
+"""Before an attribute's name: the class of the images that lack it."""
 RESERVED = ("file", "group")
 """Columns that are no attributes."""
 
@@ -168,6 +170,20 @@ def refuse_doubled(columns: Sequence[str], where: str) -> None:
     if twice:
         places = [str(i) for i, c in enumerate(columns, start=1) if c == twice[0]]
         raise ValueError(f"{where}: the columns {' and '.join(places)} are both called {twice[0]!r}. Rename or remove all but one.")
+
+
+def members(labels: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    """Whether each image is a member of a class: 1, 0, or NaN for unknown. `not NAME` is the absence of NAME.
+
+    Raises:
+        ValueError: there is no such label, or it is one of numbers.
+    """
+    label = name if name in labels else name.removeprefix(NOT)
+    if label not in labels:
+        raise ValueError(f"There is no label {label!r}. There are: {', '.join(labels) or 'none'}.")
+    if not is_binary(y := labels[label]):
+        raise ValueError(f"{label!r} is no label of yes and no, so it has no members: {describe_values(y)}.")
+    return y if label == name else 1 - y
 
 
 def is_binary(y: np.ndarray) -> bool:

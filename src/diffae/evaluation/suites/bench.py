@@ -14,11 +14,11 @@ from torch import Tensor
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import Protocol as EvaluationProtocol
 from diffae.data.dataset import ImageSet
-from diffae.data.labels.columns import describe_values, is_binary
+from diffae.data.labels.columns import members
 from diffae.diffusion.ddim import DDIM
 from diffae.evaluation.pages.figures import Progress
 from diffae.evaluation.results import Result, Store
-from diffae.evaluation.suites.section import NOT, NotMeasurable, Section
+from diffae.evaluation.suites.section import NotMeasurable, Section
 from diffae.frozen.perceptual import LEAST, Backbone
 from diffae.frozen.weights import load_network
 from diffae.interop.comparators import Autoencoder
@@ -153,14 +153,7 @@ class Bench:
         Raises:
             ValueError: there is no such label, or it is one of numbers.
         """
-        label = name.removeprefix(NOT)
-        if label not in self.data.labels:
-            raise ValueError(f"There is no label {label!r}. There are: {', '.join(self.data.labels) or 'none'}.")
-        if not is_binary(self.data.labels[label]):
-            values = describe_values(self.data.labels[label])
-            raise ValueError(f"{label!r} is no label of yes and no, so it has no members: {values}.")
-        y = self.data.labels[label][self.data.train if indices is None else indices]
-        return 1 - y if name.startswith(NOT) else y
+        return members(self.data.labels, name)[self.data.train if indices is None else indices]
 
     def distances(
         self, suite: str, model: str, x: Tensor, make: Callable[[range], Tensor], *, on: Sequence[str], steps: int | None = None

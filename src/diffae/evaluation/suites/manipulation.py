@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from diffae.data.labels.columns import NOT
 from diffae.evaluation.pages.figures import STEPS, Figure, edit_figures
 from diffae.evaluation.pages.tables import by_metric
 from diffae.evaluation.results import Result
 from diffae.evaluation.suites.bench import Bench, in_colour
-from diffae.evaluation.suites.section import NOT, NotMeasurable, Section
+from diffae.evaluation.suites.section import NotMeasurable, Section
 from diffae.frozen.perceptual import LEAST
 from diffae.metrics.batches import in_batches
 from diffae.metrics.disentanglement import factors

@@ -8,8 +8,6 @@ from diffae.evaluation.results import Result
 
 OURS = "DPM-Solver++"
 """The solver of rows that are not the paper's."""
-NOT = "not "
-"""Before an attribute's name: the class of the images that lack it."""
 CONVENTION = "bilinear without antialiasing, x / 127.5 - 1, as pytorch-fid"
 
 
