@@ -14,7 +14,7 @@ from diffae.diffusion.solvers import solve, to_eps, to_target
 from diffae.runtime.seeding import Draws
 from diffae.training.run import train
 from diffae.training.subjects import ImageSubject
-from diffae.training.views import TEMPERATURE, another_view, contrastive_loss, dropped, shifted
+from diffae.training.views import TEMPERATURE, VIEWS, another_direction, another_view, contrastive_loss, dropped, shifted
 
 
 def test_min_snr_counts_no_error_of_x_0_more_than_gamma_times():
@@ -114,6 +114,33 @@ def test_a_contrastive_loss_is_that_of_finding_the_own_view_among_all():
         assert float(same.grad.norm()) < 10
 
 
+@pytest.mark.parametrize("shape", [(1, 16, 16), (3, 16, 18), (2, 6, 16, 16)])
+def test_from_another_direction_all_but_the_direction_is_the_same(shape):
+    draws = Draws.of(256, 5)
+    y, x = (torch.arange(side) - (side - 1) / 2 for side in shape[-2:])
+    # A disc, brighter on its right, in each channel another brightness.
+    inside = (y[:, None] ** 2 + x**2 < 25).float() * (1 + x / 10)
+    image = (inside * torch.arange(1, shape[0] + 1).view(-1, *[1] * (len(shape) - 1))).expand(shape)
+    seen = another_direction(image.expand(256, *shape), draws)
+    torch.testing.assert_close(another_direction(image.expand(2, *shape), draws[3:5]), seen[3:5])
+    # As bright and as large, in each channel, within what sampling between pixels loses.
+    sides = tuple(range(2, seen.dim()))
+    for most, (made, given) in ((0.03, (seen, image)), (0.1, ((seen > 0.5).float(), (image > 0.5).float()))):
+        shares = made.mean(sides) / given.mean(tuple(side - 1 for side in sides))
+        assert float((shares - 1).abs().mean()) < most
+    # The bright side is on any side, as often.
+    weight = seen.flatten(1, -3).mean(1)
+    where = torch.stack([(weight * x).mean((1, 2)), (weight * y[:, None]).mean((1, 2))], 1)
+    assert float((where / where.norm(dim=1, keepdim=True)).mean(0).norm()) < 0.2
+    assert float(where.norm(dim=1).mean()) > 0.05
+    # Mirrored are half of them: of an image without a mirror's symmetry no turn is the same.
+    flat = torch.zeros(1, 1, 17, 17)
+    flat[..., 8, 8:14] = flat[..., 4:8, 13] = 1.0
+    turned = another_direction(flat.expand(256, -1, -1, -1), draws)
+    alike = another_direction(flat.flip(-1).expand(256, -1, -1, -1), draws)
+    assert float((turned - alike).flatten(1).abs().mean(1).min()) > 0.01
+
+
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 12), (2, 6, 8, 8)])
 def test_another_view_is_each_images_own_and_near_it(shape):
     draws = Draws.of(64, 5)
@@ -144,10 +171,11 @@ def test_codes_are_compared_within_a_whole_batch_alone(tiny_run, tmp_path):
         replace(config, start=replace(config.start, model="some", freeze="encoder"))
 
 
-def test_contrast_is_added_to_the_loss_and_moves_the_encoder_alone(tiny_run):
+@pytest.mark.parametrize("views", VIEWS)
+def test_contrast_is_added_to_the_loss_and_moves_the_encoder_alone(tiny_run, views):
     found = []
     for weight in (0.0, 0.5):
-        config = tiny_run(images=8, batch_size=8, contrast=weight)
+        config = tiny_run(images=8, batch_size=8, contrast=weight, views=views)
         subject = ImageSubject(config, prepare(config.data, size=config.model.image_size, channels=config.model.channels))
         torch.manual_seed(0)
         model, draws = subject.build(), Draws.of(8, 3)
@@ -156,7 +184,7 @@ def test_contrast_is_added_to_the_loss_and_moves_the_encoder_alone(tiny_run):
         found.append((float(loss.detach()), {n: None if p.grad is None else p.grad.clone() for n, p in model.named_parameters()}))
     x, *_ = subject.view(subject.batch(range(8)), draws)
     with torch.no_grad():
-        apart = contrastive_loss(model.encoder(x), model.encoder(another_view(x, draws)))
+        apart = contrastive_loss(model.encoder(x), model.encoder(VIEWS[views](x, draws)))
     assert found[1][0] - found[0][0] == pytest.approx(0.5 * float(apart), rel=1e-4)
     changed = {n for n, g in found[0][1].items() if g is not None and not torch.allclose(g, found[1][1][n], atol=1e-6)}
     assert changed

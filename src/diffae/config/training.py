@@ -7,6 +7,7 @@ from diffae.config.ranges import Amount, Count, InRange, Range, Seed, Share
 from diffae.config.schema import Precision
 
 TimestepDraw = Literal["uniform", "noisy"]
+Views = Literal["moment", "direction"]
 LearningRate = Literal["constant", "cosine"]
 Compile = Literal["default", "reduce-overhead", "max-autotune"]
 
@@ -71,6 +72,10 @@ class TrainingConfig(InRange):
     alike than those of the batch's others (Chen et al. 2020). With 0.03 z_sem tells kinds better, and less of
     detail, size and light, so not for measurements; a step takes a pass of the encoder more. Logged training losses hold it,
     held-out ones do not. The batch has to be in one piece: no accumulation, one process."""
+    views: Views = "moment"
+    """What that loss takes for the same: an image a `moment` later, turned a little, scaled, moved, lit otherwise; or seen from
+    another `direction`, turned by any angle and mirrored, which leaves size, light and colour to be told: for measurements of
+    what has no upside, such as galaxies, cells or grains."""
     whitened_start: bool = False
     """Whether z_sem starts whitened over the first images (`SemanticEncoder.whiten`), which trains it many times sooner; the
     paper's models do not."""

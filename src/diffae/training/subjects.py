@@ -26,7 +26,7 @@ from diffae.semantics.prior import LatentPrior
 from diffae.training.features import features_of, fit_features
 from diffae.training.health import Health, check_codes, check_images, check_prior
 from diffae.training.starting import take_weights, trained_model
-from diffae.training.views import another_view, augmented, contrastive_loss, dropped, of_view, shifted, training_view
+from diffae.training.views import VIEWS, augmented, contrastive_loss, dropped, of_view, shifted, training_view
 
 KNOWN = 0.98
 """From which value on, of -1..1, a pixel counts that was mixed of such as do and such as do not."""
@@ -188,7 +188,8 @@ class ImageSubject:
         z_sem, apart = model.encoder(view) if features is None else model.encoder(view, features), x.new_zeros(())
         if training.contrast:  # Of what is learned, the last values of z_sem: all (-0) where no features come before.
             ours: Any = model.encoder.learned if isinstance(model.encoder, FeatureEncoder) else model.encoder
-            apart = training.contrast * contrastive_loss(z_sem[:, -self.config.model.learned :], ours(another_view(x, draws)))
+            other = ours(VIEWS[training.views](x if known is None else x * known, draws))  # Without what does not count.
+            apart = training.contrast * contrastive_loss(z_sem[:, -self.config.model.learned :], other)
         if training.z_sem_dropout:
             z_sem = dropped(z_sem, draws, training.z_sem_dropout)
         return model.loss(x, draws, noisy=self._noisy, min_snr=training.min_snr, z_sem=z_sem, known=known) + apart

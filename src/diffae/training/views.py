@@ -1,12 +1,13 @@
 """What the networks see while training: images mirrored or shifted, codes dropped; drawn by the image's seed, like noise."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from diffae.config.training import Views
 from diffae.data.images import scaled
 from diffae.runtime.seeding import Draws
 
@@ -97,6 +98,19 @@ def another_view(x: Float[Tensor, "n c *sides"], draws: Draws) -> Float[Tensor, 
     light = 0.1 * draws.normal("view light", ()).to(x)
     ones = [1] * (x.dim() - 2)
     return moved * gain.exp().view(n, channels, *ones) + light.view(n, 1, *ones)
+
+
+def another_direction(x: Float[Tensor, "n c *sides"], draws: Draws) -> Float[Tensor, "n c *sides"]:
+    """Each image as it might lie otherwise: turned by any angle (volumes in the plane of their slices), half of them mirrored, and
+    moved by 0.02 N(0, 1) of its sides. What comes in from beyond the edges is mirrored there. For the encoder alone too."""
+    angle = torch.pi * (2 * draws.uniform("view angle").to(x) - 1)
+    mirrored = (draws.uniform("view mirror") < 0.5).to(x.device).view(-1, *[1] * (x.dim() - 1))
+    x = torch.where(mirrored, x.flip(-1), x)
+    return _moved(x, _rotation(angle), torch.ones_like(angle), 0.02 * draws.normal("view shift", (x.dim() - 2,)).to(x))
+
+
+VIEWS: dict[Views, Callable[[Tensor, Draws], Tensor]] = {"moment": another_view, "direction": another_direction}
+"""What makes another view of images, by its name in `training.views`."""
 
 
 def _moved(
