@@ -57,7 +57,7 @@ def main(
     started = time.monotonic()
     images = out.with_name(out.name + "-images")
     y = {part: write_images(source, images, part, num) for part, num in (("train", TRAIN), ("t10k", TEST))}
-    base = diffae.preset("avatars32")
+    base = diffae.preset("pictures32")
     training = replace(base.training, minutes=minutes, seed=seed)
     model = replace(base.model, channels=1, z_dim=z_dim)
     config = resolve(replace(base, model=model, data=DataConfig(source=str(images)), training=training), out)

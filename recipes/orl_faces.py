@@ -140,7 +140,7 @@ def write_photos(faces: Path, labels: Path, folder: Path) -> None:
 
 def settings(photos: Path, minutes: float, seed: int) -> RunConfig:
     """What is trained: the small preset, grey, with a z_sem that 320 photographs can fill."""
-    base = diffae.preset("avatars32")
+    base = diffae.preset("pictures32")
     return replace(
         base,
         model=replace(base.model, channels=1, z_dim=64),

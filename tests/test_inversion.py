@@ -203,17 +203,17 @@ def test_nine_calls_are_3_db_nearer_to_the_limit_than_the_authors_100(patches):
     def each(a, b):
         return (a - b).double().square().mean(1)
 
-    gain = each(theirs(100), theirs(1000)) / each(ours(8), ours(300))
-    assert 10 * gain.median().log10() >= 6
-    assert 10 * np.log10(mse(theirs(100), theirs(1000)) / mse(ours(8), ours(300))) >= 3
+    off, ours_off = each(theirs(100), theirs(1000)), each(ours(8), ours(300))
+    assert 10 * (off / ours_off).median().log10() >= 6
+    assert 10 * (off.mean() / ours_off.mean()).log10() >= 3
 
 
 def test_dpmpp2m_is_of_second_order_on_the_mixture(patches):
     """In float64, on the patches of no mode switch, whose path is smooth."""
     x, own, _, _ = patches
     x = x.double()
-    exact = solve(own, x, spaced_path(SCHEDULE, 600).backwards(), solver="heun")
-    counts = [40, 80, 160]
+    exact = solve(own, x, spaced_path(SCHEDULE, 300).backwards(), solver="heun")
+    counts = [20, 40, 80]
     errors = torch.stack(
         [(solve(own, x, spaced_path(SCHEDULE, n).backwards(), solver="dpmpp2m") - exact).square().mean(1).sqrt() for n in counts]
     )
