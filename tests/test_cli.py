@@ -16,6 +16,7 @@ from diffae import cli
 from diffae.cli import inputs, priors, runs
 from diffae.config.presets import PRESETS
 from diffae.interop.parts import available_priors
+from diffae.runtime.processor import busy_cores
 from diffae.semantics.prior import GaussianPrior, KernelPrior, LatentPrior
 
 FIXTURES = Path(__file__).parent / "fixtures" / "official"
@@ -133,6 +134,32 @@ def test_the_quick_start_ends_with_a_page(tmp_path, capsys, monkeypatch):
     cli.main(["quickstart", "--images", "16", "--out", str(tmp_path / "quick")])
     assert "its prior is trained anew" in capsys.readouterr().err
     assert diffae.load(tmp_path / "quick", prior="ddim").prior is not None
+
+
+def test_training_says_where_others_use_the_cores(make_images, tmp_path, capsys, monkeypatch):
+    command = ["train", str(make_images(12)), "--preset", "avatars32", "--out", str(tmp_path / "run"), *SMALL]
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 4)
+    for images, (busy, told) in enumerate({0.3: None, 1.2: "OMP_NUM_THREADS=3", 4.0: "OMP_NUM_THREADS=1", None: None}.items()):
+        monkeypatch.setattr("diffae.runtime.processor.busy_cores", lambda busy=busy: busy)
+        cli.main([*command, "--images", str(4 + 4 * images)])
+        error = " ".join(capsys.readouterr().err.split())
+        assert ("Other processes use" in error) == (told is not None)
+        assert told is None or f"Other processes use {busy} of 4 cores" in error
+        assert told is None or told in error
+
+
+def test_busy_cores_are_counted(tmp_path, monkeypatch):
+    file = tmp_path / "stat"
+    file.write_text("cpu  100 0 20 800 80 0 0 0 0 0\ncpu0 1 2 3\n")
+
+    def later(_):
+        file.write_text("cpu  130 5 30 840 85 3 2 5 9 9\ncpu0 1 2 3\n")
+
+    monkeypatch.setattr("time.sleep", later)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    assert busy_cores(statistics=file) == pytest.approx(8 * 55 / 100)
+    assert busy_cores(statistics=tmp_path / "none") is None
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,8 @@ def train(asked: RunConfig | ComparatorRunConfig, out: Path, *, first_look: bool
 
     config: RunConfig | ComparatorRunConfig = resolve(asked, out, say=warn)
     accelerator = create_accelerator()
+    if processes.is_first() and accelerator.device.type == "cpu":
+        _warn_of_crowds()
     data = inputs.prepared(config.data, config.model)
     if processes.is_first():
         size = spelled(config.model.image_size)
@@ -202,6 +205,21 @@ def show_training(subject: "Subject", out: Path, accelerator: "Accelerator", *, 
 def with_budget(training: TrainingConfig, minutes: float | None, images: int | None) -> TrainingConfig:
     """The training settings, with the budget of the command line if there is one."""
     return training if minutes is None and images is None else dataclasses.replace(training, minutes=minutes, images=images)
+
+
+def _warn_of_crowds() -> None:
+    """Says so where others use the cores that several threads of a network would run on: each step waits for its slowest thread."""
+    import torch
+
+    from diffae.runtime.processor import busy_cores
+
+    busy, cores, threads = busy_cores(), os.cpu_count() or 1, torch.get_num_threads()
+    if busy is not None and threads > max(1.0, cores - busy + 0.5):
+        free = max(1, round(cores - busy))
+        warn(
+            f"Other processes use {busy:.1f} of {cores} cores, and the network's {threads} threads wait for each other: training "
+            f"may be several times slower than with OMP_NUM_THREADS={free} set before the command."
+        )
 
 
 def _standardizing(source: str, z_sem: "Tensor") -> "DiffusionAutoencoder":
