@@ -82,6 +82,7 @@ class Picked:
         beside: what others measured on it, in words.
         tested: the beginning of the names of those held-out images that are told, such as an official test set's; by default all.
         data: settings of the images.
+        training: settings of training, where not the preset's.
         besides: what else is measured of the trained model.
     """
 
@@ -97,6 +98,7 @@ class Picked:
     beside: str = ""
     tested: str = ""
     data: dict[str, Any] = field(default_factory=lambda: {"validation": 0.2})
+    training: dict[str, Any] = field(default_factory=dict)
     besides: Callable[[DiffusionAutoencoder, ImageSet], dict[str, float]] = lambda ae, data: {}
 
 
@@ -231,7 +233,8 @@ SETS = {
             },
             lambda x: x,
         ),
-        ("log flux", "log area", "redness", "ellipticity"), "R²", preset="numbers32", z_dim=5, besides=_posteriors,
+        ("log flux", "log area", "redness", "ellipticity"), "R²", preset="numbers32", z_dim=5,
+        training={"contrast": 0.03, "views": "direction"}, besides=_posteriors,
     ),
     "coil": Picked(
         "objects on a turntable, every second view held out; at 20 degrees the two ends are held out too",
@@ -304,7 +307,8 @@ def _config(picked: Picked, images: Path, seed: int, minutes: float, budget: int
     base, masks = preset(picked.preset), images.with_name("masks")
     model = dataclasses.replace(base.model, channels=picked.channels, z_dim=picked.z_dim)
     data = DataConfig(source=str(images), flip=picked.flip, mask=str(masks) if masks.is_dir() else None, **picked.data)
-    training = dataclasses.replace(base.training, minutes=None if budget else minutes, images=budget, seed=seed, sample_every=10**9)
+    training = dataclasses.replace(base.training, **picked.training, seed=seed, sample_every=10**9)
+    training = dataclasses.replace(training, minutes=None if budget else minutes, images=budget)
     return dataclasses.replace(base, model=model, data=data, training=training)
 
 
