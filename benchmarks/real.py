@@ -473,7 +473,19 @@ def sampled(ae: DiffusionAutoencoder, data: ImageSet, num: int) -> dict[str, flo
 
 def _page(out: Path, only: tuple[str, ...], changes: tuple[str, ...], seeds: tuple[int, ...], page: Path) -> str:
     """A table of all runs that are there, and of each set the pictures of its first one, copied beside the page."""
-    header = ["set", "", "seeds", "z_sem", "pixels", "both codes, MSE", "z_sem alone, MSE", "dimensions", "images seen", "minutes"]
+    header = [
+        "set",
+        "",
+        "seeds",
+        "z_sem",
+        "pixels",
+        "frozen features",
+        "both codes, MSE",
+        "z_sem alone, MSE",
+        "dimensions",
+        "images seen",
+        "minutes",
+    ]
     rows, sections = [], []
     for name in only:
         picked, shown = SETS[name], ""
@@ -486,7 +498,8 @@ def _page(out: Path, only: tuple[str, ...], changes: tuple[str, ...], seeds: tup
             shown = shown or ("" if "not shown" in picked.credit else _pictures(files[0].parent, name, picked, page))
             for column in picked.told:
                 of = f"{name}, {picked.measure} of {column}"
-                cells = [spread([run[f"{what}: {column}"] for run in runs]) for what in ("z_sem", "pixels")]
+                known = [[run.get(f"{what}: {column}") for run in runs] for what in ("z_sem", "pixels", "features")]
+                cells = ["" if None in values else spread(values) for values in known]
                 cells += [spread([run[key] for run in runs]) for key in ("both", "mean", "dimensions")]
                 cells += [
                     " or ".join(sorted({f"{run['images']:,}" for run in runs})),
@@ -494,7 +507,7 @@ def _page(out: Path, only: tuple[str, ...], changes: tuple[str, ...], seeds: tup
                 ]
                 rows.append([of, change, str(len(runs)), *cells])
             more = {key: spread([run[key] for run in runs]) for key in runs[0] if ": " in key and all(key in run for run in runs)}
-            more = {key: value for key, value in more.items() if not key.startswith(("z_sem: ", "pixels: "))}
+            more = {key: value for key, value in more.items() if not key.startswith(("z_sem: ", "pixels: ", "features: "))}
             if more:
                 title = f"also, {change}" if change else "also"
                 shown += f"\n\n{table_markdown([title, ''], [list(pair) for pair in more.items()])}"
