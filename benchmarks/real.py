@@ -250,7 +250,7 @@ def _changed(**training: Any) -> Callable[[RunConfig], RunConfig]:
 
 CHANGES: dict[str, Callable[[RunConfig], RunConfig]] = {
     "": lambda c: c,
-    "plain": _changed(contrast=0.0),
+    "plain": _changed(contrast=0.0, views="moment"),
     "contrast.01": _changed(contrast=0.01),
     "contrast.1": _changed(contrast=0.1),
     "shift": _changed(contrast=0.0, encoder_shift=0.1),

@@ -13,10 +13,10 @@ from PIL import Image
 
 import diffae
 from diffae import cli
-from diffae.cli import inputs, priors, runs
+from diffae.cli import inputs, priors
 from diffae.config.presets import PRESETS
-from diffae.interop.parts import available_priors
-from diffae.runtime.processor import busy_cores
+from diffae.interop.parts import available_priors, priors_of_labels
+from diffae.runtime import cores
 from diffae.semantics.prior import GaussianPrior, KernelPrior, LatentPrior
 
 FIXTURES = Path(__file__).parent / "fixtures" / "official"
@@ -138,10 +138,10 @@ def test_the_quick_start_ends_with_a_page(tmp_path, capsys, monkeypatch):
 
 def test_training_says_where_others_use_the_cores(make_images, tmp_path, capsys, monkeypatch):
     command = ["train", str(make_images(12)), "--preset", "avatars32", "--out", str(tmp_path / "run"), *SMALL]
-    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr(cores, "usable_cores", lambda: {0, 1, 4, 5})
     monkeypatch.setattr("torch.get_num_threads", lambda: 4)
     for images, (busy, told) in enumerate({0.3: None, 1.2: "OMP_NUM_THREADS=3", 4.0: "OMP_NUM_THREADS=1", None: None}.items()):
-        monkeypatch.setattr("diffae.runtime.processor.busy_cores", lambda busy=busy: busy)
+        monkeypatch.setattr(cores, "busy_cores", lambda busy=busy: busy)
         cli.main([*command, "--images", str(4 + 4 * images)])
         error = " ".join(capsys.readouterr().err.split())
         assert ("Other processes use" in error) == (told is not None)
@@ -149,17 +149,22 @@ def test_training_says_where_others_use_the_cores(make_images, tmp_path, capsys,
         assert told is None or told in error
 
 
-def test_busy_cores_are_counted(tmp_path, monkeypatch):
-    file = tmp_path / "stat"
-    file.write_text("cpu  100 0 20 800 80 0 0 0 0 0\ncpu0 1 2 3\n")
-
-    def later(_):
-        file.write_text("cpu  130 5 30 840 85 3 2 5 9 9\ncpu0 1 2 3\n")
-
-    monkeypatch.setattr("time.sleep", later)
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
-    assert busy_cores(statistics=file) == pytest.approx(8 * 55 / 100)
-    assert busy_cores(statistics=tmp_path / "none") is None
+def test_busy_cores_are_those_that_this_process_may_use(tmp_path, monkeypatch):
+    file, counted = tmp_path / "stat", "cpu  9 9 9 9 9 9 9 9 9 9\n{}\ncpu10 1 1 1 100 1 1 1 1 0 0\nintr 3 4\n"
+    before, after = "cpu1 100 0 20 800 80 0 0 0 0 0", "cpu1 130 5 30 840 85 3 2 5 9 9"
+    file.write_text(counted.format(before))
+    monkeypatch.setattr(cores, "STATISTICS", file)
+    monkeypatch.setattr("time.sleep", lambda _: file.write_text(counted.format(after)))
+    monkeypatch.setattr(cores, "usable_cores", lambda: {1, 10})
+    assert cores.busy_cores() == pytest.approx(55 / 100)
+    file.write_text(counted.format(before))
+    monkeypatch.setattr(cores, "usable_cores", lambda: {0, 2})
+    assert cores.busy_cores() is None
+    monkeypatch.setattr("time.sleep", lambda _: file.write_text(""))
+    file.write_text("")
+    assert cores.busy_cores() is None
+    file.unlink()
+    assert cores.busy_cores() is None
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +207,7 @@ def test_from_a_run_to_attributes_priors_samples_and_edits(trained, tmp_path, ca
     small = ["--model.width", "8", "--model.layers", "3", "--training.batch-size", "8", "--training.precision", "float32"]
     cli.main(["train-prior", run, "--preset", "kernel"])
     assert "the prior holds 26 codes of training images" in " ".join(capsys.readouterr().err.split())
-    monkeypatch.setattr(runs, "LEAST_TOLD", 7)
+    monkeypatch.setattr(priors, "LEAST_TOLD", 7)
     cli.main(["train-prior", run, "--images", "32", "--name", "mine", *small])
     said = capsys.readouterr()
     assert "mine: sample with" in said.out
@@ -238,8 +243,10 @@ def test_from_a_run_to_attributes_priors_samples_and_edits(trained, tmp_path, ca
     everyone = diffae.load(run, prior="kernel")
     for given in ("Red", "not Red"):
         cli.main(["train-prior", run, "--preset", "kernel", "--given", given])
-    assert "--prior 'given/not Red'" in capsys.readouterr().out
-    red, other = (diffae.load(run, prior=f"given/{name}") for name in ("Red", "not Red"))
+    assert '--prior "kernel not Red"' in capsys.readouterr().out
+    red, other = (diffae.load(run, prior=f"kernel {name}") for name in ("Red", "not Red"))
+    assert (red.prior.given, other.prior.given, everyone.prior.given) == ("Red", "not Red", None)
+    assert "of images with the label `Red` alone" in red.model_card("red")
     assert len(red.prior.codes) + len(other.prior.codes) == len(everyone.prior.codes)
     labels = [line.split(",") for line in (images / "labels.csv").read_text().split()[1:]]
     codes = red.standardizer(red.encode(inputs.pictures(red, [images / name for name, *_ in labels], None)))
@@ -247,6 +254,21 @@ def test_from_a_run_to_attributes_priors_samples_and_edits(trained, tmp_path, ca
     assert float(nearest.values.max()) < 1e-3
     assert {labels[i][1] for i in nearest.indices} == {"1"}
     assert torch.equal(red.standardizer.mean, everyone.standardizer.mean)
+    # One that is trained, whatever it is called: it is neither taken unasked nor made one of another label.
+    cli.main(["train-prior", run, "--given", "Red", "--name", "reds", "--images", "16", *small])
+    assert '--prior "reds"' in capsys.readouterr().out
+    (Path(run) / "priors/reds/measured.json").write_text('{"told": 0.5, "n": 7}')
+    assert diffae.load(run, prior="reds").prior.given == "Red"
+    diffae.load(run, prior="reds").save_pretrained("reds")
+    assert diffae.load("reds").prior.given == "Red"
+    for more in (["--given", "not Red"], []):
+        error = fails(capsys, "train-prior", run, "--name", "reds", "--images", "32", *more, *small)
+        assert "is a prior of Red, not of" in error
+    assert "which this would replace" in fails(capsys, "train-prior", run, "--preset", "kernel", "--name", "reds", "--given", "Red")
+    assert "is a prior of Red" in fails(capsys, "train-prior", run, "--preset", "kernel", "--name", "kernel Red")
+    assert "There is no label 'Rad'" in fails(capsys, "train-prior", run, "--preset", "kernel", "--given", "Rad")
+    assert available_priors(Path(run)) == ["gaussian", "kernel", "mine"]
+    assert priors_of_labels(Path(run)) == ["kernel Red", "kernel not Red", "reds"]
     assert isinstance(diffae.load(run).prior, GaussianPrior)
 
     quick = ["--steps", "2"]

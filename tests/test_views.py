@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import AutoencoderConfig, ScheduleConfig
@@ -14,7 +15,16 @@ from diffae.diffusion.solvers import solve, to_eps, to_target
 from diffae.runtime.seeding import Draws
 from diffae.training.run import train
 from diffae.training.subjects import ImageSubject
-from diffae.training.views import TEMPERATURE, VIEWS, another_direction, another_view, contrastive_loss, dropped, shifted
+from diffae.training.views import (
+    TEMPERATURE,
+    VIEWS,
+    another_direction,
+    another_view,
+    contrast_of_views,
+    contrastive_loss,
+    dropped,
+    shifted,
+)
 
 
 def test_min_snr_counts_no_error_of_x_0_more_than_gamma_times():
@@ -133,12 +143,12 @@ def test_from_another_direction_all_but_the_direction_is_the_same(shape):
     where = torch.stack([(weight * x).mean((1, 2)), (weight * y[:, None]).mean((1, 2))], 1)
     assert float((where / where.norm(dim=1, keepdim=True)).mean(0).norm()) < 0.2
     assert float(where.norm(dim=1).mean()) > 0.05
-    # Mirrored are half of them: of an image without a mirror's symmetry no turn is the same.
-    flat = torch.zeros(1, 1, 17, 17)
-    flat[..., 8, 8:14] = flat[..., 4:8, 13] = 1.0
-    turned = another_direction(flat.expand(256, -1, -1, -1), draws)
-    alike = another_direction(flat.flip(-1).expand(256, -1, -1, -1), draws)
-    assert float((turned - alike).flatten(1).abs().mean(1).min()) > 0.01
+    # Half of them are mirrored: seen from its arm, a hook's other end is on its left, or on its right.
+    arm, hook = torch.zeros(2, *shape[-2:]).unbind(0)
+    arm[7:9, 8:13], hook[4:7, 11:13] = 1.0, 1.0
+    arms, hooks = (another_direction(part.expand(256, *shape), draws).flatten(1, -3).mean(1) for part in (arm, hook))
+    (ax, ay), (hx, hy) = (((seen * x).sum((1, 2)), (seen * y[:, None]).sum((1, 2))) for seen in (arms, hooks))
+    assert 0.4 < float((ax * hy > ay * hx).float().mean()) < 0.6
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 12), (2, 6, 8, 8)])
@@ -155,6 +165,8 @@ def test_another_view_is_each_images_own_and_near_it(shape):
 
 
 def test_codes_are_compared_within_a_whole_batch_alone(tiny_run, tmp_path):
+    with pytest.raises(ValueError, match=r"training\.contrast takes for the same, and that is 0"):
+        tiny_run(images=8, batch_size=8, views="direction")
     with pytest.raises(ValueError, match="accumulation 2 would divide"):
         tiny_run(images=8, batch_size=8, contrast=0.1, accumulation=2)
     config = tiny_run(images=8, batch_size=8, contrast=0.1)
@@ -171,11 +183,22 @@ def test_codes_are_compared_within_a_whole_batch_alone(tiny_run, tmp_path):
         replace(config, start=replace(config.start, model="some", freeze="encoder"))
 
 
+def test_what_does_not_count_is_in_no_other_view():
+    x, draws, encoder = torch.randn(8, 3, 8, 8), Draws.of(8, 3), nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+    known = (torch.rand(8, 1, 8, 8) < 0.7).float()
+    other, z_sem = torch.where(known > 0, x, torch.randn_like(x)), torch.randn(8, 4)
+    for views in VIEWS:
+        with torch.no_grad():
+            apart = [float(contrast_of_views(views, z_sem, encoder, images, known, draws)) for images in (x, other)]
+            all_seen = float(contrast_of_views(views, z_sem, encoder, other, None, draws))
+        assert apart[0] == apart[1] != all_seen
+
+
 @pytest.mark.parametrize("views", VIEWS)
 def test_contrast_is_added_to_the_loss_and_moves_the_encoder_alone(tiny_run, views):
     found = []
     for weight in (0.0, 0.5):
-        config = tiny_run(images=8, batch_size=8, contrast=weight, views=views)
+        config = tiny_run(images=8, batch_size=8, contrast=weight, views=views if weight else "moment")
         subject = ImageSubject(config, prepare(config.data, size=config.model.image_size, channels=config.model.channels))
         torch.manual_seed(0)
         model, draws = subject.build(), Draws.of(8, 3)

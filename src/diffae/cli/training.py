@@ -11,8 +11,8 @@ import tyro
 from diffae.cli import arguments, inputs
 from diffae.cli.bars import say, work_bar
 from diffae.cli.codes import fit
-from diffae.cli.priors import DEFAULT_PRIOR_PRESET, FITTED, TrainPrior
-from diffae.cli.runs import train, train_prior, with_budget
+from diffae.cli.priors import DEFAULT_PRIOR_PRESET, FITTED, TrainPrior, train_prior
+from diffae.cli.runs import train, with_budget
 from diffae.config import (
     AutoencoderConfig,
     Count,
@@ -113,7 +113,7 @@ class Quickstart:
         seen = read_json(RunConfig, self.out / "config.json").training.images
         assert seen is not None
         budget = dataclasses.replace(prior.training, images=PRIOR_SHARE * seen)
-        if not train_prior(run, z_sem, data, dataclasses.replace(prior, training=budget), name="ddim"):
+        if not train_prior(run, z_sem, data, dataclasses.replace(prior, training=budget), name="ddim", among=data):
             return
         fit(run, z_sem, data)
         from diffae.evaluation.pages.report import write_report

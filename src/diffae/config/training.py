@@ -68,14 +68,14 @@ class TrainingConfig(InRange):
     """Probability of each of rotation, scaling, stretching and shift, for small sets (Karras et al. 2022, appendix F.2: 0.12). The
     encoder sees the image as it was changed, so that z_sem tells the decoder of it, and none of it leaks into other images."""
     contrast: Amount = 0.0
-    """Weight of a contrastive loss of z_sem: an image and the same turned, scaled, moved and lit otherwise are to have codes more
-    alike than those of the batch's others (Chen et al. 2020). With 0.03 z_sem tells kinds better, and less of
-    detail, size and light, so not for measurements; a step takes a pass of the encoder more. Logged training losses hold it,
+    """Weight of a contrastive loss of z_sem: an image and another view of it (`views`) are to have codes more alike than those of
+    the batch's others (Chen et al. 2020). With 0.03 z_sem tells kinds better, and less of detail, and of what differs between
+    views; a step takes a pass of the encoder more. Logged training losses hold it,
     held-out ones do not. The batch has to be in one piece: no accumulation, one process."""
     views: Views = "moment"
-    """What that loss takes for the same: an image a `moment` later, turned a little, scaled, moved, lit otherwise; or seen from
-    another `direction`, turned by any angle and mirrored, which leaves size, light and colour to be told: for measurements of
-    what has no upside, such as galaxies, cells or grains."""
+    """What the contrastive loss takes for the same: an image a `moment` later, turned a little, scaled, moved, lit otherwise, so
+    not for measurements; or from another `direction`, turned by any angle and mirrored, which leaves size, light and colour to be
+    told: for measurements of what has no upside, such as galaxies, cells or grains."""
     whitened_start: bool = False
     """Whether z_sem starts whitened over the first images (`SemanticEncoder.whiten`), which trains it many times sooner; the
     paper's models do not."""
@@ -102,6 +102,10 @@ class TrainingConfig(InRange):
 
     def __post_init__(self) -> None:
         InRange.__post_init__(self)
+        if self.views != "moment" and not self.contrast:
+            raise ValueError(
+                f"training.views {self.views} says what training.contrast takes for the same, and that is 0: set it, to 0.03 say."
+            )
         if self.contrast and self.accumulation != 1:
             raise ValueError(
                 f"training.contrast compares the images of a batch, which training.accumulation {self.accumulation} would divide: "

@@ -1,7 +1,7 @@
 """The images of a run, at the training size, memory-mapped, and the order in which training sees them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from diffae.config import DataConfig
 from diffae.data.images import in_range
+from diffae.data.labels.columns import members
 from diffae.runtime import seeding
 from diffae.runtime.files import digest_lines
 
@@ -31,6 +32,7 @@ class ImageSet:
             where all count.
         meaning: how their files are read, in a line.
         mirrored: like `pixels`, for the flipped images. Only for latents, which cannot be flipped themselves.
+        given: the label that all have that are trained on or held out; None where all images are.
     """
 
     names: list[str]
@@ -44,13 +46,24 @@ class ImageSet:
     known: np.ndarray | None = None
     meaning: str = ""
     mirrored: np.ndarray | None = None
+    given: str | None = None
 
     @property
     def identity(self) -> str:
         """Identifies the images, their preparation and their split: numbers in words, and a digest."""
         held = [self.names[i] for i in self.validation]
-        digest = digest_lines([self.key, *self.names, "held out", *held])
+        given = [] if self.given is None else [f"given {self.given}", *(self.names[i] for i in self.train)]
+        digest = digest_lines([self.key, *self.names, "held out", *held, *given])
         return f"{len(self.train):,} images to train on and {len(held):,} held out ({digest[:16]})"
+
+    def with_label(self, given: str) -> "ImageSet":
+        """To train on, and held out, those images alone that have a label; `not NAME`: that do not.
+
+        Raises:
+            ValueError: there is no such label, or it is one of numbers.
+        """
+        has = members(self.labels, given) == 1
+        return replace(self, train=self.train[has[self.train]], validation=self.validation[has[self.validation]], given=given)
 
     @property
     def arrays(self) -> list[np.ndarray]:

@@ -70,7 +70,7 @@ def model_card(
         can = "Reconstruct, interpolate and sample."
     else:
         can = "Reconstruct, vary, interpolate and edit" if scores else "Reconstruct, vary and interpolate"
-        can += f"; sample, by a {_called(prior)}." if prior else "."
+        can += f"; sample, by a {_called(prior, parts.get('given'))}." if prior else "."
     lines += ["", "## What it can do", can]
     if scores:
         lines += ["", "| attribute | held-out images | AUROC | average precision | R² |", "|---|--:|--:|--:|--:|"]
@@ -127,8 +127,10 @@ KNOWN = ("data", "licence", "metrics")
 """Entries of `about` that have places of their own."""
 
 
-def _called(prior: str | dict[str, Any]) -> str:
-    """What a prior is, as `config.json` says it."""
+def _called(prior: str | dict[str, Any], given: str | None) -> str:
+    """What a prior is, as `config.json` says it, and of which images."""
+    if given:
+        return f"{_called(prior, None)}, of images with the label `{given}` alone"
     if prior == "gaussian":
         return "Gaussian prior"
     if isinstance(prior, dict) and "codes" in prior:

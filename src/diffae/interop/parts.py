@@ -12,7 +12,7 @@ from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import PriorConfig, from_dict, read_json
 from diffae.config.ranges import Count, InRange, Range
 from diffae.interop.fingerprints import fingerprint
-from diffae.interop.reading import check_fit, naming_model_file, read_weights
+from diffae.interop.reading import check_fit, naming_model_file, read_config, read_weights
 from diffae.runtime.weights import write_weights
 from diffae.semantics.attributes import Attributes, Score
 from diffae.semantics.prior import MOST_CODES, GaussianPrior, KernelPrior, LatentPrior
@@ -23,8 +23,6 @@ PARTS = ("prior", "standardizer", "attributes")
 """What is fitted to an autoencoder."""
 MEASURED = "measured.json"
 """File of `PriorMeasurement`, in a prior's folder."""
-GIVEN = "given"
-"""Where priors of the images with a label are: `given/NAME`, never taken unless they are named."""
 MOST_COMPONENTS = 100_000
 """Principal directions; there are never more than dimensions of z_sem."""
 
@@ -35,13 +33,12 @@ def prior_folder(source: Path, name: str) -> Path:
 
 
 def available_priors(source: Path) -> list[str]:
-    """Names of the priors that were fitted to an autoencoder, the one to take first: that whose samples are least told from real
-    codes, and of those that were not measured `ddim`, `gaussian`, the first by name.
+    """Names of the priors of all images that were fitted to an autoencoder, the one to take first: that whose samples are least
+    told from real codes, and of those that were not measured `ddim`, `gaussian`, the first by name.
 
     Raises:
         ValueError: a measurement that is none.
     """
-    found = [p.parent.parent for p in source.glob("priors/*/model/config.json")]
     named = {"ddim": 0, "gaussian": 1}
 
     def order(folder: Path) -> tuple[float, int, str]:
@@ -49,12 +46,25 @@ def available_priors(source: Path) -> list[str]:
         told = read_json(PriorMeasurement, measured).told if measured.is_file() else 2.0
         return told, named.get(folder.name, 2), folder.name
 
-    return [folder.name for folder in sorted(found, key=order)]
+    return [folder.name for folder in sorted((f for f, given in _priors(source).items() if given is None), key=order)]
 
 
-def priors_given_labels(source: Path) -> list[str]:
-    """Names, `given/NAME`, of the priors of images with a label."""
-    return sorted(f"{GIVEN}/{p.parent.parent.name}" for p in source.glob(f"priors/{GIVEN}/*/model/config.json"))
+def priors_of_labels(source: Path) -> list[str]:
+    """Names of the priors of images with one label, which are taken only where they are named."""
+    return sorted(folder.name for folder, given in _priors(source).items() if given is not None)
+
+
+def _priors(source: Path) -> dict[Path, str | None]:
+    """The folders of all priors, and the label whose images each is of."""
+    return {file.parent.parent: given_of_prior(file.parent.parent) for file in source.glob("priors/*/model/config.json")}
+
+
+def given_of_prior(folder: Path) -> str | None:
+    """The label of the images that a prior is of; None for one of all, or that cannot be read, which is said where it is loaded."""
+    try:
+        return read_config(folder / "model", PART_FORMAT).get("given")
+    except (OSError, ValueError):
+        return None
 
 
 def preferred_prior(model: DiffusionAutoencoder, source: Path) -> str | None:
@@ -80,7 +90,7 @@ class PriorMeasurement(InRange):
 def save_part(model: DiffusionAutoencoder, folder: Path, parts: Sequence[str]) -> None:
     """Writes some of `prior`, `standardizer` and `attributes`, which `load` finds beside the autoencoder."""
     tensors = {k: v for k, v in model.state_dict().items() if k.split(".")[0] in parts}
-    config = {k: v for k, v in model.fitted_config().items() if k in parts}
+    config = {k: v for k, v in model.fitted_config().items() if k in parts or (k == "given" and "prior" in parts)}
     write_weights(folder, {"format": PART_FORMAT, "encoder": fingerprint(model), **config}, tensors)
 
 
@@ -123,12 +133,21 @@ def add_parts(model: DiffusionAutoencoder, config: dict[str, Any]) -> None:
         model.prior = LatentPrior(from_dict(PriorConfig, config["prior"], path="prior"))
         if model.prior.config.z_dim != d:
             raise ValueError(f"The prior is one of {model.prior.config.z_dim} dimensions, but z_sem of this autoencoder has {d}.")
+    if model.prior is not None and config.get("prior") is not None:
+        model.prior.given = from_dict(_GivenJson, {"given": config.get("given")}, path="").given
     if config.get("standardizer"):
         model.standardizer = Standardizer(torch.zeros(d), torch.ones(d))
     if config.get("attributes") is not None:
         told = from_dict(_AttributesJson, config["attributes"], path="attributes")
         scores = {name: from_dict(Score, score, path=f"attributes.scores.{name}") for name, score in told.scores.items()}
         model.attributes = Attributes(scores, d, components=told.components)
+
+
+@dataclasses.dataclass(frozen=True)
+class _GivenJson:
+    """The label of the images that a prior is of."""
+
+    given: str | None
 
 
 @dataclasses.dataclass(frozen=True)

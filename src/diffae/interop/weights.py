@@ -25,7 +25,7 @@ from diffae.diffusion.predictor import NoisePredictor
 from diffae.diffusion.schedule import Calibration
 from diffae.interop.fingerprints import digest_model
 from diffae.interop.official.published import find_imported
-from diffae.interop.parts import add_parts, available_priors, load_part, preferred_prior, prior_folder, priors_given_labels
+from diffae.interop.parts import add_parts, available_priors, load_part, preferred_prior, prior_folder, priors_of_labels
 from diffae.interop.reading import check_depth, check_fit, naming_model_file, read_config, read_weights
 from diffae.nn.encoder import Encoder
 from diffae.runtime.files import write_text
@@ -63,7 +63,7 @@ def load(
     if not isinstance(model, DiffusionAutoencoder):
         raise ValueError(f"{source} holds a plain DDIM, which has no z_sem. Read it with `diffae.load_diffusion`.")
     folder = Path(source)
-    priors = [*available_priors(folder), *priors_given_labels(folder)]
+    priors = [*available_priors(folder), *priors_of_labels(folder)]
     if prior is not None and prior not in priors:
         there = f"there are: {', '.join(priors)}" if priors else "there is none"
         raise FileNotFoundError(f"There is no prior {prior!r} beside {source}; {there}. Fit one with `diffae train-prior`.")

@@ -4,9 +4,6 @@ Asked of its name and not of a clock, so that all processes of a run, and a run 
 """
 
 import contextlib
-import os
-import time
-from pathlib import Path
 
 import torch
 
@@ -50,24 +47,6 @@ def quick_products() -> bool:
     There MKL stays with half of the vector's width (180 GFLOP/s where oneDNN's convolutions have 500).
     """
     return not (torch.backends.mkl.is_available() and _is_amd())
-
-
-def busy_cores(seconds: float = 0.2, *, statistics: Path = Path("/proc/stat")) -> float | None:
-    """How many cores of the machine other processes use, watched for so long while this one waits; None where nothing says it."""
-    try:
-        was_busy, was = _jiffies(statistics)
-        time.sleep(seconds)
-        is_busy, now = _jiffies(statistics)
-    except (OSError, ValueError):
-        return None
-    return (os.cpu_count() or 1) * (is_busy - was_busy) / max(now - was, 1)
-
-
-def _jiffies(statistics: Path) -> tuple[int, int]:
-    """Of all cores since the start: busy ones, and all."""
-    _, *fields = statistics.read_text(encoding="ascii").splitlines()[0].split()
-    user, nice, system, idle, waiting, *others = (int(field) for field in fields[:8])
-    return (busy := user + nice + system + sum(others)), busy + idle + waiting
 
 
 def _is_amd() -> bool:

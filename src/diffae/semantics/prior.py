@@ -35,8 +35,10 @@ class GaussianPrior(nn.Module):
         mean: (d,)
         axes: (d, d), the principal axes of the covariance, in columns.
         variances: (d,), the variance along each.
+        given: the label of the images whose codes it is of; None for one of all images.
     """
 
+    given: str | None = None
     mean: Tensor
     axes: Tensor
     variances: Tensor
@@ -96,11 +98,13 @@ class KernelPrior(nn.Module):
         codes: (num, d), standardised.
         neighbours: (), k, of codes around each, itself among them: 200, 800 where the noise would be more than .9, or all.
         noise: (), h.
+        given: as of the Gaussian.
 
     References:
         Silverman & Young 1987, *The bootstrap: to smooth or not to smooth?*; Vincent & Bengio 2002, *Manifold Parzen windows*.
     """
 
+    given: str | None = None
     codes: Tensor
     neighbours: Tensor
     noise: Tensor
@@ -184,14 +188,15 @@ class LatentPrior(nn.Module):
         net: predicts the noise, or what is left of it beside the Gaussian's prediction.
         gaussian: the Gaussian of the training codes where the network adds to it (`config.gaussian_start`), or None. Codes vary
             much along few axes and little along many. A network learns that first, and slowly; a Gaussian knows it at once.
+        given: as of the Gaussian.
 
     References:
         Preechakul et al. 2022, section 4 (eq. 9: the L1 loss) and appendix A.1.
     """
 
-    def __init__(self, config: PriorConfig) -> None:
+    def __init__(self, config: PriorConfig, *, given: str | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.given = config, given
         self.schedule = Schedule(config.schedule)
         self.net = SkipMLP(config)
         self.gaussian = GaussianPrior(config.z_dim) if config.gaussian_start else None

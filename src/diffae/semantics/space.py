@@ -105,7 +105,7 @@ class SemanticSpace:
                 told = {"codes": len(codes)}
             case prior:
                 told = "gaussian" if prior else None
-        return {
+        return ({"given": self.prior.given} if self.prior and self.prior.given else {}) | {
             "prior": told,
             "standardizer": self.standardizer is not None,
             "attributes": None if self.attributes is None else self.attributes.to_config(),

@@ -113,6 +113,15 @@ VIEWS: dict[Views, Callable[[Tensor, Draws], Tensor]] = {"moment": another_view,
 """What makes another view of images, by its name in `training.views`."""
 
 
+def contrast_of_views(
+    views: Views, z_sem: Float[Tensor, "n d"], encoder: Callable[[Tensor], Tensor], x: Float[Tensor, "n c *sides"],
+    known: Float[Tensor, "n 1 *sides"] | None, draws: Draws,
+) -> Float[Tensor, ""]:  # fmt: skip
+    """The contrastive loss of codes of images, and of those that an encoder gives other views of them, grey where `known` is 0:
+    what does not count tells images apart too, and is not to be in z_sem for that."""
+    return contrastive_loss(z_sem, encoder(VIEWS[views](x if known is None else x * known, draws)))
+
+
 def _moved(
     x: Float[Tensor, "n c *sides"], turn: Float[Tensor, "n 2 2"], scale: Float[Tensor, " n"], shift: Float[Tensor, "n rank"]
 ) -> Float[Tensor, "n c *sides"]:
