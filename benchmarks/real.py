@@ -119,7 +119,9 @@ def _zipped(name: str, column: str, group: str) -> Callable[[Path], Iterator[Row
             for row in table:
                 with archive.open(row["file"]) as file:
                     image = np.asarray(Image.open(file).convert("RGB"))
-                yield {"file": Path(row["file"]).with_suffix(".png"), "image": image, column: row[column], "group": row[group]}
+                # As a word, so that digits are kinds, not numbers.
+                kind = f"{column[0]}{row[column]}" if row[column].isdecimal() else row[column]
+                yield {"file": Path(row["file"]).with_suffix(".png"), "image": image, column: kind, "group": row[group]}
 
     return rows
 
