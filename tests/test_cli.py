@@ -1,5 +1,6 @@
 """The commands, as a person types them."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -267,6 +268,11 @@ def test_from_a_run_to_attributes_priors_samples_and_edits(trained, tmp_path, ca
     assert "which this would replace" in fails(capsys, "train-prior", run, "--preset", "kernel", "--name", "reds", "--given", "Red")
     assert "is a prior of Red" in fails(capsys, "train-prior", run, "--preset", "kernel", "--name", "kernel Red")
     assert "There is no label 'Rad'" in fails(capsys, "train-prior", run, "--preset", "kernel", "--given", "Rad")
+    assert "cannot be part of a folder's name" in fails(capsys, "train-prior", run, "--given", "a/b", *small)
+    some = inputs.images(red, run, None).with_label("Red")
+    others = dataclasses.replace(some, train=np.setdiff1d(np.arange(40), some.train)[: len(some.train)])
+    assert len(some.train) == len(others.train)
+    assert some.identity != others.identity, "a corrected table makes another set"
     assert available_priors(Path(run)) == ["gaussian", "kernel", "mine"]
     assert priors_of_labels(Path(run)) == ["kernel Red", "kernel not Red", "reds"]
     assert isinstance(diffae.load(run).prior, GaussianPrior)
