@@ -126,7 +126,9 @@ def test_it_stands_beside_the_autoencoder_in_the_tables(make_images, tmp_path, c
     cli.main(["train", str(source), "--preset", "avatars32", "--out", str(tmp_path / "ae"), "--images", "16", *small, *more])
     AcceleratorState._reset_state(reset_partial_state=True)
     other = ["--preset", "avatars32", "--kind", "vq", "--latent-channels", "1", "--halvings", "3", "--images", "16"]
-    cli.main(["train-comparator", str(source), *other, "--out", str(tmp_path / "vq")])
+    cli.main(["train-comparator", str(source), *other, "--validation", "0.4", "--out", str(tmp_path / "vq")])
+    held = [(tmp_path / name / "data.txt").read_text().split(" (")[0] for name in ("ae", "vq")]
+    assert held == ["26 images to train on and 14 held out"] * 2, "which a hash of their names chooses, whatever their size"
     command = ["evaluate", str(tmp_path / "ae"), "--num", "4", "--steps", "2", "--suite", "reconstruction", "attributes"]
     capsys.readouterr()
     with pytest.raises(SystemExit):

@@ -134,6 +134,8 @@ class TrainComparator:
     """The images: a folder, zip or tar, Parquet or Arrow files, an LMDB, or the name `avatars`."""
     out: arguments.Folder
     """The run directory."""
+    validation: Annotated[float | Literal["published"], Range(0, 1)] = DataConfig().validation
+    """The images to hold out, as `--data.validation` of the autoencoder that it stands beside, so that neither has seen them."""
     preset: str = DEFAULT_PRESET
     """The preset whose image size and training it takes over."""
     kind: Literal["vae", "vq"] = "vae"
@@ -151,7 +153,7 @@ class TrainComparator:
 
     def run(self) -> None:
         config = comparator(self.preset, kind=self.kind, latent_channels=self.latent_channels, halvings=self.halvings)
-        data = dataclasses.replace(config.data, source=self.source, avatars=self.avatars)
+        data = dataclasses.replace(config.data, source=self.source, avatars=self.avatars, validation=self.validation)
         train(dataclasses.replace(config, data=data, training=with_budget(config.training, self.minutes, self.images)), self.out)
 
 
