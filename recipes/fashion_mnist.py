@@ -7,8 +7,8 @@ An autoencoder learns from the first 20,000 training images (grey, 28 x 28, show
 regression is fitted on 10,000 of them, and measured on 5,000 test images. With `--minutes 10` (18,288 images seen; seed 0; one
 thread of an AMD EPYC beside other work, torch 2.13.0; 13 minutes in all) it is right on .848 of them from z_sem (128 numbers), on
 .828 from all 1,024 pixels and on .831 from 128 principal components of the pixels; .88 was wished. The preset without contrast,
-`avatars32`, has .848 too, after 22,720 images. Squared error of 64 test images: 0 from both codes (`anchored`), .0163 from z_sem and
-noise, .0090 from z_sem alone.
+`avatars32`, has .848 too, after 22,720 images. Squared error of 64 test images: 0 from both codes (`anchored`), .0163 from z_sem
+and noise, .0090 from z_sem alone.
 """
 
 import gzip
