@@ -20,10 +20,10 @@ from diffae.training.views import (
     VIEWS,
     another_direction,
     another_view,
-    contrast_of_views,
     contrastive_loss,
     dropped,
     shifted,
+    view_contrast,
 )
 
 
@@ -189,8 +189,8 @@ def test_what_does_not_count_is_in_no_other_view():
     other, z_sem = torch.where(known > 0, x, torch.randn_like(x)), torch.randn(8, 4)
     for views in VIEWS:
         with torch.no_grad():
-            apart = [float(contrast_of_views(views, z_sem, encoder, images, known, draws)) for images in (x, other)]
-            all_seen = float(contrast_of_views(views, z_sem, encoder, other, None, draws))
+            apart = [float(view_contrast(views, z_sem, encoder, images, known, draws)) for images in (x, other)]
+            all_seen = float(view_contrast(views, z_sem, encoder, other, None, draws))
         assert apart[0] == apart[1] != all_seen
 
 

@@ -24,6 +24,7 @@ from diffae.config import (
     TrainingConfig,
     read_json,
 )
+from diffae.config.data import HeldOut
 from diffae.config.presets import comparator, preset, prior_preset
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class TrainComparator:
     """The images: a folder, zip or tar, Parquet or Arrow files, an LMDB, or the name `avatars`."""
     out: arguments.Folder
     """The run directory."""
-    validation: Annotated[float | Literal["published"], Range(0, 1)] = DataConfig().validation
+    validation: HeldOut = DataConfig().validation
     """The images to hold out, as `--data.validation` of the autoencoder that it stands beside, so that neither has seen them."""
     preset: str = DEFAULT_PRESET
     """The preset whose image size and training it takes over."""

@@ -8,6 +8,8 @@ from diffae.config.ranges import Count, InRange, Range, Share
 Crop = Literal["center", "none", "celeba"]
 Measure = Literal["minmax", "percentiles"]
 """Ranges that are measured over all images."""
+HeldOut = Annotated[float | Literal["published"], Range(0, 1)]
+"""Which images are held out: a share, or what is published as such."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +67,7 @@ class DataConfig(InRange):
     """Named crop before resizing: the largest centred box of the target's shape, none, or a data set's own."""
     flip: bool = True
     """Horizontal flips while training, each with probability one half."""
-    validation: Annotated[float | Literal["published"], Range(0, 1)] = 0.05
+    validation: HeldOut = 0.05
     """Share of images held out, chosen by a hash of the path (or of the `group` column of the label table). `published` holds out
     what lies in folders `val` and `test`, and trains on `train`."""
     background: Annotated[tuple[int, int, int], Range(0, 255)] = (255, 255, 255)

@@ -63,8 +63,7 @@ def load(
     if not isinstance(model, DiffusionAutoencoder):
         raise ValueError(f"{source} holds a plain DDIM, which has no z_sem. Read it with `diffae.load_diffusion`.")
     folder = Path(source)
-    priors = [*available_priors(folder), *priors_of_labels(folder)]
-    if prior is not None and prior not in priors:
+    if prior is not None and prior not in (priors := [*available_priors(folder), *priors_of_labels(folder)]):
         there = f"there are: {', '.join(priors)}" if priors else "there is none"
         raise FileNotFoundError(f"There is no prior {prior!r} beside {source}; {there}. Fit one with `diffae train-prior`.")
     if name := prior or preferred_prior(model, folder):

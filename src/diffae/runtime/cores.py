@@ -27,13 +27,13 @@ def busy_cores(seconds: float = 0.2) -> float | None:
 
 def _counted() -> dict[int, tuple[int, int]]:
     """Of each usable core, for how long it was busy since the start, and all, in the kernel's ticks."""
-    found = {}
+    found, usable = {}, usable_cores()
     for line in STATISTICS.read_text(encoding="ascii").splitlines():
         name, *fields = line.split()
-        if name.startswith("cpu") and name[3:].isdecimal() and int(name[3:]) in usable_cores():
+        if name.startswith("cpu") and name[3:].isdecimal() and int(name[3:]) in usable:
             user, nice, system, idle, waiting, *others = (int(field) for field in fields[:8])
             busy = user + nice + system + sum(others)
             found[int(name[3:])] = busy, busy + idle + waiting
     if not found:
-        raise ValueError(f"{STATISTICS} counts none of the cores {sorted(usable_cores())}.")
+        raise ValueError(f"{STATISTICS} counts none of the cores {sorted(usable)}.")
     return found

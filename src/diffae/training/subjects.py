@@ -26,7 +26,7 @@ from diffae.semantics.prior import LatentPrior
 from diffae.training.features import features_of, fit_features
 from diffae.training.health import Health, check_codes, check_images, check_prior
 from diffae.training.starting import take_weights, trained_model
-from diffae.training.views import augmented, contrast_of_views, dropped, of_view, shifted, training_view
+from diffae.training.views import augmented, dropped, of_view, shifted, training_view, view_contrast
 
 KNOWN = 0.98
 """From which value on, of -1..1, a pixel counts that was mixed of such as do and such as do not."""
@@ -187,8 +187,8 @@ class ImageSubject:
         view = shifted(x, draws, training.encoder_shift) if training.encoder_shift else x
         z_sem, apart = model.encoder(view) if features is None else model.encoder(view, features), x.new_zeros(())
         if training.contrast:  # Of what is learned, the last values of z_sem: all (-0) where no features come before.
-            learned, ours = z_sem[:, -self.config.model.learned :], getattr(model.encoder, "learned", model.encoder)
-            apart = training.contrast * contrast_of_views(training.views, learned, ours, x, known, draws)
+            ours: Any = model.encoder.learned if isinstance(model.encoder, FeatureEncoder) else model.encoder
+            apart = training.contrast * view_contrast(training.views, z_sem[:, -self.config.model.learned :], ours, x, known, draws)
         if training.z_sem_dropout:
             z_sem = dropped(z_sem, draws, training.z_sem_dropout)
         return model.loss(x, draws, noisy=self._noisy, min_snr=training.min_snr, z_sem=z_sem, known=known) + apart

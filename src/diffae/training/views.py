@@ -113,7 +113,7 @@ VIEWS: dict[Views, Callable[[Tensor, Draws], Tensor]] = {"moment": another_view,
 """What makes another view of images, by its name in `training.views`."""
 
 
-def contrast_of_views(
+def view_contrast(
     views: Views, z_sem: Float[Tensor, "n d"], encoder: Callable[[Tensor], Tensor], x: Float[Tensor, "n c *sides"],
     known: Float[Tensor, "n 1 *sides"] | None, draws: Draws,
 ) -> Float[Tensor, ""]:  # fmt: skip
