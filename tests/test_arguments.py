@@ -188,7 +188,8 @@ def test_images_in_0_to_1_are_warned_of_and_others_are_not():
         check_images(torch.rand(4, *shape, generator=draw), shape)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for x in (X, torch.ones(5, *shape), torch.zeros(5, *shape), 0.3 + 0.7 * unit):
+        bright = 0.3 + 0.7 * torch.rand(5, *shape, generator=draw)
+        for x in (X, torch.ones(5, *shape), torch.zeros(5, *shape), 0.3 + 0.7 * unit, bright):
             check_images(x, shape)
 
 

@@ -273,6 +273,11 @@ def test_from_a_run_to_attributes_priors_samples_and_edits(trained, tmp_path, ca
     others = dataclasses.replace(some, train=np.setdiff1d(np.arange(40), some.train)[: len(some.train)])
     assert len(some.train) == len(others.train)
     assert some.identity != others.identity, "a corrected table makes another set"
+    # No prior of all images is left: what there is is named, and none of it taken.
+    shutil.copytree(
+        run, "alone", ignore=shutil.ignore_patterns("gaussian", "kernel", "kernel not Red", "mine", "ddim", "checkpoints")
+    )
+    assert "name one with --prior, kernel Red, reds" in fails(capsys, "sample", "alone")
     assert available_priors(Path(run)) == ["gaussian", "kernel", "mine"]
     assert priors_of_labels(Path(run)) == ["kernel Red", "kernel not Red", "reds"]
     assert isinstance(diffae.load(run).prior, GaussianPrior)

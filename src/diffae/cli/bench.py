@@ -1,7 +1,6 @@
 """Commands that measure what this machine gives: of the network, and of the images."""
 
 import dataclasses
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -92,6 +91,7 @@ class BenchData:
 
         from diffae.config import RunConfig, read_json
         from diffae.data.preparation import source_of
+        from diffae.runtime.cores import usable_cores
         from diffae.runtime.files import write_text
         from diffae.training.run import create_accelerator
         from diffae.training.throughput import input_rates, network_rates
@@ -99,7 +99,7 @@ class BenchData:
         config = preset(self.preset) if self.run_folder is None else read_json(RunConfig, self.run_folder / "config.json")
         if config.model.latents is not None:
             raise ValueError(f"{self.run_folder} is of latents, which are made once, by {config.model.latents}: name a preset.")
-        threads = self.threads or tuple(sorted({1, os.cpu_count() or 1}))
+        threads = self.threads or tuple(sorted({1, len(usable_cores())}))
         data = dataclasses.replace(config.data, source=self.source, avatars=self.num)
         with work_bar("Data") as update:
             _, source = source_of(data, size=config.model.image_size, progress=update)

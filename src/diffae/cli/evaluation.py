@@ -83,6 +83,7 @@ class Evaluate(arguments.Labelling):
         from diffae.runtime import processes, seeding
         from diffae.runtime.files import digest_arrays
         from diffae.runtime.weights import digest_module
+        from diffae.training.resumption import check_held_out
 
         processes.join()
         ae = inputs.autoencoder(self.source)
@@ -102,6 +103,8 @@ class Evaluate(arguments.Labelling):
             transfer_data = inputs.images(ae, self.source, self.transfer_data, self.transfer_labels, **read)
             depends["elsewhere"] = f"{transfer_data.key}-{digest_arrays(transfer_data.labels)}"
         ddim = None if self.ddim is None else inputs.ddim(self.ddim, ae)
+        if self.data is None and not chosen.unseen:
+            check_held_out(self.source, [*([self.ddim] if self.ddim else []), *self.comparators])
         if ddim is not None:
             depends["ddim"] = digest_model(ddim)
         loaded = [comparators.load(folder) for folder in self.comparators]

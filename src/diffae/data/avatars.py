@@ -4,7 +4,6 @@ Art: *avataaars* by Pablo Stanley, free for personal and commercial use, by way 
 """
 
 import io
-import os
 import random
 import shutil
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from diffae.data.labels import write_labels
+from diffae.runtime.cores import usable_cores
 
 VERSION = 1
 """Changes when the pictures of a seed change."""
@@ -184,7 +184,7 @@ def avatars_folder(cache: Path, *, num: int, size: int, progress: Callable[[str,
     try:
         jobs = [(name, start, min(start + 50, num), size, part) for start in range(0, num, 50)]
         done = 0
-        with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(len(usable_cores()), mp_context=get_context("spawn")) as pool:
             for count in pool.map(_render_some, jobs):
                 done += count
                 progress("Drawing avatars", done, num)

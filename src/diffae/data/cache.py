@@ -6,7 +6,6 @@ They are written in parts, which are joined at the end: any number fits in memor
 import contextlib
 import json
 import math
-import os
 import shutil
 import time
 import warnings
@@ -23,6 +22,7 @@ from diffae.data.companions import CompanionFiles, append_channels
 from diffae.data.contents import Progress
 from diffae.data.images import UnusableImage, Warn, meaning, read_image, too_dark, with_known
 from diffae.data.sources import Source
+from diffae.runtime.cores import usable_cores
 from diffae.runtime.files import InUse, locked, printable, replacing, write_text
 
 Convert = Callable[[np.ndarray], np.ndarray]
@@ -155,7 +155,7 @@ def _fill(
     parts = folder / "parts"
     length = max(16, min(4096, PART_BYTES // (decode.stored * math.prod(decode.size))))
     starts = range(0, len(names), length)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(len(usable_cores())) as pool:
         for start in starts:
             if not (parts / f"{start:012d}.json").is_file():
                 report = lambda done, start=start: progress("Reading images", start + done, len(names))  # noqa: E731

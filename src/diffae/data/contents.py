@@ -3,13 +3,13 @@
 import contextlib
 import errno
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from diffae.runtime import seeding
+from diffae.runtime.cores import usable_cores
 from diffae.runtime.files import cache_folder, digest_file, write_text
 
 Progress = Callable[[str, int, int], None]
@@ -51,7 +51,7 @@ def digests(files: Sequence[Path], progress: Progress) -> list[str]:
     keys = [_key(file) for file in files]
     found = [known.get(key, "") for key in keys]
     unread, now = [i for i, digest in enumerate(found) if not digest], time.time()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(len(usable_cores())) as pool:
         for done, (i, digest) in enumerate(zip(unread, pool.map(lambda i: _digest(files[i]), unread), strict=True), start=1):
             found[i] = digest
             progress("Looking at files", done, len(unread))

@@ -137,8 +137,9 @@ def check_images(x: Tensor, shape: Shape, *, of_pixels: bool = True) -> Tensor:
     if of_pixels and not (low >= -1.001 and high <= 1.001):
         advice = "divide by 127.5 and subtract 1" if low >= 0 and high <= 255 else "rescale them"
         raise ValueError(f"Expected images in [-1, 1], got {low:g}..{high:g}: {advice}.")
-    # A bright picture may have no value below 0; hardly one that has nearly black and nearly white, and hardly several.
-    if of_pixels and 0 <= low < high <= 1.001 and (len(x) >= 4 or (low < 0.1 and high > 0.9)):
+    # Bright pictures, cells in a bright field, may have no value below 0; but hardly the very black of [0, 1] as their least, in
+    # several, or beside nearly white.
+    if of_pixels and 0 <= low < 0.1 and low < high <= 1.001 and (len(x) >= 4 or high > 0.9):
         warnings.warn(
             f"None of these images has a value below 0 ({low:g}..{high:g}): are they in [0, 1]? Images are expected in [-1, 1]. If "
             "so, multiply them by 2 and subtract 1.",
