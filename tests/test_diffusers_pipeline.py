@@ -112,6 +112,25 @@ def test_drawn_noise_is_the_autoencoders_and_does_not_depend_on_the_batch(ae, im
     assert not torch.equal(*others)
 
 
+def test_up_to_four_steps_of_a_distilled_model_are_jumps_whatever_the_scheduler(tiny, images):
+    ae = trained(replace(tiny, prediction="v", unet=replace(tiny.unet, jumps=True)))
+    pipe, (shares, x) = pipeline_of(ae), images
+    z_sem = ae.encode(x)
+    pipe.scheduler = diffusers.EulerDiscreteScheduler.from_config(pipe.scheduler.config)
+    drawn = [pipe(z_sem=z_sem, num_inference_steps=n, generator=torch.Generator().manual_seed(3), output_type="pt") for n in (1, 4)]
+    for n, found in zip((1, 4), drawn, strict=True):
+        near(found.images, shown(ae.decode(z_sem, steps=n, generator=torch.Generator().manual_seed(3))))
+    assert (drawn[0].images - drawn[1].images).abs().max() > 10 * ROUNDING
+    x_T = pipe.invert(shares, num_inference_steps=2)
+    near(x_T, ae.invert(x, z_sem, steps=2))
+    other = z_sem.flip(0) + 1
+    edited = pipe(shares, z_sem=other, num_inference_steps=2, output_type="pt").images
+    near(edited, shown(ae.decode(other, x_T, steps=2)))
+    near(pipe(z_sem=other, x_T=x_T, num_inference_steps=2, output_type="pt").images, edited)
+    with pytest.raises(ValueError, match=r"A jump has no eta, got 0\.5.*more than 4 steps"):
+        pipe(shares, num_inference_steps=2, eta=0.5)
+
+
 def test_eta_adds_noise_that_the_generator_draws(ae, images):
     pipe, z_sem = pipeline_of(ae), ae.encode(images[1])
     x_T = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(2))

@@ -17,6 +17,7 @@ from diffae.config.presets import DISTILLED_SHARE
 from diffae.data import prepare
 from diffae.diffusion.schedule import Schedule, spaced_path
 from diffae.diffusion.solvers import ddim_step, predict, solve
+from diffae.evaluation.calibration import calibrate
 from diffae.runtime.seeding import Draws
 from diffae.semantics.prior import GaussianPrior
 from diffae.semantics.standardizer import Standardizer
@@ -214,7 +215,10 @@ def test_a_student_learns_to_jump_and_keeps_what_is_not_its_own(teacher, tmp_pat
         assert torch.equal(weights, student.encoder.state_dict()[name])
     assert student.prior is not None
     assert student.standardizer is not None
-    assert student.calibration == teacher.calibration
+    assert student.calibration == replace(teacher.calibration, sample_steps=1)
+    torch.testing.assert_close(student.decode(z), student.decode(z, steps=1))
+    found, _ = calibrate(student, wanted.clamp(-1, 1), progress=lambda *_: None)
+    assert found.sample_steps == 1, "nor does a calibration take more"
     assert student.about == {"images_seen": 640, "preset": "tiny", "distilled": "960 images"}
     assert "prior" not in " ".join(checkpoint(tmp_path / "out"))
 

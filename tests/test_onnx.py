@@ -140,6 +140,7 @@ def test_a_distilled_model_has_a_file_of_one_call(tiny, tmp_path):
     with torch.no_grad():
         for p in ae.parameters():
             p.add_(0.05 * torch.randn_like(p))
+    ae.calibration = replace(ae.calibration, sample_steps=1)
     ae.save_pretrained(tmp_path / "model")
     command = [sys.executable, "-m", "diffae", "export", str(tmp_path / "model"), str(tmp_path / "onnx"), "--format", "onnx"]
     done = subprocess.run([*command, "--licence", "mit"], capture_output=True, text=True)
@@ -148,8 +149,7 @@ def test_a_distilled_model_has_a_file_of_one_call(tiny, tmp_path):
     with torch.no_grad():
         jumped = ae.clamp(solve(ae.eps_model(z_sem), x_T, ae.path(1).ending_in_the_image(), solver="jump", clamp=True))
         slow = solve(ae.eps_model(z_sem), x_T, ae.path(10).to_the_image(), solver="dpmpp2m", clamp=True)
-    torch.testing.assert_close(says(tmp_path / "onnx", "jump", x_T=x_T, z_sem=z_sem), jumped, rtol=0, atol=1e-4)
-    torch.testing.assert_close(says(tmp_path / "onnx", "sample", x_T=x_T, z_sem=z_sem), slow, rtol=0, atol=1e-4)
+    torch.testing.assert_close(says(tmp_path / "onnx", "sample", x_T=x_T, z_sem=z_sem), jumped, rtol=0, atol=1e-4)
     assert (jumped - slow).abs().max() > 1e-2
 
 

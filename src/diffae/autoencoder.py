@@ -96,7 +96,7 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
             z_sem: semantic codes.
             x_T: as `invert` gives them, which are decoded along the path that they came by, in as many steps; without them they
                 are drawn from N(0, I), and a last predicted x_0 takes the noise away.
-            steps: number of steps, by default 20, or 10 where x_T is drawn.
+            steps: number of steps, by default 20, or 10 where x_T is drawn, of a distilled model then 1.
             solver: likewise.
             clamp: whether predicted images are clamped on the way; by default where x_T is drawn, and with `ddim`.
             seed: of the drawn x_T; that of image number i depends on the seed and i alone.

@@ -43,7 +43,7 @@ class Sample(arguments.Decoding, arguments.Labelling):
     prior: str | None = None
     """Which of the priors beside the model; by default the one that `diffae.load` takes."""
     steps: arguments.Steps = None
-    """Solver steps of the decoder; by default 10, or what was calibrated."""
+    """Solver steps of the decoder; by default 10, of a distilled model 1, or what was calibrated."""
     prior_steps: Annotated[int, Range(1, 1000)] = 20
     """Network calls of the prior."""
     max_proposals: arguments.Number = None

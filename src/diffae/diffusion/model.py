@@ -130,6 +130,15 @@ class ImageDiffusion(ImageModel):
         """The path of an inversion; those by a recursion ask at the levels themselves, and never jump."""
         return self.path(steps, "dpmpp2m" if inversion in RECURSIONS else None)
 
+    def sample_path(self, steps: int | None = None, solver: Solver | None = None) -> NoisePath:
+        """From drawn noise to an image: with a last predicted x_0, so that no noise is left in it; by default in as many steps as
+        the calibration says."""
+        steps = self.calibration.sample_steps if steps is None else steps
+        if solver == "ddim":
+            return decoding_path(self.schedule, steps)
+        path = self.path(steps, solver)
+        return path.ending_in_the_image() if path.jumps else path.to_the_image()
+
     def draw_x_T(self, num: int, seed: int | torch.Generator, *, start: int = 0) -> Float[Tensor, "n c *sides"]:
         """Noise of images number start .. start + num - 1: that of each depends on the seed and its number alone."""
         x_T = Draws.of(num, seed, start=start, device=self.device).normal("x_T", self.image_shape)
@@ -154,13 +163,9 @@ class ImageDiffusion(ImageModel):
     def _to_sample(
         self, x_T: Tensor, z_sem: Tensor | None, *, steps: int | None, solver: Solver | None, clamp: bool | None
     ) -> Tensor:
-        """The image of noise that was drawn: with a last predicted x_0, so that no noise is left in it."""
+        """The image of noise that was drawn."""
         steps = self.calibration.sample_steps if steps is None else steps
-        if solver == "ddim":
-            path = decoding_path(self.schedule, steps)
-        else:
-            path = self.path(steps, solver)
-            path = path.ending_in_the_image() if path.jumps else path.to_the_image()
+        path = self.sample_path(steps, solver)
         return self._solve(x_T, z_sem, path, self.solver(solver, steps), clamp=self._clamps(clamp, True))
 
     def _clamps(self, asked: bool | None, usual: bool) -> bool:

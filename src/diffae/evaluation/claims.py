@@ -8,7 +8,7 @@ import numpy as np
 from diffae.evaluation.compare import interval
 from diffae.evaluation.pages.tables import Table, number
 from diffae.evaluation.results import Result
-from diffae.evaluation.suites.section import OURS
+from diffae.evaluation.suites.section import JUMPED, OURS
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def _denoising(results: Sequence[Result]) -> Iterator[Claim]:
 
 def _generation(results: Sequence[Result]) -> Iterator[Claim]:
     rows = {(r.model, r.steps): r for r in results if r.suite == "generation" and r.metric == "fid"}
-    steps = _steps([r for (model, _), r in rows.items() if not model.endswith(OURS)])
+    steps = _steps([r for (model, _), r in rows.items() if not model.endswith((OURS, JUMPED))])
     ours = next((model for model, _ in rows if model == "diffae, prior ddim"), None) or next(
         (model for model, _ in rows if model.startswith("diffae, prior")), None
     )

@@ -8,11 +8,11 @@ A folder has one file for each of these, all with a batch of any size, and the d
 | `eps.onnx` | x_t (n, c, h, w), t (n,) in 0..T-1, z_sem | eps, the noise in x_t: one call of the network |
 | `invert.onnx` | x, z_sem | x_T, the noise that z_sem leaves open |
 | `decode.onnx` | x_T as `invert` gives it, z_sem | x |
-| `sample.onnx` | x_T drawn from N(0, I), z_sem | x |
+| `sample.onnx` | x_T drawn from N(0, I), z_sem | x; of distilled models by one call |
 | `mean.onnx` | x_T drawn from N(0, I), z_sem | x, the mean of all images with this z_sem, by one call |
-| `jump.onnx` | x_T drawn from N(0, I), z_sem | x by one call; of distilled models, whose `eps.onnx` also takes `to` (n,) |
 
-The loops are ONNX's `Loop`: the network once, and a table of coefficients for the steps of `dpmpp2m`.
+The `eps.onnx` of a distilled model also takes `to` (n,), the timesteps to which a step is to lead. The loops are ONNX's `Loop`: the
+network once, and a table of coefficients for the steps of `dpmpp2m`.
 """
 
 import contextlib
@@ -55,15 +55,14 @@ def loops(ae: DiffusionAutoencoder, steps: int | None = None) -> dict[str, Loop]
     """The ways that `invert`, `decode` (of an inferred and of a drawn x_T) and `decode_mean` of a model go."""
     calibration, clamp = ae.calibration, ae.config.latents is None
     path = ae.path(calibration.steps if steps is None else steps, "dpmpp2m")
-    jump = {"jump": Loop("x_T", "x", ae.path(1, "jump").ending_in_the_image(), clamp)} if ae.jumps else {}
     level = ae.schedule.levels(torch.tensor([calibration.mean_t]))
     mean = NoisePath(level, torch.tensor([float(calibration.mean_t)], dtype=torch.float64)).to_the_image()
     return {
         "invert": Loop("x", "x_T", path.backwards(), False),
         "decode": Loop("x_T", "x", path, False),
-        "sample": Loop("x_T", "x", ae.path(calibration.sample_steps, "dpmpp2m").to_the_image(), clamp),
+        "sample": Loop("x_T", "x", ae.sample_path(), clamp),
         "mean": Loop("x_T", "x", mean, clamp),
-    } | jump
+    }
 
 
 def export(ae: DiffusionAutoencoder, folder: Path, *, steps: int | None = None, progress: Progress | None = None) -> float:

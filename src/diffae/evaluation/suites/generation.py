@@ -14,7 +14,7 @@ from diffae.evaluation.pages.figures import Figure
 from diffae.evaluation.pages.tables import by_metric
 from diffae.evaluation.results import Result
 from diffae.evaluation.suites.bench import Bench
-from diffae.evaluation.suites.section import CONVENTION, OURS, NotMeasurable, Section
+from diffae.evaluation.suites.section import CONVENTION, JUMPED, OURS, NotMeasurable, Section
 from diffae.metrics.statistics import Moments, frechet_distance, kernel_distance, precision_recall
 from diffae.pictures import scale_for, sheet
 from diffae.runtime import seeding
@@ -49,18 +49,17 @@ def generation(bench: Bench) -> Section:
             num = held if model.endswith("autoencoding") else n
             results += compared(bench, GENERATION, model, real, make, num=num, on=on, steps=steps)
             pictures[f"{model}, T = {steps}"] = make(range(8))
-    ours = bench.ae.calibration.sample_steps
+    path = bench.ae.sample_path()
+    ours = JUMPED if path.jumps else OURS
     for name, prior in bench.priors.items():
-        make, model = partial(_sampled, bench, prior, ours, "dpmpp2m"), f"diffae, prior {name}, {OURS}"
-        results += compared(
-            bench, GENERATION, model, real, make, num=n, on=["model", "calibration", f"prior {name}"], steps=ours + 1
-        )
+        make, on = partial(_sampled, bench, prior, None, None), ["model", "calibration", f"prior {name}"]
+        results += compared(bench, GENERATION, f"diffae, prior {name}, {ours}", real, make, num=n, on=on, steps=len(path))
     text = (
         f"{n} images each against {n} training images; Inception features, {CONVENTION}. At so few images FID is mostly bias: "
         "compare rows, mind the real images' own, and read KID, which has none. The paper used 50,000."
         + (f" Only {held} images are held out, so the rows of real images are of those." if held < n else "")
     )
-    text += f" The paper's DDIM steps, and {OURS} on evenly spaced log-SNR, our default."
+    text += f" The paper's DDIM steps, and {ours} on evenly spaced log-SNR, our default."
     picture = sheet(list(pictures.values()), scale=scale_for(x), names=list(pictures))
     figure = Figure("generation", "Samples", "The first eight images of each row of the table.", picture)
     return Section(GENERATION, "Unconditional samples (table 4)", text, results, [by_metric(results)], [figure])
@@ -152,7 +151,7 @@ def over_draws(results: list[Result]) -> list[Result]:
     return found
 
 
-def _sampled(bench: Bench, prior: Prior, steps: int, solver: ImageSolver, part: range) -> Tensor:
+def _sampled(bench: Bench, prior: Prior, steps: int | None, solver: ImageSolver | None, part: range) -> Tensor:
     """Images of codes number `part` of a prior."""
     ae = bench.ae
     assert ae.standardizer is not None

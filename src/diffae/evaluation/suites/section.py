@@ -8,6 +8,8 @@ from diffae.evaluation.results import Result
 
 OURS = "DPM-Solver++"
 """The solver of rows that are not the paper's."""
+JUMPED = "jumps"
+"""That of a distilled model."""
 CONVENTION = "bilinear without antialiasing, x / 127.5 - 1, as pytorch-fid"
 
 

@@ -64,8 +64,9 @@ class DiffAEUNet(Network):
         self.network: Any = UNet(settings.unet, image_size=settings.image_size, channels=settings.channels, z_dim=settings.z_dim)
 
     def forward(
-        self, sample: Float[Tensor, "n c *sides"], timestep: Tensor | float, z_sem: Float[Tensor, "n d"], return_dict: bool = True
-    ) -> UNet2DOutput | tuple[Tensor]:
+        self, sample: Float[Tensor, "n c *sides"], timestep: Tensor | float, z_sem: Float[Tensor, "n d"],
+        return_dict: bool = True, to: Float[Tensor, " n"] | None = None,
+    ) -> UNet2DOutput | tuple[Tensor]:  # fmt: skip
         """What the network predicts, in the type of `sample`.
 
         Args:
@@ -73,10 +74,11 @@ class DiffAEUNet(Network):
             timestep: t, 0..T-1, one for all or (n,).
             z_sem: semantic codes.
             return_dict: whether it comes as the attribute `sample` or in a tuple.
+            to: of a distilled network, timesteps to which a step with this prediction is to lead; see `UNet`.
         """
         # Timesteps stay float32: bfloat16 has no 999.
         t = torch.as_tensor(timestep, device=sample.device, dtype=torch.float32).expand(len(sample))
-        output = self.network(sample.to(self.dtype), t, z_sem=z_sem.to(self.dtype)).to(sample)
+        output = self.network(sample.to(self.dtype), t, z_sem=z_sem.to(self.dtype), to=to).to(sample)
         return UNet2DOutput(sample=output) if return_dict else (output,)
 
 

@@ -18,8 +18,9 @@ from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import Preparation, from_dict
 from diffae.data.images import UnusableImage, in_range, read_image
 from diffae.diffusion.border import check_counts, check_encoded, check_images, check_x_T, check_z_sem
+from diffae.diffusion.model import JUMPS
 from diffae.diffusion.schedule import Calibration
-from diffae.diffusion.solvers import solve, to_eps
+from diffae.diffusion.solvers import EpsModel, solve, to_eps
 from diffae.interop.diffusers.code import named_in_folder, named_in_package, write_code
 from diffae.interop.diffusers.networks import DiffAEEncoder, DiffAEUNet
 from diffae.interop.diffusers.schedulers import check_scheduler, clips, scheduler_of, way_to_noise
@@ -124,7 +125,7 @@ class DiffAEPipeline(DiffusionPipeline):
                 `pipe(image, z_sem=edited)` edits.
             z_sem: semantic codes.
             x_T: stochastic codes; without them and without an image they are drawn from N(0, I).
-            num_inference_steps: number of network calls, each way.
+            num_inference_steps: number of network calls, each way. Up to 4 of a distilled model are jumps, without the scheduler.
             eta: share of the noise of DDPM at each step; of DDIM's schedulers alone.
             generator: of x_T, and of what the scheduler draws; by default torch's own.
             output_type: pictures, arrays (n, *sides, c) or tensors (n, c, *sides), in [0, 1].
@@ -141,14 +142,22 @@ class DiffAEPipeline(DiffusionPipeline):
         own = None if x is None else self._encode(x)
         z_sem = own if z_sem is None else self._codes(z_sem, None if x is None else len(x))
         assert z_sem is not None
-        ae = self.autoencoder
+        ae, drawn = self.autoencoder, x_T is None and x is None
         if x_T is not None:
             x_T = check_x_T(x_T, ae.image_shape, len(z_sem)).to(self._execution_device, torch.float32)
         elif x is not None and own is not None:
             x_T = self._invert(x, own, num_inference_steps)
         else:
             x_T = ae.draw_x_T(len(z_sem), torch.default_generator if generator is None else generator)
-        images = self._shown(self._decode(z_sem, x_T.to(z_sem), num_inference_steps, eta, generator), output_type)
+        if self._jumps(num_inference_steps):
+            if eta:
+                raise ValueError(f"A jump has no eta, got {eta}. Leave it away, or take more than {JUMPS} steps.")
+            path = ae.sample_path(num_inference_steps, "jump") if drawn else ae.path(num_inference_steps, "jump")
+            clamp = drawn and ae.config.latents is None
+            decoded = solve(self._eps_model(z_sem), x_T.to(z_sem), path, solver="jump", clamp=clamp)
+        else:
+            decoded = self._decode(z_sem, x_T.to(z_sem), num_inference_steps, eta, generator)
+        images = self._shown(decoded, output_type)
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
     # Inside --------------------------------------------------------------------------------------------------------------
@@ -170,18 +179,28 @@ class DiffAEPipeline(DiffusionPipeline):
         return x
 
     def _invert(self, x: Tensor, z_sem: Tensor, steps: int) -> Tensor:
+        ae, eps_model = self.autoencoder, self._eps_model(z_sem)
+        if self._jumps(steps):
+            return solve(eps_model, x, ae.path(steps, "jump").backwards(), solver="jump", clamp=False)
         self._set_timesteps(steps)
-        settings, schedule = self.unet.settings(), self.autoencoder.schedule
-
-        def eps_model(x_t: Tensor, t: Tensor) -> Tensor:
-            output = self.unet(x_t, t, z_sem, return_dict=False)[0]
-            return to_eps(settings.prediction, output, x_t, *schedule.alpha_sigma(t, like=x_t))
-
-        path, solver = way_to_noise(self.scheduler, schedule)
+        path, solver = way_to_noise(self.scheduler, ae.schedule)
         return solve(eps_model, x, path, solver=solver, clamp=clips(self.scheduler))
 
-    def _set_timesteps(self, steps: int) -> None:
+    def _jumps(self, steps: int) -> bool:
+        """Whether so few steps are jumps of a distilled network, which are no scheduler's."""
         check_counts(num_inference_steps=steps)
+        return self.unet.settings().unet.jumps and steps <= JUMPS
+
+    def _eps_model(self, z_sem: Tensor) -> EpsModel:
+        settings, schedule = self.unet.settings(), self.autoencoder.schedule
+
+        def eps_model(x_t: Tensor, t: Tensor, to: Tensor | None = None) -> Tensor:
+            output = self.unet(x_t, t, z_sem, return_dict=False, to=to)[0]
+            return to_eps(settings.prediction, output, x_t, *schedule.alpha_sigma(t, like=x_t))
+
+        return eps_model
+
+    def _set_timesteps(self, steps: int) -> None:
         check_scheduler(self.scheduler, self.unet.settings())
         self.scheduler.set_timesteps(steps, device=self._execution_device)
 

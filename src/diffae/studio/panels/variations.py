@@ -24,7 +24,7 @@ def panel(page: Page) -> None:
         x = shop.dropped_or_opened(visit, path, gr.Warning)
         z, count = ae.encode(x), AVERAGED[DIAL.index(dial)]
         made, num = [], 1 if count == 0 else int(num)
-        calls = max(1, num * count * (ae.calibration.sample_steps + 1))
+        calls = max(1, num * count * len(ae.sample_path()))
         with page.working(request, progress) as left, left.asking("Varying", calls):
             for i in range(num):
                 one = (
