@@ -57,8 +57,11 @@ def nothing_is_left():
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
+    return workshop_of(preset("avatars64").model, tmp_path_factory.mktemp("studio"))
+
+
+def workshop_of(model, folder):
     """A Workshop of the avatars64 network, untrained: what a page does, and how quickly, does not depend on that."""
-    folder = tmp_path_factory.mktemp("studio")
     os.environ["DIFFAE_CACHE"] = str(folder / "cache")
     generator = np.random.default_rng(0)
     for i in range(48):
@@ -72,9 +75,9 @@ def shop(tmp_path_factory):
     }
     data = replace(data, labels=labels)
     torch.manual_seed(0)
-    ae = build(preset("avatars64").model).eval()
+    ae = build(model).eval()
     for module in ae.modules():
-        if isinstance(module, torch.nn.Conv2d) and not module.weight.any():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear) and not module.weight.any():
             torch.nn.init.normal_(module.weight, std=0.02)  # Fresh networks end in zeros, and z_sem would not be seen.
     z = torch.cat([ae.encode(data.images(range(i, i + 16))) for i in range(0, 48, 16)])
     ae.standardizer = Standardizer.fit(z)
@@ -176,8 +179,8 @@ def drag(page, slider, share):
     page.mouse.move(box["x"] + box["width"] * share, y, steps=4)
 
 
-def test_a_picture_is_dropped_edited_undone_and_saved(visitor, shop, tmp_path):
-    page = visitor()
+def drop_and_drag(page, shop):
+    """Drops a picture and moves a slider, which stays held; prints how long that took."""
     began = time.monotonic()
     before = picture(page, "#edit-after")
     page.locator("#edit-file input[type=file]").set_input_files(str(shop.folder / "images" / "00.png"))
@@ -194,6 +197,11 @@ def test_a_picture_is_dropped_edited_undone_and_saved(visitor, shop, tmp_path):
         changed(page, "#edit-after", before)
         times.append(time.monotonic() - began)
     print(f"; a drag repaints in {sorted(times)[len(times) // 2]:.2f} s (median of {len(times)})", end="")
+
+
+def test_a_picture_is_dropped_edited_undone_and_saved(visitor, shop, tmp_path):
+    page = visitor()
+    drop_and_drag(page, shop)
     page.mouse.up()
     page.wait_for_selector("#edit-pictures > :last-child img")
     with page.expect_download() as download:
@@ -210,6 +218,26 @@ def test_a_picture_is_dropped_edited_undone_and_saved(visitor, shop, tmp_path):
     page.locator("#edit-undo").click()
     changed(page, "#edit-after", before)
     assert float(page.locator("#slider-0 input[type=number]").input_value()) == 0
+
+
+def test_previews_of_a_distilled_model_are_jumps(browser, tmp_path):
+    model = preset("avatars64").model
+    shop = workshop_of(replace(model, unet=replace(model.unet, jumps=True)), tmp_path)
+    # Where each call is told to lead; None of a step that is no jump.
+    asked = []
+    shop.ae.unet.register_forward_pre_hook(lambda unet, args, kwargs: asked.append(kwargs.get("to")), with_kwargs=True)
+    with served(shop) as address, contextlib.closing(browser.new_context()) as context:
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.goto(address)
+        page.wait_for_selector("#edit-set img")
+        # Within this the code of many steps is computed too, which no preview waits for.
+        drop_and_drag(page, shop)
+        page.mouse.up()
+        page.wait_for_selector("#edit-pictures > :last-child img")
+    few = [to for to in asked if to is not None]
+    assert len(few) >= 4 + 2, "of the image that was opened, and of a preview at least"
+    assert {float(to[0]) for to in few} >= {0.0, shop.ae.path(2).t[0].item()}, "jumps, to the image and to its noise"
 
 
 def test_an_image_is_open_when_the_page_comes_and_its_sliders_move_it(visitor):
