@@ -134,12 +134,12 @@ def test_it_stands_beside_the_autoencoder_in_the_tables(make_images, tmp_path, c
     with pytest.raises(SystemExit):
         cli.main([*command, "--comparators", str(tmp_path / "vq"), "--out", str(tmp_path / "out")])
     assert "is of other images than the autoencoder" in " ".join(capsys.readouterr().err.split())
-    (tmp_path / "vq" / "data.txt").write_text("38 images to train on and 2 held out (0123456789abcdef)\n")
+    config = tmp_path / "vq" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"data": {"source": str(source), "validation": 0.05}}))
     with pytest.raises(SystemExit):
         cli.main([*command, "--comparators", str(tmp_path / "vq"), "--out", str(tmp_path / "out")])
     error = " ".join(capsys.readouterr().err.split())
-    assert "vq has 38 images to train on and 2 held out" in error
-    assert "one may have been trained on what is held out of the other" in error
+    assert "vq was trained with data.validation 0.05 and the images measured here are held out by 0.4" in error
     torch.manual_seed(0)
     Comparator(SMALL).save_pretrained(tmp_path / "vae")
     cli.main([*command, "--comparators", str(tmp_path / "vae"), "--out", str(tmp_path / "out")])

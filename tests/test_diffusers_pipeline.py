@@ -127,7 +127,7 @@ def test_up_to_four_steps_of_a_distilled_model_are_jumps_whatever_the_scheduler(
     edited = pipe(shares, z_sem=other, num_inference_steps=2, output_type="pt").images
     near(edited, shown(ae.decode(other, x_T, steps=2)))
     near(pipe(z_sem=other, x_T=x_T, num_inference_steps=2, output_type="pt").images, edited)
-    with pytest.raises(ValueError, match=r"A jump has no eta, got 0\.5.*more than 4 steps"):
+    with pytest.raises(ValueError, match=r"A jump has no eta, got 0\.5"):
         pipe(shares, num_inference_steps=2, eta=0.5)
 
 

@@ -4,15 +4,17 @@ import dataclasses
 import json
 import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from diffae.cli import arguments, inputs
 from diffae.cli.bars import work_bar
-from diffae.config import Count, Protocol, Range, Seed, to_dict
+from diffae.config import ComparatorRunConfig, Count, Protocol, Range, RunConfig, Seed, read_json, to_dict
+from diffae.config.data import HeldOut
 from diffae.config.protocols import protocol
 from diffae.evaluation.suites import SuiteName
 
@@ -83,7 +85,6 @@ class Evaluate(arguments.Labelling):
         from diffae.runtime import processes, seeding
         from diffae.runtime.files import digest_arrays
         from diffae.runtime.weights import digest_module
-        from diffae.training.resumption import check_held_out
 
         processes.join()
         ae = inputs.autoencoder(self.source)
@@ -104,7 +105,7 @@ class Evaluate(arguments.Labelling):
             depends["elsewhere"] = f"{transfer_data.key}-{digest_arrays(transfer_data.labels)}"
         ddim = None if self.ddim is None else inputs.ddim(self.ddim, ae)
         if self.data is None and not chosen.unseen:
-            check_held_out(self.source, [*([self.ddim] if self.ddim else []), *self.comparators])
+            _check_held_out(data.config.validation, {self.ddim: RunConfig} | dict.fromkeys(self.comparators, ComparatorRunConfig))
         if ddim is not None:
             depends["ddim"] = digest_model(ddim)
         loaded = [comparators.load(folder) for folder in self.comparators]
@@ -143,6 +144,32 @@ class Evaluate(arguments.Labelling):
             page = evaluate(bench, chosen.suite, self.out)
         if processes.is_first():
             print(f"Open {page}")
+
+
+def _check_held_out(ours: HeldOut, runs: Mapping[str | Path | None, type[Any]]) -> None:
+    """Refuses runs that hold out fewer images than are measured: a hash of their names chooses, so a smaller share is part of a
+    larger one, and what is not in it they were trained on.
+
+    Args:
+        ours: what is held out of the images that are measured, as `data.validation`.
+        runs: run directories, and what is configured in each; what is no run tells nothing.
+
+    Raises:
+        ValueError: such a run.
+    """
+    from diffae.interop.weights import is_run
+
+    for run, kind in runs.items():
+        if run is None or not is_run(run):
+            continue
+        theirs = read_json(kind, Path(run) / "config.json").data.validation
+        less = ours != theirs if isinstance(ours, str) or isinstance(theirs, str) else theirs < ours
+        if less:
+            raise ValueError(
+                f"{run} was trained with data.validation {theirs} and the images measured here are held out by {ours}: it has seen "
+                "some of them. Train it with the same (of a comparator --validation), or name images that none has seen, with "
+                "--data and --unseen."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

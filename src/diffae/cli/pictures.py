@@ -59,7 +59,7 @@ class Vary(arguments.Decoding, arguments.Cropping):
     num: Count = 8
     """Variations of each."""
     steps: arguments.Steps = None
-    """Solver steps; by default 10, or what was calibrated."""
+    """Solver steps; by default 10, of a distilled model 1, or what was calibrated."""
     seed: Seed = 0
     """Of the noise."""
     out: arguments.Moving = Path("vary.png")

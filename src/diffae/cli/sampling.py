@@ -56,13 +56,14 @@ class Sample(arguments.Decoding, arguments.Labelling):
     """The contact sheet; with a folder's name, every image as a PNG."""
 
     def run(self) -> None:
-        from diffae.interop.parts import priors_of_labels
+        from diffae.interop.parts import available_priors, priors_of_labels
 
         if self.labels is None and self.labels_kind:
             raise ValueError("--labels-kind is about the table of --labels, and none was given: name it.")
         processes.join()
         ae = inputs.autoencoder(self.source, prior=self.prior, precision=self.precision)
-        if ae.prior is None and (of_labels := priors_of_labels(Path(self.source))):
+        folder = Path(self.source)
+        if ae.prior is None and not available_priors(folder) and (of_labels := priors_of_labels(folder)):
             raise ValueError(
                 f"{self.source} has priors of images with one label alone: name one with --prior, {', '.join(of_labels)}."
             )

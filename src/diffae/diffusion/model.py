@@ -111,6 +111,11 @@ class ImageDiffusion(ImageModel):
         """Whether the network was distilled (`diffae distill`): from noise to image, and back, in one to four calls."""
         return configured(self.unet) and self.config.unet.jumps
 
+    @property
+    def sample_steps(self) -> int:
+        """Steps from drawn noise to an image where none are asked for: one where the network jumps, else the calibration's."""
+        return 1 if self.jumps else self.calibration.sample_steps
+
     def solver(self, asked: Solver | None, steps: int) -> Solver:
         """The solver of so many steps: by default `jump` where the network does and the steps are few, else `dpmpp2m`.
 
@@ -131,9 +136,8 @@ class ImageDiffusion(ImageModel):
         return self.path(steps, "dpmpp2m" if inversion in RECURSIONS else None)
 
     def sample_path(self, steps: int | None = None, solver: Solver | None = None) -> NoisePath:
-        """From drawn noise to an image: with a last predicted x_0, so that no noise is left in it; by default in as many steps as
-        the calibration says."""
-        steps = self.calibration.sample_steps if steps is None else steps
+        """From drawn noise to an image: with a last predicted x_0, so that no noise is left in it; by default in `sample_steps`."""
+        steps = self.sample_steps if steps is None else steps
         if solver == "ddim":
             return decoding_path(self.schedule, steps)
         path = self.path(steps, solver)
@@ -164,7 +168,7 @@ class ImageDiffusion(ImageModel):
         self, x_T: Tensor, z_sem: Tensor | None, *, steps: int | None, solver: Solver | None, clamp: bool | None
     ) -> Tensor:
         """The image of noise that was drawn."""
-        steps = self.calibration.sample_steps if steps is None else steps
+        steps = self.sample_steps if steps is None else steps
         path = self.sample_path(steps, solver)
         return self._solve(x_T, z_sem, path, self.solver(solver, steps), clamp=self._clamps(clamp, True))
 

@@ -41,7 +41,7 @@ class Calibration:
     steps: int = 20
     """Of the way to an image's x_T, and of the way back."""
     sample_steps: int = 10
-    """From noise that was drawn; a last predicted x_0 follows."""
+    """From noise that was drawn; a last predicted x_0 follows. A network that jumps takes one step, and none follows."""
 
 
 class Schedule:

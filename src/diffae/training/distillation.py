@@ -10,7 +10,7 @@ References:
     pairs are those from end to end. `docs/design/jumps.md` says what else was tried.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ class DistilledSubject(ImageSubject):
     def build(self) -> DiffusionAutoencoder:
         model = super().build()
         assert isinstance(model, DiffusionAutoencoder)
-        model.preparation, model.calibration = self.teacher.preparation, replace(self.teacher.calibration, sample_steps=1)
+        model.preparation, model.calibration = self.teacher.preparation, self.teacher.calibration
         return model
 
     def place(self, device: torch.device) -> None:

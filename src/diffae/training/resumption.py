@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -100,22 +100,3 @@ def check_data(out: Path, subject: Subject) -> None:
             f"The images are not those that {out} began with. There it was {began}; now it is {now}. Bring them back, "
             f"or train in another folder. To go on with these all the same, delete {file}."
         )
-
-
-def check_held_out(run: str | Path, others: Sequence[str | Path]) -> None:
-    """Refuses to compare a run with others that were trained on images which it held out, as far as their files tell.
-
-    Raises:
-        ValueError: a run whose images were divided otherwise, said with both divisions.
-    """
-    if not (Path(run) / DATA).is_file():
-        return
-    ours = (Path(run) / DATA).read_text(encoding="utf-8").strip()
-    for other in (Path(other) / DATA for other in others):
-        theirs = other.read_text(encoding="utf-8").strip() if other.is_file() else ours
-        # Numbers in words, then a digest: that differs too where the same images were read otherwise.
-        if theirs.partition(" (")[0] != ours.partition(" (")[0]:
-            raise ValueError(
-                f"{run} has {ours}, {other.parent} has {theirs}: one may have been trained on what is held out of the other. Train "
-                "both on the same images and hold out the same (--data.validation; of a comparator --validation)."
-            )

@@ -59,7 +59,8 @@ def generation(bench: Bench) -> Section:
         "compare rows, mind the real images' own, and read KID, which has none. The paper used 50,000."
         + (f" Only {held} images are held out, so the rows of real images are of those." if held < n else "")
     )
-    text += f" The paper's DDIM steps, and {ours} on evenly spaced log-SNR, our default."
+    default = "one jump" if path.jumps else f"{OURS} on evenly spaced log-SNR"
+    text += f" The paper's DDIM steps, and {default}, our default."
     picture = sheet(list(pictures.values()), scale=scale_for(x), names=list(pictures))
     figure = Figure("generation", "Samples", "The first eight images of each row of the table.", picture)
     return Section(GENERATION, "Unconditional samples (table 4)", text, results, [by_metric(results)], [figure])

@@ -18,7 +18,6 @@ from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import Preparation, from_dict
 from diffae.data.images import UnusableImage, in_range, read_image
 from diffae.diffusion.border import check_counts, check_encoded, check_images, check_x_T, check_z_sem
-from diffae.diffusion.model import JUMPS
 from diffae.diffusion.schedule import Calibration
 from diffae.diffusion.solvers import EpsModel, solve, to_eps
 from diffae.interop.diffusers.code import named_in_folder, named_in_package, write_code
@@ -100,7 +99,7 @@ class DiffAEPipeline(DiffusionPipeline):
             image: see `Images`.
             z_sem: their semantic codes, found here where they are not given.
             num_inference_steps: number of network calls; with a DDIMScheduler one that divides the number of training timesteps, if
-                it is to be as the authors do.
+                it is to be as the authors do. Up to 4 of a distilled model are jumps, without the scheduler.
         """
         x = self._images(image)
         return self._invert(x, self._encode(x) if z_sem is None else self._codes(z_sem, len(x)), num_inference_steps)
@@ -142,16 +141,16 @@ class DiffAEPipeline(DiffusionPipeline):
         own = None if x is None else self._encode(x)
         z_sem = own if z_sem is None else self._codes(z_sem, None if x is None else len(x))
         assert z_sem is not None
-        ae, drawn = self.autoencoder, x_T is None and x is None
+        ae, drawn, jumps = self.autoencoder, x_T is None and x is None, self._jumps(num_inference_steps)
+        if jumps and eta:
+            raise ValueError(f"A jump has no eta, got {eta}. Leave it away, or take more steps.")
         if x_T is not None:
             x_T = check_x_T(x_T, ae.image_shape, len(z_sem)).to(self._execution_device, torch.float32)
         elif x is not None and own is not None:
             x_T = self._invert(x, own, num_inference_steps)
         else:
             x_T = ae.draw_x_T(len(z_sem), torch.default_generator if generator is None else generator)
-        if self._jumps(num_inference_steps):
-            if eta:
-                raise ValueError(f"A jump has no eta, got {eta}. Leave it away, or take more than {JUMPS} steps.")
+        if jumps:
             path = ae.sample_path(num_inference_steps, "jump") if drawn else ae.path(num_inference_steps, "jump")
             clamp = drawn and ae.config.latents is None
             decoded = solve(self._eps_model(z_sem), x_T.to(z_sem), path, solver="jump", clamp=clamp)
@@ -189,7 +188,7 @@ class DiffAEPipeline(DiffusionPipeline):
     def _jumps(self, steps: int) -> bool:
         """Whether so few steps are jumps of a distilled network, which are no scheduler's."""
         check_counts(num_inference_steps=steps)
-        return self.unet.settings().unet.jumps and steps <= JUMPS
+        return self.autoencoder.solver(None, steps) == "jump"
 
     def _eps_model(self, z_sem: Tensor) -> EpsModel:
         settings, schedule = self.unet.settings(), self.autoencoder.schedule

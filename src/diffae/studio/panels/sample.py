@@ -43,7 +43,7 @@ def panel(page: Page, editor: EditPanel) -> None:
         with gr.Column(scale=2, min_width=240):
             num = gr.Slider(1, 32, 12, step=1, label="How many")
             seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="sample-seed")
-            steps = gr.Slider(1 if ae.jumps else 2, 50, ae.calibration.sample_steps, step=1, label="Steps of the decoder")
+            steps = gr.Slider(1 if ae.jumps else 2, 50, ae.sample_steps, step=1, label="Steps of the decoder")
             truncation = gr.Slider(0.2, 1, 1, step=0.05, label="Truncation: below 1 more alike, and more usual")
             what = gr.Dropdown([ANY, *choices(shop.attributes(Visit()))], value=ANY, label="Of", elem_id="sample-what")
             present = gr.Radio(["shows it", "lacks it"], value="shows it", label="That")
