@@ -63,6 +63,27 @@ def test_the_score_of_an_image_does_not_depend_on_the_others(made):
     )
 
 
+def test_a_score_does_not_depend_on_the_place_among_others_whose_network_errs(made):
+    ae, own, new = made
+    seen = []
+
+    class Noisy(torch.nn.Module):
+        """A network whose mean decode is its noise."""
+
+        def decode_mean(self, z_sem, **settings):
+            seen.append(settings["start"])
+            return ae.draw_x_T(len(z_sem), 0, **settings).clamp(-1, 1)
+
+        def encode(self, x):
+            return ae.encode(x)
+
+    scorer = AnomalyScorer(ae, own, NOTHING)
+    scorer.ae = Noisy()
+    every, one = (scorer.score(new, np.array(places), NOTHING).error for places in (range(80), [70]))
+    assert every[70] == pytest.approx(one[0], rel=1e-5)
+    assert len(seen) == 3
+
+
 def test_what_is_found_is_written(made, tmp_path):
     ae, own, new = made
     page, told = write_anomalies(AnomalyScorer(ae, own, NOTHING), own, new, np.arange(80), tmp_path / "out", column="odd", num=10)

@@ -187,6 +187,13 @@ def test_vary_gives_different_images_of_one_z_sem(ae, x):
     varied = ae.vary(x, num=2, steps=5)
     assert varied.shape == (3, 2, 3, 8, 8)
     assert not torch.allclose(varied[:, 0], varied[:, 1])
+    for i in range(3):
+        one = ae.decode(ae.encode(x[i : i + 1]).expand(2, -1), steps=5)
+        torch.testing.assert_close(varied[i], one, atol=1e-4, rtol=0)
+    more = ae.vary(x[1:], num=3, steps=5)
+    torch.testing.assert_close(more[:, :2], varied[1:], atol=1e-4, rtol=0)  # Whatever is varied beside it, and how often.
+    with pytest.raises(ValueError, match=r"a number for each of 3 samples, got \(2,\)"):
+        ae.decode(ae.encode(x), start=torch.arange(2))
 
 
 def test_interpolation_ends_at_the_reconstructions(ae, x):
@@ -219,6 +226,9 @@ def test_slerp_is_exact_at_its_ends_and_keeps_the_norm():
     unit_a, unit_b = (v / v.norm(dim=1, keepdim=True) for v in (a, b))
     assert torch.allclose(slerp(unit_a, unit_b, 0.3).norm(dim=1), torch.ones(4), atol=1e-5)
     assert torch.allclose(slerp(a, 2 * a, 0.5), lerp(a, 2 * a, 0.5))
+    x, y = torch.eye(2)[:, None]
+    angle = torch.tensor(0.15 * torch.pi)
+    torch.testing.assert_close(slerp(2 * x, 4 * y, 0.3), 2.6 * (angle.cos() * x + angle.sin() * y))
     with pytest.raises(ValueError, match="zero vector"):
         slerp(a, torch.zeros_like(a), 0.5)
 

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import safetensors
 import safetensors.torch
 import torch
 
@@ -88,6 +89,38 @@ def test_the_averages_forget_the_weights_before_the_first_step(tiny_run):
     follow(state)
     assert all(torch.allclose(kept.weight, model.weight) for kept in state.averages)
     assert not (state.ema.weight == 3.0).all()
+
+
+def test_a_run_keeps_what_the_formulas_say(tiny_run, tmp_path, monkeypatch):
+    """Every average beside float64 sums over the weights that training came through."""
+    config, start, states, passed = tiny_run(images=64, batch_size=8, average_every=8, ema_decay=0.5), TrainingState.start, [], []
+    monkeypatch.setattr(TrainingState, "start", lambda *a, **k: states.append(start(*a, **k)) or states[-1])
+    initial = None
+    data = prepare(config.data, size=config.model.image_size, channels=3)
+    named = lambda model: {name: p.detach().double().clone() for name, p in model.named_parameters()}  # noqa: E731
+    for event in train(ImageSubject(resolve(config, tmp_path / "run"), data), tmp_path / "run"):
+        if initial is None and states:
+            assert states[0].step == 0, "before the first step"
+            initial = named(states[0].ema)
+        if isinstance(event, Stepped):
+            passed.append(named(states[0].model))
+    assert len(passed) == 8
+    assert initial is not None
+    ema, powers = initial, [dict.fromkeys(passed[0], 0.0) for _ in AVERAGES]
+    for n, weights in enumerate(passed):
+        rate = 1 - min(0.5, (1 + n) / (10 + n))
+        ema = {name: v + rate * (weights[name] - v) for name, v in ema.items()}
+        for i, length in enumerate(AVERAGES):
+            share = 1 - (1 - 1 / (n + 1)) ** (exponent(length) + 1)
+            powers[i] = {name: v + share * (weights[name] - v) for name, v in powers[i].items()}
+        (file,) = (tmp_path / "run" / "averages").glob(f"images-{8 * (n + 1):012d}.safetensors")
+        with safetensors.safe_open(file, "pt") as opened:
+            assert opened.metadata()["step"] == str(n + 1)
+            for i, kept in enumerate(powers):
+                for name, value in kept.items():
+                    torch.testing.assert_close(opened.get_tensor(f"{i}/{name}").double(), value, rtol=1e-4, atol=1e-6)
+    for name, value in named(states[0].ema).items():
+        torch.testing.assert_close(value, ema[name], rtol=1e-4, atol=1e-6)
 
 
 def test_a_run_without_them_keeps_none(tiny_run, tmp_path):

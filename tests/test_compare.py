@@ -51,6 +51,9 @@ def test_an_interval_holds_the_mean_as_often_as_it_says():
     rng = np.random.default_rng(0)
     held = [low <= 1 <= high for low, high in (interval(rng.normal(1, 2, 40), seed=i) for i in range(60))]
     assert 0.85 <= np.mean(held) <= 1
+    values = rng.normal(1, 2, 40)
+    low, high = interval(values)
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / 40**0.5, rel=0.15)
     low, high = interval(np.full(9, 0.5))
     assert (low, high) == (0.5, 0.5)
 

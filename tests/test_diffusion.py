@@ -13,6 +13,8 @@ from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import PriorConfig
 from diffae.diffusion.ddim import DDIM
 from diffae.diffusion.interpolation import slerp
+from diffae.diffusion.schedule import decoding_path
+from diffae.diffusion.solvers import solve
 from diffae.interop.fingerprints import fingerprint
 from diffae.interop.parts import available_priors, prior_folder, save_part
 from diffae.semantics.attributes import Attributes, Score
@@ -58,6 +60,10 @@ def test_sdedit_goes_from_the_image_to_a_fresh_sample(ddim, x):
     assert torch.equal(ddim.sdedit(x, t_0=0, steps=10), x)
     distances = [(ddim.sdedit(x, t_0=s, steps=20) - x).square().mean().item() for s in (0.1, 0.5, 1.0)]
     assert distances[0] < distances[1] < distances[2]
+    path = decoding_path(ddim.schedule, 20).last(10)
+    noisy = ddim.schedule.add_noise(x, ddim.draw_x_T(3, 0), torch.full((3,), int(path.t[0])))
+    expected = solve(ddim.eps_model(None), noisy, path, clamp=True)
+    torch.testing.assert_close(ddim.sdedit(x, t_0=0.5, steps=20), expected)
     with pytest.raises(ValueError, match=r"within 0..1, got 1.5"):
         ddim.sdedit(x, t_0=1.5)
 

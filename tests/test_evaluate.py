@@ -353,6 +353,16 @@ def test_each_image_keeps_its_noise_while_z_sem_changes(bench):
     assert rows["both others", "mse"] > 0
 
 
+def test_what_is_drawn_anew_is_what_the_rows_say(bench, monkeypatch):
+    def of_noise_alone(ae, z_sem, seed, draw, part):
+        return torch.full((len(part), *ae.image_shape), 0.1 * draw)
+
+    monkeypatch.setattr(variation, "decoded", of_noise_alone)
+    rows = {(r.model, r.metric): r.value for r in variation.variation(bench).results}
+    assert rows["other z_sem, same x_T", "mse"] == 0
+    assert min(rows["same z_sem, other x_T", "mse"], rows["both others", "mse"]) > 0
+
+
 def test_an_even_way_has_the_length_of_its_speed():
     a, b = torch.zeros(3, 3, 4, 4), torch.ones(3, 3, 4, 4)
     weight = torch.tensor([0.1, 0.5, 0.9])

@@ -80,6 +80,19 @@ def test_a_step_is_about_as_large_as_adams():
     assert float(weight.detach().square().mean().sqrt()) == pytest.approx(0.5 * RMS, rel=0.3)
 
 
+def test_momentum_is_nesterovs():
+    weight, (first, second) = torch.nn.Parameter(torch.zeros(6, 4)), matrices(2, 6, 4)
+    optimizer = Muon([{"params": [weight]}], lr=0.1)
+    for gradient in (first, second):
+        weight.grad = gradient.clone()
+        optimizer.step()
+    average = 0.05 * first
+    expected = orthogonalized((0.05 * first + 0.95 * average)[None])
+    average = 0.95 * average + 0.05 * second
+    expected = expected + orthogonalized((0.05 * second + 0.95 * average)[None])
+    torch.testing.assert_close(weight.detach(), -0.1 * RMS * 6**0.5 * expected[0])
+
+
 def test_memory_layout_does_not_matter_and_weight_decay_pulls_to_zero():
     found = []
     for layout in (torch.contiguous_format, torch.channels_last):

@@ -86,6 +86,13 @@ def test_a_saved_edit_is_the_same_pixels_again(shop, tmp_path, capsys):
     cli.main(["manipulate", str(tmp_path / "model"), "--from", str(tmp_path / "edit.json"), "--out", str(tmp_path / "again.png")])
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / "expected.png").read_bytes()
 
+    wider = replace(again, image=again.image.double(), z_sem=again.z_sem.double())
+    assert Edit.from_json(wider.to_json()).to_json() == text
+    low = Edit.from_json(replace(again, image=again.image.bfloat16()).to_json())
+    assert torch.equal(low.image, again.image.bfloat16().float())
+    volume = replace(again, image=torch.rand(1, 4, 8, 8))
+    assert torch.equal(Edit.from_json(volume.to_json()).image, volume.image)
+
     with pytest.raises(ValueError, match="This edit was made with another model"):
         again.render(shop.ae, model="another")
     for bad in ("{", "[]", '{"format": "diffae-edit-1"}', '{"format": "other"}', json.dumps(json.loads(text) | {"more": 1})):

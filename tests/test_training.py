@@ -13,6 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 from runs import checkpoint, run
+from test_nn import perturb
 
 import diffae
 from diffae.autoencoder import DiffusionAutoencoder
@@ -20,13 +21,15 @@ from diffae.config import PriorConfig, PriorRunConfig, RunConfig, read_json
 from diffae.data import prepare
 from diffae.nn.layers import Conditions, ResBlock, Stage
 from diffae.runtime import seeding
+from diffae.runtime.seeding import Draws
 from diffae.semantics.prior import LatentPrior
 from diffae.semantics.standardizer import Standardizer
 from diffae.training.health import CodeHealth, PriorHealth, check_codes, check_prior
 from diffae.training.log import read_metrics
 from diffae.training.loop import HOLD, NonFiniteLoss, learning_rate
 from diffae.training.run import Finished, Logged, Stepped, Validated, resolve, train
-from diffae.training.subjects import PriorSubject
+from diffae.training.subjects import ImageSubject, PriorSubject
+from diffae.training.views import augmented, dropped, shifted
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
@@ -151,6 +154,36 @@ def test_a_run_with_every_option_goes_on_bit_for_bit(tiny_run, tmp_path):
     run(plain, tmp_path / "plain")
     whole, plain_run = checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "plain")
     assert any(not torch.equal(tensor, plain_run[name]) for name, tensor in whole.items())
+
+
+OPTIONS = {
+    "z_sem_dropout": (0.3, lambda model, x, draws: model.loss(x, draws, z_sem=dropped(model.encoder(x), draws, 0.3))),
+    "encoder_shift": (0.2, lambda model, x, draws: model.loss(x, draws, z_sem=model.encoder(shifted(x, draws, 0.2)))),
+    "min_snr": (5.0, lambda model, x, draws: model.loss(x, draws, min_snr=5.0)),
+    "timesteps": ("noisy", lambda model, x, draws: model.loss(x, draws, noisy=True)),
+    "augment": (1.0, lambda model, x, draws: model.loss(augmented(x, draws, 1.0), draws)),
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_option_of_training_is_in_the_loss(tiny_run, option):
+    value, expected = OPTIONS[option]
+    config = tiny_run(**{option: value})
+    data = prepare(replace(config.data, flip=False), size=(8, 8), channels=3)
+    subject = ImageSubject(replace(config, data=replace(config.data, flip=False)), data)
+    model, draws, batch = perturb(subject.build()), Draws.of(16, 0), subject.batch(range(16))
+    x = subject.view(batch, draws)[0] if option != "augment" else data.images([subject.order[p] for p in range(16)])
+    loss = subject.loss(model, batch, draws)
+    torch.testing.assert_close(loss, expected(model, x, draws))
+    assert loss.item() != model.loss(x, draws).item()
+
+
+def test_recomputing_is_asked_of_every_stage(tiny_run):
+    config = tiny_run(recompute=True)
+    data = prepare(config.data, size=(8, 8), channels=3)
+    stages = [m for m in ImageSubject(config, data).build().modules() if isinstance(m, Stage)]
+    assert stages
+    assert all(stage.recompute for stage in stages)
 
 
 def test_recomputing_keeps_less():

@@ -28,7 +28,7 @@ from diffae.config import AutoencoderConfig
 from diffae.diffusion import DDIM, ImageDiffusion
 from diffae.diffusion.border import border, check_encoded
 from diffae.diffusion.inversion import Code, Inversion, concatenate, decode_along_path, encode_along_path, way_between
-from diffae.diffusion.model import Draws, draw_seed, encoder_of
+from diffae.diffusion.model import Draws, Start, draw_seed, encoder_of
 from diffae.diffusion.predictor import NoisePredictor
 from diffae.diffusion.solvers import Solver
 from diffae.nn.encoder import Encoder
@@ -88,7 +88,7 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
     def decode(
         self, z_sem: Float[Tensor, "n d"], x_T: Float[Tensor, "n c *sides"] | None = None, *, steps: int | None = None,
         solver: Solver | None = None, clamp: bool | None = None, seed: int = 0, generator: torch.Generator | None = None,
-        start: int = 0,
+        start: Start = 0,
     ) -> Float[Tensor, "n c *sides"]:  # fmt: skip
         """Images of z_sem and x_T (section 3.1).
 
@@ -101,7 +101,7 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
             clamp: whether predicted images are clamped on the way; by default where x_T is drawn, and with `ddim`.
             seed: of the drawn x_T; that of image number i depends on the seed and i alone.
             generator: in place of the seed.
-            start: number of the first image.
+            start: number of the first image, or (n,) of each.
 
         Raises:
             ValueError: codes of another shape, an x_T that is not normal noise, or an impossible number of steps.
@@ -114,7 +114,7 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
     @border
     def decode_mean(
         self, z_sem: Float[Tensor, "n d"], *, t: int | None = None, seed: int = 0, generator: torch.Generator | None = None,
-        start: int = 0,
+        start: Start = 0,
     ) -> Float[Tensor, "n c *sides"]:  # fmt: skip
         """The mean image that z_sem leaves possible, `E[x_0 | z_sem]`, by one network call.
 
@@ -187,9 +187,9 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
         self, x: Float[Tensor, "n c *sides"], *, num: int = 4, steps: int | None = None, seed: int = 0,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "n num c *sides"]:  # fmt: skip
-        """Images of the same z_sem with fresh x_T: what z_sem leaves open (figure 3)."""
-        z_sem = self.encode(x).repeat_interleave(num, dim=0)
-        return self.decode(z_sem, steps=steps, seed=seed, generator=generator).unflatten(0, (len(x), num))
+        """Images of the same z_sem with fresh x_T: what z_sem leaves open (figure 3). Variation j of each has noise number j."""
+        z_sem, start = self.encode(x).repeat_interleave(num, dim=0), torch.arange(num).repeat(len(x))
+        return self.decode(z_sem, steps=steps, seed=seed, generator=generator, start=start).unflatten(0, (len(x), num))
 
     @border
     def interpolate(

@@ -28,7 +28,7 @@ class Edit:
 
     Attributes:
         model: fingerprint of the model that it is of (`interop.weights.fingerprint`).
-        image: (c, h, w), the image that was edited, as the model takes it.
+        image: (c, *sides), the image that was edited, as the model takes it.
         z_sem: (d,), where its code was moved to.
         inversion: how x_T was found.
         steps: solver steps in either direction.
@@ -65,9 +65,9 @@ class Edit:
         return ae.render(ae.infer(self.image[None], inversion=self.inversion, steps=self.steps), z_sem=self.z_sem[None])[0]
 
     def to_json(self) -> str:
-        """The edit as text, exactly."""
+        """The edit as text, exactly, of image and z_sem in float32 or less; what they have beyond that is left out."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        values |= {"image": _packed(self.image), "z_sem": self.z_sem.tolist(), "asked": dict(self.asked)}
+        values |= {"image": _packed(self.image), "z_sem": self.z_sem.float().tolist(), "asked": dict(self.asked)}
         return json.dumps({"format": FORMAT, **values}, indent=1) + "\n"
 
     @classmethod
@@ -98,7 +98,7 @@ class Edit:
 
 def _packed(x: Tensor) -> str:
     buffer = io.BytesIO()
-    np.save(buffer, x.detach().cpu().numpy(), allow_pickle=False)
+    np.save(buffer, x.detach().cpu().float().numpy(), allow_pickle=False)
     return base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -109,7 +109,11 @@ def _unpacked(text: str) -> Tensor:
         raise ValueError("'image' is no array")
     shape, _, kind = np.lib.format.read_array_header_1_0(content)
     # Before there is room for it: a header may say anything.
-    if kind != np.float32 or len(shape) != 3 or math.prod(shape) * kind.itemsize != len(content.getvalue()) - content.tell():
+    if (
+        kind != np.float32
+        or len(shape) not in (3, 4)
+        or math.prod(shape) * kind.itemsize != len(content.getvalue()) - content.tell()
+    ):
         raise ValueError(f"'image' is no image, but an array of {kind}, {shape}")
     content.seek(0)
     return torch.from_numpy(np.load(content, allow_pickle=False))

@@ -97,7 +97,11 @@ class Evaluate(arguments.Labelling):
         chosen = dataclasses.replace(protocol(self.protocol), **{k: v for k, v in named.items() if v is not None})
         read = {"labels_kind": self.labels_kind}
         data = inputs.images(ae, self.source, self.data, self.labels, crop=chosen.crop, validation=chosen.validation, **read)
-        depends = {"model": digest_model(ae), "images": data.key, "labels": digest_arrays(data.labels)}
+        depends = {
+            "model": digest_model(ae),
+            "images": f"{data.key}, by hash",
+            "labels": digest_arrays(data.labels),
+        }
         depends["calibration"] = json.dumps(dataclasses.asdict(ae.calibration))
         transfer_data = None
         if self.transfer_data is not None:

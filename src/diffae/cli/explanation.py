@@ -26,8 +26,8 @@ class Classifying(arguments.Labelling):
 
     source: arguments.LocalSource
     classifier: str
-    """`module:function` (a function, module of torch or estimator of scikit-learn, of images in [-1, 1]), a file of TorchScript or
-    ONNX, or a column of the labels, which a small network then learns from the pixels."""
+    """`module:function` (a function or module of torch, of images in [-1, 1], or an estimator of scikit-learn, of pixels (n, c h w)
+    in [0, 1]), a file of TorchScript or ONNX, or a column of the labels, which a small network then learns from the pixels."""
     out: arguments.Folder
     """Folder of the page."""
     answers: Literal["probability", "logit", "value"] | None = None

@@ -21,7 +21,7 @@ class Import:
     """Turn a checkpoint of the authors' code into a folder that `diffae.load` reads.
 
     Nothing that the checkpoint's pickle names is imported or run. By one of the names ffhq256, ffhq128, bedroom128, horse128 (and
-    with -latent, which can sample) it is looked for where the authors' code keeps it, checkpoints/NAME_autoenc/last.ckpt, then in
+    with -latent, which can sample) it is looked for in the authors' folder, such as checkpoints/ffhq256_autoenc/last.ckpt, then in
     copies on the hub; the model has that name afterwards: `diffae studio ffhq256`.
 
     Example: diffae import ffhq128_autoenc_latent/last.ckpt --out models/ffhq128
@@ -135,7 +135,7 @@ class Calibrate:
         if len(data.validation) < 2:
             raise ValueError("A calibration needs at least two held-out images: name more with --data.")
         with work_bar("Calibrating") as update:
-            found, measured = calibrate(ae, data.images(data.validation[: self.num]), progress=update)
+            found, measured = calibrate(ae, data.images(data.some(data.validation, self.num)), progress=update)
         for what, setting, error in measured:
             print(f"{what}, {setting}: MSE {error}")
         print(

@@ -164,7 +164,7 @@ def _measure(source: str, name: str, z_sem: "Tensor", data: "ImageSet") -> None:
     ae = diffae.load(source, prior=name)
     assert ae.prior is not None
     assert ae.standardizer is not None
-    train, held = (ae.standardizer(z_sem[rows]) for rows in (data.train, data.validation[:MOST_TOLD]))
+    train, held = (ae.standardizer(z_sem[rows]) for rows in (data.train, data.some(data.validation, MOST_TOLD)))
     with work_bar("Samples beside others' codes") as update:
         told: list[float] = []
         for prior in (ae.prior, GaussianPrior(ae.z_dim).fit(train), KernelPrior.of(train)):

@@ -85,7 +85,7 @@ class FeaturesConfig(InRange):
     mean: tuple[float, ...] = ()
     """Of each channel on the [0, 1] scale, what it sees as 0; by default its own, or 0.5 where it has none."""
     std: tuple[float, ...] = ()
-    """Likewise, what it sees as 1."""
+    """Likewise, the standard deviation that it is divided by."""
     width: Annotated[int, Range(0)] = 0
     """Number of its features. Filled in when the run begins, as is what follows."""
     digest: str = ""

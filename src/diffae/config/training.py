@@ -80,7 +80,7 @@ class TrainingConfig(InRange):
     """Whether z_sem starts whitened over the first images (`SemanticEncoder.whiten`), which trains it many times sooner; the
     paper's models do not."""
     precision: Precision = "auto"
-    """Arithmetic of the networks; `auto` is bfloat16 where the processor computes in it, and is resolved in config.json."""
+    """Arithmetic of the networks; `auto` is bfloat16 where the processor or card is quick at it, and is resolved in config.json."""
     seed: Seed = 0
     """Seed of initial weights, order of images, timesteps, noise, flips and dropout."""
     tracker: tuple[str, ...] = ()

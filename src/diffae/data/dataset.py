@@ -74,6 +74,13 @@ class ImageSet:
         """Which of their pixels count, 0 or 1; None where all do."""
         return None if self.known is None else (in_range(self.known[np.asarray(indices)]) > 0).float()
 
+    def some(self, indices: np.ndarray, num: int) -> np.ndarray:
+        """So many of these images at most, in their order, chosen by a hash of their names: names are often sorted by kind."""
+        if len(indices) <= num:
+            return indices
+        places = sorted(range(len(indices)), key=lambda i: seeding.mix("some", self.names[indices[i]]))[:num]
+        return indices[sorted(places)]
+
     def images(self, indices: Sequence[int] | np.ndarray) -> Float[Tensor, "n c *sides"]:
         """These images, in [-1, 1]; or their latents."""
         return in_range(self.pixels[np.asarray(indices)])

@@ -31,6 +31,7 @@ from diffae.diffusion.solvers import EpsModel, Solver, solve, to_target
 from diffae.frozen.encoder import FeatureEncoder
 from diffae.nn import SemanticEncoder, UNet
 from diffae.runtime.seeding import Draws as Draws
+from diffae.runtime.seeding import Start as Start
 from diffae.runtime.seeding import draw_seed as draw_seed
 
 JUMPS = 4
@@ -62,7 +63,7 @@ class ImageDiffusion(ImageModel):
 
     Attributes:
         precision: of the UNet's calls by solvers, float32 unless set. `bfloat16` is up to twice as quick where the processor has it
-            (`auto` asks), and errs by a hundredth of what the network says; states, codes and images stay float32.
+            (`auto` asks), and errs by a hundredth of what the network says; states and images keep the type that they came in.
         records: whether a card records the UNet's calls by solvers, a few shapes of batches, and replays them (CUDA graphs).
     """
 
@@ -98,13 +99,9 @@ class ImageDiffusion(ImageModel):
     def eps_model(self, z_sem: Float[Tensor, "n d"] | None = None) -> EpsModel:
         """The network as solvers want it: `(x_t, t) -> eps`, whatever it was trained to predict."""
         return Predictor(
-            self.unet,
-            z_sem,
-            schedule=self.schedule,
-            prediction=self.config.prediction,
-            precision=self.precision,
+            self.unet, z_sem, schedule=self.schedule, prediction=self.config.prediction, precision=self.precision,
             recordings=self._recordings if self.records else None,
-        )
+        )  # fmt: skip
 
     @property
     def jumps(self) -> bool:
@@ -143,8 +140,8 @@ class ImageDiffusion(ImageModel):
         path = self.path(steps, solver)
         return path.ending_in_the_image() if path.jumps else path.to_the_image()
 
-    def draw_x_T(self, num: int, seed: int | torch.Generator, *, start: int = 0) -> Float[Tensor, "n c *sides"]:
-        """Noise of images number start .. start + num - 1: that of each depends on the seed and its number alone."""
+    def draw_x_T(self, num: int, seed: int | torch.Generator, *, start: Start = 0) -> Float[Tensor, "n c *sides"]:
+        """Noise of images of these numbers (see `Draws.of`): that of each depends on the seed and its number alone."""
         x_T = Draws.of(num, seed, start=start, device=self.device).normal("x_T", self.image_shape)
         return x_T.to(next(self.unet.parameters()))
 
@@ -168,9 +165,8 @@ class ImageDiffusion(ImageModel):
         self, x_T: Tensor, z_sem: Tensor | None, *, steps: int | None, solver: Solver | None, clamp: bool | None
     ) -> Tensor:
         """The image of noise that was drawn."""
-        steps = self.sample_steps if steps is None else steps
         path = self.sample_path(steps, solver)
-        return self._solve(x_T, z_sem, path, self.solver(solver, steps), clamp=self._clamps(clamp, True))
+        return self._solve(x_T, z_sem, path, "jump" if path.jumps else solver or "dpmpp2m", clamp=self._clamps(clamp, True))
 
     def _clamps(self, asked: bool | None, usual: bool) -> bool:
         """Whether predicted images are clamped: as asked for, or as usual for pixels."""

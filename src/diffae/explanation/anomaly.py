@@ -65,7 +65,8 @@ class AnomalyScorer:
         self, x: Float[Tensor, "n c *sides"], z_sem: Float[Tensor, "n d"]
     ) -> tuple[Float[Tensor, "n c *sides"], Float[Tensor, "n *sides"]]:
         """The mean decodes of images' codes, and the squared errors, (n, *sides), on the [0, 1] scale."""
-        mean = self.ae.decode_mean(z_sem)
+        # One noise for all, so that an image's score does not depend on its place among others.
+        mean = self.ae.decode_mean(z_sem, start=torch.zeros(len(z_sem), dtype=torch.long))
         return mean, ((mean - x) / 2).square().mean(1)
 
     def _both(self, data: "ImageSet", indices: np.ndarray, what: str, progress: Progress) -> np.ndarray:

@@ -18,7 +18,7 @@ from torch import Tensor
 from diffae.diffusion.inversion import Code
 from diffae.evaluation.pages.figures import Progress
 from diffae.metrics.batches import in_batches
-from diffae.semantics.attributes import Attributes
+from diffae.semantics.attributes import Attributes, least_squares
 from diffae.semantics.explanations import Explainer
 from diffae.semantics.fitting import fit_attributes
 
@@ -243,7 +243,7 @@ def _unnamed(explainer: Explainer, attributes: Attributes | None, known: list[st
         weight = (attributes.weight[rows].to(std) * (std / attributes.standardizer.std.to(std))).double()
         along = spread.likeliest(weight)
         # W S W^T c = W S g: what is left moves no logit.
-        share = torch.linalg.lstsq(weight @ along.T, along @ slopes.T).solution
+        share = least_squares(weight @ along.T, along @ slopes.T)
         slopes = slopes - share.T @ weight
     moves = spread.likeliest(slopes)
     white = moves @ spread.axes.T / spread.variances.sqrt()

@@ -25,7 +25,7 @@ class FrozenNetwork:
         module: where its weights are, so that they go where the images are; None if there is none.
         size: height and width of the images that it sees; None sees them as they are.
         mean: of each channel on the [0, 1] scale, which it sees as 0.
-        std: likewise, which it sees as 1.
+        std: likewise, the standard deviation that it is divided by.
         digest: identifies its weights; "" of a function, which has none.
         licence: of its weights, "" if it is not known.
         colour: whether it sees colour, so that grey images are shown to it as such.
@@ -50,7 +50,8 @@ class FrozenNetwork:
         """
         if self.module is not None:
             self.module.to(x.device)
-        return torch.cat([self._features(part) for part in x.float().split(BATCH)])
+        with torch.autocast(x.device.type, enabled=False):  # What it says is kept, for whoever asks next.
+            return torch.cat([self._features(part) for part in x.float().split(BATCH)])
 
     def _features(self, x: Tensor) -> Tensor:
         if self.colour and x.shape[1] == 1:

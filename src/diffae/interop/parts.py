@@ -37,7 +37,7 @@ def available_priors(source: Path) -> list[str]:
     told from real codes, and of those that were not measured `ddim`, `gaussian`, the first by name.
 
     Raises:
-        ValueError: a measurement that is none.
+        ValueError, TypeError: a measurement that is none.
     """
     named = {"ddim": 0, "gaussian": 1}
 

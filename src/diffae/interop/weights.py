@@ -58,6 +58,7 @@ def load(
     Raises:
         FileNotFoundError: there is no such folder, no saved model in it yet, no such prior or revision.
         ValueError: a file is damaged, does not fit the other, or holds a plain DDIM.
+        TypeError: a setting in a file is of another type.
     """
     model = load_diffusion(source, encoder=encoder, unet=unet, revision=revision)
     if not isinstance(model, DiffusionAutoencoder):

@@ -49,7 +49,8 @@ def dci(
     importance, accuracy = [], []
     for name in names:
         y, y_test = train_labels[name], test_labels[name]
-        known, known_test = np.flatnonzero(~np.isnan(y))[:FORESTS_SEE], ~np.isnan(y_test)
+        # In any order: codes often come sorted by kind.
+        known, known_test = np.random.default_rng(seed).permutation(np.flatnonzero(~np.isnan(y)))[:FORESTS_SEE], ~np.isnan(y_test)
         forest = RandomForestClassifier(100, class_weight="balanced", min_samples_leaf=5, random_state=seed, n_jobs=1)
         forest.fit(train[known], y[known])
         importance.append(forest.feature_importances_)

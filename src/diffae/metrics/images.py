@@ -1,5 +1,6 @@
 """Reconstruction metrics, on images in [-1, 1] but reported on the [0, 1] scale, as in the paper."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -19,6 +20,8 @@ def each_ssim(x_hat: Float[Tensor, "n c *sides"], x: Float[Tensor, "n c *sides"]
         return each_ssim(*(v.transpose(1, 2).flatten(0, 1) for v in (x_hat, x))).view(len(x), -1).mean(1)
     from torchmetrics.functional.image import structural_similarity_index_measure
 
+    # Variances are small differences of squares, which half precision does not have.
+    x_hat, x = (v.to(torch.promote_types(v.dtype, torch.float32)) for v in (x_hat, x))
     value = structural_similarity_index_measure(
         (x_hat + 1) / 2, (x + 1) / 2, gaussian_kernel=True, sigma=1.5, kernel_size=11, data_range=1.0, reduction="none"
     )
@@ -41,6 +44,7 @@ def each_ms_ssim(x_hat: Float[Tensor, "n c *sides"], x: Float[Tensor, "n c *side
 
     if min(x.shape[-2:]) < LEAST_MS_SSIM:
         raise ValueError(f"MS-SSIM needs images of at least {LEAST_MS_SSIM} pixels a side, got {x.shape[-2]} x {x.shape[-1]}.")
+    x_hat, x = (v.to(torch.promote_types(v.dtype, torch.float32)) for v in (x_hat, x))
     unit = ((x_hat + 1) / 2, (x + 1) / 2)
     value = multiscale_structural_similarity_index_measure(*unit, data_range=1.0, normalize="relu", reduction="none")
     return value.reshape(len(x))

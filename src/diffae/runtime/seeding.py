@@ -21,6 +21,10 @@ def mix(*parts: int | str) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
+Start = int | Int[Tensor, " n"]
+"""The number of the first of several samples, whose numbers rise by one; or the number of each."""
+
+
 @dataclass(frozen=True, slots=True)
 class Draws:
     """The random numbers of samples.
@@ -34,9 +38,16 @@ class Draws:
     numbers: Int[Tensor, " n"]
 
     @classmethod
-    def of(cls, num: int, seed: int | torch.Generator, *, start: int = 0, device: torch.device | str | None = None) -> "Draws":
-        """Samples number start .. start + num - 1; from a generator, others each time."""
+    def of(
+        cls, num: int, seed: int | torch.Generator, *, start: Start = 0,
+        device: torch.device | str | None = None,
+    ) -> "Draws":  # fmt: skip
+        """Samples number start .. start + num - 1, or, of a tensor, of these numbers; from a generator, others each time."""
         seed = draw_seed(seed) if isinstance(seed, torch.Generator) else seed
+        if isinstance(start, Tensor):
+            if start.shape != (num,):
+                raise ValueError(f"Expected a number for each of {num} samples, got {tuple(start.shape)}.")
+            return cls(seed, start.to(device))
         return cls(seed, torch.arange(start, start + num, device=device))
 
     def __len__(self) -> int:

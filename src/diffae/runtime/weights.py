@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from torch import Tensor, nn
 
 from diffae.runtime.files import digest_arrays, digest_file, replacing, write_text
@@ -59,4 +60,6 @@ def check_finite(tensors: Mapping[str, Tensor], source: object) -> None:
 
 def digest_module(module: nn.Module) -> str:
     """Identifies a network's weights."""
-    return digest_arrays({name: tensor.detach().cpu().numpy() for name, tensor in module.state_dict().items()})
+    weights = {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
+    # NumPy has no bfloat16; float32 holds its values.
+    return digest_arrays({name: (t.float() if t.dtype == torch.bfloat16 else t).numpy() for name, t in weights.items()})

@@ -90,7 +90,8 @@ class Attributes(nn.Module):
 
     def logits(self, z_sem: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
         """`w . norm(z_sem) + b` of every attribute; of a continuous one this is the predicted value."""
-        return self.standardizer(z_sem) @ self.weight.T.to(z_sem) + self.bias.to(z_sem)
+        z = self.standardizer(z_sem)  # Of half precision it makes float32.
+        return z @ self.weight.T.to(z) + self.bias.to(z)
 
     def probabilities(self, z_sem: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
         """Calibrated probability of every attribute; the predicted value of a continuous one."""
@@ -245,7 +246,7 @@ class Attributes(nn.Module):
         weight, pattern = self.weight.to(move), self.pattern.to(move)
         free = self._free(names, self.pattern[rows], keep).to(move)
         if restore is not None and keep_rows:
-            move = _least_squares(weight[keep_rows] @ pattern[keep_rows].T, restore.T).T @ pattern[keep_rows]
+            move = least_squares(weight[keep_rows] @ pattern[keep_rows].T, restore.T).T @ pattern[keep_rows]
             change = change - move @ weight[rows].T
         # A move c F along the free patterns F, with W (c F)^T = change.
         move = move + torch.linalg.solve(weight[rows] @ free.T, change.T).T @ free
@@ -265,13 +266,13 @@ class Attributes(nn.Module):
             return rows
         keep_rows = [self._row(k) for k in keep]
         weight, pattern = self.weight[keep_rows].double(), self.pattern[keep_rows].double()
-        free = rows.double() - _least_squares(weight @ pattern.T, weight @ rows.double().T).T @ pattern
+        free = rows.double() - least_squares(weight @ pattern.T, weight @ rows.double().T).T @ pattern
         for name, before, after in zip(names, rows, free, strict=True):
             if after.norm() < 1e-4 * before.norm():
                 raise ValueError(f"Nothing of the direction of {name!r} is left beside {', '.join(keep)}: keep fewer.")
         return free.to(rows)
 
 
-def _least_squares(a: Float[Tensor, "k k"], b: Float[Tensor, "k n"]) -> Float[Tensor, "k n"]:
+def least_squares(a: Float[Tensor, "k k"], b: Float[Tensor, "k n"]) -> Float[Tensor, "k n"]:
     """The smallest x for which `a x` is nearest to b; where attributes say the same too, which CUDA's `lstsq` does not expect."""
     return torch.linalg.pinv(a) @ b

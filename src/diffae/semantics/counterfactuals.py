@@ -61,7 +61,7 @@ class Spread:
     def parts(self, gradient: Float[Tensor, " d"], num: int) -> Bool[Tensor, "num k"]:
         """The axes dealt out, so that each part explains as much of what changes an answer with this gradient."""
         worth = (gradient.double() @ self.axes.T).square() * self.variances
-        parts, sums = torch.zeros(num, len(self.axes), dtype=torch.bool), [0.0] * num
+        parts, sums = torch.zeros(num, len(self.axes), dtype=torch.bool, device=self.axes.device), [0.0] * num
         for i in worth.argsort(descending=True).tolist():
             least = min(range(num), key=sums.__getitem__)
             parts[least, i] = True

@@ -45,7 +45,7 @@ class ComparatorSubject(ImageSubject):
     @torch.no_grad()
     def validate(self, ema: nn.Module) -> Health | None:
         assert isinstance(ema, Comparator)
-        held_out = self.data.validation[: self.config.training.validation_images]
+        held_out = self.data.some(self.data.validation, self.config.training.validation_images)
         if not len(held_out):
             return None
         size = self.config.training.batch_size

@@ -122,9 +122,9 @@ class DiffAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         z_sem = torch.from_numpy(np.ascontiguousarray(check_array(X, dtype=np.float32)))
         if z_sem.shape[1] != self._n_features_out:
             raise ValueError(f"X has {z_sem.shape[1]} features, and z_sem has {self._n_features_out}.")
-        starts = range(0, len(z_sem), self.batch_size)
-        with torch.no_grad():
-            x = torch.cat([self.model_.decode_mean(z_sem[i : i + self.batch_size], start=i) for i in starts])
+        with torch.no_grad():  # One noise for all rows, whose images then depend on themselves alone.
+            parts = z_sem.split(self.batch_size)
+            x = torch.cat([self.model_.decode_mean(z, start=torch.zeros(len(z), dtype=torch.long)) for z in parts])
         h, w, _ = self.image_shape_
         x = F.interpolate(x, (h, w), mode="bilinear", antialias=True) if x.shape[2:] != (h, w) else x
         x = (x.clamp(-1, 1) + 1).mul(127.5 if self.dtype_ == np.uint8 else 0.5).permute(0, 2, 3, 1)

@@ -174,7 +174,8 @@ def check_prior(prior: LatentPrior, train: Float[Tensor, "n d"], held_out: Float
         draws = Draws.of(len(held_out), seed, device=held_out.device).fork("gaussian", int(t))
         eps = draws.normal("eps", tuple(held_out.shape[1:]))
         total += float((gaussian.eps(alpha * held_out + sigma * eps, alpha, sigma) - eps).abs().mean()) / len(times)
-    return PriorHealth(loss(held_out), loss(train[: len(held_out)]), total)
+    some = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[: len(held_out)]
+    return PriorHealth(loss(held_out), loss(train[some.to(train.device)]), total)
 
 
 def _parts(x: Tensor, batch_size: int, seed: int, *, start: int = 0) -> list[tuple[slice, Draws]]:

@@ -197,7 +197,7 @@ class ImageSubject:
         return [self.data.names[self.order[p]] for p in positions]
 
     def validate(self, ema: nn.Module) -> Health | None:
-        held_out = self.data.validation[: self.config.training.validation_images]
+        held_out = self.data.some(self.data.validation, self.config.training.validation_images)
         if len(held_out) < 2:
             return None
         training = self.config.training
@@ -282,7 +282,7 @@ class PriorSubject:
 
     def validate(self, ema: nn.Module) -> Health | None:
         assert isinstance(ema, LatentPrior)
-        held_out = self.data.validation[: self.config.training.validation_images]
+        held_out = self.data.some(self.data.validation, self.config.training.validation_images)
         if not len(held_out):
             return None
         return check_prior(ema, self.z[self.data.train], self.z[held_out], seed=self.config.training.seed)

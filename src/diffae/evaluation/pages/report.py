@@ -47,7 +47,7 @@ def write_report(run: Path, data: ImageSet, *, num: int = 64, device: str = "cpu
     progress = progress or (lambda what, done, total: None)
     config = read_json(RunConfig, run / "config.json")
     ae = diffae.load(run, device=device)
-    x = data.images(data.validation[:num] if len(data.validation) else data.train[:num])
+    x = data.images(data.some(data.validation if len(data.validation) else data.train, num))
     z_sem = ae.encode(x)
     train = Encoded.of(ae, data, data.train, progress)
     held = Encoded.of(ae, data, data.validation, progress)

@@ -82,7 +82,7 @@ class Bench:
         return np.concatenate([held, self.data.train]) if self.protocol.unseen else held
 
     def test(self, num: int) -> Float[Tensor, "n c *sides"]:
-        """The first `num` images to test on.
+        """`num` of the images to test on; see `ImageSet.some`.
 
         Raises:
             ValueError: there are fewer.
@@ -92,7 +92,7 @@ class Bench:
                 f"{num} test images were asked for and {len(self.tested)} are held out. Ask for fewer, or name other images, "
                 "--data."
             )
-        return self.data.images(self.tested[:num])
+        return self.data.images(self.data.some(self.tested, num))
 
     def network(self, name: Any) -> tuple[Callable[..., Tensor], str]:
         """A metric network, which computes where the autoencoder does, and the file that its weights are from."""

@@ -34,7 +34,7 @@ def generation(bench: Bench) -> Section:
     x = bench.test(held)
     if len(bench.data.train) < n:
         raise ValueError(f"{n} real images to compare with were asked for, and there are {len(bench.data.train)}. Ask for fewer.")
-    real = cache(partial(bench.real_features, bench.data.train[:n]))
+    real = cache(partial(bench.real_features, bench.data.some(bench.data.train, n)))
     results = compared(bench, GENERATION, "real, held out", real, lambda part: x[part.start : part.stop], num=held, on=[])
     pictures: dict[str, Tensor] = {}
     for steps in bench.protocol.generation_steps:
@@ -80,7 +80,7 @@ def fewshot(bench: Bench, *, draws: int = 2) -> Section:
             raise ValueError(
                 f"Only {len(members)} training images show {name}; few-shot needs {max(n, 100)}. Ask for fewer images."
             )
-        real = cache(partial(bench.real_features, members[: bench.protocol.num_real]))
+        real = cache(partial(bench.real_features, data.some(members, bench.protocol.num_real)))
         for draw in range(draws):
             rng = np.random.default_rng([bench.seed, draw])
             positive, negative = rng.permutation(np.flatnonzero(y == 1)), rng.permutation(np.flatnonzero(y == 0))
