@@ -258,6 +258,7 @@ CHANGES: dict[str, Callable[[RunConfig], RunConfig]] = {
     "shift": _changed(contrast=0.0, encoder_shift=0.1),
     "augment": _changed(contrast=0.0, augment=0.12),
     "rate": _changed(contrast=0.0, encoder_rate=0.5),
+    "mean": lambda c: dataclasses.replace(c, model=dataclasses.replace(c.model, mean_decoder=True)),
     "frozen": lambda c: dataclasses.replace(
         c, model=dataclasses.replace(c.model, features=FeaturesConfig(network="inception"), learned=(c.model.z_dim or 0) // 2)
     ),
@@ -286,7 +287,7 @@ def main(
         seeds: of each.
         minutes: of training.
         images: of training, in place of minutes.
-        changes: what is changed in training, a run of each: plain, contrast.01, contrast.1, shift, augment, rate, frozen.
+        changes: what is changed in training, a run of each: plain, contrast.01, contrast.1, shift, augment, rate, mean, frozen.
         num: held-out images that are decoded.
         samples: images that are sampled and compared with autoencoded ones; with 0 none are.
         page: where the table and its pictures go; by default OUT/results.md.

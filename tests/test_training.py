@@ -27,8 +27,9 @@ from diffae.semantics.standardizer import Standardizer
 from diffae.training.health import CodeHealth, PriorHealth, check_codes, check_prior
 from diffae.training.log import read_metrics
 from diffae.training.loop import HOLD, NonFiniteLoss, learning_rate
+from diffae.training.priors import PriorSubject
 from diffae.training.run import Finished, Logged, Stepped, Validated, resolve, train
-from diffae.training.subjects import ImageSubject, PriorSubject
+from diffae.training.subjects import ImageSubject
 from diffae.training.views import augmented, dropped, shifted
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")

@@ -32,6 +32,7 @@ from diffae.diffusion.model import Draws, Start, draw_seed, encoder_of
 from diffae.diffusion.predictor import NoisePredictor
 from diffae.diffusion.solvers import Solver
 from diffae.nn.encoder import Encoder
+from diffae.nn.mean import mean_decoder_of
 from diffae.semantics.classifiers import Answers, Classifier
 from diffae.semantics.explanations import STEPS, Counterfactuals, Explainer
 from diffae.semantics.space import Direction, SemanticSpace, names_of
@@ -55,6 +56,7 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
         super().__init__(config, unet=unet)
         self.z_dim = config.z_dim
         self.encoder: Any = encoder_of(config) if encoder is None else encoder
+        self.mean_decoder = mean_decoder_of(config)
         self.prior = self.standardizer = self.attributes = None
 
     # The two codes ---------------------------------------------------------------------------------------------------
@@ -94,13 +96,12 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
 
         Args:
             z_sem: semantic codes.
-            x_T: as `invert` gives them, which are decoded along the path that they came by, in as many steps; without them they
-                are drawn from N(0, I), and a last predicted x_0 takes the noise away.
+            x_T: as `invert` gives them, decoded along the path that they came by, in as many steps; by default drawn from N(0, I),
+                and a last predicted x_0 takes the noise away.
             steps: number of steps, by default 20, or 10 where x_T is drawn, of a distilled model then 1.
             solver: likewise.
             clamp: whether predicted images are clamped on the way; by default where x_T is drawn, and with `ddim`.
-            seed: of the drawn x_T; that of image number i depends on the seed and i alone.
-            generator: in place of the seed.
+            seed: of the drawn x_T; that of image number i depends on the seed and i alone. Or a `generator` in its place.
             start: number of the first image, or (n,) of each.
 
         Raises:
@@ -118,10 +119,12 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
     ) -> Float[Tensor, "n c *sides"]:  # fmt: skip
         """The mean image that z_sem leaves possible, `E[x_0 | z_sem]`, by one network call.
 
-        Where x_t holds almost nothing of the image, the predicted x_0 is the mean over all images with this z_sem: blurred,
-        and with the least squared error that any image made of z_sem alone can have. `t` is the timestep at which pure noise is
-        passed off as x_t, by default the calibration's; `seed`, `generator` and `start` say which noise, as for `decode`.
+        Blurred, and with the least squared error that any image made of z_sem alone can have. By the `mean_decoder`, where there
+        is one; else by the decoder, where x_t holds almost nothing of the image. `t` is the timestep at which pure noise is passed
+        off as x_t there, by default the calibration's; `seed`, `generator` and `start` say which noise, as for `decode`.
         """
+        if t is None and (own := self.mean_decoder) is not None:
+            return self.clamp(own(z_sem.to(own.linear.weight)).to(z_sem))
         x_t = self.draw_x_T(len(z_sem), seed if generator is None else generator, start=start)
         t_all = torch.full((len(x_t),), float(self.calibration.mean_t if t is None else t), device=x_t.device)
         alpha, sigma = self.schedule.alpha_sigma(t_all.long(), like=x_t)
@@ -210,8 +213,7 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
         """From the first image through all others to the last, `frames` steps from each to the next; of two images at least."""
         if len(x) < 2:
             raise ValueError(f"A path needs at least two images, got {len(x)}.")
-        code = self.infer(x, inversion=inversion, steps=steps)
-        weights = [w / frames for w in range(frames)]
+        code, weights = self.infer(x, inversion=inversion, steps=steps), [w / frames for w in range(frames)]
         legs = [way_between(code[i : i + 1], code[i + 1 : i + 2], weights, past) for i in range(len(x) - 1)]
         return self.render(concatenate([*itertools.chain(*legs), code[len(x) - 1 :]]))
 
@@ -226,8 +228,7 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
         Args:
             x: images, or their code, which many edits then share.
             direction: see `semantics.space.Direction`.
-            strength: length of the move on the published scale, `strength * sqrt(d)` in standardised space: about 0.3,
-                useful within -0.5..0.5; negative the other way.
+            strength: length of the move, `strength * sqrt(d)` in standardised space: about 0.3, useful within -0.5..0.5.
             target_probability: in place of the strength, the probability that each attribute should have when the edited image is
                 looked at again; each moves as far as it has to, and no further. Below 0.5 takes the attribute away.
             target_value: likewise the value of a continuous attribute, one for all images or (n,).
@@ -236,8 +237,7 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
             steps: number of steps in either direction.
 
         Raises:
-            ValueError: an attribute that was never fitted, a strength that is not finite, or a direction that `keep` leaves
-                nothing of.
+            ValueError: an attribute never fitted, a strength that is not finite, or a direction of which `keep` leaves nothing.
         """
         code = x if isinstance(x, Code) else self.infer(x, inversion=inversion, steps=steps)
         target: Any = target_probability if target_value is None else torch.as_tensor(target_value)
@@ -289,8 +289,8 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
         (section 5.5). Number i depends on the seed and i alone. Arguments and errors as in `sample_z_sem`."""
         seed = seed if generator is None else draw_seed(generator)
         z_sem, _ = self.sample_z_sem(num, prior_steps=prior_steps, seed=seed, accept=accept, max_proposals=max_proposals)
-        starts = range(0, num, batch_size)
-        return torch.cat([self.decode(z_sem[i : i + batch_size], steps=steps, seed=seed, start=i) for i in starts])
+        parts = enumerate(z_sem.split(batch_size))
+        return torch.cat([self.decode(z, steps=steps, seed=seed, start=i * batch_size) for i, z in parts])
 
 
 def build(

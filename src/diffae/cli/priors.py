@@ -127,8 +127,8 @@ def train_prior(
         ValueError: a prior of that name was trained on codes of another encoder.
     """
     from diffae.interop.parts import MEASURED, is_stale, prior_folder
+    from diffae.training.priors import PriorSubject
     from diffae.training.run import create_accelerator, resolve
-    from diffae.training.subjects import PriorSubject
 
     ae, data = _standardizing(source, z_sem[data.train]), among
     folder = prior_folder(Path(source), name)

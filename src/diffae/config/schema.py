@@ -115,6 +115,9 @@ class AutoencoderConfig(InRange):
     """The decoder's network."""
     encoder: EncoderConfig = EncoderConfig()
     """The semantic encoder."""
+    mean_decoder: bool = False
+    """Whether a network of its own, the encoder in a mirror, makes the mean image of z_sem in one small call, trained beside the
+    decoder by squared error: nearer than the decoder's call, and z_sem holds more of the image. The paper's models have none."""
     features: FeaturesConfig = FeaturesConfig()
     """A frozen network whose features z_sem is made of, in place of the encoder or beside it."""
     learned: Annotated[int, Range(0)] = 0
@@ -126,6 +129,8 @@ class AutoencoderConfig(InRange):
             raise ValueError(f"image_size is height and width, or depth, height and width, got {self.image_size!r}.")
         if len(self.image_size) == 3 and (self.latents or self.features.network):
             raise ValueError("Frozen networks (model.latents, model.features) see two sides, and this model is of volumes.")
+        if self.z_dim is None and self.mean_decoder:
+            raise ValueError("model.mean_decoder decodes z_sem, and a plain DDIM (z_dim None) has none: leave one away.")
         if self.features.network is None and self.learned:
             raise ValueError(f"model.learned ({self.learned}) is what the encoder adds to model.features.network: name one.")
         if self.features.network is not None:

@@ -57,12 +57,15 @@ def calibrate(
             measured.append([what, name, f"{errors[name]:.3g}"])
         return min(errors, key=errors.__getitem__)
 
+    def of_the_decoder(z_sem: Tensor) -> Tensor:
+        return ae.decode_mean(z_sem, t=ae.calibration.mean_t)
+
     z_sem = in_batches(ae.encode, x, batch_size=BATCH)
     few, z_few = x[:64], z_sem[:64]
     start, T = ae.calibration, ae.schedule.T
     times = sorted({min(round(fraction * T), start.mean_t) for fraction in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)})
     means = {f"t = {t}": replace(start, mean_t=t) for t in times}
-    chosen = means[best("mean decode", means, lambda: mse(in_batches(ae.decode_mean, z_sem, batch_size=BATCH), x))]
+    chosen = means[best("mean decode", means, lambda: mse(in_batches(of_the_decoder, z_sem, batch_size=BATCH), x))]
     ends = sorted({min(t, start.t_max) for t in (0.94 * T, 0.97 * T, T - 1.0)})
     grids = {
         f"{spacing}, from t = {t:g}": replace(chosen, spacing=spacing, t_max=t)

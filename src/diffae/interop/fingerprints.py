@@ -16,11 +16,14 @@ def fingerprint(model: DiffusionAutoencoder) -> str:
 
 def digest_model(model: ImageDiffusion) -> str:
     """Identifies what encodes and decodes: networks and configuration, without prior and attributes."""
-    parts = [digest_module(model.unet), *([digest_module(model.encoder)] if isinstance(model, DiffusionAutoencoder) else [])]
+    networks = [model.unet, *([model.encoder, model.mean_decoder] if isinstance(model, DiffusionAutoencoder) else [])]
+    parts = [digest_module(network) for network in networks if network is not None]
     config = to_dict(model.config)
     if model.config.features.network is None:
         # Digests are kept in files that were written before there were features.
         del config["features"], config["learned"]
     if not model.config.unet.jumps:
         del config["unet"]["jumps"]  # Likewise, before networks jumped.
+    if not model.config.mean_decoder:
+        del config["mean_decoder"]
     return hashlib.blake2b(json.dumps([config, *parts]).encode(), digest_size=16).hexdigest()

@@ -11,8 +11,9 @@ A folder has one file for each of these, all with a batch of any size, and the d
 | `sample.onnx` | x_T drawn from N(0, I), z_sem | x; of distilled models by one call |
 | `mean.onnx` | x_T drawn from N(0, I), z_sem | x, the mean of all images with this z_sem, by one call |
 
-The `eps.onnx` of a distilled model also takes `to` (n,), the timesteps to which a step is to lead. The loops are ONNX's `Loop`: the
-network once, and a table of coefficients for the steps of `dpmpp2m`.
+The `mean.onnx` of a model with a mean decoder takes z_sem alone. The `eps.onnx` of a distilled model also takes `to` (n,), the
+timesteps to which a step is to lead. The loops are ONNX's `Loop`: the network once, and a table of coefficients for the steps of
+`dpmpp2m`.
 """
 
 import contextlib
@@ -106,11 +107,14 @@ def export(ae: DiffusionAutoencoder, folder: Path, *, steps: int | None = None, 
     encoder = traced(ae.encoder, {"x": x}, "z_sem")
     doing("The encoder")
     asked = {"x_t": x, "t": torch.ones(2), "z_sem": torch.zeros(2, ae.z_dim)} | ({"to": torch.ones(2)} if ae.jumps else {})
-    call = traced(_Eps(ae), asked, "eps")
+    networks = {"encode": encoder, "eps": traced(_Eps(ae), asked, "eps")}
+    if ae.mean_decoder is not None:
+        networks["mean"] = traced(_Mean(ae), {"z_sem": torch.zeros(2, ae.z_dim)}, "x")
+        del ways["mean"]
     doing("The decoder")
     # Weights are moved first, and have names that say which they are: files of before have theirs until they are replaced too.
     with filling(folder, order=lambda file: file.suffix != ".weights") as part:
-        weights = _write(ae, part, encoder, call, ways)
+        weights = _write(ae, part, networks, ways)
         write_text(part / "README.md", model_card(folder.as_posix(), ae.about, {"prior": None}, library="onnx", use=USE))
         doing("Files")
         difference = compare(ae, part, ways)
@@ -121,12 +125,12 @@ def export(ae: DiffusionAutoencoder, folder: Path, *, steps: int | None = None, 
     return difference
 
 
-def _write(ae: DiffusionAutoencoder, folder: Path, encoder: Any, call: Any, ways: Mapping[str, Loop]) -> Path:
+def _write(ae: DiffusionAutoencoder, folder: Path, networks: Mapping[str, Any], ways: Mapping[str, Loop]) -> Path:
     """Writes all files of a model whose networks are traced; returns that of the decoder's weights."""
-    weights = put_outside(call, folder)
+    weights = put_outside(networks["eps"], folder)
     about = {"images": "[-1, 1]" if ae.config.latents is None else f"latents of {ae.config.latents}"}
     about |= {key: str(ae.about[key]) for key in ("data", "licence") if ae.about.get(key)}
-    models = {"encode": encoder, "eps": call} | {name: looped(call, way) for name, way in ways.items()}
+    models = {**networks, **{name: looped(networks["eps"], way) for name, way in ways.items()}}
     for name, model in models.items():
         steps = {"steps": str(len(ways[name].path))} if name in ways else {}
         for key, value in {**about, **steps}.items():
@@ -154,6 +158,8 @@ def compare(ae: DiffusionAutoencoder, folder: Path, ways: Mapping[str, Loop]) ->
     eps = ae.eps_model(z_sem)
     to = {"to": t.flip(0)} if ae.jumps else {}
     apart = {"encode": run("encode", x=x) - z_sem, "eps": run("eps", x_t=noise, t=t, z_sem=z_sem, **to) - eps(noise, t, **to)}
+    if ae.mean_decoder is not None:
+        apart["mean"] = run("mean", z_sem=z_sem) - ae.decode_mean(z_sem)
     ours: dict[str, Tensor] = {}
     for name, way in ways.items():
         start = x if name == "invert" else ours["invert"] if name == "decode" else noise
@@ -167,6 +173,19 @@ def compare(ae: DiffusionAutoencoder, folder: Path, ways: Mapping[str, Loop]) ->
             "onnxruntime or torch may tell which is wrong."
         )
     return far[worst]
+
+
+class _Mean(nn.Module):
+    """The mean image of z_sem alone."""
+
+    def __init__(self, ae: DiffusionAutoencoder) -> None:
+        super().__init__()
+        self.mean_decoder, self._clamps = ae.mean_decoder, ae.config.latents is None
+
+    def forward(self, z_sem: Tensor) -> Tensor:
+        assert self.mean_decoder is not None
+        x = self.mean_decoder(z_sem)
+        return x.clamp(-1, 1) if self._clamps else x
 
 
 class _Eps(nn.Module):

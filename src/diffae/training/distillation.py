@@ -89,6 +89,8 @@ class DistilledSubject(ImageSubject):
     def build(self) -> DiffusionAutoencoder:
         model = super().build()
         assert isinstance(model, DiffusionAutoencoder)
+        if model.mean_decoder is not None:
+            model.mean_decoder.requires_grad_(False)
         model.preparation, model.calibration = self.teacher.preparation, self.teacher.calibration
         return model
 

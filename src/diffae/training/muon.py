@@ -22,7 +22,7 @@ ITERATIONS = 3
 """Jordan et al. take five. Three leave the smallest singular values below one, cost three fifths, and train as well here."""
 RMS = 0.2
 """Root mean square of a step at a learning rate of one, which is about Adam's."""
-ENDS = re.compile(r"(.*\.)?(unet|encoder|decoder|learned)\.conv_(in|out)\.weight")
+ENDS = re.compile(r"(.*\.)?(unet|encoder|decoder|mean_decoder|learned)\.conv_(in|out)\.weight")
 """Convolutions of the data itself: those right below a network."""
 
 

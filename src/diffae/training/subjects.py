@@ -10,21 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from diffae.autoencoder import DiffusionAutoencoder, build
-from diffae.config import AutoencoderConfig, PriorRunConfig, RunConfig
+from diffae.config import AutoencoderConfig, RunConfig
 from diffae.data.contents import Progress
 from diffae.data.dataset import ImageSet, Order
 from diffae.data.feed import Rows
 from diffae.diffusion import DDIM, ImageDiffusion, configured
+from diffae.diffusion.schedule import each_error
 from diffae.frozen.encoder import FeatureEncoder
 from diffae.frozen.features import described_features, features_about
-from diffae.interop.parts import save_part
 from diffae.nn.layers import Stage
 from diffae.pictures import save_png, scale_for, sheet
 from diffae.runtime import seeding
 from diffae.runtime.seeding import Draws
-from diffae.semantics.prior import LatentPrior
 from diffae.training.features import features_of, fit_features
-from diffae.training.health import Health, check_codes, check_images, check_prior
+from diffae.training.health import Health, check_codes, check_images
 from diffae.training.starting import take_weights, trained_model
 from diffae.training.views import augmented, dropped, of_view, shifted, training_view, view_contrast
 
@@ -189,6 +188,8 @@ class ImageSubject:
         if training.contrast:  # Of what is learned, the last values of z_sem: all (-0) where no features come before.
             ours: Any = model.encoder.learned if isinstance(model.encoder, FeatureEncoder) else model.encoder
             apart = training.contrast * view_contrast(training.views, z_sem[:, -self.config.model.learned :], ours, x, known, draws)
+        if model.mean_decoder is not None:
+            apart = apart + each_error(model.mean_decoder(z_sem), x, known).mean()
         if training.z_sem_dropout:
             z_sem = dropped(z_sem, draws, training.z_sem_dropout)
         return model.loss(x, draws, noisy=self._noisy, min_snr=training.min_snr, z_sem=z_sem, known=known) + apart
@@ -202,9 +203,9 @@ class ImageSubject:
             return None
         training = self.config.training
         x = self._images(held_out, ema)
+        known = self.data.counted(held_out)
         settings: dict[str, Any] = dict(batch_size=training.batch_size, noisy=self._noisy, seed=training.seed)
-        if (known := self.data.counted(held_out)) is not None:
-            settings["known"] = known.to(x.device)
+        settings |= {} if known is None else {"known": known.to(x.device)}
         if isinstance(ema, DDIM):
             return check_images(ema, x, **settings)
         assert isinstance(ema, DiffusionAutoencoder)
@@ -235,66 +236,3 @@ class ImageSubject:
 
     def _images(self, indices: Sequence[int] | np.ndarray, model: nn.Module) -> Tensor:
         return self.data.images(indices).to(next(model.parameters()).device)
-
-
-class PriorSubject:
-    """Codes, and a latent DDIM to train on them. The encoder is not touched.
-
-    Args:
-        config: the run's.
-        ae: the autoencoder, with the standardiser of its training codes.
-        z_sem: (n, d), the codes of all images.
-        data: the images of these codes.
-    """
-
-    def __init__(self, config: PriorRunConfig, ae: DiffusionAutoencoder, z_sem: Tensor, data: ImageSet) -> None:
-        assert ae.standardizer is not None
-        self.config = config
-        self.ae = ae
-        self.z = ae.standardizer(z_sem).cpu()
-        self.data = data
-        self.order = Order(data.train, seed=seeding.mix(config.training.seed, "order"))
-        self.place(torch.device("cpu"))
-
-    @property
-    def identity(self) -> str:
-        return self.data.identity
-
-    def build(self) -> LatentPrior:
-        return LatentPrior(self.config.model, given=self.data.given)
-
-    def begin(self, model: nn.Module) -> None:
-        assert isinstance(model, LatentPrior)
-        model.start(self.z[self.data.train])
-
-    def place(self, device: torch.device) -> None:
-        self.rows = Rows([self.z.numpy()], device)
-
-    def batch(self, positions: range) -> Tensor:
-        return self.rows.pack([self.order[p] for p in positions])
-
-    def loss(self, model: nn.Module, batch: Tensor, draws: Draws) -> Tensor:
-        assert isinstance(model, LatentPrior)
-        return model.loss(self.rows.unpack(batch)[0], draws)
-
-    def names(self, positions: range) -> list[str]:
-        return [self.data.names[self.order[p]] for p in positions]
-
-    def validate(self, ema: nn.Module) -> Health | None:
-        assert isinstance(ema, LatentPrior)
-        held_out = self.data.some(self.data.validation, self.config.training.validation_images)
-        if not len(held_out):
-            return None
-        return check_prior(ema, self.z[self.data.train], self.z[held_out], seed=self.config.training.seed)
-
-    def draw(self, ema: nn.Module, file: Path) -> Path:
-        """Images of fixed seeds, sampled by the prior as it is."""
-        assert isinstance(ema, LatentPrior)
-        self.ae.prior = ema
-        x = self.ae.to_pictures(self.ae.sample(16, seed=self.config.training.seed))
-        return save_png(sheet([x[:8], x[8:]], scale=scale_for(x)), file)
-
-    def save(self, ema: nn.Module, folder: Path, images: int) -> None:
-        assert isinstance(ema, LatentPrior)
-        self.ae.prior = ema
-        save_part(self.ae, folder, ["prior", "standardizer"])

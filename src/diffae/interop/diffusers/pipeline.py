@@ -69,6 +69,7 @@ class DiffAEPipeline(DiffusionPipeline):
         described = ae.to_config()
         if "networks" in described:
             raise ValueError(f"diffusers cannot build networks of your own ({', '.join(described['networks'].values())}).")
+        described["model"]["mean_decoder"] = False  # It stays behind; the decoder's own call makes mean images too.
         with torch.device("meta"):
             unet = DiffAEUNet(model=described["model"], calibration=described["calibration"])
             encoder = DiffAEEncoder(model=described["model"], preparation=described["preparation"])
