@@ -104,6 +104,8 @@ def measured(run: Path, num: int, batch: int) -> dict[str, dict[str, float]]:
 
     timed("teacher, 10 + 1 calls", lambda: decoded(teacher, z_sem, 10))
     timed("teacher, the mean", lambda: each(lambda part: teacher.decode_mean(z_sem[part.start : part.stop], start=part.start)))
+    sharp = lambda part: teacher.decode_mean(z_sem[part.start : part.stop], sharpen=100, start=part.start)  # noqa: E731
+    timed("teacher, the mean sharpened", lambda: each(sharp))
     for steps in (1, 2, 4):
         timed(f"jumps, {steps}", lambda steps=steps: decoded(student, z_sem, steps))  # type: ignore[misc]
     timed("student, 10 + 1 calls", lambda: decoded(student, z_sem, 10))

@@ -40,6 +40,15 @@ def test_the_mean_is_of_z_sem_alone_unless_a_timestep_is_named(tiny):
     torch.testing.assert_close(ae.decode_mean(z, t=900), without.decode_mean(z, t=900))
     torch.testing.assert_close(ae.decode(z, steps=3), without.decode(z, steps=3))
     assert ae.decode_mean(z.bfloat16()).dtype == torch.bfloat16
+    # One call more: noise laid over the mean, and what the decoder says of that.
+    t, noise = torch.full((3,), 100), ae.draw_x_T(3, 5)
+    alpha, sigma = ae.schedule.alpha_sigma(t, like=noise)
+    noisy = alpha * expected + sigma * noise
+    cleaned = (noisy - sigma * ae.eps_model(z)(noisy, t.float())) / alpha
+    torch.testing.assert_close(ae.decode_mean(z, sharpen=100, seed=5), ae.clamp(cleaned))
+    assert not torch.equal(ae.decode_mean(z, sharpen=100, seed=5), ae.decode_mean(z, sharpen=100, seed=6))
+    with pytest.raises(ValueError, match=r"within 1\.\.999, got 1000"):
+        ae.decode_mean(z, sharpen=1000)
     assert digest_model(ae) != digest_model(without)
     before = digest_model(ae)
     ae.mean_decoder.conv_out.bias.data += 1

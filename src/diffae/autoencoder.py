@@ -16,7 +16,6 @@
 The first three are the method; all others are short compositions of them.
 """
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -98,8 +97,7 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
             z_sem: semantic codes.
             x_T: as `invert` gives them, decoded along the path that they came by, in as many steps; by default drawn from N(0, I),
                 and a last predicted x_0 takes the noise away.
-            steps: number of steps, by default 20, or 10 where x_T is drawn, of a distilled model then 1.
-            solver: likewise.
+            steps: and `solver`, as for `invert`; where x_T is drawn by default 10, of a distilled model 1.
             clamp: whether predicted images are clamped on the way; by default where x_T is drawn, and with `ddim`.
             seed: of the drawn x_T; that of image number i depends on the seed and i alone. Or a `generator` in its place.
             start: number of the first image, or (n,) of each.
@@ -114,21 +112,22 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
 
     @border
     def decode_mean(
-        self, z_sem: Float[Tensor, "n d"], *, t: int | None = None, seed: int = 0, generator: torch.Generator | None = None,
-        start: Start = 0,
+        self, z_sem: Float[Tensor, "n d"], *, t: int | None = None, sharpen: int = 0, seed: int = 0,
+        generator: torch.Generator | None = None, start: Start = 0,
     ) -> Float[Tensor, "n c *sides"]:  # fmt: skip
         """The mean image that z_sem leaves possible, `E[x_0 | z_sem]`, by one network call.
 
         Blurred, and with the least squared error that any image made of z_sem alone can have. By the `mean_decoder`, where there
-        is one; else by the decoder, where x_t holds almost nothing of the image. `t` is the timestep at which pure noise is passed
-        off as x_t there, by default the calibration's; `seed`, `generator` and `start` say which noise, as for `decode`.
+        is one; else by the decoder at timestep `t`, by default the calibration's, noise being passed off as x_t. With `sharpen`, a
+        timestep such as 100, noise of that level is laid over the mean and taken away by one call more: sharp, and nearer than
+        images of z_sem and drawn noise (`docs/design/mean.md`). `seed`, `generator` and `start` say which noise, as for `decode`.
         """
+        noise = self.draw_x_T(len(z_sem), seed if generator is None else generator, start=start)
         if t is None and (own := self.mean_decoder) is not None:
-            return self.clamp(own(z_sem.to(own.linear.weight)).to(z_sem))
-        x_t = self.draw_x_T(len(z_sem), seed if generator is None else generator, start=start)
-        t_all = torch.full((len(x_t),), float(self.calibration.mean_t if t is None else t), device=x_t.device)
-        alpha, sigma = self.schedule.alpha_sigma(t_all.long(), like=x_t)
-        return self.clamp((x_t - sigma * self.eps_model(z_sem)(x_t, t_all)) / alpha)
+            mean = self.clamp(own(z_sem.to(own.linear.weight)).to(z_sem))
+        else:
+            mean = self._predicted(noise, z_sem, self.calibration.mean_t if t is None else t)
+        return self._cleaned(mean, noise, z_sem, sharpen) if sharpen else mean
 
     def loss(
         self, x_0: Float[Tensor, "n c *sides"], draws: Draws, *, noisy: bool = False, min_snr: float | None = None,
@@ -214,8 +213,9 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
         if len(x) < 2:
             raise ValueError(f"A path needs at least two images, got {len(x)}.")
         code, weights = self.infer(x, inversion=inversion, steps=steps), [w / frames for w in range(frames)]
-        legs = [way_between(code[i : i + 1], code[i + 1 : i + 2], weights, past) for i in range(len(x) - 1)]
-        return self.render(concatenate([*itertools.chain(*legs), code[len(x) - 1 :]]))
+        ends = [(code[i : i + 1], code[i + 1 : i + 2]) for i in range(len(x) - 1)]
+        legs = [frame for a, b in ends for frame in way_between(a, b, weights, past)]
+        return self.render(concatenate([*legs, code[len(x) - 1 :]]))
 
     @border
     def manipulate(
@@ -233,8 +233,7 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
                 looked at again; each moves as far as it has to, and no further. Below 0.5 takes the attribute away.
             target_value: likewise the value of a continuous attribute, one for all images or (n,).
             keep: attributes whose classifiers the move must not touch.
-            inversion: how x_T is found; `anchored` keeps the source's detail.
-            steps: number of steps in either direction.
+            inversion: how x_T is found, in `steps` either way; `anchored` keeps the source's detail.
 
         Raises:
             ValueError: an attribute never fitted, a strength that is not finite, or a direction of which `keep` leaves nothing.
@@ -266,8 +265,7 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
             among: images that the classifier is asked about at first; by default x, of which there have to be enough then.
             target: the class to move to; by default, of two, the other one.
             answers: what the classifier's numbers are, where they are no probabilities: `logit`, or `value`.
-            probability: that the target shall have at least.
-            value: that a classifier which measures shall measure.
+            probability: that the target shall have at least; or the `value` that a classifier which measures shall measure.
             num: counterfactuals of each image, which change different things.
             gradients: whether to follow the classifier's; None does for images that one direction does not move far enough.
             steps: solver steps in either direction, by default 10.

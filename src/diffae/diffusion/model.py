@@ -168,6 +168,19 @@ class ImageDiffusion(ImageModel):
         path = self.sample_path(steps, solver)
         return self._solve(x_T, z_sem, path, "jump" if path.jumps else solver or "dpmpp2m", clamp=self._clamps(clamp, True))
 
+    def _predicted(self, x_t: Tensor, z_sem: Tensor | None, t: int) -> Tensor:
+        """The x_0 that the network predicts of x_t at timestep t, by one call."""
+        t_all = torch.full((len(x_t),), float(t), device=x_t.device)
+        alpha, sigma = self.schedule.alpha_sigma(t_all.long(), like=x_t)
+        return self.clamp((x_t - sigma * self.eps_model(z_sem)(x_t, t_all)) / alpha)
+
+    def _cleaned(self, x: Tensor, noise: Tensor, z_sem: Tensor | None, t: int) -> Tensor:
+        """Images with noise of the level of timestep t laid over them, and taken away by one call."""
+        if not 0 < t < self.schedule.T:
+            raise ValueError(f"The timestep of noise must be within 1..{self.schedule.T - 1}, got {t}.")
+        noisy = self.schedule.add_noise(x, noise.to(x), torch.full((len(x),), t, device=x.device))
+        return self._predicted(noisy, z_sem, t)
+
     def _clamps(self, asked: bool | None, usual: bool) -> bool:
         """Whether predicted images are clamped: as asked for, or as usual for pixels."""
         return usual and self.config.latents is None if asked is None else asked

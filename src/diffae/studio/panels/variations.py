@@ -9,8 +9,17 @@ from diffae.studio.display import enlarged
 from diffae.studio.page import MODEL, PROGRESS, Page, shows_errors
 from diffae.studio.visit import Visit
 
-DIAL = ["the mean image, in one call", "the average of 8", "the average of 4", "the average of 2", "fresh detail"]
-AVERAGED = [0, 8, 4, 2, 1]
+DIAL = [
+    "the mean image, in one call",
+    "the same sharpened, in two",
+    "the average of 8",
+    "the average of 4",
+    "the average of 2",
+    "fresh detail",
+]
+AVERAGED = [0, 0, 8, 4, 2, 1]
+SHARPEN = 100
+"""Timestep of the noise by which a mean is sharpened."""
 
 
 def panel(page: Page) -> None:
@@ -24,11 +33,11 @@ def panel(page: Page) -> None:
         x = shop.dropped_or_opened(visit, path, gr.Warning)
         z, count = ae.encode(x), AVERAGED[DIAL.index(dial)]
         made, num = [], 1 if count == 0 else int(num)
-        calls = max(1, num * count * len(ae.sample_path()))
+        calls = max(1 + (dial == DIAL[1]), num * count * len(ae.sample_path()))
         with page.working(request, progress) as left, left.asking("Varying", calls):
             for i in range(num):
                 one = (
-                    ae.decode_mean(z, seed=int(seed))
+                    ae.decode_mean(z, sharpen=SHARPEN if dial == DIAL[1] else 0, seed=int(seed))
                     if count == 0
                     else ae.decode(z.expand(count, -1), seed=1000 * int(seed) + i).mean(0)
                 )
