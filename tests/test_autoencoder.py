@@ -192,7 +192,7 @@ def test_vary_gives_different_images_of_one_z_sem(ae, x):
         torch.testing.assert_close(varied[i], one, atol=1e-4, rtol=0)
     more = ae.vary(x[1:], num=3, steps=5)
     torch.testing.assert_close(more[:, :2], varied[1:], atol=1e-4, rtol=0)  # Whatever is varied beside it, and how often.
-    with pytest.raises(ValueError, match=r"a number for each of 3 samples, got \(2,\)"):
+    with pytest.raises(ValueError, match=r"a whole number for each of 3 samples, got \(2,\)"):
         ae.decode(ae.encode(x), start=torch.arange(2))
 
 

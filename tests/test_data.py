@@ -16,7 +16,7 @@ from pretended_device import pretended
 
 from diffae.config import DataConfig, Preparation
 from diffae.data import avatars, prepare
-from diffae.data.dataset import Order, split
+from diffae.data.dataset import ImageSet, Order, split
 from diffae.data.feed import Rows
 from diffae.data.images import UnusableImage, in_range, read_image, scaled
 from diffae.runtime.seeding import Draws
@@ -420,3 +420,22 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     assert cache_folder() == tmp_path / "xdg" / "diffae"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder() == os.path.expanduser("~/.cache/diffae") or cache_folder().name == "diffae"
+
+
+def test_some_of_many_images_are_of_all_kinds_and_the_same_when_others_come():
+    names = [f"{kind}/{i:03d}.png" for kind in "ab" for i in range(200)]
+    every = np.arange(400)
+
+    def of(names):
+        return ImageSet(
+            names, np.zeros((len(names), 1, 2, 2), np.uint8), {}, np.arange(len(names)), every[:0], [], DataConfig(), ""
+        )
+
+    some = of(names).some(every, 100)
+    assert len(some) == len(set(some)) == 100
+    assert (np.diff(some) > 0).all(), "in their order"
+    assert 30 < (some < 200).sum() < 70, "not the first by name"
+    assert set(of(names).some(every, 50)) < set(some)
+    assert np.array_equal(of(names).some(every[:7], 7), every[:7])
+    more = of([*names, *(f"c/{i}.png" for i in range(10))]).some(np.arange(410), 100)
+    assert len(set(more) & set(some)) > 90

@@ -225,7 +225,10 @@ def test_images_that_the_model_never_saw_are_all_tested(bench):
     bench.protocol = replace(bench.protocol, unseen=True)
     assert sorted(bench.tested) == list(range(320))
     assert bench.tested[:32].tolist() == bench.data.validation.tolist(), "those that no classifier was fitted on come first"
-    torch.testing.assert_close(bench.test(12), bench.data.images(bench.data.validation[:12]))
+    assert set(bench.some_tested(12)) < set(bench.data.validation), "nor are others tested before them"
+    assert set(bench.some_tested(40)) > set(bench.data.validation)
+    assert len(set(bench.some_tested(40))) == 40
+    torch.testing.assert_close(bench.test(12), bench.data.images(bench.some_tested(12)))
 
 
 def test_a_class_may_be_those_that_lack_an_attribute(bench):

@@ -100,3 +100,14 @@ def test_a_generator_gives_other_samples_each_time_and_the_same_ones_again():
     first, second = (Draws.of(3, generator).seed for _ in range(2))
     assert first != second
     assert Draws.of(3, torch.Generator().manual_seed(1)).seed == first
+
+
+def test_numbers_may_be_named_one_by_one_in_any_whole_type():
+    wanted = Draws.of(6, 7).normal("x", (2,))[[4, 0, 4]]
+    for kind in (torch.int64, torch.int32, torch.uint8):
+        assert torch.equal(Draws.of(3, 7, start=torch.tensor([4, 0, 4], dtype=kind)).normal("x", (2,)), wanted)
+    apart = torch.tensor([4, 9, 0, 9, 4])[::2]
+    assert Draws.of(3, 7, start=apart).numbers.is_contiguous()
+    assert torch.equal(Draws.of(3, 7, start=apart).normal("x", (2,)), wanted)
+    with pytest.raises(ValueError, match=r"a whole number for each of 3 samples, got \(3,\) of torch.float32"):
+        Draws.of(3, 7, start=torch.zeros(3))

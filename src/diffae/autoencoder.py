@@ -119,15 +119,16 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
 
         Blurred, and with the least squared error that any image made of z_sem alone can have. By the `mean_decoder`, where there
         is one; else by the decoder at timestep `t`, by default the calibration's, noise being passed off as x_t. With `sharpen`, a
-        timestep such as 100, noise of that level is laid over the mean and taken away by one call more: sharp, and nearer than
-        images of z_sem and drawn noise (`docs/design/mean.md`). `seed`, `generator` and `start` say which noise, as for `decode`.
+        timestep such as 100, noise of that level is laid over the mean and taken away by one call more: sharp, and in squared error
+        nearer than images of drawn noise (`docs/design/mean.md`). `seed`, `generator` and `start` as for `decode`.
         """
-        noise = self.draw_x_T(len(z_sem), seed if generator is None else generator, start=start)
-        if t is None and (own := self.mean_decoder) is not None:
-            mean = self.clamp(own(z_sem.to(own.linear.weight)).to(z_sem))
-        else:
-            mean = self._predicted(noise, z_sem, self.calibration.mean_t if t is None else t)
-        return self._cleaned(mean, noise, z_sem, sharpen) if sharpen else mean
+
+        def noise() -> Tensor:
+            return self.draw_x_T(len(z_sem), generator or seed, start=start)
+
+        own, t = self.mean_decoder if t is None else None, self.calibration.mean_t if t is None else t
+        mean = self._predicted(noise(), z_sem, t) if own is None else self.clamp(own(z_sem.to(own.linear.weight)))
+        return self._cleaned(mean, noise(), z_sem, sharpen) if sharpen else mean
 
     def loss(
         self, x_0: Float[Tensor, "n c *sides"], draws: Draws, *, noisy: bool = False, min_snr: float | None = None,

@@ -117,7 +117,7 @@ class AutoencoderConfig(InRange):
     """The semantic encoder."""
     mean_decoder: bool = False
     """Whether a network of its own, the encoder in a mirror, makes the mean image of z_sem in one small call, trained beside the
-    decoder by squared error: nearer than the decoder's call, and z_sem holds more of the image. The paper's models have none."""
+    decoder by squared error, which is part of the loss then (`docs/design/mean.md`). The paper's models have none."""
     features: FeaturesConfig = FeaturesConfig()
     """A frozen network whose features z_sem is made of, in place of the encoder or beside it."""
     learned: Annotated[int, Range(0)] = 0

@@ -87,7 +87,9 @@ def load_diffusion(
         own = from_dict(dict, config.get("networks", {}), path="networks")
         for name in (name for name in own if networks.get(name) is None):
             raise ValueError(f"its {name} is one of its maker's own, {own[name]}: build one, and give it as {name}=...")
-        check_depth(settings, len(tensors), networks=[name for name, net in networks.items() if net is None])
+        check_depth(
+            settings, len(tensors), networks=[name for name, net in networks.items() if net is None or settings.mean_decoder]
+        )
         with torch.device("meta"):
             # Before there is room for it: a config may say anything.
             sketch = _whole(settings, config, networks)

@@ -45,9 +45,10 @@ class Draws:
         """Samples number start .. start + num - 1, or, of a tensor, of these numbers; from a generator, others each time."""
         seed = draw_seed(seed) if isinstance(seed, torch.Generator) else seed
         if isinstance(start, Tensor):
-            if start.shape != (num,):
-                raise ValueError(f"Expected a number for each of {num} samples, got {tuple(start.shape)}.")
-            return cls(seed, start.to(device))
+            if start.shape != (num,) or start.is_floating_point():
+                raise ValueError(f"Expected a whole number for each of {num} samples, got {tuple(start.shape)} of {start.dtype}.")
+            # As kernels read them: of 64 bits, one after the other.
+            return cls(seed, start.to(device, torch.int64).contiguous())
         return cls(seed, torch.arange(start, start + num, device=device))
 
     def __len__(self) -> int:

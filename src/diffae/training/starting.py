@@ -13,7 +13,7 @@ from diffae.diffusion.ddim import DDIM
 from diffae.interop import official
 from diffae.interop.weights import load_config, load_diffusion
 
-NETWORKS = ("unet.", "encoder.")
+NETWORKS = ("unet.", "encoder.", "mean_decoder.")
 """How the names of weights begin that can be taken; what was fitted to z_sem is of the other model's z_sem alone."""
 
 

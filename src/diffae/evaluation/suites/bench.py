@@ -81,8 +81,9 @@ class Bench:
         held = self.data.validation
         return np.concatenate([held, self.data.train]) if self.protocol.unseen else held
 
-    def test(self, num: int) -> Float[Tensor, "n c *sides"]:
-        """`num` of the images to test on; see `ImageSet.some`.
+    def some_tested(self, num: int) -> np.ndarray:
+        """Indices of `num` of them, chosen as `ImageSet.some` does: held-out ones, which no classifier was fitted on, and others
+        only where these are too few.
 
         Raises:
             ValueError: there are fewer.
@@ -92,7 +93,12 @@ class Bench:
                 f"{num} test images were asked for and {len(self.tested)} are held out. Ask for fewer, or name other images, "
                 "--data."
             )
-        return self.data.images(self.data.some(self.tested, num))
+        held = self.data.some(self.data.validation, num)
+        return np.concatenate([held, self.data.some(self.tested[len(self.data.validation) :], num - len(held))])
+
+    def test(self, num: int) -> Float[Tensor, "n c *sides"]:
+        """The images of `some_tested`."""
+        return self.data.images(self.some_tested(num))
 
     def network(self, name: Any) -> tuple[Callable[..., Tensor], str]:
         """A metric network, which computes where the autoencoder does, and the file that its weights are from."""

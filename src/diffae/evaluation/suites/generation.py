@@ -32,9 +32,10 @@ def generation(bench: Bench) -> Section:
     n, ddim = bench.protocol.num_inception, bench.ddim
     held = min(n, len(bench.tested))
     x = bench.test(held)
-    if len(bench.data.train) < n:
-        raise ValueError(f"{n} real images to compare with were asked for, and there are {len(bench.data.train)}. Ask for fewer.")
-    real = cache(partial(bench.real_features, bench.data.some(bench.data.train, n)))
+    others = bench.data.train[~np.isin(bench.data.train, bench.some_tested(held))]
+    if len(others) < n:
+        raise ValueError(f"{n} real images to compare with were asked for, and there are {len(others)}. Ask for fewer.")
+    real = cache(partial(bench.real_features, bench.data.some(others, n)))
     results = compared(bench, GENERATION, "real, held out", real, lambda part: x[part.start : part.stop], num=held, on=[])
     pictures: dict[str, Tensor] = {}
     for steps in bench.protocol.generation_steps:

@@ -47,7 +47,7 @@ def manipulation(bench: Bench) -> Section:
     if not chosen:
         raise NotMeasurable("An edit gives an attribute, and only absences are named. Name an attribute without `not`.")
     for name in chosen:
-        lacking = data.validation[bench.members(name, data.validation) == 0][: min(bench.protocol.num, 100)]
+        lacking = data.some(data.validation[bench.members(name, data.validation) == 0], min(bench.protocol.num, 100))
         if len(lacking) < 2:
             raise NotMeasurable(f"Only {len(lacking)} held-out images lack {name}: there is nothing to give it to.")
         x = data.images(lacking)

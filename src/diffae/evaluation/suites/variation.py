@@ -18,7 +18,7 @@ SUITE = "variation"
 def variation(bench: Bench) -> Section:
     """How far images move when their x_T is drawn anew, when their z_sem is another image's, and when both are."""
     ae, x = bench.ae, bench.test(min(bench.protocol.num, 100))
-    z_sem = bench.latents(ae.encode, bench.data, bench.data.some(bench.tested, len(x)))
+    z_sem = bench.latents(ae.encode, bench.data, bench.some_tested(len(x)))
     first = bench.over(len(x), "Variations", partial(decoded, ae, z_sem, bench.seed, 0))
     other = z_sem.roll(1, dims=0)
     ways = {"same z_sem, other x_T": (z_sem, 1), "other z_sem, same x_T": (other, 0), "both others": (other, 1)}

@@ -37,7 +37,7 @@ def panel(page: Page) -> None:
         with page.working(request, progress) as left, left.asking("Varying", calls):
             for i in range(num):
                 one = (
-                    ae.decode_mean(z, sharpen=SHARPEN if dial == DIAL[1] else 0, seed=int(seed))
+                    ae.decode_mean(z, sharpen=min(SHARPEN, ae.schedule.T - 1) if dial == DIAL[1] else 0, seed=int(seed))
                     if count == 0
                     else ae.decode(z.expand(count, -1), seed=1000 * int(seed) + i).mean(0)
                 )
