@@ -267,9 +267,9 @@ def test_a_way_past_known_codes_goes_around_where_there_are_none():
 
 
 def test_images_are_reached_past_other_codes_as_by_a_straight_way(tiny):
-    ae = build(tiny).eval()
+    ae, draw = build(tiny).eval(), torch.Generator().manual_seed(0)
     for weights in ae.parameters():  # Of a new decoder some are zero, so that it does not look at z_sem.
-        torch.nn.init.trunc_normal_(weights, std=0.1, generator=torch.Generator().manual_seed(0))
+        torch.nn.init.trunc_normal_(weights, std=0.1, generator=draw)
     x = torch.rand(2, *ae.image_shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():  # Such an encoder hardly tells images apart: codes that are alike but for rounding have no way between.
         ae.encoder.linear.weight *= 30_000
