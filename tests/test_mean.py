@@ -30,6 +30,7 @@ def test_its_images_have_the_models_sides(sides, patch):
 
 
 def test_the_mean_is_of_z_sem_alone_unless_a_timestep_is_named(tiny):
+    torch.manual_seed(0)
     ae = perturb(build(replace(tiny, mean_decoder=True, prediction="v"))).eval()
     z = torch.randn(3, 6)
     expected = ae.clamp(ae.mean_decoder(z))
@@ -61,6 +62,7 @@ def test_its_error_teaches_the_encoder_too(tiny_run):
     config = tiny_run(model={"mean_decoder": True})
     data = prepare(config.data, size=(8, 8), channels=3)
     subject = ImageSubject(config, data)
+    torch.manual_seed(0)
     model, draws, batch = perturb(subject.build()), Draws.of(8, 0), subject.batch(range(8))
     x = subject.view(batch, draws)[0]
     z = model.encoder(x)
@@ -91,6 +93,7 @@ def test_a_run_learns_it_and_what_is_saved_has_it(tiny_run, tmp_path):
 
 
 def test_onnx_and_diffusers_have_a_mean_too(tiny, tmp_path):
+    torch.manual_seed(0)
     ae = perturb(build(replace(tiny, mean_decoder=True, prediction="v"))).eval()
     z = torch.randn(3, 6)
     pytest.importorskip("diffusers", reason="diffusers is not installed: pip install 'diffae[interop]'")

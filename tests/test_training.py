@@ -172,6 +172,7 @@ def test_an_option_of_training_is_in_the_loss(tiny_run, option):
     config = tiny_run(**{option: value})
     data = prepare(replace(config.data, flip=False), size=(8, 8), channels=3)
     subject = ImageSubject(replace(config, data=replace(config.data, flip=False)), data)
+    torch.manual_seed(0)
     model, draws, batch = perturb(subject.build()), Draws.of(16, 0), subject.batch(range(16))
     x = subject.view(batch, draws)[0] if option != "augment" else data.images([subject.order[p] for p in range(16)])
     loss = subject.loss(model, batch, draws)

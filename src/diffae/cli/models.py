@@ -102,6 +102,7 @@ class Average:
                 update(f"{length:g}", len(losses), len(self.lengths))
                 model = subject.build().eval()
                 model.load_state_dict(weights)
+                model.to(inputs.device())
                 health = subject.validate(model)
                 assert health is not None
                 losses[length] = health.metrics()["validation/loss"]
