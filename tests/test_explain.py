@@ -115,7 +115,7 @@ def test_what_one_direction_does_not_reach_follows_gradients(made):
 
     def bent(images):
         size = images.flatten(1).square().sum(1)
-        return network(images).view(-1) - 0.3 * (size - bend) / bend
+        return network(images).view(-1) - 0.7 * (size - bend) / bend
 
     one, own, both = (ae.explain(x, bent, among=among, answers="logit", probability=0.97, gradients=g) for g in (False, True, None))
     assert not one.reached.all(), "the test is of what one direction does not reach"
