@@ -209,7 +209,7 @@ def test_commands_compute_on_the_device(trained, tmp_path, command):
     with on_the_device(), counting() as counts:
         cli.main(command.split())
     assert command.startswith(("calibrate", "bench")) or any((tmp_path / "out").rglob("*.*"))
-    # What only reads, or averages, files asks no network.
+    # What is only written elsewhere asks no network.
     assert command.startswith("export") or counts.of["convolution"] > 0
 
 

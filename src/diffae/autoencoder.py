@@ -17,6 +17,7 @@ The first three are the method; all others are short compositions of them.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,11 +28,12 @@ from diffae.config import AutoencoderConfig
 from diffae.diffusion import DDIM, ImageDiffusion
 from diffae.diffusion.border import border, check_encoded
 from diffae.diffusion.inversion import Code, Inversion, concatenate, decode_along_path, encode_along_path, way_between
-from diffae.diffusion.model import Draws, Start, draw_seed, encoder_of
+from diffae.diffusion.model import Draws, Start, draw_seed
+from diffae.diffusion.networks import encoder_of, mean_decoder_of
 from diffae.diffusion.predictor import NoisePredictor
+from diffae.diffusion.schedule import one_step
 from diffae.diffusion.solvers import Solver
 from diffae.nn.encoder import Encoder
-from diffae.nn.mean import mean_decoder_of
 from diffae.semantics.classifiers import Answers, Classifier
 from diffae.semantics.explanations import STEPS, Counterfactuals, Explainer
 from diffae.semantics.space import Direction, SemanticSpace, names_of
@@ -119,16 +121,16 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
 
         Blurred, and with the least squared error that any image made of z_sem alone can have. By the `mean_decoder`, where there
         is one; else by the decoder at timestep `t`, by default the calibration's, noise being passed off as x_t. With `sharpen`, a
-        timestep such as 100, noise of that level is laid over the mean and taken away by one call more: sharp, and in squared error
-        nearer than images of drawn noise (`docs/design/mean.md`). `seed`, `generator` and `start` as for `decode`.
+        timestep such as 100, noise of that level is laid over the mean and taken away by one call more, so that it is sharp again
+        (`docs/design/mean.md`). `seed`, `generator` and `start` as for `decode`.
         """
-
-        def noise() -> Tensor:
-            return self.draw_x_T(len(z_sem), generator or seed, start=start)
-
-        own, t = self.mean_decoder if t is None else None, self.calibration.mean_t if t is None else t
-        mean = self._predicted(noise(), z_sem, t) if own is None else self.clamp(own(z_sem.to(own.linear.weight)))
-        return self._cleaned(mean, noise(), z_sem, sharpen) if sharpen else mean
+        noise = partial(self.draw_x_T, len(z_sem), generator or seed, start=start)
+        if t is None and (own := self.mean_decoder) is not None:
+            mean = self.clamp(own(z_sem.to(own.linear.weight)))
+        else:
+            path = one_step(self.schedule, self.calibration.mean_t if t is None else t)
+            mean = self._solve(noise(), z_sem, path, clamp=self._clamps(None, True))
+        return self._sharpened(mean, noise(), z_sem, sharpen) if sharpen else mean
 
     def loss(
         self, x_0: Float[Tensor, "n c *sides"], draws: Draws, *, noisy: bool = False, min_snr: float | None = None,
@@ -214,9 +216,8 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
         if len(x) < 2:
             raise ValueError(f"A path needs at least two images, got {len(x)}.")
         code, weights = self.infer(x, inversion=inversion, steps=steps), [w / frames for w in range(frames)]
-        ends = [(code[i : i + 1], code[i + 1 : i + 2]) for i in range(len(x) - 1)]
-        legs = [frame for a, b in ends for frame in way_between(a, b, weights, past)]
-        return self.render(concatenate([*legs, code[len(x) - 1 :]]))
+        legs = (way_between(code[i : i + 1], code[i + 1 : i + 2], weights, past) for i in range(len(x) - 1))
+        return self.render(concatenate([*(frame for leg in legs for frame in leg), code[len(x) - 1 :]]))
 
     @border
     def manipulate(

@@ -2,7 +2,8 @@
 
 from diffae import _moved
 from diffae.diffusion.ddim import DDIM
-from diffae.diffusion.model import ImageDiffusion, ImageSolver, configured
+from diffae.diffusion.model import ImageDiffusion, ImageSolver
+from diffae.diffusion.networks import configured
 
 __all__ = ["DDIM", "ImageDiffusion", "ImageSolver", "configured"]
 

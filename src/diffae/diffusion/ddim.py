@@ -103,9 +103,7 @@ class DDIM(ImageDiffusion):
         path = decoding_path(self.schedule, steps).last(round(t_0 * steps))
         if not len(path):
             return x
-        t = torch.full((len(x),), int(path.t[0]), device=x.device)
-        noise = self.draw_x_T(len(x), seed, start=start).to(x)
-        return self._solve(self.schedule.add_noise(x, noise, t), None, path, clamp=self._clamps(None, True))
+        return self._redrawn(x, self.draw_x_T(len(x), seed, start=start), None, path)
 
     def loss(
         self, x_0: Float[Tensor, "n c *sides"], draws: Draws, *, noisy: bool = False, min_snr: float | None = None,

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffae.config import AutoencoderConfig, Precision
 from diffae.diffusion.images import ImageModel
 from diffae.diffusion.inversion import RECURSIONS, Inversion
+from diffae.diffusion.networks import configured
 from diffae.diffusion.predictor import NoisePredictor, Predictor, Recordings
 from diffae.diffusion.schedule import (
     Calibration,
@@ -24,12 +25,12 @@ from diffae.diffusion.schedule import (
     each_error,
     encoding_path,
     min_snr_weights,
+    one_step,
     spaced_path,
     uncalibrated,
 )
 from diffae.diffusion.solvers import EpsModel, Solver, solve, to_target
-from diffae.frozen.encoder import FeatureEncoder
-from diffae.nn import SemanticEncoder, UNet
+from diffae.nn import UNet
 from diffae.runtime.seeding import Draws as Draws
 from diffae.runtime.seeding import Start as Start
 from diffae.runtime.seeding import draw_seed as draw_seed
@@ -39,19 +40,6 @@ JUMPS = 4
 ImageSolver = Solver
 """What images are decoded and inverted with. `ddim` is the authors' scheme, with their spacing, index shift and clamping; the
 others go evenly in log-SNR and do not clamp. UniPC is for decoding."""
-
-
-def configured(network: object) -> bool:
-    """Whether a network is built from a configuration, not one of the user's own."""
-    return network is None or type(network) in (UNet, SemanticEncoder, FeatureEncoder)
-
-
-def encoder_of(config: AutoencoderConfig) -> nn.Module:
-    """The semantic encoder that a configuration describes: our CNN, or one that stands on a frozen network."""
-    if config.features.network is not None:
-        return FeatureEncoder(config)
-    assert config.z_dim is not None
-    return SemanticEncoder(config.encoder, image_size=config.image_size, channels=config.channels, z_dim=config.z_dim)
 
 
 class ImageDiffusion(ImageModel):
@@ -168,18 +156,16 @@ class ImageDiffusion(ImageModel):
         path = self.sample_path(steps, solver)
         return self._solve(x_T, z_sem, path, "jump" if path.jumps else solver or "dpmpp2m", clamp=self._clamps(clamp, True))
 
-    def _predicted(self, x_t: Tensor, z_sem: Tensor | None, t: int) -> Tensor:
-        """The x_0 that the network predicts of x_t at timestep t, by one call."""
-        t_all = torch.full((len(x_t),), float(t), device=x_t.device)
-        alpha, sigma = self.schedule.alpha_sigma(t_all.long(), like=x_t)
-        return self.clamp((x_t - sigma * self.eps_model(z_sem)(x_t, t_all)) / alpha)
+    def _redrawn(self, x: Tensor, noise: Tensor, z_sem: Tensor | None, path: NoisePath) -> Tensor:
+        """Images with noise of the path's first level laid over them, and taken away along it (SDEdit; Meng et al. 2022)."""
+        t = torch.full((len(x),), int(path.t[0]), device=x.device)
+        return self._solve(self.schedule.add_noise(x, noise.to(x), t), z_sem, path, clamp=self._clamps(None, True))
 
-    def _cleaned(self, x: Tensor, noise: Tensor, z_sem: Tensor | None, t: int) -> Tensor:
-        """Images with noise of the level of timestep t laid over them, and taken away by one call."""
+    def _sharpened(self, x: Tensor, noise: Tensor, z_sem: Tensor | None, t: int) -> Tensor:
+        """The same at the level of timestep t, by one call."""
         if not 0 < t < self.schedule.T:
             raise ValueError(f"The timestep of noise must be within 1..{self.schedule.T - 1}, got {t}.")
-        noisy = self.schedule.add_noise(x, noise.to(x), torch.full((len(x),), t, device=x.device))
-        return self._predicted(noisy, z_sem, t)
+        return self._redrawn(x, noise, z_sem, one_step(self.schedule, t))
 
     def _clamps(self, asked: bool | None, usual: bool) -> bool:
         """Whether predicted images are clamped: as asked for, or as usual for pixels."""

@@ -228,6 +228,11 @@ def spaced_path(schedule: Schedule, steps: int, *, spacing: Spacing = "log_snr",
     return NoisePath(alpha.square(), t)
 
 
+def one_step(schedule: Schedule, t: int) -> NoisePath:
+    """From the level of timestep t to the image itself: one call, whose predicted x_0 it is."""
+    return NoisePath(schedule.levels(torch.tensor([t])), torch.tensor([float(t)], dtype=torch.float64)).to_the_image()
+
+
 def uncalibrated(schedule: Schedule, prediction: Prediction) -> Calibration:
     """What suits most networks of a kind: all timesteps if it predicts v (but where nothing of the image is left, log-SNR has no
     grid), those of no small alpha if it predicts eps."""

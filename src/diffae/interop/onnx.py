@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.diffusion.card import model_card
-from diffae.diffusion.schedule import NoisePath
+from diffae.diffusion.schedule import one_step
 from diffae.diffusion.solvers import solve, to_eps
 from diffae.frozen.encoder import FeatureEncoder
 from diffae.interop.graphs import Loop, looped, put_outside, traced
@@ -56,13 +56,11 @@ def loops(ae: DiffusionAutoencoder, steps: int | None = None) -> dict[str, Loop]
     """The ways that `invert`, `decode` (of an inferred and of a drawn x_T) and `decode_mean` of a model go."""
     calibration, clamp = ae.calibration, ae.config.latents is None
     path = ae.path(calibration.steps if steps is None else steps, "dpmpp2m")
-    level = ae.schedule.levels(torch.tensor([calibration.mean_t]))
-    mean = NoisePath(level, torch.tensor([float(calibration.mean_t)], dtype=torch.float64)).to_the_image()
     return {
         "invert": Loop("x", "x_T", path.backwards(), False),
         "decode": Loop("x_T", "x", path, False),
         "sample": Loop("x_T", "x", ae.sample_path(), clamp),
-        "mean": Loop("x_T", "x", mean, clamp),
+        "mean": Loop("x_T", "x", one_step(ae.schedule, calibration.mean_t), clamp),
     }
 
 

@@ -5,7 +5,7 @@ import math
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffae.config import AutoencoderConfig, EncoderConfig
+from diffae.config import EncoderConfig
 from diffae.nn.layers import ResBlock, SelfAttention, Stage
 from diffae.nn.normalisation import NormSiLU
 from diffae.nn.resampling import unpatched
@@ -52,11 +52,3 @@ class MeanDecoder(nn.Module):
         for stage in [self.middle, *self.up]:
             h = stage(h)
         return unpatched(self.conv_out(self.norm(h)), self.patch)
-
-
-def mean_decoder_of(config: AutoencoderConfig) -> MeanDecoder | None:
-    """The mean decoder that a configuration describes, if it does."""
-    if not config.mean_decoder:
-        return None
-    assert config.z_dim is not None
-    return MeanDecoder(config.encoder, image_size=config.image_size, channels=config.channels, z_dim=config.z_dim)

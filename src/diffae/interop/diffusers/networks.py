@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffae.config import AutoencoderConfig, from_dict
-from diffae.diffusion.model import encoder_of
+from diffae.diffusion.networks import encoder_of
 from diffae.nn import UNet
 from diffae.nn.space import channels_last
 
