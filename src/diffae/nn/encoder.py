@@ -10,7 +10,7 @@ from diffae.config import EncoderConfig, spelled
 from diffae.nn.layers import ResBlock, SelfAttention, Stage
 from diffae.nn.normalisation import NormSiLU
 from diffae.nn.resampling import adaptive_average_pool, patched
-from diffae.nn.space import Sides, channels_last, check_network, convolution, halvings, layered, level_sides
+from diffae.nn.space import Levels, Sides, channels_last, convolution, layered
 
 
 @runtime_checkable
@@ -36,10 +36,8 @@ class SemanticEncoder(nn.Module):
 
     def __init__(self, config: EncoderConfig, *, image_size: Sides, channels: int, z_dim: int) -> None:
         super().__init__()
-        image_size = check_network("encoder", image_size, config)
-        widths = [config.base_channels * mult for mult in config.channel_mult]
-        rank, sides = len(image_size), level_sides(image_size, len(widths))
-        by = [(1,) * rank, *halvings(image_size, len(widths))]
+        widths, sides, by = Levels.of("encoder", image_size, config)
+        rank = len(image_size)
         if not 1 <= config.pooled_size <= min(sides[-1]):
             raise ValueError(f"The encoder's pooled_size is {config.pooled_size}, but its last features are {spelled(sides[-1])}.")
         self.conv_in = convolution(rank, channels * config.patch**rank, widths[0])

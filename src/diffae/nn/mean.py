@@ -9,7 +9,7 @@ from diffae.config import EncoderConfig
 from diffae.nn.layers import ResBlock, SelfAttention, Stage
 from diffae.nn.normalisation import NormSiLU
 from diffae.nn.resampling import unpatched
-from diffae.nn.space import Sides, channels_last, check_network, convolution, halvings, layered, level_sides
+from diffae.nn.space import Levels, Sides, channels_last, convolution, layered
 
 
 class MeanDecoder(nn.Module):
@@ -25,11 +25,8 @@ class MeanDecoder(nn.Module):
 
     def __init__(self, config: EncoderConfig, *, image_size: Sides, channels: int, z_dim: int) -> None:
         super().__init__()
-        image_size = check_network("encoder", image_size, config)
-        widths = [config.base_channels * mult for mult in config.channel_mult]
-        rank, sides = len(image_size), level_sides(image_size, len(widths))
-        by = [(1,) * rank, *halvings(image_size, len(widths))]
-        c = widths[-1]
+        widths, sides, by = Levels.of("encoder", image_size, config)
+        rank, c = len(image_size), widths[-1]
         self.first = (c, *sides[-1])
         self.linear = nn.Linear(z_dim, math.prod(self.first))
         self.middle = Stage(ResBlock(c, c, by=by[0]), SelfAttention(c, config.attention_heads, rank))

@@ -4,6 +4,8 @@ All that a network says of its data, it says of `sides`: height and width, or de
 asks how many there are.
 """
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -63,6 +65,28 @@ def level_sides(sides: Sides, levels: int) -> list[Sides]:
     for by in halvings(sides, levels):
         found.append(tuple(side // k for side, k in zip(found[-1], by, strict=True)))
     return found
+
+
+class Levels(NamedTuple):
+    """What a network of several levels has at each, full size first.
+
+    Attributes:
+        widths: channels.
+        sides: of the features, in blocks of `patch` pixels.
+        by: what each side is divided by on the way to it.
+    """
+
+    widths: list[int]
+    sides: list[Sides]
+    by: list[Sides]
+
+    @classmethod
+    def of(cls, name: str, image_size: Sides, config: UNetConfig | EncoderConfig) -> "Levels":
+        """Those of a configured network; errors as of `check_network`."""
+        image_size = check_network(name, image_size, config)
+        widths = [config.base_channels * mult for mult in config.channel_mult]
+        by = [(1,) * len(image_size), *halvings(image_size, len(widths))]
+        return cls(widths, level_sides(image_size, len(widths)), by)
 
 
 def check_network(name: str, sides: Sides, config: UNetConfig | EncoderConfig) -> Sides:

@@ -11,7 +11,7 @@ from diffae.config import UNetConfig
 from diffae.nn.layers import Conditions, Resample, ResBlock, SelfAttention, Stage, sinusoid, zero_init
 from diffae.nn.normalisation import FusedMaps, Modulation, NormSiLU, fuse_maps, modulations
 from diffae.nn.resampling import patched, unpatched
-from diffae.nn.space import Sides, channels_last, check_network, convolution, halvings, layered, level_sides
+from diffae.nn.space import Levels, Sides, channels_last, convolution, layered
 from diffae.runtime.seeding import Draws
 
 
@@ -41,13 +41,11 @@ class UNet(nn.Module):
 
     def __init__(self, config: UNetConfig, *, image_size: Sides, channels: int, z_dim: int | None) -> None:
         super().__init__()
-        image_size = check_network("unet", image_size, config)
         self.config = config
         self.z_dim = z_dim
         base, embed = config.base_channels, config.embed_channels
-        widths = [base * mult for mult in config.channel_mult]
-        rank, levels = len(image_size), len(widths)
-        sides, by = level_sides(image_size, levels), [(1,) * rank, *halvings(image_size, levels)]
+        widths, sides, by = Levels.of("unet", image_size, config)
+        rank = len(image_size)
 
         def block(c_in: int, c_out: int, level: int, resample: Resample = "none") -> ResBlock:
             return ResBlock(c_in, c_out, resample=resample, by=by[level], t_channels=embed, z_dim=z_dim, dropout=config.dropout)
