@@ -191,7 +191,7 @@ def _posteriors(ae: DiffusionAutoencoder, data: ImageSet) -> dict[str, float]:
         train, held = (Encoded.of(ae, data, part, update).z_sem for part in (data.train, data.validation))
     found: dict[str, float] = {}
     for column, y in data.labels.items():
-        posterior = Posterior(train, y[data.train])
+        posterior = Posterior(train, y[data.train], groups=data.grouped(data.train))
         result = predict_measurement(posterior, column, held, y[data.validation], share=0.9)
         found |= {f"posterior: {column}": float(result.r2 or 0), f"within .9: {column}": result.covered[0.9]}
     return found

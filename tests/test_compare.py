@@ -21,9 +21,9 @@ def rows(shift=0.0, n=50, seed=0):
     ]
 
 
-def write(folder, results, images="key"):
+def write(folder, results, images="key", labels="labels"):
     folder.mkdir()
-    about = {"depends": {"images": images}, "results": [asdict(r) for r in results]}
+    about = {"depends": {"images": images, "labels": labels}, "results": [asdict(r) for r in results]}
     (folder / "results.json").write_text(json.dumps(about))
     return folder
 
@@ -73,6 +73,8 @@ def test_what_cannot_be_compared_is_said(tmp_path):
         compare({"a": a}, tmp_path)
     with pytest.raises(ValueError, match="of different images.*a of key, b of other"):
         compare({"a": a, "b": write(tmp_path / "b", rows(), images="other")}, tmp_path)
+    with pytest.raises(ValueError, match="of different labels.*a of labels, b of other.*one --labels"):
+        compare({"a": a, "b": write(tmp_path / "d", rows(), labels="other")}, tmp_path)
     with pytest.raises(FileNotFoundError, match="Make it with `diffae evaluate RUN"):
         compare({"a": a, "c": tmp_path / "c"}, tmp_path)
     with pytest.raises(ValueError, match="no row in common"):

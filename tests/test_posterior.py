@@ -48,6 +48,27 @@ def test_intervals_of_few_images_are_wide_enough():
     assert np.mean(covered) > 0.84, covered
 
 
+def test_images_of_one_person_do_not_vouch_for_each_other():
+    """Ten images a person, who is known at sight, and a number of each person that nothing tells."""
+    rng = np.random.default_rng(3)
+
+    def of_people(num):
+        person = np.repeat(np.arange(num), 10)
+        z = rng.normal(size=(num, 8))[person] + 0.1 * rng.normal(size=(10 * num, 8))
+        return torch.from_numpy(z).float(), rng.normal(size=num)[person] + 0.1 * rng.normal(size=10 * num), person
+
+    def covered(posterior):
+        low, high = posterior.interval(z_new).numpy().T
+        return ((low <= y_new) & (y_new <= high)).mean()
+
+    z, y, person = of_people(40)
+    z_new, y_new, _ = of_people(200)
+    assert covered(Posterior(z, y)) < 0.7
+    assert covered(Posterior(z, y, groups=person.astype(str))) > 0.83
+    with pytest.raises(ValueError, match="from 5 groups at least; those that are measured are of 4"):
+        Posterior(z, y, groups=(person % 4).astype(str))
+
+
 def test_codes_of_any_kind_are_taken(fitted):
     z, y, _ = measured(20, 4)
     torch.testing.assert_close(fitted.mean(z.double()), fitted.mean(z))

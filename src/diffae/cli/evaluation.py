@@ -99,14 +99,14 @@ class Evaluate(arguments.Labelling):
         data = inputs.images(ae, self.source, self.data, self.labels, crop=chosen.crop, validation=chosen.validation, **read)
         depends = {
             "model": digest_model(ae),
-            "images": f"{data.key}, by hash",
+            "images": f"{data.identity}{', none of which it saw' if chosen.unseen else ''}, by hash",
             "labels": digest_arrays(data.labels),
         }
         depends["calibration"] = json.dumps(dataclasses.asdict(ae.calibration))
         transfer_data = None
         if self.transfer_data is not None:
             transfer_data = inputs.images(ae, self.source, self.transfer_data, self.transfer_labels, **read)
-            depends["elsewhere"] = f"{transfer_data.key}-{digest_arrays(transfer_data.labels)}"
+            depends["elsewhere"] = f"{transfer_data.identity}-{digest_arrays(transfer_data.labels)}"
         ddim = None if self.ddim is None else inputs.ddim(self.ddim, ae)
         if self.data is None and not chosen.unseen:
             _check_held_out(data.config.validation, {self.ddim: RunConfig} | dict.fromkeys(self.comparators, ComparatorRunConfig))

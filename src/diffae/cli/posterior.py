@@ -63,7 +63,9 @@ class Posterior(arguments.Labelling):
             for name, log, y, other in wanted:
                 title = f"log10 {name}" if log else name
                 try:
-                    posterior = Fitted(z_train, y[trained.train], seed=self.seed, progress=update)
+                    posterior = Fitted(
+                        z_train, y[trained.train], groups=trained.grouped(trained.train), seed=self.seed, progress=update
+                    )
                 except ValueError as error:
                     if asked:
                         raise ValueError(f"{name}: {error}") from None

@@ -33,6 +33,7 @@ class ImageSet:
         meaning: how their files are read, in a line.
         mirrored: like `pixels`, for the flipped images. Only for latents, which cannot be flipped themselves.
         given: the label that all have that are trained on or held out; None where all images are.
+        groups: (n,), of the images that belong together, such as a person's; None where each stands for itself.
     """
 
     names: list[str]
@@ -47,6 +48,7 @@ class ImageSet:
     meaning: str = ""
     mirrored: np.ndarray | None = None
     given: str | None = None
+    groups: np.ndarray | None = None
 
     @property
     def identity(self) -> str:
@@ -80,6 +82,10 @@ class ImageSet:
             return indices
         places = sorted(range(len(indices)), key=lambda i: seeding.mix("some", self.names[indices[i]]))[:num]
         return indices[sorted(places)]
+
+    def grouped(self, indices: np.ndarray) -> np.ndarray | None:
+        """The groups of these images; None where there are none."""
+        return None if self.groups is None else self.groups[indices]
 
     def images(self, indices: Sequence[int] | np.ndarray) -> Float[Tensor, "n c *sides"]:
         """These images, in [-1, 1]; or their latents."""

@@ -115,6 +115,7 @@ def prepare(
         known=known,
         meaning=", ".join([meaning, *(f"a channel of {path}" for path in config.also)]),
         mirrored=mirrored,
+        groups=None if groups is None else np.array(groups),
     )
 
 

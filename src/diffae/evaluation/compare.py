@@ -29,18 +29,19 @@ def compare(folders: Mapping[str, Path], out: Path) -> Path:
         The page.
 
     Raises:
-        ValueError: fewer than two, evaluations of other images, or nothing that all of them measured.
+        ValueError: fewer than two, evaluations of other images or labels, or nothing that all of them measured.
         FileNotFoundError: a folder without results.
     """
     if len(folders) < 2:
         raise ValueError("A comparison needs at least two evaluations.")
     found = {name: _read(folder) for name, folder in folders.items()}
-    images = {name: about["depends"].get("images") for name, (about, _) in found.items()}
-    if len(set(images.values())) > 1:
-        raise ValueError(
-            "These evaluations are of different images, so their numbers cannot be compared: "
-            f"{', '.join(f'{name} of {key}' for name, key in images.items())}. Evaluate all with one --data."
-        )
+    for what, same in (("images", "--data, of which all hold out the same"), ("labels", "--labels")):
+        keys = {name: about["depends"].get(what) for name, (about, _) in found.items()}
+        if len(set(keys.values())) > 1:
+            raise ValueError(
+                f"These evaluations are of different {what}, so their numbers cannot be compared: "
+                f"{', '.join(f'{name} of {key}' for name, key in keys.items())}. Evaluate all with one {same}."
+            )
     header, rows = side_by_side({name: results for name, (_, results) in found.items()})
     text = (
         f"The difference is from {next(iter(folders))}; in brackets, a 95% bootstrap interval of the paired difference over images."

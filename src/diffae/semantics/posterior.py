@@ -98,15 +98,17 @@ class Posterior:
     Args:
         z_sem: codes (n, d).
         y: (n,), what was measured of each; NaN where nothing was.
+        groups: (n,), of images that belong together, such as a person's: how sure it is is learned from other groups; by
+            default each image stands for itself.
         seed: of folds and networks.
         progress: told how far it is.
 
     Raises:
-        ValueError: fewer than 30 numbers, infinite ones, or all the same.
+        ValueError: fewer than 30 numbers, or of fewer than five groups, infinite ones, or all the same.
     """
 
     def __init__(
-        self, z_sem: Float[Tensor, "n d"], y: np.ndarray, *, seed: int = 0,
+        self, z_sem: Float[Tensor, "n d"], y: np.ndarray, *, groups: np.ndarray | None = None, seed: int = 0,
         progress: Callable[[str, int, int], None] = lambda what, done, total: None,
     ) -> None:  # fmt: skip
         known = ~np.isnan(y)
@@ -121,7 +123,12 @@ class Posterior:
         self.standardizer = Standardizer.fit(codes)
         z = self.standardizer(codes)
         wanted = torch.from_numpy((y[known] - self.center) / self.scale).float()
-        fold = torch.from_numpy(np.random.default_rng(seed).permutation(len(wanted)) % FOLDS)
+        together = np.arange(len(wanted)) if groups is None else np.unique(groups[known], return_inverse=True)[1]
+        if (num := int(together.max()) + 1) < FOLDS:
+            raise ValueError(
+                f"How sure a posterior is is learned from {FOLDS} groups at least; those that are measured are of {num}."
+            )
+        fold = torch.from_numpy((np.random.default_rng(seed).permutation(num) % FOLDS)[together])
         stops, strangers = torch.tensor(list(itertools.permutations(range(FOLDS), 2))).T
         looked_at = fold == stops[:, None]
         seen = ~looked_at & (fold != strangers[:, None])
@@ -183,8 +190,9 @@ def _trained(
     alphas = np.logspace(-1, 5, 13)
     ridges = [RidgeCV(alphas=alphas).fit(z[rows].double().numpy(), y[rows].double().numpy()) for rows in seen]
     linear = torch.from_numpy(np.stack([ridge.coef_ for ridge in ridges])).float()
-    least = int(seen.sum(1).min())
-    rows_of = torch.stack([rows.nonzero()[:least, 0] for rows in seen])
+    most = int(seen.sum(1).max())
+    # Where groups differ in size, so do these: those of the smaller ones come round again.
+    rows_of = torch.stack([found[torch.arange(most) % len(found)] for found in (rows.nonzero()[:, 0] for rows in seen)])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         networks = Networks(linear, torch.tensor([float(ridge.intercept_) for ridge in ridges]))
@@ -192,7 +200,7 @@ def _trained(
         best = torch.full((len(seen),), float("inf"))
         kept = {name: value.clone() for name, value in networks.state_dict().items()}
         for step in range(STEPS):
-            rows = rows_of.gather(1, torch.randint(least, (len(seen), min(BATCH, least))))
+            rows = rows_of.gather(1, torch.randint(most, (len(seen), min(BATCH, most))))
             optimizer.zero_grad()
             (-networks(z[rows]).log_prob(y[rows])).mean(1).sum().backward()
             optimizer.step()
