@@ -265,7 +265,7 @@ def test_a_protocol_says_what_the_options_do_not(tiny_run, make_images, tmp_path
     assert (small.protocol, all_suites) == (Protocol(num=7), ("all",))
     assert (paper.protocol.num, paper.protocol.unseen, one) == (9, True, ("denoising",))
     assert len(paper.data.validation) > len(small.data.validation) > 0, "three tenths are held out there"
-    cli.main([*command, "--num", "7", "--unseen", "--data", str(source)])
+    cli.main([*command, "--num", "7", "--unseen", "True", "--data", str(source)])
     assert len({bench.store.depends["images"] for bench, _ in given}) == 3, "other images are tested, so they are measured anew"
     with pytest.raises(SystemExit):
         cli.main([*command, "--protocol", "celeba65"])

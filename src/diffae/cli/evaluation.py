@@ -172,7 +172,7 @@ def _check_held_out(ours: HeldOut, runs: Mapping[str | Path | None, type[Any]]) 
             raise ValueError(
                 f"{run} was trained with data.validation {theirs} and the images measured here are held out by {ours}: it has seen "
                 "some of them. Train it with the same (of a comparator --validation), or name images that none has seen, with "
-                "--data and --unseen."
+                "--data and --unseen True."
             )
 
 
