@@ -164,10 +164,10 @@ def _judge(data: ImageSet, update: Callable[[str, int, int], None]) -> Judge | N
     if len(names) < 2:
         return None
     labels = torch.from_numpy(np.stack([data.labels[name][data.train] for name in names], 1)).float()
-    whole = torch.isfinite(labels).all(1).nonzero()[:, 0].numpy()
+    known = torch.isfinite(labels).any(1).nonzero()[:, 0].numpy()
     return train_judge(
-        names, lambda i: data.images(data.train[whole[i.numpy()]]), labels[whole],
-        epochs=max(1, 2 * SEEN // len(whole)), seed=17, width=40, flip=data.config.flip, progress=update,
+        names, lambda i: data.images(data.train[known[i.numpy()]]), labels[known],
+        epochs=max(1, 2 * SEEN // len(known)), seed=17, width=40, flip=data.config.flip, progress=update,
     )  # fmt: skip
 
 

@@ -461,7 +461,7 @@ def sampled(ae: DiffusionAutoencoder, data: ImageSet, num: int) -> dict[str, flo
         return features(torch.cat([ae.decode(z_sem[i : i + 32], seed=1, start=i) for i in range(0, num, 32)]))
 
     chosen = np.random.default_rng(1).permutation(len(data.train))[:num]
-    real = features(data.images(data.validation[: 2 * num]))
+    real = features(data.images(data.some(data.validation, 2 * num)))
     found = {"KID: autoencoded": kernel_distance(drawn(train[chosen]), real)[0]}
     z = standardizer(train)
     priors: dict[str, Prior] = {"Gaussian": GaussianPrior(ae.z_dim).fit(z), "kernel": KernelPrior.of(z)}

@@ -1,6 +1,7 @@
 """Images that are unlike a model's own: told by where z_sem lies, and by what z_sem cannot draw."""
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -96,6 +97,10 @@ def test_what_is_found_is_written(made, tmp_path):
     assert scores == sorted(scores, reverse=True)
     assert "The least usual" in page.read_text()
     assert (page.parent / "least-usual.png").is_file()
+    assert "above those of images that were held out" in page.read_text()
+    none = dataclasses.replace(own, train=np.arange(300), validation=np.arange(0))
+    page, _ = write_anomalies(AnomalyScorer(ae, none, NOTHING), none, new, np.arange(9), tmp_path / "none", num=1)
+    assert "above those of the images that it was trained on, for none was held out" in page.read_text()
     for column, said in (("colour", "no column"), ("odd", "should be 1 for anomalies")):
         with pytest.raises(ValueError, match=said):
             write_anomalies(AnomalyScorer(ae, own, NOTHING), own, new, np.arange(30), tmp_path / "out", column=column)

@@ -213,6 +213,8 @@ def test_principal_directions_need_no_labels():
         (lambda a, z: a.reach(z, {"Round": 1.0}), "must lie between 0 and 1, got 1.0 for 'Round'"),
         (lambda a, z: a.reach(z, {"Age": 0.9}), "'Age' is continuous and has no probability: give a strength"),
         (lambda a, z: a.probability("Age"), "'Age' is continuous and has no probability"),
+        (lambda a, z: a.reach(z, {"Round": torch.tensor(1.0)}), "'Round' is no measurement and has no value to reach"),
+        (lambda a, z: a.reach(z, {"Age": torch.tensor([float("nan")])}), "A target value must be finite, got .nan. for 'Age'"),
         (
             lambda a, z: a.standardizer.move(z, torch.ones(D), 0.3),
             r"direction of shape \(8,\) and length 1, got \(8,\) of length 2.8",
@@ -230,6 +232,40 @@ def test_keeping_an_attributes_own_twin_leaves_nothing():
         buffer.copy_(torch.tensor([[1.0, 0, 0, 0], [2.0, 0, 0, 0]]))
     with pytest.raises(ValueError, match="Nothing of the direction of 'a' is left beside b: keep fewer"):
         twins.direction("a", keep=["b"])
+
+
+def test_what_z_sem_does_not_tell_reaches_no_probability():
+    """It would have been moved by thousands of standard deviations."""
+    z, _ = world(300)
+    for seed in range(20):
+        y = np.random.default_rng(seed).permutation(np.repeat([0.0, 1.0], 150))
+        found, _ = fit_attributes(z, {"Luck": y}, held_z_sem=z, held_labels={"Luck": y})
+        if found.calibration[0, 0] > 0.002:
+            continue
+        with pytest.raises(ValueError, match="'Luck' is not told by z_sem.*no move makes it 0.9 probable"):
+            found.reach(z, {"Luck": 0.9})
+        assert torch.isfinite(found.move(z, {"Luck": 0.3})).all()
+        return
+    pytest.fail("chance alone told all of them")
+
+
+def test_two_that_say_the_same_or_the_opposite_are_not_changed_together():
+    z, labels = world(500)
+    y = labels["Round"]
+    sexes = {"sex=m": y, "sex=f": 1 - y, "Red": labels["Red"]}
+    found, _ = fit_attributes(z, sexes, held_z_sem=z, held_labels=sexes)
+    for targets in ({"sex=m": 0.9, "sex=f": 0.9}, {"sex=m": 0.9, "sex=f": 0.1}):
+        with pytest.raises(ValueError, match="sex=m, sex=f cannot all be changed as asked.*Name one of those"):
+            found.reach(z, targets)
+    moved = found.probabilities(found.reach(z, {"sex=m": 0.9, "Red": 0.9}))
+    assert moved[:, [0, 2]].min() > 0.899
+
+
+def test_a_probability_and_a_value_are_reached_at_once(fitted):
+    z, _ = world(20, seed=4)
+    moved = fitted.reach(z, {"Round": 0.95, "Age": torch.tensor(40.0)})
+    assert fitted.probabilities(moved)[:, 0].min() > 0.949
+    torch.testing.assert_close(fitted.logits(moved)[:, 2], torch.full((20,), 40.0), atol=1e-3, rtol=0)
 
 
 def by_hand():
@@ -340,6 +376,16 @@ def test_fifty_and_fifty_labels_make_a_classifier():
     p = few.probability("Round")(z[200:]).numpy()
     assert ((p > 0.5) == y[200:]).mean() > 0.85
     assert np.allclose(few.probability("Round", value=False)(z[200:]), 1 - p)
+
+
+def test_few_labels_are_never_quite_sure():
+    """Whatever tells fifty from fifty without fault may err on one in fifty-two (Platt 1999)."""
+    z = torch.cat([torch.randn(50, 4) + 20, torch.randn(50, 4) - 20])
+    few = fit_few("far", z[:50], z[50:], Standardizer.fit(z))
+    p = few.probability("far")(z)
+    # A classifier of all is somewhat surer than those of two thirds, on which the scale was found.
+    assert 0.96 < p[:50].mean() < 0.997
+    assert 0.003 < p[50:].mean() < 0.04
 
 
 def test_positives_among_unlabelled_images_give_the_same_probability():

@@ -53,8 +53,22 @@ def test_the_best_of_what_is_tried_is_chosen(ae, x):
 def test_the_fewest_steps_that_are_exact_in_a_file_are_enough(ae, x, monkeypatch):
     monkeypatch.setattr(calibration, "ROUNDING", 1e9)
     monkeypatch.setattr(calibration, "NEAR", 0.0)
-    found, _ = calibrate(ae, x, progress=quiet)
+    found, measured = calibrate(ae, x, progress=quiet)
     assert (found.steps, found.sample_steps) == (2, 8), "any error is small enough there, and none here"
+    assert [row for row in measured if "though no number" in row[1]] == [
+        ["decoding drawn noise", "8 steps, though no number errs so little as", "0"]
+    ]
+
+
+def test_those_of_which_more_is_measured_are_of_all_kinds(ae, monkeypatch):
+    """The first half is black and the second white, as folders by kind are in the order of their names."""
+    monkeypatch.setattr(calibration, "FEW_IMAGES", 4)
+    x = torch.ones(10, 3, 8, 8)
+    x[:5] = -1
+    seen = []
+    monkeypatch.setattr(type(ae), "reconstruct", lambda self, few, **_: seen.append(few) or few)
+    calibrate(ae, x, progress=quiet)
+    assert {tuple(few.mean((1, 2, 3)).tolist()) for few in seen} == {(-1.0, -1.0, 1.0, 1.0)}
 
 
 def test_what_was_calibrated_is_what_is_used(ae, x):

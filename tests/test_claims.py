@@ -105,3 +105,10 @@ def test_our_own_solver_is_no_part_of_the_papers_claims():
     found = holding([*rows, *more, *fids])
     assert not any("T = 11" in text or "T = 1)" in text or "T = 5)" in text for text in found)
     assert found["Samples are nearer to real images than the DDIM's (FID, T = 10)"]
+
+
+def test_of_a_few_images_nothing_is_said_of_chance():
+    """One image would have left no doubt: all its resamples are the same."""
+    for n, sure in ((1, None), (3, None), (4, True)):
+        a, b = (row("reconstruction", "m", "mse", value, each=[value] * n) for value in (0.1, 0.2))
+        assert claim_less("less", a, b).sure is sure

@@ -65,6 +65,8 @@ def test_a_paired_difference_is_sharper_than_the_images_spread():
     assert low <= 0.001 <= high
     assert high - low < 1e-6
     assert "[" not in difference(a, Result("s", "m", "mse", 0.1, 50))
+    one = Result("s", "m", "mse", 0.1, 1, each=[0.1])
+    assert "[" not in difference(one, one)
 
 
 def test_what_cannot_be_compared_is_said(tmp_path):

@@ -35,7 +35,7 @@ from diffae.evaluation.suites import (
 )
 from diffae.evaluation.suites import bench as bench_module
 from diffae.evaluation.suites.bench import Bench, in_colour
-from diffae.evaluation.suites.section import Section
+from diffae.evaluation.suites.section import NotMeasurable, Section
 from diffae.metrics.images import each_mse, each_ssim, mse
 from diffae.runtime.files import write_text
 from diffae.semantics.fitting import fit_attributes
@@ -379,6 +379,23 @@ def test_an_even_way_has_the_length_of_its_speed():
     torch.testing.assert_close(straight, torch.ones(3), rtol=1e-3, atol=0)
     curved = interpolation.path_length(lambda w: lerp(a, b, w**2), weight, squared)
     torch.testing.assert_close(curved, (2 * weight + interpolation.EPSILON) ** 2, rtol=1e-3, atol=0)
+
+
+def test_a_way_needs_two_images(bench):
+    bench.protocol = replace(bench.protocol, num=1)
+    with pytest.raises(NotMeasurable, match="fewer than two were asked for"):
+        interpolation.interpolation(bench)
+
+
+def test_partly_labelled_images_teach_the_judge(bench):
+    """No image has both labels."""
+    y = bench.data.labels["Red"]
+    first = np.arange(len(y)) % 2 == 0
+    labels = {"A": np.where(first, y, np.nan), "B": np.where(first, np.nan, y)}
+    bench.data = replace(bench.data, labels=labels)
+    judge = manipulation._judge(bench)
+    assert judge.names == ["A", "B"]
+    assert all(p.isfinite().all() for p in judge.parameters())
 
 
 def test_ways_begin_and_end_at_what_interpolate_makes(bench):

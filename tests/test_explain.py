@@ -2,6 +2,7 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from torch import nn
 from diffae import cli
 from diffae.config import DataConfig
 from diffae.data import prepare
-from diffae.explanation import opening
+from diffae.explanation import explaining, opening
 from diffae.explanation.explaining import explain_images
 from diffae.explanation.heat import difference, heat
 from diffae.explanation.opening import learned, open_classifier
@@ -364,6 +365,24 @@ def test_a_set_is_explained_and_measured(made, folder, tmp_path):
     assert told["measured"]["flipped"] == 1
     assert len(told["images"]) == 60
     assert all((page.parent / image["counterfactuals"][0]).is_file() for image in told["images"])
+
+
+def test_counterfactuals_are_compared_with_real_ones_of_every_kind(monkeypatch):
+    """Real images are in the order of their names, dark kinds first; as many are taken as there are counterfactuals."""
+    shades = torch.linspace(-0.9, 0.9, 400).view(-1, 1, 1, 1).expand(-1, 1, 8, 8)
+    ae, classifier = SimpleNamespace(to_pictures=lambda x: x), SimpleNamespace(measures=False)
+    explainer = SimpleNamespace(ae=ae, among=shades, scores=torch.ones(400), classifier=classifier)
+    given = []
+    monkeypatch.setattr(explaining, "load_network", lambda name: (lambda images: given.append(images.mean((1, 2, 3))), ""))
+    monkeypatch.setattr(explaining.Moments, "over", lambda parts: [*parts])
+    monkeypatch.setattr(explaining, "frechet_distance", lambda a, b: 0.0)
+    num = explaining.LEAST_FID
+    before = torch.cat([-torch.ones(num), torch.ones(3)])
+    explaining._distances(explainer, shades[: num + 3], shades[: num + 3], before, [])
+    real, images = torch.cat(given)[:num], torch.cat(given)[num : 2 * num]
+    torch.testing.assert_close(images, shades[:num, 0, 0, 0], atol=1e-6, rtol=0)
+    assert real.min() < -0.6
+    assert real.max() > 0.6
 
 
 def test_images_of_two_channels_are_explained(tmp_path):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffae.evaluation.compare import interval
+from diffae.evaluation.compare import LEAST, interval
 from diffae.evaluation.pages.tables import Table, number
 from diffae.evaluation.results import Result
 from diffae.evaluation.suites.section import JUMPED, OURS
@@ -19,7 +19,7 @@ class Claim:
         text: what is claimed.
         holds: whether the measured rows say so.
         measured: the numbers, for people.
-        sure: whether a 95% interval of the paired difference over images leaves no doubt; None where images are not paired.
+        sure: whether a 95% interval of the paired difference over images leaves no doubt; None where they are few, or not paired.
     """
 
     text: str
@@ -44,7 +44,7 @@ def claim_less(text: str, a: Result, b: Result) -> Claim:
     """The claim that a's number is below b's."""
     measured = f"{number(a.value)} < {number(b.value)}" if a.value < b.value else f"{number(a.value)} > {number(b.value)}"
     sure = None
-    if a.each is not None and b.each is not None and len(a.each) == len(b.each):
+    if a.each is not None and b.each is not None and len(a.each) == len(b.each) >= LEAST:
         low, high = interval(np.array(a.each) - np.array(b.each))
         sure = low > 0 or high < 0
     return Claim(text, a.value < b.value, measured, sure)

@@ -14,6 +14,8 @@ from diffae.runtime.files import write_text
 
 RESAMPLES = 10_000
 """Resamples of the images for one interval."""
+LEAST = 4
+"""Images of an interval: of fewer, resamples say nothing, and of one that there is no doubt."""
 
 
 def compare(folders: Mapping[str, Path], out: Path) -> Path:
@@ -78,7 +80,7 @@ def difference(base: Result, other: Result) -> str:
     """How far a row is from another, with an interval where both know each image."""
     value = other.value - base.value
     shown = f"{'+' if value >= 0 else '-'}{number(abs(value))}"
-    if base.each is None or other.each is None or len(base.each) != len(other.each):
+    if base.each is None or other.each is None or len(base.each) != len(other.each) or len(base.each) < LEAST:
         return shown
     low, high = interval(np.array(other.each) - np.array(base.each))
     return f"{shown} [{low:+.2g}, {high:+.2g}]"

@@ -50,6 +50,9 @@ def write_anomalies(
     y = None if column is None else _labels(data, indices, column)
     found = scorer.score(data, indices, progress)
     result: dict[str, Any] = {"n": len(indices), "n_train": len(trained.train), "machine": machine(), "version": commit()}
+    result["beside"] = (
+        "images that were held out" if scorer.held_out else "the images that it was trained on, for none was held out"
+    )
     if y is not None:
         result["auroc"] = _auroc(y, found, trained, data, indices)
         result["column"] = column
@@ -129,7 +132,8 @@ def _page(result: Mapping[str, Any], figures: list[Figure]) -> str:
         sections += [f"<h2>How well {escape(str(result['column']))} is told</h2>", table]
     sections += [
         "<h2>The least usual, in numbers</h2>",
-        "<p>Score: the mean of the logarithms of both measures, in standard deviations above those of images that were held out. "
+        "<p>Score: the mean of the logarithms of both measures, in standard deviations above those of "
+        f"{result['beside']}. "
         "Distance: of z_sem from the training images' codes (Mahalanobis). Error: mean squared error of the mean decode, on the "
         "[0, 1] scale. All images are in images.csv.</p>",
         table_html(["image", "score", "distance", "error"], rows),

@@ -51,7 +51,8 @@ class AnomalyScorer:
         z_sem = torch.cat([ae.encode(x) for x in _batches(data, data.train, "Encoding training images", progress)])
         self.standardizer = Standardizer.fit(z_sem)
         self.gaussian = GaussianPrior(ae.z_dim).fit(self.standardizer(z_sem))
-        usual = data.validation if len(data.validation) > 1 else data.train
+        self.held_out = len(data.validation) > 1
+        usual = data.validation if self.held_out else data.train
         both = self._both(data, usual, "Looking at usual images", progress)
         self.mean, self.std = both.mean(0), both.std(0).clip(min=1e-9)
 

@@ -228,9 +228,11 @@ def _distances(explainer: Explainer, x: Tensor, made: Tensor, before: Tensor, no
         notes.append(f"FID was not measured: it wants at least {LEAST_FID} images, and a classifier that decides.")
         return {}
     rising = (before <= 0).double().mean() >= 0.5
-    side = explainer.scores > 0 if rising else explainer.scores <= 0
-    real = explainer.among[side][: len(x)]
+    side = (explainer.scores > 0 if rising else explainer.scores <= 0).nonzero()[:, 0]
     chosen = before <= 0 if rising else before > 0
+    # Images are in the order of their names, which is often that of kinds.
+    mixed = torch.randperm(len(side), generator=torch.Generator().manual_seed(0)).to(side.device)[: int(chosen.sum())]
+    real = explainer.among[side[mixed]]
     if len(real) < LEAST_FID or int(chosen.sum()) < LEAST_FID:
         notes.append(f"FID was not measured: there are fewer than {LEAST_FID} images of one side.")
         return {}

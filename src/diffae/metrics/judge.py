@@ -85,7 +85,7 @@ def train_judge(
     Args:
         names: of the attributes.
         images: indices -> images in [-1, 1].
-        labels: 0 or 1; numbers between say how probable 1 is.
+        labels: 0 or 1; numbers between say how probable 1 is, and nothing is learned of those that are NaN, unknown.
         epochs: passes over the images.
         batch_size: images in a step; fewer where there are not as many, or they are large.
         seed: of weights, order and noise.
@@ -114,7 +114,9 @@ def train_judge(
             shade = 0.1 * torch.randn(len(x), channels, *ones, generator=generator)
             if flip:
                 x = torch.where(torch.rand(len(x), 1, *ones, generator=generator) < 0.5, x.flip(-1), x)
-            loss = F.binary_cross_entropy_with_logits(judge(x + noise + shade), labels[indices])
+            known = labels[indices].isfinite()
+            losses = F.binary_cross_entropy_with_logits(judge(x + noise + shade)[known], labels[indices][known], reduction="sum")
+            loss = losses / known.sum().clamp(min=1)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -20,6 +20,10 @@ LOOKS = 6
 """How often an edited image is looked at again, at most."""
 LEAST_RESPONSE = 0.25
 """What an image is taken to follow of a move at least; a move on is not more than its inverse times what is lacking."""
+LEAST_SLOPE = 1e-3
+"""Of a calibrated probability's logit over the classifier's; what is told by chance alone has this one."""
+LEAST_APART = 1e-3
+"""Smallest singular value of the correlations of logits that are changed together: below it two of them say the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +150,8 @@ class Attributes(nn.Module):
         authors' classifiers, of least norm).
 
         Raises:
-            ValueError: a probability that is not within 0..1, a continuous attribute, or see `direction`.
+            ValueError: a probability not within 0..1, an attribute that is continuous or told by chance alone, several that say the
+                same, or see `direction`.
         """
         return self._shift(z_sem, list(targets), self._lacking(z_sem, targets), keep)
 
@@ -215,27 +220,37 @@ class Attributes(nn.Module):
     def _component(self, name: str) -> int | None:
         """Which principal direction a name such as pc3 means, if any."""
         number = name.removeprefix("pc")
-        is_one = (
-            name not in self.scores and name.startswith("pc") and number.isdecimal() and 0 < int(number) <= len(self.components)
-        )
-        return int(number) - 1 if is_one else None
+        if name in self.scores or number == name or not number.isdecimal():
+            return None
+        return int(number) - 1 if 0 < int(number) <= len(self.components) else None
 
     def _lacking(self, z_sem: Tensor, targets: Mapping[str, float | Tensor]) -> Float[Tensor, "n k"]:
         """How much each logit lacks of its target's; 0 where it has reached it."""
-        rows = [self._row(name) for name in targets]
-        if targets and all(isinstance(target, Tensor) for target in targets.values()):
-            wanted = torch.stack([torch.as_tensor(target).to(z_sem).double().expand(len(z_sem)) for target in targets.values()], 1)
-            return wanted - self.logits(z_sem)[:, rows].double()
-        for name, target in targets.items():
-            if not 0 < target < 1:
-                raise ValueError(f"A target probability must lie between 0 and 1, got {target} for {name!r}.")
-            if self.scores[name].kind == "continuous":
-                raise ValueError(f"{name!r} is continuous and has no probability: give a strength, or a target value.")
-        p = torch.tensor(list(targets.values()), dtype=torch.float64, device=z_sem.device)
-        scale, shift = self.calibration[rows].to(p).unbind(1)
-        wanted = ((p * self.ceiling[rows].to(p)).logit() - shift) / scale
-        gap = wanted - self.logits(z_sem)[:, rows].double()
-        return torch.where((p >= 0.5) == (scale > 0), gap.clamp(min=0), gap.clamp(max=0))
+        logits = self.logits(z_sem)[:, [self._row(name) for name in targets]].double()
+        gaps = [self._gap(name, target, logit) for (name, target), logit in zip(targets.items(), logits.T, strict=True)]
+        return torch.stack(gaps, 1) if gaps else logits
+
+    def _gap(self, name: str, target: float | Tensor, logit: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """The same of one attribute, whose logits or values are given."""
+        if isinstance(target, Tensor):
+            if self.scores[name].kind != "continuous":
+                raise ValueError(f"{name!r} is no measurement and has no value to reach: give a strength, or a target probability.")
+            if not target.isfinite().all():
+                raise ValueError(f"A target value must be finite, got {target.tolist()} for {name!r}.")
+            return target.to(logit).expand(len(logit)) - logit
+        if not 0 < target < 1:
+            raise ValueError(f"A target probability must lie between 0 and 1, got {target} for {name!r}.")
+        if self.scores[name].kind == "continuous":
+            raise ValueError(f"{name!r} is continuous and has no probability: give a strength, or a target value.")
+        row = self._row(name)
+        scale, shift = self.calibration[row].to(logit)
+        if 0 <= scale <= LEAST_SLOPE * 1.001:
+            raise ValueError(
+                f"{name!r} is not told by z_sem: of images that it was not fitted to it is right by chance at best, so no move "
+                f"makes it {target:g} probable. Give a strength, or fit it to more labels."
+            )
+        gap = ((target * self.ceiling[row].to(logit)).logit() - shift) / scale - logit
+        return gap.clamp(min=0) if (target >= 0.5) == bool(scale > 0) else gap.clamp(max=0)
 
     def _shift(
         self, z_sem: Tensor, names: Sequence[str], change: Tensor, keep: Sequence[str], restore: Tensor | None = None
@@ -249,7 +264,14 @@ class Attributes(nn.Module):
             move = least_squares(weight[keep_rows] @ pattern[keep_rows].T, restore.T).T @ pattern[keep_rows]
             change = change - move @ weight[rows].T
         # A move c F along the free patterns F, with W (c F)^T = change.
-        move = move + torch.linalg.solve(weight[rows] @ free.T, change.T).T @ free
+        grown = weight[rows] @ free.T
+        size = grown.diagonal().abs().sqrt()
+        if rows and torch.linalg.svdvals(grown / size / size[:, None]).min() < LEAST_APART:
+            raise ValueError(
+                f"{', '.join(names)} cannot all be changed as asked: what was fitted says the same, or the opposite, of several of "
+                "them. Name one of those."
+            )
+        move = move + torch.linalg.solve(grown, change.T).T @ free
         return self.standardizer.inverse(self.standardizer(z_sem) + move.to(z_sem))
 
     def _free(self, names: Sequence[str], rows: Tensor, keep: Sequence[str]) -> Tensor:

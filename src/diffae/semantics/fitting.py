@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffae.semantics.attributes import Attributes, Kind, Score
+from diffae.semantics.attributes import LEAST_SLOPE, Attributes, Kind, Score
 from diffae.semantics.standardizer import Standardizer
 
 C = 0.01
@@ -195,8 +195,12 @@ def _fit_row(z: np.ndarray, y: np.ndarray, kind: Kind, *, labelled_share: bool =
     folds = StratifiedKFold(3, shuffle=True, random_state=0)
     out_of_fold = cross_val_predict(model, z, y, cv=folds, method="decision_function")
     model.fit(z, y)
-    platt = LogisticRegression(C=1e4).fit(out_of_fold[:, None], y)
-    scale, shift = max(float(platt.coef_[0, 0]), 1e-3), float(platt.intercept_[0])
+    # Targets of (N+ + 1) / (N+ + 2) and 1 / (N- + 2) in place of 1 and 0, as many as few images allow (Platt 1999, section 2.2).
+    wrong = 1 / (np.where(y == 1, y.sum(), len(y) - y.sum()) + 2)
+    platt = LogisticRegression(C=1e4).fit(
+        np.tile(out_of_fold, 2)[:, None], np.concatenate([y, 1 - y]), sample_weight=np.concatenate([1 - wrong, wrong])
+    )
+    scale, shift = max(float(platt.coef_[0, 0]), LEAST_SLOPE), float(platt.intercept_[0])
     ceiling = 1.0
     if labelled_share:
         ceiling = float((1 / (1 + np.exp(-(scale * out_of_fold[y == 1] + shift)))).mean())

@@ -152,11 +152,11 @@ def _judge(bench: Bench) -> Judge:
     data = bench.data
     names = factors({name: values[data.train] for name, values in data.labels.items()})
     labels = torch.from_numpy(np.stack([data.labels[name][data.train] for name in names], axis=1)).float()
-    whole = np.random.default_rng(bench.seed).permutation(torch.isfinite(labels).all(1).numpy().nonzero()[0])[:JUDGED]
+    known = np.random.default_rng(bench.seed).permutation(torch.isfinite(labels).any(1).numpy().nonzero()[0])[:JUDGED]
     return train_judge(
         names,
-        lambda i: data.images(data.train[whole[i.numpy()]]),
-        labels[whole],
+        lambda i: data.images(data.train[known[i.numpy()]]),
+        labels[known],
         epochs=5,
         seed=bench.seed,
         flip=data.config.flip,
