@@ -67,8 +67,10 @@ def _small(size: tuple[int, ...], *, unet: tuple[int, ...], encoder: tuple[int, 
 
 
 def _telling(config: RunConfig) -> RunConfig:
-    """With a contrastive loss beside that of the decoder: `docs/design/meaning.md` has the measurements."""
-    return replace(config, training=replace(config.training, contrast=0.03))
+    """With a contrastive loss beside that of the decoder, and evened codes: `docs/design/meaning.md` and `evening.md` have the
+    measurements."""
+    model = replace(config.model, unet=replace(config.model.unet, evened=True))
+    return replace(config, model=model, training=replace(config.training, contrast=0.03))
 
 
 def _few(config: RunConfig) -> RunConfig:
@@ -95,7 +97,7 @@ def _ddim(autoencoder: RunConfig) -> RunConfig:
     """The plain DDIM to compare an autoencoder with: the same UNet without z_sem, trained in the same way."""
     return replace(
         autoencoder,
-        model=replace(autoencoder.model, z_dim=None),
+        model=replace(autoencoder.model, z_dim=None, unet=replace(autoencoder.model.unet, evened=False)),
         training=replace(autoencoder.training, whitened_start=False, contrast=0.0),
     )
 

@@ -48,6 +48,9 @@ class UNetConfig(InRange):
     jumps: bool = False
     """Whether the network is also told to which timestep a step leads, so that one step can go far (a flow map, Boffi et al. 2024).
     `diffae distill` makes such a network of a trained one."""
+    evened: bool = False
+    """Whether z_sem comes in coordinates in which its directions vary more alike than in training, for whoever reads it
+    (`docs/design/evening.md`). The network turns them back."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

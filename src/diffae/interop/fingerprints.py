@@ -24,6 +24,8 @@ def digest_model(model: ImageDiffusion) -> str:
         del config["features"], config["learned"]
     if not model.config.unet.jumps:
         del config["unet"]["jumps"]  # Likewise, before networks jumped.
+    if not model.config.unet.evened:
+        del config["unet"]["evened"]
     if not model.config.mean_decoder:
         del config["mean_decoder"]
     return hashlib.blake2b(json.dumps([config, *parts]).encode(), digest_size=16).hexdigest()

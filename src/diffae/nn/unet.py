@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffae.config import UNetConfig
+from diffae.nn.evening import Unevened
 from diffae.nn.layers import Conditions, Resample, ResBlock, SelfAttention, Stage, sinusoid, zero_init
 from diffae.nn.normalisation import FusedMaps, Modulation, NormSiLU, fuse_maps, modulations
 from diffae.nn.resampling import patched, unpatched
@@ -56,6 +57,7 @@ class UNet(nn.Module):
 
         self.time = nn.Sequential(nn.Linear(base, embed), nn.SiLU(), nn.Linear(embed, embed))
         self.towards = towards(base, embed) if config.jumps else None
+        self.unevened = Unevened(z_dim) if config.evened and z_dim is not None else None
         self.conv_in = convolution(rank, channels * config.patch**rank, widths[0])
         self.down = nn.ModuleList()
         c, skips = widths[0], [widths[0]]
@@ -114,7 +116,7 @@ class UNet(nn.Module):
                 raise ValueError("This UNet does not jump (unet.jumps is False), so it cannot be told where to. Distil it.")
             e_t = e_t + self.towards((sinusoid(to, self.config.base_channels) - at).to(x_t.dtype))
         e_t = F.silu(e_t)
-        z = None if z_sem is None else F.silu(z_sem)
+        z = None if z_sem is None else F.silu(z_sem if self.unevened is None else self.unevened(z_sem))
         if self.config.dropout and self.training and draws is None:
             draws = Draws.of(len(x_t), torch.default_generator, device=x_t.device)
         conditions = Conditions(e_t, z, draws if self.training else None)

@@ -14,7 +14,7 @@ from diffae.config import AutoencoderConfig, RunConfig
 from diffae.data.contents import Progress
 from diffae.data.dataset import ImageSet, Order
 from diffae.data.feed import Rows
-from diffae.diffusion import DDIM, ImageDiffusion, configured
+from diffae.diffusion import DDIM, ImageDiffusion
 from diffae.diffusion.schedule import each_error
 from diffae.frozen.encoder import FeatureEncoder
 from diffae.frozen.features import described_features, features_about
@@ -22,6 +22,7 @@ from diffae.nn.layers import Stage
 from diffae.pictures import save_png, scale_for, sheet
 from diffae.runtime import seeding
 from diffae.runtime.seeding import Draws
+from diffae.training.evening import evened, learned_encoder
 from diffae.training.features import features_of, fit_features
 from diffae.training.health import Health, check_codes, check_images
 from diffae.training.starting import take_weights, trained_model
@@ -30,7 +31,7 @@ from diffae.training.views import augmented, dropped, of_view, shifted, training
 KNOWN = 0.98
 """From which value on, of -1..1, a pixel counts that was mixed of such as do and such as do not."""
 WHITENED_IMAGES = 2048
-"""Images over which z_sem is whitened at the start."""
+"""Images over which z_sem is whitened at the start, and evened."""
 
 
 class Subject(Protocol):
@@ -149,15 +150,9 @@ class ImageSubject:
             return note
         told = fit_features(model, self.data, self._features) if self._features else None
         if self.config.training.whitened_start and isinstance(model, DiffusionAutoencoder):
-            if not configured(model.encoder):
-                raise ValueError(
-                    f"training.whitened_start sets the last layer of the configured encoder, and this is a "
-                    f"{type(model.encoder).__name__}: switch it off."
-                )
-            ours = model.encoder.learned if isinstance(model.encoder, FeatureEncoder) else model.encoder
+            ours = learned_encoder(model, "training.whitened_start")
             if ours is not None:
-                parts = np.array_split(np.unique([self.order[p] for p in range(WHITENED_IMAGES)]), 16)
-                ours.whiten(torch.cat([ours.features(self._images(p, model)) for p in parts]))
+                ours.whiten(torch.cat([ours.features(self._images(p, model)) for p in self._some()]))
         return told
 
     def place(self, device: torch.device) -> None:
@@ -209,7 +204,7 @@ class ImageSubject:
         if isinstance(ema, DDIM):
             return check_images(ema, x, **settings)
         assert isinstance(ema, DiffusionAutoencoder)
-        return check_codes(ema, x, **settings)
+        return check_codes(self._evened(ema), x, **settings)
 
     @torch.no_grad()
     def draw(self, ema: nn.Module, file: Path) -> Path:
@@ -232,7 +227,18 @@ class ImageSubject:
             "preset": self.config.preset,
             "images_seen": images,
         } | features_about(ema.config)
-        ema.save_pretrained(folder)
+        (self._evened(ema) if isinstance(ema, DiffusionAutoencoder) else ema).save_pretrained(folder)
+
+    @torch.no_grad()
+    def _evened(self, ema: DiffusionAutoencoder) -> DiffusionAutoencoder:
+        """The model as users get it. What begins with a trained part that stays keeps that one's z_sem."""
+        if not self.config.model.unet.evened or self.config.start.freeze is not None:
+            return ema
+        return evened(ema, torch.cat([ema.encode(self._images(p, ema)) for p in self._some()]))
+
+    def _some(self) -> list[np.ndarray]:
+        """The first images of the run, in parts: over these z_sem is whitened at the start, and evened at the end."""
+        return np.array_split(np.unique([self.order[p] for p in range(WHITENED_IMAGES)]), 16)
 
     def _images(self, indices: Sequence[int] | np.ndarray, model: nn.Module) -> Tensor:
         return self.data.images(indices).to(next(model.parameters()).device)

@@ -1,0 +1,67 @@
+"""Evening z_sem: coordinates in which its directions vary more alike, for whoever reads it; and the way back, for the decoder."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+POWER = 0.4
+"""Of variances: 1 leaves them as they are, 0 makes all alike, those of noise too."""
+LEAST = 1e-6
+"""Of the largest variance: what varies less is taken to vary so much, lest rounding become a direction."""
+
+
+class Evening(NamedTuple):
+    """`z -> map (z - mean)`, and its inverse, float64.
+
+    Attributes:
+        mean: (d,), of the codes.
+        map: (d, d)
+        inverse: (d, d), of the map.
+    """
+
+    mean: Tensor
+    map: Tensor
+    inverse: Tensor
+
+    @classmethod
+    def of(cls, z_sem: Float[Tensor, "n d"]) -> "Evening":
+        """The symmetric map after which the codes' principal variances are the `POWER`-th powers of what they were, and their mean
+        is 1: part of the way to whitening (of the maps that do so, the one that changes codes least: Kessy et al. 2018)."""
+        z = z_sem.double()
+        mean = z.mean(0)
+        variances, axes = torch.linalg.eigh((z - mean).T @ (z - mean) / max(len(z) - 1, 1))
+        if variances[-1] <= 0:
+            return cls(mean, torch.eye(len(mean)).to(z), torch.eye(len(mean)).to(z))
+        variances = variances.clamp(min=LEAST * float(variances[-1]))
+        scale = variances ** ((POWER - 1) / 2)
+        scale = scale / (scale.square() * variances).mean().sqrt()
+        return cls(mean, axes * scale @ axes.T, axes / scale @ axes.T)
+
+
+class Unevened(nn.Module):
+    """z_sem in the coordinates that a network was trained in: the identity, until `compose` says what z_sem has become since.
+
+    Args:
+        z_dim: of z_sem.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, z_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.eye(z_dim))
+        self.register_buffer("bias", torch.zeros(z_dim))
+
+    def forward(self, z_sem: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        return F.linear(z_sem, self.weight.to(z_sem), self.bias.to(z_sem))
+
+    @torch.no_grad()
+    def compose(self, evening: Evening) -> None:
+        """From now on z_sem comes evened."""
+        weight = self.weight.double()
+        self.bias.add_((weight @ evening.mean).to(self.bias))
+        self.weight.copy_(weight @ evening.inverse)
