@@ -246,6 +246,19 @@ def test_images_without_a_group_are_groups_of_their_own(tmp_path, nothing):
     assert min(len(set(part) & set(range(10, 61))) for part in (train, held)) > 0, "they are divided"
 
 
+def test_groups_of_the_table_beside_images_hold_where_another_labels_them(make_images, tmp_path):
+    root = make_images(12)
+    (root / "labels.csv").write_text("file,group\n" + "".join(f"{i:03d}.png,p{i % 4}\n" for i in range(12)))
+    other = tmp_path / "severity.csv"
+    other.write_text("file,severity\n" + "".join(f"{i:03d}.png,{i}\n" for i in range(12)))
+    config = DataConfig(source=str(root), labels=str(other), validation=0.4)
+    assert prepare(config, size=(8, 8), channels=3).groups.tolist() == [f"p{i % 4}" for i in range(12)]
+    (root / "labels.csv").write_text("file,group\n000.png,a\n000.png,b\n")
+    data = prepare(config, size=(8, 8), channels=3)
+    assert data.groups is None
+    assert any("Nor can groups be taken from what lies with the images" in note for note in data.notes)
+
+
 def test_groups_are_one_whatever_blanks_stand_about_their_names(tmp_path):
     assert read(tmp_path, "file,group\na.png,p \nb.png, p\nc.png,q\nd.png,q\n").groups == ["p", "p", "q", "q"]
 

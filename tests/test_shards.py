@@ -148,6 +148,18 @@ def test_groups_in_a_table_are_never_divided(tmp_path):
     assert not {people[i] for i in data.train} & {people[i] for i in data.validation}
 
 
+def test_a_table_without_groups_leaves_images_together_as_they_say_themselves(tmp_path):
+    people = [f"person {i // 4}" for i in range(24)]
+    pq.write_table(pa.table({"image": [png(i) for i in range(24)], "group": people}), tmp_path / "people.parquet")
+    table = "\n".join(["file,Hat", *(f"people/{i:08d},{i % 2}" for i in range(24))])
+    (tmp_path / "own.csv").write_text(table)
+    data = images_in(tmp_path / "people.parquet", labels=str(tmp_path / "own.csv"))
+    assert not {people[i] for i in data.train} & {people[i] for i in data.validation}
+    assert any("has no column 'group'" in note and "in 6 groups" in note for note in data.notes)
+    (tmp_path / "own.csv").write_text("\n".join(f"{line},{'group' if i == 0 else i}" for i, line in enumerate(table.split())))
+    assert len({*images_in(tmp_path / "people.parquet", labels=str(tmp_path / "own.csv")).groups}) == 24
+
+
 @pytest.mark.parametrize(
     ("array", "place"),
     [

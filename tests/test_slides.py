@@ -103,6 +103,21 @@ def test_tiles_are_trained_on_and_a_slide_is_held_out_as_one(slide, tmp_path):
     assert middle[2].min() == middle[2].max() == 150
 
 
+def test_a_slide_is_held_out_as_one_where_a_table_labels_its_tiles(tmp_path):
+    for name in "abc":
+        write(tmp_path / f"{name}.tif", 4352, 256, tile=256)
+    tiles = [f"{name}/x{x:05d}_y00000.png" for name in "abc" for x in range(0, 4352, 512)]
+    table = tmp_path / "labels.csv"
+    table.write_text("file,tumour\n" + "".join(f"{tile},{i % 2}\n" for i, tile in enumerate(tiles)))
+    config = DataConfig(source=str(tmp_path), validation=0.3, least_tissue=0.0)
+    data = prepare(config, size=(16, 16), channels=3)
+    train, held = ({data.names[i].split("/")[0] for i in side} for side in (data.train, data.validation))
+    assert held
+    assert not train & held
+    assert np.nansum(data.labels["tumour"]) == len(tiles) // 2
+    assert f"{table} has no column 'group'. Images stay together by that of {tmp_path}, in 3 groups." in data.notes
+
+
 def test_a_map_puts_values_where_their_tiles_lie(slide):
     source = open_source(slide)
     red = np.array([pixels(source, name)[..., 0].mean() for name in source.names])

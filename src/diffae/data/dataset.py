@@ -9,8 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffae.config import DataConfig
+from diffae.config.data import HeldOut
 from diffae.data.images import in_range
 from diffae.data.labels.columns import members
+from diffae.data.sources.parts import divided
 from diffae.runtime import seeding
 from diffae.runtime.files import digest_lines
 
@@ -23,7 +25,7 @@ class ImageSet:
         names: paths relative to the source.
         pixels: (n, c, *sides), uint8 or uint16, or float16 for latents; memory-mapped.
         labels: attribute -> (n,) float64, NaN where unknown.
-        train: indices to train on.
+        train: indices to train on. Images that are neither these nor held out are not those of a run: it knows nothing of them.
         validation: indices held out.
         notes: what was skipped, ignored or missing, in sentences.
         config: how they were prepared.
@@ -67,6 +69,28 @@ class ImageSet:
         has = members(self.labels, given) == 1
         return replace(self, train=self.train[has[self.train]], validation=self.validation[has[self.validation]], given=given)
 
+    def divided_by(self, validation: HeldOut) -> "ImageSet":
+        """These images, divided into those to train on and those held out.
+
+        Args:
+            validation: a share, chosen by a hash of the group, or path; or `published`, see `published_split`.
+
+        Raises:
+            ValueError: as of `split` and `published_split`.
+        """
+        parts, notes = divided(self.names), list(self.notes)
+        if validation == "published":
+            train, held = published_split(self.names, parts)
+        else:
+            train, held = split(self.names, None if self.groups is None else self.groups.tolist(), validation)
+            if parts:
+                notes.append(
+                    f"The images lie in {', '.join(parts)}, as a published split, and are taken as one set that is split anew: "
+                    "what was held out there is trained on here. To keep them apart: --data.validation published."
+                )
+        config = replace(self.config, validation=validation)
+        return replace(self, train=train, validation=held, notes=notes, config=config)
+
     @property
     def arrays(self) -> list[np.ndarray]:
         """The arrays whose rows make a training batch."""
@@ -90,6 +114,11 @@ class ImageSet:
     def images(self, indices: Sequence[int] | np.ndarray) -> Float[Tensor, "n c *sides"]:
         """These images, in [-1, 1]; or their latents."""
         return in_range(self.pixels[np.asarray(indices)])
+
+
+def divided_as_configured(data: ImageSet) -> ImageSet:
+    """Images, divided as their configuration says."""
+    return data.divided_by(data.config.validation)
 
 
 def split(names: Sequence[str], groups: Sequence[str] | None, share: float) -> tuple[np.ndarray, np.ndarray]:

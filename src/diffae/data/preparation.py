@@ -5,6 +5,7 @@ Images that cannot be used are found here, before training, and named. Afterward
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,15 +13,16 @@ import numpy as np
 import torch
 
 from diffae.config import DataConfig
-from diffae.data.avatars import SCALES, SETS, avatars_folder
+from diffae.data.avatars import SETS, avatars_folder
 from diffae.data.cache import Decoder, cached
 from diffae.data.companions import CompanionFiles
 from diffae.data.contents import Progress, caching, digests
-from diffae.data.dataset import ImageSet, published_split, split
+from diffae.data.dataset import ImageSet, divided_as_configured
 from diffae.data.images import in_range
-from diffae.data.labels import Labels, align, load_labels
+from diffae.data.labelling import Labelling, LabelTable
+from diffae.data.labels import load_labels
 from diffae.data.measuring import MEASURES, resolved
-from diffae.data.sources import HUB, Labelled, Source, divided, from_hub, open_source
+from diffae.data.sources import HUB, Source, from_hub, open_source
 from diffae.data.sources.folder import Folder
 from diffae.frozen.vae import FrozenAutoencoder, frozen_autoencoder
 from diffae.runtime import seeding
@@ -34,6 +36,8 @@ def prepare(
     channels: int,
     progress: Progress | None = None,
     source: Source | None = None,
+    labels: LabelTable | None = None,
+    divide: Callable[[ImageSet], ImageSet] = divided_as_configured,
 ) -> ImageSet:
     """Decodes images once, to the cache, and adds their labels and their split.
 
@@ -44,6 +48,8 @@ def prepare(
         progress: called as long work goes on.
         source: images to take in place of those at `config.source`, which is then only their name in messages. Their labels are in
             the table `config.labels`, or come from the source if it is `Labelled`.
+        labels: a table that is read in place of those labels, after the images were divided by the groups that those have.
+        divide: divides the images into those to train on and those held out; by default as `config.validation` says.
 
     Raises:
         FileNotFoundError: there is no such source or label table.
@@ -88,35 +94,38 @@ def prepare(
         shapes = [reason for _, reason in skipped if "has shape" in reason or "channels" in reason or "volume" in reason]
         ask = "\nA model is of one shape: --model.channels and --model.image-size (H W, or D H W of volumes) say which."
         raise ValueError(f"None of the images in {root} can be used.\n{notes[-1]}{ask if shapes else ''}")
-    if (parts := divided(names)) and config.validation != "published":
-        notes.append(
-            f"The images lie in {', '.join(parts)}, as a published split, and are taken as one set that is split anew: what was "
-            "held out there is trained on here. To keep them apart: --data.validation published."
-        )
-    values, groups = {}, None
-    labels = _labels(source, root, names, config, beside=beside)
-    notes[:0] = source.notes  # Of its labels too.
-    if labels:
-        values, groups = labels.values, labels.groups
-        notes += labels.notes
-    if config.validation == "published":
-        train, validation = published_split(names, parts)
+    notes[:0] = source.notes
+    labelling = Labelling(source, root, beside, names, config)
+    if labels is None:
+        own, told = labelling.labels()
+        values, groups = ({}, None) if own is None else (own.values, own.groups)
     else:
-        train, validation = split(names, groups, config.validation)
-    return ImageSet(
-        names=names,
-        pixels=pixels,
-        labels=values,
-        train=train,
-        validation=validation,
-        notes=notes,
-        config=config,
-        key=key,
-        known=known,
-        meaning=", ".join([meaning, *(f"a channel of {path}" for path in config.also)]),
-        mirrored=mirrored,
-        groups=None if groups is None else np.array(groups),
+        values, groups, told = {}, labelling.groups(), []
+    data = divide(
+        ImageSet(
+            names=names,
+            pixels=pixels,
+            labels=values,
+            train=np.arange(0),
+            validation=np.arange(0),
+            notes=[*notes, *told],
+            config=config,
+            key=key,
+            known=known,
+            meaning=", ".join([meaning, *(f"a channel of {path}" for path in config.also)]),
+            mirrored=mirrored,
+            groups=None if groups is None else np.array(groups),
+        )
     )
+    return data if labels is None else _relabelled(data, labels)
+
+
+def _relabelled(data: ImageSet, table: LabelTable) -> ImageSet:
+    """Images that are divided, with the labels of another table; if that has groups, with those too."""
+    found = load_labels(table.path, data.names, table.kinds)
+    groups = data.groups if found.groups is None else np.array(found.groups)
+    config = replace(data.config, labels=str(table.path), labels_kind=table.kinds)
+    return replace(data, labels=found.values, groups=groups, notes=[*data.notes, *found.notes], config=config)
 
 
 def source_of(config: DataConfig, *, size: tuple[int, ...], progress: Progress) -> tuple[Path, Source]:
@@ -189,21 +198,6 @@ def _tables(source: Source, root: Path, table: Path | None) -> int:
     if table is None or not isinstance(source, Folder):
         return 0
     return sum((root / name).resolve() == table.resolve() for name in source.rest)
-
-
-def _labels(source: Source, root: Path, names: list[str], config: DataConfig, *, beside: Path | None) -> Labels | None:
-    """The labels of images: those of the table `config.labels`, of the one beside the images, or else the source's own."""
-    table = Path(config.labels) if config.labels else beside
-    if table is not None and (config.labels or table.is_file()):
-        scales = SCALES if config.source in SETS and not config.labels else ()
-        return load_labels(table, names, config.labels_kind or scales)
-    skipped = {*source.names} - {*names}
-    rows = [row for row in source.label_rows() if row["file"] not in skipped] if isinstance(source, Labelled) else []
-    if not rows or len(rows[0]) < 2:
-        if config.labels_kind:
-            raise ValueError(f"A kind of labels was given ({' '.join(config.labels_kind)}), but {root} has none: name their table.")
-        return None
-    return align(rows, names, root, kinds=config.labels_kind)
 
 
 def _latents(vae: FrozenAutoencoder, images: np.ndarray, *, flip: bool) -> np.ndarray:
