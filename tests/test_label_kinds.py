@@ -271,6 +271,16 @@ def test_of_too_many_categories_the_most_frequent_are_kept(tmp_path):
         (coco(marks=[(1, 7)]), "annotation 1: there is no category with the id 7"),
         (coco(marks=[(1, 7.5)]), "annotation 1: it has no 'category_id' as COCO's format wants it, int"),
         (coco(images=[{"id": 1}]), "image 1: it has no 'file_name'"),
+        (
+            coco(images=[{"id": 1, "file_name": "0.png"}, {"id": 1, "file_name": "1.png"}]),
+            "image 1 and image 2 have the same id, 1",
+        ),
+        (
+            coco(categories=[], marks=[]).replace(
+                '"categories": []', '"categories": [{"id": 5, "name": "cat"}, {"id": 5, "name": "dog"}]'
+            ),
+            "category 1 and category 2 have the same id, 5. Give each its own",
+        ),
         (coco(categories=("cat", "cat")), "are both called 'cat'"),
         (coco(categories=("cat", "group")), "are both called 'group'"),
         (coco(images=[]), "has no rows"),

@@ -31,13 +31,12 @@ def coco_rows(found: Mapping[str, Any], path: Path) -> tuple[list[Mapping[str, A
         A row for each image, and notes. Beyond `MOST_CLASSES` categories, those in fewest images are left out, with a note.
 
     Raises:
-        ValueError: an entry lacks what the format wants, or two categories have one name.
+        ValueError: an entry lacks what the format wants, two categories have one name, or two categories or images one id.
     """
-    names: dict[int, str] = {}
-    for i, entry in _listed(found, "categories"):
-        names[_get(entry, "id", int, path, f"category {i}")] = _get(entry, "name", str, path, f"category {i}")
+    named = [_get(entry, "name", str, path, f"category {i}") for i, entry in _listed(found, "categories")]
+    names = dict(zip(_ids(found, "categories", "category", path), named, strict=True))
     refuse_doubled([*RESERVED, *names.values()], f"{path}, {' and '.join(RESERVED)} before its categories")
-    shown: dict[int, set[int]] = {_get(entry, "id", int, path, f"image {i}"): set() for i, entry in _listed(found, "images")}
+    shown: dict[int, set[int]] = {image: set() for image in _ids(found, "images", "image", path)}
     stray = 0
     for i, entry in _listed(found, "annotations"):
         image, category = (_get(entry, key, int, path, f"annotation {i}") for key in ("image_id", "category_id"))
@@ -65,6 +64,18 @@ def coco_rows(found: Mapping[str, Any], path: Path) -> tuple[list[Mapping[str, A
 
 def _listed(found: Mapping[str, Any], key: str) -> list[tuple[int, Any]]:
     return list(enumerate(found[key], start=1))
+
+
+def _ids(found: Mapping[str, Any], key: str, what: str, path: Path) -> list[int]:
+    """The ids of a list's entries, each of which has one of its own."""
+    ids: dict[int, int] = {}
+    for i, entry in _listed(found, key):
+        own = _get(entry, "id", int, path, f"{what} {i}")
+        if (first := ids.setdefault(own, i)) != i:
+            raise ValueError(
+                f"{path}: {what} {first} and {what} {i} have the same id, {own}. Give each its own, and write the file again."
+            )
+    return list(ids)
 
 
 def _get(entry: Any, key: str, kind: type, path: Path, what: str) -> Any:
