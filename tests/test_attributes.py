@@ -63,6 +63,31 @@ def test_probabilities_are_calibrated_although_classes_are_weighted_alike(fitted
     assert np.corrcoef(p[:, 2], labels["Age"])[0, 1] > 0.95
 
 
+def test_calibration_asks_about_groups_that_it_was_not_fitted_to():
+    # Each of few persons has one code, with a little noise: their other images say what a person's label is.
+    def people(n, seed):
+        rng = np.random.default_rng(seed)
+        person = np.repeat(np.arange(n), 20)
+        signal = rng.normal(size=n)
+        z = rng.normal(size=(n, 40))
+        z[:, 0] += signal
+        y = (signal + rng.normal(size=n) > 0).astype(float)
+        return torch.from_numpy(z[person] + 0.02 * rng.normal(size=(20 * n, 40))).float(), y[person], person
+
+    z, y, person = people(40, 0)
+    other, other_y, _ = people(400, 1)
+    losses = []
+    for groups in (None, person):
+        found, _ = fit_attributes(z, {"Ill": y}, held_z_sem=other, held_labels={"Ill": other_y}, groups=groups)
+        p = found.probabilities(other)[:, 0].double().numpy()
+        losses.append(-np.log(np.where(other_y == 1, p, 1 - p).clip(1e-12)).mean())
+    assert losses[0] > 1.5 * losses[1], "without groups it is too sure"
+    assert losses[1] < 0.75
+    few = np.where(y == 1, person % 2, 2 + person)
+    alike = [fit_attributes(z, {"Ill": y}, held_z_sem=other, held_labels={"Ill": other_y}, groups=g)[0] for g in (None, few)]
+    assert torch.equal(alike[0].calibration, alike[1].calibration), "of two groups there are no three folds"
+
+
 def test_unknown_labels_are_left_out(fitted):
     z, labels = world(2000)
     labels["Round"][::2] = np.nan

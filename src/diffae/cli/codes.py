@@ -153,7 +153,12 @@ def fit(source: str, z_sem: "Tensor", data: "ImageSet", *, replace: bool = False
     train, held = ({k: v[i] for k, v in data.labels.items()} for i in (data.train, data.validation))
     with work_bar("Fitting attributes") as update:
         ae.attributes, notes = fit_attributes(
-            z_sem[data.train], train, held_z_sem=z_sem[data.validation], held_labels=held, progress=update
+            z_sem[data.train],
+            train,
+            held_z_sem=z_sem[data.validation],
+            held_labels=held,
+            groups=data.grouped(data.train),
+            progress=update,
         )
     for note in notes:
         warn(note)

@@ -162,7 +162,9 @@ def known_attributes(ae: Any, data: "ImageSet", among: np.ndarray, progress: Pro
     parts = [np.array_split(part, max(1, len(part) // 64)) for part in (among, held)]
     codes = [torch.cat([ae.encode(data.images(rows)) for rows in part]) for part in parts]
     labels = [{name: values[part] for name, values in data.labels.items()} for part in (among, held)]
-    return fit_attributes(codes[0], labels[0], held_z_sem=codes[1], held_labels=labels[1], progress=progress)[0]
+    return fit_attributes(
+        codes[0], labels[0], held_z_sem=codes[1], held_labels=labels[1], groups=data.grouped(among), progress=progress
+    )[0]
 
 
 def _known(score: Any) -> bool:

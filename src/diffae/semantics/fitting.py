@@ -21,13 +21,14 @@ def fit_attributes(
     *,
     held_z_sem: Float[Tensor, "m d"],
     held_labels: Mapping[str, np.ndarray],
+    groups: np.ndarray | None = None,
     components: int = 10,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> tuple[Attributes, list[str]]:
     """A linear classifier of every labelled attribute, or a ridge regression where it is continuous.
 
     Classifiers weight both classes alike; their probabilities are calibrated on predictions for images that they were not
-    fitted on (three folds).
+    fitted on (three folds). Groups stay in one fold, where each class is of three groups at least.
 
     Args:
         z_sem: codes to fit on.
@@ -35,6 +36,7 @@ def fit_attributes(
             left out.
         held_z_sem: codes to measure on.
         held_labels: their labels.
+        groups: (n,), of images that belong together, such as a person's; None where each stands for itself.
         components: number of principal directions to keep beside them.
         progress: told how many attributes are done.
 
@@ -59,7 +61,7 @@ def fit_attributes(
         if reason:
             notes.append(f"{name} was left out: {reason}.")
             continue
-        rows.append(_fit_row(z[known], y[known], kind))
+        rows.append(_fit_row(z[known], y[known], kind, groups=None if groups is None else groups[known]))
         scores[name] = _score(rows[-1], y[known], held[measured], held_y[measured])
     if labels and not rows:
         raise ValueError("No attribute can be fitted. " + " ".join(notes))
@@ -184,16 +186,15 @@ def _unusable(y: np.ndarray, everywhere: set[float]) -> str | None:
     return f"only {len(y)} images have a value" if len(y) < 6 else None
 
 
-def _fit_row(z: np.ndarray, y: np.ndarray, kind: Kind, *, labelled_share: bool = False) -> _Row:
+def _fit_row(z: np.ndarray, y: np.ndarray, kind: Kind, *, groups: np.ndarray | None = None, labelled_share: bool = False) -> _Row:
     from sklearn.linear_model import LogisticRegression, RidgeCV
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.model_selection import cross_val_predict
 
     if kind == "continuous":
         ridge = RidgeCV(alphas=np.logspace(0, 5, 11)).fit(z, y)
         return _Row("continuous", ridge.coef_, float(ridge.intercept_))
     model = LogisticRegression(C=C, class_weight=None if labelled_share else "balanced", max_iter=1000)
-    folds = StratifiedKFold(3, shuffle=True, random_state=0)
-    out_of_fold = cross_val_predict(model, z, y, cv=folds, method="decision_function")
+    out_of_fold = cross_val_predict(model, z, y, cv=_folds(z, y, groups), method="decision_function")
     model.fit(z, y)
     # Targets of (N+ + 1) / (N+ + 2) and 1 / (N- + 2) in place of 1 and 0, as many as few images allow (Platt 1999, section 2.2).
     wrong = 1 / (np.where(y == 1, y.sum(), len(y) - y.sum()) + 2)
@@ -205,6 +206,18 @@ def _fit_row(z: np.ndarray, y: np.ndarray, kind: Kind, *, labelled_share: bool =
     if labelled_share:
         ceiling = float((1 / (1 + np.exp(-(scale * out_of_fold[y == 1] + shift)))).mean())
     return _Row("binary", model.coef_[0], float(model.intercept_[0]), scale, shift, ceiling)
+
+
+def _folds(z: np.ndarray, y: np.ndarray, groups: np.ndarray | None) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Three times which images to fit on and which to predict; of one group on the same side, where that leaves both classes."""
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    settings = {"n_splits": 3, "shuffle": True, "random_state": 0}
+    if groups is not None and min(len(np.unique(groups[y == value])) for value in (0, 1)) >= 3:
+        found = list(StratifiedGroupKFold(**settings).split(z, y, groups))
+        if all(len(np.unique(y[fit])) == 2 and len(predicted) for fit, predicted in found):
+            return found
+    return list(StratifiedKFold(**settings).split(z, y))
 
 
 def _score(row: _Row, y: np.ndarray, held: np.ndarray, held_y: np.ndarray) -> Score:
