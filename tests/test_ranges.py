@@ -12,7 +12,7 @@ from test_formats import AFFINE, BRAIN, CT, RANDOM, dicom, half_a_step, levels, 
 
 from diffae import cli
 from diffae.config import DataConfig, Preparation, from_dict, to_dict
-from diffae.data import measuring
+from diffae.data import measuring, prepare
 from diffae.data.images import UnusableImage, in_range, load_images, meaning, too_dark, values_of
 from diffae.data.images.writing import write_back
 from diffae.data.measuring import measured, resolved
@@ -269,6 +269,20 @@ def test_other_series_and_files_are_images_of_their_own(tmp_path):
     turned = values_of(source.read("1.2.series"), "1.2.series", sides=3, channels=1)
     assert np.array_equal(turned.values[0], VOLUME[::-1].astype(int) - 1024)
     assert source.read("brain.nii") == nifti(BRAIN)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_folders_of_series_are_classes_and_a_table_beside_them_is_read(tmp_path, own):
+    for i, kind in enumerate(("ill", "ill", "well", "well", "well")):
+        slices(tmp_path / "set" / kind / (f"P{i}" if own else ""), uid=f"1.{i}")
+    config = DataConfig(source=str(tmp_path / "set"), validation=0.0)
+    data = prepare(config, size=(6, 8, 8), channels=1)
+    assert data.labels["class=ill"].tolist() == [1, 1, 0, 0, 0]
+    assert any("2 folders were taken for classes: well (3 images), ill (2 images)" in note for note in data.notes)
+    (tmp_path / "set" / "labels.csv").write_text("file,age\n" + "".join(f"{name},{i}\n" for i, name in enumerate(data.names)))
+    data = prepare(config, size=(6, 8, 8), channels=1)
+    assert data.labels["age"].tolist() == [0, 1, 2, 3, 4]
+    assert not any("left alone" in note for note in data.notes)
 
 
 def test_slices_without_places_lie_by_their_numbers_and_it_is_said(tmp_path):

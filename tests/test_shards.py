@@ -119,6 +119,16 @@ def test_shards_bring_the_labels_that_stand_beside_images(tmp_path):
     assert "12 files" in data.notes[0], "the masks, and nothing else, were left alone"
 
 
+@pytest.mark.parametrize("tars", [1, 2])
+def test_folders_within_tars_are_classes_where_there_are_no_labels(tmp_path, tars):
+    for i in range(tars):
+        shard(tmp_path / "set" / f"part-{i}.tar", {f"{kind}/{k}.png": png(k + i) for kind in ("cats", "dogs") for k in range(4)})
+    data = images_in(tmp_path / "set" if tars > 1 else tmp_path / "set" / "part-0.tar")
+    assert data.labels["class=cats"].tolist() == ["cats" in name for name in data.names]
+    assert set(data.labels) == {"class=cats", "class=dogs"}
+    assert any("2 folders were taken for classes" in note for note in data.notes)
+
+
 def test_one_tar_names_images_as_a_folder_of_the_same_files_does(make_images, tmp_path):
     root = make_images(4)
     members = {f"./{f.name}": f.read_bytes() for f in sorted(root.iterdir())} | {"deep/a.b.png": png(1), ".hidden.png": png(2)}

@@ -118,6 +118,15 @@ def test_a_slide_is_held_out_as_one_where_a_table_labels_its_tiles(tmp_path):
     assert f"{table} has no column 'group'. Images stay together by that of {tmp_path}, in 3 groups." in data.notes
 
 
+def test_folders_of_slides_are_classes_of_their_tiles(tmp_path):
+    for name in ("tumour/a", "tumour/b", "normal/c"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write(tmp_path / f"{name}.tif", 4352, 256, tile=256)
+    data = prepare(DataConfig(source=str(tmp_path), validation=0.3, least_tissue=0.0), size=(16, 16), channels=3)
+    assert data.labels["class=tumour"].tolist() == [name.startswith("tumour") for name in data.names]
+    assert set(data.groups) == {"tumour/a", "tumour/b", "normal/c"}
+
+
 def test_a_map_puts_values_where_their_tiles_lie(slide):
     source = open_source(slide)
     red = np.array([pixels(source, name)[..., 0].mean() for name in source.names])

@@ -22,7 +22,7 @@ from diffae.data.images import in_range
 from diffae.data.labelling import Labelling, LabelTable
 from diffae.data.labels import load_labels
 from diffae.data.measuring import MEASURES, resolved
-from diffae.data.sources import HUB, Source, from_hub, open_source
+from diffae.data.sources import HUB, Series, Source, from_hub, open_source
 from diffae.data.sources.folder import Folder
 from diffae.frozen.vae import FrozenAutoencoder, frozen_autoencoder
 from diffae.runtime import seeding
@@ -195,7 +195,7 @@ def _key(decode: Decoder, progress: Progress) -> int:
 
 def _tables(source: Source, root: Path, table: Path | None) -> int:
     """How many of a folder's other files are the table of labels, which is read."""
-    if table is None or not isinstance(source, Folder):
+    if table is None or not isinstance(source, Folder | Series):
         return 0
     return sum((root / name).resolve() == table.resolve() for name in source.rest)
 

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +57,13 @@ class Folder:
     def label_rows(self) -> list[Mapping[str, Any]]:
         """A label table, as `labels.align` takes it. What it was taken from is said in `notes`."""
         if self._rows is None:
-            tops = [name for name in self.rest if "/" not in name and name.lower().endswith(".json")]
-            self._rows = label_rows_of({name: (self.root / name).read_bytes for name in tops}, self.names, self.root, self.notes)
+            self._rows = label_rows_of(self.tops(), self.names, self.root, self.notes)
         return self._rows
+
+    def tops(self) -> dict[str, Callable[[], bytes]]:
+        """Readers of the .json files at its top, which may be annotations."""
+        tops = [name for name in self.rest if "/" not in name and name.lower().endswith(".json")]
+        return {name: (self.root / name).read_bytes for name in tops}
 
 
 def _walk(root: Path, notes: list[str]) -> Iterator[str]:

@@ -14,7 +14,11 @@ TABLE = "labels.csv"
 
 
 def label_rows_of(
-    files: Mapping[str, Callable[[], bytes]], names: Sequence[str], root: Path, notes: list[str]
+    files: Mapping[str, Callable[[], bytes]],
+    names: Sequence[str],
+    root: Path,
+    notes: list[str],
+    places: Sequence[str] | None = None,
 ) -> list[Mapping[str, Any]]:
     """The labels of images, as a table: of `labels.csv`, else of the one .json file in COCO's format, else of folders.
 
@@ -23,6 +27,7 @@ def label_rows_of(
         names: of the images.
         root: of the images, for messages.
         notes: gets sentences about what was taken for what.
+        places: of the images among folders that may be classes, where their names say nothing.
 
     Raises:
         ValueError: the table, or the annotations, cannot be right.
@@ -46,7 +51,7 @@ def label_rows_of(
         what = "name these images" if of_these else "names any of these images"
         some = f"{len(of_these)} files in COCO's format" if of_these else "No file in COCO's format"
         notes.append(f"{some} {what} ({', '.join(map(printable, found))}), so none was taken: give one with --data.labels.")
-    classes = folder_classes(names)
+    classes = folder_classes(names) or folder_classes(places or [])
     if not classes:
         return []
     notes.append(told_classes(classes))

@@ -1,7 +1,8 @@
 """DICOM files that are slices of volumes."""
 
 import contextlib
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from diffae.data.images import UnusableImage, dicom
 from diffae.data.images.arrays import PACKED, packed
 from diffae.data.images.decoded import Decoded
 from diffae.data.sources.folder import Folder
+from diffae.data.sources.label_files import label_rows_of
 from diffae.runtime.files import printable
 
 if TYPE_CHECKING:
@@ -27,7 +29,8 @@ class Series:
     its head (for axial slices, towards the patient's), by their positions; where those are not said, by their numbers, which a note
     tells. Rows and columns stay as they are: the first row of an axial slice is anterior, its first column the patient's right.
 
-    The attributes are those of `Folder`.
+    The attributes are those of `Folder`, and so are labels. A folder of one series alone is that volume's own, not its class:
+    `ill/P1/*.dcm` are of the class `ill`.
 
     Raises:
         ImportError: pydicom is not installed.
@@ -36,8 +39,9 @@ class Series:
     def __init__(self, root: Path) -> None:
         self.folder = Folder(root)
         self.notes = list(self.folder.notes)
-        self.others = self.folder.others
+        self.rest, self.others = self.folder.rest, self.folder.others
         self.holders = self.folder.holders
+        self._rows: list[Mapping[str, Any]] | None = None
         self.slices: dict[str, list[str]] = {}
         self.spacings: dict[str, float | None] = {}
         self.faults: dict[str, str] = {}
@@ -70,6 +74,15 @@ class Series:
             except UnusableImage as error:
                 raise OSError(f"its slice {printable(file)} {error}") from None
         return packed(_stacked(parts, self.spacings[name]))
+
+    def label_rows(self) -> list[Mapping[str, Any]]:
+        """A label table, as `labels.align` takes it. What it was taken from is said in `notes`."""
+        if self._rows is None:
+            parents = Counter(map(_parent, self.names))
+            alone = {name for name in self.slices if parents[_parent(name)] == 1}
+            places = [_parent(name).removesuffix("/") if name in alone else name for name in self.names]
+            self._rows = label_rows_of(self.folder.tops(), self.names, self.folder.root, self.notes, places=places)
+        return self._rows
 
     def _sort(self, name: str, slices: list[tuple[str, "Dataset"]]) -> None:
         """Puts slices into their order, and notes what keeps them from being a volume."""

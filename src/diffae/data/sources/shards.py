@@ -9,6 +9,7 @@ from typing import Any
 
 from diffae.data.labels.classes import MOST_CLASSES
 from diffae.data.sources.names import is_hidden, is_image, note_doubled, texts
+from diffae.data.sources.parts import folder_classes, told_classes
 from diffae.runtime.files import pointer_or, printable
 
 
@@ -17,8 +18,9 @@ class Shards:
 
     A file's name up to its first dot is the key of a sample. `KEY.jpg` (or any image) is its image, `KEY.json` a row of labels,
     and `KEY.cls` the number of its class. Classes become attributes `cls_NUMBER` of 0 and 1, if there are no more than
-    `classes.MOST_CLASSES`. An image is named by its tar and its name in it, `train-0000/00017.jpg`; with a single tar, by the
-    latter alone. Nothing is unpacked: headers are read once, then only images.
+    `classes.MOST_CLASSES`. Where there are no labels, folders within the tars are classes, see `folder_classes`. An image is named
+    by its tar and its name in it, `train-0000/00017.jpg`; with a single tar, by the latter alone.
+    Nothing is unpacked: headers are read once, then only images.
 
     Args:
         files: the tars.
@@ -32,6 +34,7 @@ class Shards:
         self.places: dict[str, tuple[int, int, int]] = {}
         self.notes: list[str] = []
         self._rows: list[dict[str, Any]] = []
+        self._inside: dict[str, str] = {}
         self.others = 0
         # Read by position, so that threads share a file without moving each other's place in it.
         self.descriptors = [os.open(file, os.O_RDONLY) for file in files]
@@ -47,6 +50,9 @@ class Shards:
             if "cls" in row:
                 own = row.pop("cls")
                 row |= {f"cls_{c}": c == own for c in classes}
+        if not any(len(row) > 1 for row in self._rows) and (found := folder_classes([self._inside[name] for name in self.names])):
+            self._rows = [{"file": name, "class": own} for name, own in zip(self.names, found, strict=True)]
+            self.notes.append(told_classes(found))
 
     def __del__(self) -> None:
         for descriptor in getattr(self, "descriptors", ()):
@@ -104,6 +110,7 @@ class Shards:
             for extension, member in images.items():
                 name = f"{prefix}{key}.{extension}"
                 self.places[name] = (i, member.offset_data, member.size)
+                self._inside[name] = f"{key}.{extension}"
                 self._rows.append({"file": name} | labels)
 
     def _labels(self, i: int, file: Path, members: dict[str, tarfile.TarInfo]) -> dict[str, Any]:

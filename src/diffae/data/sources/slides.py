@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from diffae.data.sources.folder import Folder
+from diffae.data.sources.parts import folder_classes, told_classes
 from diffae.data.sources.tissue import tissue_share
 from diffae.runtime.files import first_line
 
@@ -56,6 +57,7 @@ class Slides:
         for name, slide in self._slides.items():
             self._list(name, slide, least_tissue)
         self.names = list(self._places)
+        self._rows: list[Mapping[str, Any]] | None = None
         if not self.names:
             raise ValueError(f"No tile of {root} is of tissue by a share of {least_tissue:g}. {self.notes[-1]}")
 
@@ -71,10 +73,20 @@ class Slides:
         return buffer.getvalue()
 
     def label_rows(self) -> list[Mapping[str, Any]]:
-        """The slide of each tile as its group, as `labels.align` takes it; nothing where there is one slide."""
+        """The slide of each tile as its group, and its folder as its class, as `labels.align` takes them; see `folder_classes`.
+
+        Nothing where there is one slide. What was taken for classes is said in `notes`.
+        """
         if len(self._slides) == 1:
             return []
-        return [{"file": name, "group": slide} for name, (slide, _, _) in self._places.items()]
+        if self._rows is None:
+            slides = [slide for slide, _, _ in self._places.values()]
+            rows: list[dict[str, Any]] = [{"file": name, "group": slide} for name, slide in zip(self.names, slides, strict=True)]
+            if classes := folder_classes(slides):
+                rows = [row | {"class": own} for row, own in zip(rows, classes, strict=True)]
+                self.notes.append(told_classes(classes))
+            self._rows = list(rows)
+        return self._rows
 
     def _tile(self, name: str, corner: tuple[int, int]) -> Image.Image:
         opened, size = self._slides[name], (self.tile, self.tile)
