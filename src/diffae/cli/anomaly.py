@@ -37,7 +37,7 @@ class Anomaly(arguments.Labelling):
         kinds = {"labels_kind": self.labels_kind}
         data = inputs.images(ae, self.source, self.data, self.labels, **kinds)
         same = self.data is None and self.usual is None
-        trained = data if same else inputs.images(ae, self.source, self.usual, None, **kinds)
+        trained = data if same else inputs.divided_images(ae, self.source, self.usual, None, **kinds)
         indices = inputs.looked_at(data, self.data, "look at")
         with work_bar("Looking") as update:
             scorer = AnomalyScorer(ae, trained, update)

@@ -34,7 +34,7 @@ class Encode(arguments.Cropping, arguments.Labelling):
     out: Annotated[Path, arguments.Writes((".parquet",))] = Path("codes.parquet")
     """The file."""
     labels: Path | None = None
-    """A label table; by default `labels.csv` beside the images, or the labels that the data brings along."""
+    """A label table; by default the run's, of its own images, `labels.csv` beside others, or what the data brings along."""
     x_T_steps: Annotated[int | None, Range(1, 1000), tyro.conf.arg(name="x-T-steps")] = None
     """Infer x_T too, with this many network calls; it is as large as the image."""
     batch_size: Count = 64
@@ -107,7 +107,8 @@ class FitAttributes(arguments.Labelling):
 
     source: arguments.LocalSource
     labels: Path | None = None
-    """A label table with a `file` column; by default `labels.csv` beside the images."""
+    """A label table with a `file` column; by default the run's own, or `labels.csv` beside others. It never changes which images
+    the run holds out."""
     data: str | None = None
     """The images; by default those that the run was trained on."""
     replace: bool = False
@@ -116,7 +117,7 @@ class FitAttributes(arguments.Labelling):
     def run(self) -> None:
         inputs.check_beside(self.source)
         ae = inputs.autoencoder(self.source)
-        data = inputs.images(ae, self.source, self.data, self.labels, labels_kind=self.labels_kind)
+        data = inputs.divided_images(ae, self.source, self.data, self.labels, labels_kind=self.labels_kind)
         if not data.labels and self.labels is not None:
             raise ValueError(f"No column of {self.labels} can be used as labels; what was left out is named above.")
         if not data.labels:

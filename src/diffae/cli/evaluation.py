@@ -7,16 +7,20 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from diffae.cli import arguments, inputs
 from diffae.cli.bars import work_bar
+from diffae.cli.divisions import began_with, is_own
 from diffae.config import ComparatorRunConfig, Count, Protocol, Range, RunConfig, Seed, read_json, to_dict
 from diffae.config.data import HeldOut
 from diffae.config.protocols import protocol
 from diffae.evaluation.suites import SuiteName
+
+if TYPE_CHECKING:
+    from diffae.data import ImageSet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +100,9 @@ class Evaluate(arguments.Labelling):
         named = {f.name: getattr(self, f.name, None) for f in dataclasses.fields(Protocol)}
         chosen = dataclasses.replace(protocol(self.protocol), **{k: v for k, v in named.items() if v is not None})
         read = {"labels_kind": self.labels_kind}
-        data = inputs.images(ae, self.source, self.data, self.labels, crop=chosen.crop, validation=chosen.validation, **read)
+        data = inputs.divided_images(
+            ae, self.source, self.data, self.labels, crop=chosen.crop, validation=chosen.validation, **read
+        )
         depends = {
             "model": digest_model(ae),
             "images": f"{data.identity}{', none of which it saw' if chosen.unseen else ''}, by hash",
@@ -105,11 +111,13 @@ class Evaluate(arguments.Labelling):
         depends["calibration"] = json.dumps(dataclasses.asdict(ae.calibration))
         transfer_data = None
         if self.transfer_data is not None:
-            transfer_data = inputs.images(ae, self.source, self.transfer_data, self.transfer_labels, **read)
+            transfer_data = inputs.divided_images(ae, self.source, self.transfer_data, self.transfer_labels, **read)
             depends["elsewhere"] = f"{transfer_data.identity}-{digest_arrays(transfer_data.labels)}"
         ddim = None if self.ddim is None else inputs.ddim(self.ddim, ae)
-        if self.data is None and not chosen.unseen:
-            _check_held_out(data.config.validation, {self.ddim: RunConfig} | dict.fromkeys(self.comparators, ComparatorRunConfig))
+        others: dict[str | Path | None, type[Any]] = {self.ddim: RunConfig} | dict.fromkeys(self.comparators, ComparatorRunConfig)
+        same = is_own(self.source, self.data) and not chosen.unseen
+        if same:
+            _check_held_out(data.config.validation, others | {self.source: RunConfig})
         if ddim is not None:
             depends["ddim"] = digest_model(ddim)
         loaded = [comparators.load(folder) for folder in self.comparators]
@@ -119,6 +127,9 @@ class Evaluate(arguments.Labelling):
             if f"against {other.title}" in depends:
                 raise ValueError(f"{folder} is a second one that a table would call {other.title!r}. Evaluate them apart.")
             depends[f"against {other.title}"] = digest_module(other)
+        if same and any(run is not None and began_with(run) for run in others):
+            as_trained = data if self.labels is None and chosen.crop is None else inputs.images(ae, self.source, None)
+            _check_division(as_trained, others)
         names = available_priors(Path(self.source))
         loaded_priors = {name: inputs.autoencoder(self.source, prior=name).prior for name in names} or {"saved": ae.prior}
         priors = {name: prior for name, prior in loaded_priors.items() if prior is not None}
@@ -173,6 +184,28 @@ def _check_held_out(ours: HeldOut, runs: Mapping[str | Path | None, type[Any]]) 
                 f"{run} was trained with data.validation {theirs} and the images measured here are held out by {ours}: it has seen "
                 "some of them. Train it with the same (of a comparator --validation), or name images that none has seen, with "
                 "--data and --unseen True."
+            )
+
+
+def _check_division(data: "ImageSet", runs: Mapping[str | Path | None, type[Any]]) -> None:
+    """Refuses runs that hold out other images, as where one of them keeps groups together and the other does not.
+
+    Args:
+        data: the images that are measured, as the autoencoder is trained on them.
+        runs: as of `_check_held_out`; what does not say which images it began with tells nothing.
+
+    Raises:
+        ValueError: such a run.
+    """
+    for run, kind in runs.items():
+        if run is None or (began := began_with(run)) is None:
+            continue
+        theirs = read_json(kind, Path(run) / "config.json").data.validation
+        if began != (now := data.divided_by(theirs).identity):
+            raise ValueError(
+                f"{run} began with {began}, and of the images measured here it would have been {now}: it may have seen some of "
+                "those that are held out. Train it on the same images, divided by the same groups: with the autoencoder's "
+                "--data.labels (of a comparator --labels)."
             )
 
 

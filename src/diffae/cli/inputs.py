@@ -3,11 +3,12 @@
 import dataclasses
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from diffae.cli.bars import say, warn, work_bar
+from diffae.cli.divisions import data_config, divided_as, is_own
 from diffae.config import (
     AutoencoderConfig,
     ComparatorConfig,
@@ -15,8 +16,6 @@ from diffae.config import (
     DataConfig,
     Precision,
     Preparation,
-    RunConfig,
-    read_json,
 )
 from diffae.runtime import processes
 from diffae.runtime.files import check_target
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     from diffae.autoencoder import DiffusionAutoencoder
     from diffae.data import ImageSet
+    from diffae.data.labelling import LabelTable
     from diffae.diffusion.ddim import DDIM
 
 
@@ -81,52 +81,54 @@ def ddim(source: str, ae: "DiffusionAutoencoder") -> "DDIM":
     return loaded.to(device())
 
 
-def images(ae: "DiffusionAutoencoder", source: str, data: str | None, labels: Path | None = None, **settings: object) -> "ImageSet":
-    """The images that a command is about, prepared; arguments and errors as of `data_config`.
+def images(ae: "DiffusionAutoencoder", source: str, data: str | None, labels: Path | None = None, **settings: Any) -> "ImageSet":
+    """The images that a command is about, prepared. Those of the run are divided as it divides them, whatever their labels are;
+    others are not divided, since the run knows nothing of them. Arguments as of `data_config`.
 
     Raises:
-        FileNotFoundError: the images are not there.
+        FileNotFoundError: the images, or their labels, are not there.
+        ValueError: as of `data_config` and `divided_as`.
     """
-    config = data_config(ae, source, data, labels, **settings)
+    from diffae.data.labelling import LabelTable
+
+    own = is_own(source, data)
+    config, plain = data_config(ae, source, data, labels, **settings), data_config(ae, source, data)
+    table = LabelTable(labels, settings.get("labels_kind") or ()) if own and labels is not None else None
+    split_alone: dict[str, Any] = {"labels": plain.labels, "labels_kind": plain.labels_kind, "validation": plain.validation}
+    comparable = dataclasses.replace(config, **split_alone) == plain
+    if own and not comparable and config.labels is not None:
+        # Nothing would tell that another table than the run's divides them otherwise.
+        config = dataclasses.replace(config, labels=plain.labels)
     try:
-        return prepared(config, ae.config)
+        return prepared(config, ae.config, table, lambda found: divided_as(source, found, own=own, comparable=comparable))
     except FileNotFoundError as error:
-        if data is None:
-            raise FileNotFoundError(f"{error} {source} was trained on what was there: name where it is now with --data.") from None
-        raise
+        if not own:
+            raise
+        missing = config.labels is not None and not Path(config.labels).is_file()
+        what, option = ("its groups are from there", "labels") if missing else ("it was trained on what was there", "data")
+        raise FileNotFoundError(f"{error} Of {source} {what}: name where it is now with --{option}.") from None
 
 
-def data_config(
-    ae: "DiffusionAutoencoder", source: str, data: str | None, labels: Path | None = None, **settings: object
-) -> DataConfig:
-    """Which images a command is about: those named, or those that the run was trained on.
+def divided_images(
+    ae: "DiffusionAutoencoder", source: str, data: str | None, labels: Path | None = None, **settings: Any
+) -> "ImageSet":
+    """As `images`, and others divided too, for what is fitted to them and measured: as many are held out as the run holds out.
 
-    Args:
-        ae: the model. Images are prepared as its training images were.
-        source: its run directory, folder or name on the hub.
-        data: what was named, as `DataConfig.source`, or None.
-        labels: their label table, or None for the one that they bring.
-        settings: other fields of `DataConfig`. Those that are not None replace the run's.
-
-    Raises:
-        ValueError: none are named, and the model is no run, so it has none of its own.
+    One image alone, or one group, is not held out. Arguments and errors as of `images`.
     """
-    from diffae.interop.weights import is_run
-
-    trained = is_run(source)
-    config = read_json(RunConfig, Path(source) / "config.json").data if trained else DataConfig()
-    seen = ae.preparation
-    config = dataclasses.replace(config, crop=seen.crop, background=seen.background, range=seen.range, shown=seen.shown)
-    if data is not None:
-        config = dataclasses.replace(config, source=data, labels=None, labels_kind=(), mask=seen.mask, also=())
-    elif not trained:
-        raise ValueError(f"{source} is no training run, so it has no images of its own: name them with --data.")
-    if labels is not None:
-        config = dataclasses.replace(config, labels=str(labels), labels_kind=())
-    settings["labels_kind"] = settings.get("labels_kind") or None
-    # A model of latents takes all images through the autoencoder that it was trained with.
-    settings |= {"latents": ae.config.latents}
-    return dataclasses.replace(config, **{k: v for k, v in settings.items() if v is not None})  # type: ignore[arg-type]
+    found = images(ae, source, data, labels, **settings)
+    if len(found.train) or len(found.validation):
+        return found
+    keys, share = found.names if found.groups is None else found.groups.tolist(), found.config.validation
+    try:
+        divided = found.divided_by(share if len({*keys}) > 1 else 0.0)
+    except ValueError as error:
+        if share != "published":
+            raise
+        divided = found.divided_by(DataConfig().validation)
+        divided.notes.append(f"A share of {data} is held out, {DataConfig().validation:g}, since it is no published split: {error}")
+    _tell(divided.notes[len(found.notes) :])
+    return divided
 
 
 def looked_at(data: "ImageSet", named: str | None, what: str) -> "np.ndarray":
@@ -143,15 +145,35 @@ def looked_at(data: "ImageSet", named: str | None, what: str) -> "np.ndarray":
     return indices
 
 
-def prepared(config: DataConfig, model: AutoencoderConfig | ComparatorConfig) -> "ImageSet":
-    """Prepares images for a model, and shows a bar and what there is to note. The first process does it before the others."""
+def prepared(
+    config: DataConfig,
+    model: AutoencoderConfig | ComparatorConfig,
+    labels: "LabelTable | None" = None,
+    divide: "Callable[[ImageSet], ImageSet] | None" = None,
+) -> "ImageSet":
+    """Prepares images for a model, and shows a bar and what there is to note. The first process does it before the others.
+
+    Arguments and errors as of `prepare`.
+    """
     from diffae.data import prepare
+    from diffae.data.dataset import divided_as_configured
 
     with processes.first_before_others(), work_bar("Data") as update:
-        data = prepare(config, size=model.image_size, channels=model.channels, progress=update)
-    for note in data.notes if processes.is_first() else ():
-        warn(note)
+        data = prepare(
+            config,
+            size=model.image_size,
+            channels=model.channels,
+            progress=update,
+            labels=labels,
+            divide=divide or divided_as_configured,
+        )
+    _tell(data.notes)
     return data
+
+
+def _tell(notes: Sequence[str]) -> None:
+    for note in notes if processes.is_first() else ():
+        warn(note)
 
 
 def check_beside(source: str) -> None:

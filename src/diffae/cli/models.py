@@ -132,7 +132,7 @@ class Calibrate:
 
         inputs.check_beside(self.source)
         ae = inputs.autoencoder(self.source)
-        data = inputs.images(ae, self.source, self.data)
+        data = inputs.divided_images(ae, self.source, self.data)
         if len(data.validation) < 2:
             raise ValueError("A calibration needs at least two held-out images: name more with --data.")
         with work_bar("Calibrating") as update:

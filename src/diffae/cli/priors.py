@@ -68,7 +68,7 @@ class TrainPrior(arguments.Labelling):
             create_accelerator()  # Here several processes meet, so that they share the images to encode.
         inputs.check_beside(self.source)
         ae, name = inputs.autoencoder(self.source), self._name()
-        data = inputs.images(ae, self.source, self.data, self.labels, labels_kind=self.labels_kind or None)
+        data = inputs.divided_images(ae, self.source, self.data, self.labels, labels_kind=self.labels_kind or None)
         among = data if self.given is None else _with_label(data, self.given)
         z_sem = inputs.codes(ae, self.source, data)
         with_it = f'diffae sample {self.source} --prior "{name}"'

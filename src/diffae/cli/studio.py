@@ -61,9 +61,9 @@ class Studio:
             ae = inputs.autoencoder(source, prior=self.prior)
             data = z_sem = None
             if is_run(source) or self.data is not None:
-                data = inputs.images(ae, source, self.data, self.labels)
+                data = inputs.divided_images(ae, source, self.data, self.labels)
             elif Path(source) == FACES:
-                data = inputs.images(ae, source, "avatars", self.labels, avatars=FEW)
+                data = inputs.divided_images(ae, source, "avatars", self.labels, avatars=FEW)
             if data is not None:
                 z_sem = inputs.codes(ae, source, data)
             else:

@@ -137,6 +137,8 @@ class TrainComparator:
     """The run directory."""
     validation: HeldOut = DataConfig().validation
     """The images to hold out, as `--data.validation` of the autoencoder that it stands beside, so that neither has seen them."""
+    labels: str | None = None
+    """Its `--data.labels`, whose column `group` says which images are held out together."""
     preset: str = DEFAULT_PRESET
     """The preset whose image size and training it takes over."""
     kind: Literal["vae", "vq"] = "vae"
@@ -154,7 +156,9 @@ class TrainComparator:
 
     def run(self) -> None:
         config = comparator(self.preset, kind=self.kind, latent_channels=self.latent_channels, halvings=self.halvings)
-        data = dataclasses.replace(config.data, source=self.source, avatars=self.avatars, validation=self.validation)
+        data = dataclasses.replace(
+            config.data, source=self.source, avatars=self.avatars, validation=self.validation, labels=self.labels
+        )
         train(dataclasses.replace(config, data=data, training=with_budget(config.training, self.minutes, self.images)), self.out)
 
 

@@ -1,0 +1,133 @@
+"""Which images a run holds out: the same ones whatever its images are labelled with, and wherever they lie."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diffae.autoencoder import build
+from diffae.cli import inputs
+from diffae.cli.evaluation import _check_division
+from diffae.config import RunConfig
+from diffae.data import prepare
+from diffae.training.resumption import write_config
+
+NUM = 24
+
+
+def write(file, **columns):
+    """A label table of the images; a column gives a value for each number."""
+    rows = [",".join([f"{i:03d}.png", *(str(make(i)) for make in columns.values())]) for i in range(NUM)]
+    file.write_text("\n".join([",".join(["file", *columns]), *rows]) + "\n")
+    return file
+
+
+def person(i):
+    return f"p{i % 6}"
+
+
+def trained(config, out):
+    """What a run leaves that is as good as untrained: its model, and how its images were divided as it began."""
+    data = prepare(config.data, size=config.model.image_size, channels=config.model.channels)
+    ae = build(config.model).eval()
+    ae.preparation = data.config.preparation
+    ae.save_pretrained(out / "model")
+    write_config(out, config)
+    (out / "data.txt").write_text(data.identity + "\n")
+    return ae, data
+
+
+def held(data):
+    return {data.names[i] for i in data.validation}
+
+
+@pytest.fixture
+def grouped(tiny_run, make_images, tmp_path):
+    """A model of images of six persons, its run, and how the run divides them. The table lies elsewhere."""
+    people = write(tmp_path / "people.csv", group=person, ill=lambda i: i % 2)
+    config = tiny_run(images=8, source=make_images(NUM), data={"labels": str(people), "validation": 0.4})
+    ae, own = trained(config, tmp_path / "run")
+    assert len({person(int(name[:3])) for name in held(own)}) * NUM / 6 == len(held(own)) > 0
+    return ae, str(tmp_path / "run"), own
+
+
+@pytest.fixture
+def plain(tiny_run, make_images, tmp_path):
+    """The same of images of which nothing is known, held out one by one."""
+    ae, own = trained(tiny_run(images=8, source=make_images(NUM)), tmp_path / "run")
+    return ae, str(tmp_path / "run"), own
+
+
+def test_another_table_labels_the_runs_images_and_leaves_them_on_their_sides(grouped, tmp_path):
+    ae, source, own = grouped
+    found = inputs.images(ae, source, None, write(tmp_path / "severity.csv", severity=lambda i: i))
+    assert held(found) == held(own)
+    assert found.labels["severity"].tolist() == list(range(NUM))
+    assert "ill" not in found.labels
+    assert found.grouped(np.array([1, 7])).tolist() == ["p1", "p1"]
+    other = write(tmp_path / "scans.csv", group=lambda i: f"s{i // 2}", severity=lambda i: i)
+    found = inputs.images(ae, source, None, other)
+    assert held(found) == held(own)
+    assert found.grouped(np.array([1, 7])).tolist() == ["s0", "s3"], "what belongs together by the table is fitted together"
+
+
+def test_groups_of_a_new_table_hold_out_no_image_that_was_trained_on(plain, tmp_path):
+    ae, source, own = plain
+    table = write(tmp_path / "people.csv", group=person, ill=lambda i: i % 2)
+    assert held(inputs.images(ae, source, None, table)) == held(own)
+    shutil.copy(table, Path(own.config.source) / "labels.csv")
+    found = inputs.images(ae, source, None)
+    assert held(found) == held(own), "nor those of a table that was laid beside them since"
+    assert "ill" in found.labels
+
+
+def test_a_runs_images_are_known_where_they_are_named_and_where_they_were_moved(grouped, tmp_path):
+    ae, source, own = grouped
+    root = own.config.source
+    assert held(inputs.images(ae, source, root)) == held(own)
+    assert held(inputs.images(ae, source, f"{root}/../images")) == held(own)
+    shutil.move(root, tmp_path / "elsewhere")
+    assert held(inputs.images(ae, source, str(tmp_path / "elsewhere"))) == held(own)
+    shutil.move(tmp_path / "people.csv", tmp_path / "moved.csv")
+    assert held(inputs.images(ae, source, str(tmp_path / "elsewhere"), tmp_path / "moved.csv")) == held(own)
+    with pytest.raises(FileNotFoundError, match=r"was trained on what was there: name where it is now with --data"):
+        inputs.images(ae, source, None, tmp_path / "moved.csv")
+
+
+def test_a_table_that_was_moved_is_asked_for_and_compared(grouped, tmp_path):
+    ae, source, own = grouped
+    shutil.move(tmp_path / "people.csv", tmp_path / "moved.csv")
+    with pytest.raises(FileNotFoundError, match=r"people.csv. Of .*run its groups .*: name where it is now with --labels"):
+        inputs.images(ae, source, None)
+    assert held(inputs.images(ae, source, None, tmp_path / "moved.csv")) == held(own)
+    with pytest.raises(ValueError, match=r"are not those that .*run began with, or would be divided otherwise"):
+        inputs.images(ae, source, None, write(tmp_path / "other.csv", group=lambda i: i % 5, ill=lambda i: 1))
+
+
+def test_a_runs_images_that_changed_are_refused_until_told_otherwise(plain):
+    ae, source, own = plain
+    root = Path(own.config.source)
+    shutil.copy(root / "000.png", root / "more.png")
+    for data in (None, str(root)):
+        with pytest.raises(ValueError, match=r"There it was .* now it is .* To take these all the same, delete"):
+            inputs.images(ae, source, data)
+    (Path(source) / "data.txt").unlink()
+    assert "more.png" in inputs.images(ae, source, None).names
+
+
+def test_images_under_another_crop_are_divided_as_the_runs(grouped):
+    ae, source, own = grouped
+    found = inputs.images(ae, source, None, crop="none")
+    assert held(found) == held(own)
+
+
+def test_a_comparison_wants_the_same_division(grouped, tiny_run, tmp_path):
+    own = grouped[2]
+    alike, other = (tiny_run(images=8, source=own.config.source, data=d | {"validation": 0.4})
+                    for d in ({"labels": str(tmp_path / "people.csv")}, {}))  # fmt: skip
+    trained(alike, tmp_path / "alike")
+    trained(other, tmp_path / "other")
+    _check_division(own, {None: RunConfig, tmp_path / "alike": RunConfig})
+    with pytest.raises(ValueError, match=r"other began with .*: it may have seen some of those that are held out"):
+        _check_division(own, {tmp_path / "other": RunConfig})
