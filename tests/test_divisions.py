@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as parquet
 import pytest
 
 from diffae.autoencoder import build
@@ -11,6 +12,7 @@ from diffae.cli import inputs
 from diffae.cli.evaluation import _check_division
 from diffae.config import RunConfig
 from diffae.data import prepare
+from diffae.data.codes import read_codes, write_codes
 from diffae.training.resumption import write_config
 
 NUM = 24
@@ -131,3 +133,46 @@ def test_a_comparison_wants_the_same_division(grouped, tiny_run, tmp_path):
     _check_division(own, {None: RunConfig, tmp_path / "alike": RunConfig})
     with pytest.raises(ValueError, match=r"other began with .*: it may have seen some of those that are held out"):
         _check_division(own, {tmp_path / "other": RunConfig})
+
+
+def test_codes_say_of_a_runs_own_images_alone_whether_it_saw_them(plain, make_images, tmp_path):
+    ae, source, own = plain
+    for data in (None, str(make_images(3, size=(12, 12), folder="others"))):
+        found = inputs.images(ae, source, data)
+        write_codes(ae, found, tmp_path / "codes.parquet", identity="x")
+        split = parquet.read_table(tmp_path / "codes.parquet")["split"].to_pylist()
+        if data is None:
+            assert {name for name, s in zip(found.names, split, strict=True) if s == "validation"} == held(own)
+            assert set(split) == {"train", "validation"}
+        else:
+            assert split == ["other"] * 3
+            assert not read_codes(tmp_path / "codes.parquet").held_out.any()
+
+
+@pytest.mark.parametrize("table", [None, "group"])
+def test_one_image_or_group_that_is_named_is_used_and_fitted_to(plain, make_images, tmp_path, table):
+    ae, source, _ = plain
+    folder = make_images(1 if table is None else 3, size=(12, 12), folder="others")
+    if table:
+        (folder / "labels.csv").write_text("file,group\n" + "".join(f"{i:03d}.png,a\n" for i in range(3)))
+    found = inputs.images(ae, source, str(folder))
+    assert len(found.train) == len(found.validation) == 0
+    fitted = inputs.divided_images(ae, source, str(folder))
+    assert len(fitted.train) == len(found.names)
+    assert len(fitted.validation) == 0
+
+
+def test_a_run_of_a_published_split_reads_images_that_have_none(tiny_run, make_images, tmp_path, capsys):
+    root = make_images(NUM)
+    for part, numbers in (("train", range(16)), ("test", range(16, NUM))):
+        (root / part).mkdir()
+        for i in numbers:
+            (root / f"{i:03d}.png").rename(root / part / f"{i:03d}.png")
+    ae, own = trained(tiny_run(images=8, source=root, data={"validation": "published"}), tmp_path / "run")
+    assert len(held(own)) == NUM - 16
+    others, source = str(make_images(40, size=(12, 12), folder="others")), str(tmp_path / "run")
+    assert len(inputs.images(ae, source, others).names) == 40
+    capsys.readouterr()
+    fitted = inputs.divided_images(ae, source, others)
+    assert 0 < len(fitted.validation) < 10
+    assert "is held out, 0.05, since it is no published split" in " ".join(capsys.readouterr().err.split())

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from diffae.cli import arguments, inputs
 from diffae.cli.bars import say
+from diffae.cli.divisions import data_config, is_own
 from diffae.cli.runs import train, with_budget
 from diffae.cli.sampling import Sample
 from diffae.config import Count, DataConfig, RunConfig, Seed, StartConfig
@@ -61,7 +62,11 @@ class Distill:
         from diffae.interop.weights import is_run
 
         if self.data is not None or is_run(self.source):
-            return inputs.data_config(ae, self.source, self.data)
+            data = data_config(ae, self.source, self.data)
+            if data.validation == "published" and not is_own(self.source, self.data):
+                # Others' images need not be divided.
+                data = dataclasses.replace(data, validation=DataConfig().validation)
+            return data
         if (
             ae.config.latents is not None
             or ae.preparation.shown

@@ -38,7 +38,7 @@ class Codes:
     Attributes:
         names: paths of the images, relative to their source.
         z_sem: (n, d)
-        held_out: (n,), whether the image was held out of training.
+        held_out: (n,), whether the image is one of those that the model's run held out of training.
         labels: attribute -> (n,), NaN where unknown.
     """
 
@@ -73,6 +73,9 @@ def write_codes(
 ) -> Spent:
     """Encodes images into a Parquet file: `file`, `split`, `z_sem` (d floats), `x_T` where asked for, and the labels.
 
+    `split` is `train`, `validation` (held out of training), or `other` of images that are not those of the model's run, of which it
+    is not known whether the model has seen them.
+
     An interrupted run goes on with the part that it was at. With n processes, each takes every n-th part.
 
     Args:
@@ -99,6 +102,7 @@ def write_codes(
     path = None if x_T_steps is None else ["dpmpp2m", ae.calibration.spacing, ae.calibration.t_max]
     metadata = {"identity": identity, "x_T_steps": x_T_steps, "path": path, "names": len(data.names)}
     metadata["labels"] = digest_arrays(data.labels)
+    metadata["split"] = digest_arrays({"train": data.train, "validation": data.validation})
     whole = {start: parts / f"{start:012d}.parquet" for start in range(0, len(data.names), PART)}
     for start in processes.shard(list(whole)):
         if _metadata(whole[start]) != metadata:
@@ -215,10 +219,11 @@ def _encode(
         spent.network += time.perf_counter() - began
         if progress:
             progress("Encoding images", start + len(x), len(data.names))
-    held = set(data.validation.tolist())
+    split = np.full(len(data.names), "other", dtype=object)
+    split[data.train], split[data.validation] = "train", "validation"
     columns: dict[str, Any] = {
         "file": data.names[indices.start : indices.stop],
-        "split": ["validation" if i in held else "train" for i in indices],
+        "split": split[indices.start : indices.stop].tolist(),
         "z_sem": _fixed(torch.cat(z_parts)),
     }
     if x_T_parts:
