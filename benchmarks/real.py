@@ -324,8 +324,7 @@ def _trained(config: RunConfig, run: Path, picked: Picked, num: int, samples: in
     say(str(run))
     # What a run took that was stopped in between, nobody knows.
     began = float("nan") if (run / "checkpoints").is_dir() else time.monotonic()
-    if not show_training(ImageSubject(config, data), run, create_accelerator(), what="images"):
-        raise SystemExit("Stopped; the same command goes on there.")
+    show_training(ImageSubject(config, data), run, create_accelerator(), what="images")
     seconds = time.monotonic() - began
     ae = diffae.load(str(run))
     assert isinstance(ae, DiffusionAutoencoder)

@@ -66,8 +66,7 @@ def main(
         everything = prepare(config.data, size=(32, 32), channels=1, progress=update)
     is_test = np.array([name.startswith("t10k/") for name in everything.names])
     data = replace(everything, train=np.flatnonzero(~is_test), validation=np.flatnonzero(is_test))
-    if not show_training(ImageSubject(config, data), out, create_accelerator(), what="images"):
-        return
+    show_training(ImageSubject(config, data), out, create_accelerator(), what="images")
     ae = diffae.load(out)
     accuracy = probe(ae, data, y["train"], y["t10k"])
     x = data.images(data.validation[:64])

@@ -85,8 +85,7 @@ def main(
         say(f"Fold {k + 1} of {FOLDS}: {len(data.train)} photographs to train on, {len(data.validation)} held out")
         folder = out / f"fold-{k + 1}"
         resolved = resolve(config, folder)
-        if not show_training(ImageSubject(resolved, data), folder, create_accelerator(), what="images"):
-            return
+        show_training(ImageSubject(resolved, data), folder, create_accelerator(), what="images")
         ae = diffae.load(folder)
         ae.attributes, aurocs = probe(ae, data)
         chosen = [i for i in data.validation if int(Path(data.names[i]).stem) <= reconstructed]

@@ -1,9 +1,11 @@
 """The commands, as a person types them."""
 
+import contextlib
 import dataclasses
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -112,8 +114,6 @@ def test_importing_the_authors_checkpoint(tmp_path, capsys):
 
 
 def test_the_quick_start_ends_with_a_page(tmp_path, capsys, monkeypatch):
-    from dataclasses import replace
-
     small = PRESETS["avatars32"]
     small = replace(small, data=replace(small.data, avatars=24, validation=0.4))
     small = replace(small, training=replace(small.training, batch_size=4))
@@ -148,6 +148,22 @@ def test_training_says_where_others_use_the_cores(make_images, tmp_path, capsys,
         assert ("Other processes use" in error) == (told is not None)
         assert told is None or f"Other processes use {busy} of 4 cores" in error
         assert told is None or told in error
+
+
+def test_training_that_is_interrupted_ends_with_130_so_that_nothing_goes_on_with_half_a_model(
+    trained, make_images, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("diffae.training.run.stop_requested", lambda: contextlib.nullcontext(lambda: True))
+    shutil.copytree(trained / "run", tmp_path / "run")
+    for command in (
+        ["train", str(make_images(12)), "--preset", "avatars32", "--out", str(tmp_path / "new"), "--images", "800", *SMALL],
+        ["train-prior", str(tmp_path / "run"), "--images", "800", "--model.width", "8", "--model.layers", "3"],
+    ):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(command)
+        assert stopped.value.code == 130
+        assert "everything is saved. The same command goes on from here." in " ".join(capsys.readouterr().err.split())
 
 
 def test_busy_cores_are_those_that_this_process_may_use(tmp_path, monkeypatch):

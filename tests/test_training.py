@@ -121,6 +121,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tiny_run, tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert "everything is saved. The same command goes on from here." in errors
+    assert process.returncode == 130, "what was to follow a whole training does not"
     assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 1
     assert diffae.load(tmp_path / "run").config.image_size == (8, 8)
 

@@ -78,9 +78,9 @@ class TrainPrior(arguments.Labelling):
             return
         training = with_budget(self.training, self.minutes, self.images)
         config = dataclasses.replace(prior_preset(self.preset), model=self.model, training=training)
-        trained = train_prior(self.source, z_sem, data, config, name=name, among=among)
-        if trained and processes.is_first():
-            print(f"{trained}: sample with `{with_it}`.")
+        folder = train_prior(self.source, z_sem, data, config, name=name, among=among)
+        if processes.is_first():
+            print(f"{folder}: sample with `{with_it}`.")
 
     def _name(self) -> str:
         """The prior's name: as asked, or after its kind and what it is of."""
@@ -107,9 +107,7 @@ def _with_label(data: "ImageSet", given: str) -> "ImageSet":
     return found
 
 
-def train_prior(
-    source: str, z_sem: "Tensor", data: "ImageSet", asked: PriorRunConfig, *, name: str, among: "ImageSet"
-) -> Path | None:
+def train_prior(source: str, z_sem: "Tensor", data: "ImageSet", asked: PriorRunConfig, *, name: str, among: "ImageSet") -> Path:
     """Starts a prior beside an autoencoder, or goes on with it, and shows its progress.
 
     Args:
@@ -121,7 +119,7 @@ def train_prior(
         among: those of the images whose codes it is of: all, or those with a label.
 
     Returns:
-        The prior's folder; None if training was interrupted.
+        The prior's folder.
 
     Raises:
         ValueError: a prior of that name was trained on codes of another encoder.
@@ -145,10 +143,10 @@ def train_prior(
     if accelerator.is_main_process:
         (folder / MEASURED).unlink(missing_ok=True)  # It is of the weights that there were.
         say(f"{len(data.train):,} codes of {ae.z_dim} dimensions to train on, {len(data.validation):,} held out")
-    done = show_training(PriorSubject(config, ae, z_sem, data), folder, accelerator, what="codes")
-    if done and accelerator.is_main_process:
+    show_training(PriorSubject(config, ae, z_sem, data), folder, accelerator, what="codes")
+    if accelerator.is_main_process:
         _measure(source, name, z_sem, data)
-    return folder if done else None
+    return folder
 
 
 def _measure(source: str, name: str, z_sem: "Tensor", data: "ImageSet") -> None:

@@ -25,7 +25,7 @@ def train(asked: RunConfig | ComparatorRunConfig, out: Path, *, first_look: bool
         first_look: whether a new run begins with a picture of its images.
 
     Returns:
-        The images; None if training was interrupted, and in all processes but the first.
+        The images; None in all processes but the first.
     """
     from diffae.config import spelled
     from diffae.training.comparators import ComparatorSubject
@@ -49,15 +49,14 @@ def train(asked: RunConfig | ComparatorRunConfig, out: Path, *, first_look: bool
             subject: Subject = ComparatorSubject(config, data)
         else:
             subject = (DistilledSubject if config.model.unet.jumps else ImageSubject)(config, data, progress=update)
-    if not show_training(subject, out, accelerator, what="images"):
-        return None
+    show_training(subject, out, accelerator, what="images")
     if processes.is_first():
         say(f"Done: {out}." + (f" Load it with diffae.load({str(out)!r})." if isinstance(config, RunConfig) else ""))
     return data if processes.is_first() else None
 
 
-def show_training(subject: "Subject", out: Path, accelerator: "Accelerator", *, what: str) -> bool:
-    """Trains, and shows each event as it happens.
+def show_training(subject: "Subject", out: Path, accelerator: "Accelerator", *, what: str) -> None:
+    """Trains to the end, and shows each event as it happens.
 
     Args:
         subject: what is trained.
@@ -65,8 +64,8 @@ def show_training(subject: "Subject", out: Path, accelerator: "Accelerator", *, 
         accelerator: devices and processes.
         what: the run's unit, `images` or `codes`.
 
-    Returns:
-        Whether training came to its end; False if it was interrupted.
+    Raises:
+        SystemExit: training was interrupted, so nothing that needs a whole model may go on; 130, as after Ctrl-C elsewhere.
     """
     from diffae.training.run import Finished, Logged, Noted, Pictured, Started, Stepped, Validated
     from diffae.training.run import train as events
@@ -95,7 +94,9 @@ def show_training(subject: "Subject", out: Path, accelerator: "Accelerator", *, 
                 case Finished(images=images, interrupted=interrupted):
                     if interrupted:
                         say(f"Stopped after {images:,} {what}; everything is saved. The same command goes on from here.")
-    return not interrupted
+    if interrupted:
+        processes.barrier()  # One that failed earlier would have the first ended while it still saves.
+        raise SystemExit(130)
 
 
 def with_budget(training: TrainingConfig, minutes: float | None, images: int | None) -> TrainingConfig:

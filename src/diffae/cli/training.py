@@ -114,8 +114,7 @@ class Quickstart:
         seen = read_json(RunConfig, self.out / "config.json").training.images
         assert seen is not None
         budget = dataclasses.replace(prior.training, images=PRIOR_SHARE * seen)
-        if not train_prior(run, z_sem, data, dataclasses.replace(prior, training=budget), name="ddim", among=data):
-            return
+        train_prior(run, z_sem, data, dataclasses.replace(prior, training=budget), name="ddim", among=data)
         fit(run, z_sem, data)
         from diffae.evaluation.pages.report import write_report
 
