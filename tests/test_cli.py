@@ -341,7 +341,8 @@ def test_from_a_run_to_attributes_priors_samples_and_edits(trained, tmp_path, ca
 def test_a_model_is_handed_on_in_a_folder_with_its_card(trained, tmp_path, capsys):
     run, out = str(trained / "run"), tmp_path / "models" / "mine"
     cli.main(["fit-attributes", run])
-    cli.main(["export", run, str(out), "--licence", "mit", "--data", "forty squares", "--dtype", "bfloat16"])
+    for _ in range(2):  # A card of one's own is written anew.
+        cli.main(["export", run, str(out), "--licence", "mit", "--data", "forty squares", "--dtype", "bfloat16"])
     assert f"Load it with diffae.load({out.as_posix()!r})" in capsys.readouterr().out
     assert sorted(p.name for p in out.iterdir()) == ["README.md", "config.json", "model.safetensors"]
     card = (out / "README.md").read_text()
@@ -394,6 +395,9 @@ def test_a_few_labels_choose_samples_with_and_without_negatives(trained, tmp_pat
         ),
         (["encode", "nowhere", "{images}"], "nowhere is no folder"),
         (["export", "{run}", "{run}"], "is a training run, whose config.json would be lost. Name another folder"),
+        (["average", "{run}", "--out", "{run}"], "is a training run, whose config.json would be lost. Name another folder"),
+        (["import", "last.ckpt", "--out", "{run}"], "is a training run, whose config.json would be lost. Name another folder"),
+        (["export", "{run}", "{project}"], "README.md is no model card, and one would take its place. Name another folder"),
     ],
 )
 def test_bad_input_to_what_is_fitted_is_one_clear_line(args, message, trained, tmp_path, capsys):
@@ -401,8 +405,11 @@ def test_bad_input_to_what_is_fitted_is_one_clear_line(args, message, trained, t
     cli.main(["train-prior", str(trained / "run"), "--preset", "gaussian"])
     capsys.readouterr()
     (tmp_path / "wrong.csv").write_text("file,Red\nnot_there.png,1\n")
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "README.md").write_text("# Mine\n")
     places = {"run": trained / "run", "model": trained / "run" / "model", "images": trained / "images"}
     places |= {"image": trained / "images" / "00.png", "labels": trained / "images" / "labels.csv", "wrong": tmp_path / "wrong.csv"}
+    places["project"] = tmp_path / "project"
     assert message in fails(capsys, *[a.format(**places) for a in args])
 
 

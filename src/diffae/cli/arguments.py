@@ -23,13 +23,17 @@ Files = Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar=
 
 
 class Writes(NamedTuple):
-    """Marks an argument as a place that a command writes to: allowed endings of files, or none for a folder. See `check_target`."""
+    """Marks an argument as a place that a command writes to: allowed endings of files, or none for a folder, and whether that is to
+    be the folder of a model. See `check_target`."""
 
     endings: tuple[str, ...] = ()
+    model: bool = False
 
 
 Folder = Annotated[Path, Writes()]
 """A folder that is written."""
+ModelFolder = Annotated[Path, Writes(model=True)]
+"""A folder that a model is written to, with a config.json."""
 Picture = Annotated[Path, Writes((".png",))]
 """A picture that is written."""
 MOVING = (".png", ".gif", ".webp", ".mp4")
@@ -58,7 +62,8 @@ def check(command: object) -> None:
     """Checks a command's numbers, and the places that it writes to, before it computes anything.
 
     Raises:
-        ValueError: a number is out of its range, or a file has an ending that the command cannot write.
+        ValueError: a number is out of its range, a file has an ending that the command cannot write, or a model would take the
+            place of a run.
         OSError: a place cannot be written.
         ImportError: the package that writes this kind of file is not installed.
     """
@@ -67,6 +72,8 @@ def check(command: object) -> None:
         value = getattr(command, name)
         for writes in (m for m in getattr(kind, "__metadata__", ()) if isinstance(m, Writes) and value is not None):
             check_target(value, writes.endings)
+            if writes.model and any((value / name).exists() for name in ("model", "metrics.jsonl")):
+                raise ValueError(f"{value} is a training run, whose config.json would be lost. Name another folder.")
             if value.suffix.lower() == ".mp4":
                 from diffae.pictures import ffmpeg
 

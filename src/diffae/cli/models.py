@@ -29,7 +29,7 @@ class Import:
 
     checkpoint: tyro.conf.Positional[str]
     """The authors' `last.ckpt`, its weights as safetensors, or the name of a model that they published."""
-    out: Annotated[Path | None, arguments.Writes()] = None
+    out: Annotated[Path | None, arguments.Writes(model=True)] = None
     """Folder for `model.safetensors` and `config.json`; of published models, by default where their names are looked up."""
     preset: str | None = None
     """Whose networks they are, where a file has weights alone (safetensors)."""
@@ -81,7 +81,7 @@ class Average:
 
     run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """The run directory."""
-    out: arguments.Folder
+    out: arguments.ModelFolder
     """Folder for the model of the best length."""
     lengths: Annotated[tuple[float, ...], Range(0.001, 0.28)] = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2)
     """Standard deviation of the average over time, as a share of the whole run: small is short."""

@@ -1,7 +1,6 @@
 """Commands that hand a model on: to the hub, to a folder, to other programs."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
@@ -64,7 +63,7 @@ class Export(PublishOptions):
     Example: diffae export runs/quickstart models/faces --licence mit --dtype bfloat16
     """
 
-    out: Annotated[tyro.conf.Positional[Path], arguments.Writes(), tyro.conf.arg(metavar="FOLDER")]
+    out: Annotated[tyro.conf.Positional[arguments.ModelFolder], tyro.conf.arg(metavar="FOLDER")]
     """Where to."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the networks' weights in the file; `bfloat16` halves it, and rounds them to three digits. ONNX files are of float32."""
@@ -72,8 +71,10 @@ class Export(PublishOptions):
     """For whom: `diffae.load`, onnxruntime and others (`onnx`), or `DiffusionPipeline.from_pretrained`."""
 
     def run(self) -> None:
-        if (self.out / "model").is_dir():
-            raise ValueError(f"{self.out} is a training run, whose config.json would be lost. Name another folder.")
+        from diffae.diffusion.card import CARD
+
+        if (card := self.out / "README.md").is_file() and CARD not in card.read_text(encoding="utf-8", errors="replace"):
+            raise ValueError(f"{card} is no model card, and one would take its place. Name another folder.")
         if self.format == "onnx" and self.dtype != "float32":
             raise ValueError("ONNX files are of float32: leave --dtype away.")
         if self.format != "diffae" and self.prior is not None:

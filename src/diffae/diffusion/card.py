@@ -11,6 +11,8 @@ AUTOENCODER = (
     "A diffusion autoencoder (Preechakul et al., CVPR 2022): an image becomes `z_sem`, a vector that holds its meaning, and "
     "`x_T`, a noise map that holds the rest, and both become the image again."
 )
+CARD = "tags: [diffae,"
+"""By which a card is known as one of a model that this package wrote."""
 PLAIN_DDIM = "A plain DDIM (Song et al., ICLR 2021): the noise map `x_T` alone is the code of an image."
 
 USE = """```python
@@ -46,12 +48,12 @@ def model_card(
     """
     licence = about.get("licence")
     plain = not parts
-    tags = "[diffae, ddim]" if plain else "[diffae, diffusion-autoencoder]"
+    tags = f"{CARD} ddim]" if plain else f"{CARD} diffusion-autoencoder]"
     lines = [
         "---",
         f"library_name: {library}",
         *_licence_lines(licence),
-        f"tags: {tags}",
+        tags,
         *_measured_lines(repo_id, about, (parts.get("attributes") or {}).get("scores", {})),
         "---",
         f"# {repo_id}",
