@@ -377,6 +377,7 @@ def test_a_few_labels_choose_samples_with_and_without_negatives(trained, tmp_pat
         (["manipulate", "{run}", "missing.png", "--attribute", "Red"], "There is no image missing.png"),
         (["reconstruct", "{run}", "{labels}"], "labels.csv is not an image in any format"),
         (["sample", "{run}", "--prior", "other"], "There is no prior 'other' beside"),
+        (["sample", "{run}", "--num", "39", "--out", "{images}"], "images holds 39.png, which would lie among the 39 new images"),
         (
             ["sample", "{run}", "--prior", "gaussian", "--attribute", "Mine", "--labels", "{labels}"],
             "has no column 'Mine'. It has: Red, Size",

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from runs import checkpoint
 from test_nn import perturb
 
 import diffae
 from diffae import cli
 from diffae.autoencoder import DiffusionAutoencoder
+from diffae.cli.distillation import Distill
 from diffae.config import RunConfig, ScheduleConfig, StartConfig, read_json
 from diffae.config.presets import DISTILLED_SHARE
 from diffae.data import prepare
@@ -270,6 +272,22 @@ def test_a_model_without_images_is_distilled_on_its_samples(teacher, tmp_path, c
     assert "24 samples take their place" in capsys.readouterr().err
     assert len(list((tmp_path / "quick-samples").glob("*.png"))) == 24
     assert Path(read_json(RunConfig, tmp_path / "quick" / "config.json").data.source) == tmp_path / "quick-samples"
+
+
+def test_no_model_is_distilled_on_the_samples_of_another(teacher, tmp_path):
+    ours, asked = Distill(source="teacher", out=tmp_path / "quick", samples=2), tmp_path / "quick-samples"
+    ours._claim(asked, teacher)
+    Image.new("RGB", (8, 8)).save(asked / "00000.png")
+    ours._claim(asked, teacher)
+    for other in (replace(ours, seed=1), replace(ours, samples=3)):
+        with pytest.raises(ValueError, match=r"none that are known to be . samples of .*, drawn with seed"):
+            other._claim(asked, teacher)
+    teacher.prior = GaussianPrior(6).fit(torch.randn(64, 6))
+    with pytest.raises(ValueError, match="quick-samples holds images"):
+        ours._claim(asked, teacher)
+    teacher.prior = None
+    with pytest.raises(ValueError, match="no prior to draw samples by: name images with --data"):
+        ours._claim(asked, teacher)
 
 
 def _as_json(config):

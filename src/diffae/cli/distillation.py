@@ -1,7 +1,9 @@
 """The command that makes a decoder of few calls of one of many."""
 
 import dataclasses
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffae.cli import arguments, inputs
@@ -14,6 +16,9 @@ from diffae.config.presets import DISTILLATION, DISTILLED_SHARE
 
 if TYPE_CHECKING:
     from diffae.autoencoder import DiffusionAutoencoder
+
+DRAWN_BY = ".samples.json"
+"""In a folder of samples: by what model they were drawn, and how."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +82,29 @@ class Distill:
                 f"{self.source} is no run, and its samples are no pictures that could be trained on: name images with --data."
             )
         folder = self.out.with_name(f"{self.out.name}-samples")
+        self._claim(folder, ae)
         if len(list(folder.glob("*.png"))) < self.samples:
             say(f"{self.source} is no run, so it has no images of its own: {self.samples:,} samples take their place, {folder}")
             Sample(source=self.source, num=self.samples, seed=self.seed, out=folder, precision="auto").run()
         return DataConfig(source=str(folder), flip=False)
+
+    def _claim(self, folder: Path, ae: "DiffusionAutoencoder") -> None:
+        """Writes into the folder of samples what they are of; refuses one that holds images of something else."""
+        from diffae.interop.fingerprints import digest_model
+        from diffae.runtime.files import write_text
+        from diffae.runtime.weights import digest_module
+
+        if ae.prior is None or ae.standardizer is None:
+            raise ValueError(f"{self.source} has no images, and no prior to draw samples by: name images with --data.")
+        drawn_by = {"model": digest_model(ae), "calibration": dataclasses.asdict(ae.calibration)}
+        drawn_by |= {"prior": digest_module(ae.prior), "standardizer": digest_module(ae.standardizer)}
+        text = json.dumps(drawn_by | {"seed": self.seed, "num": self.samples}, indent=2) + "\n"
+        file = folder / DRAWN_BY
+        if (file.read_text(encoding="utf-8") if file.is_file() else "") == text:
+            return
+        if any(folder.glob("*.png")):
+            raise ValueError(
+                f"{folder} holds images, and none that are known to be {self.samples:,} samples of {self.source} as it is, drawn "
+                f"with seed {self.seed}. Delete that folder, name another --out, or take its images as they are, --data {folder}."
+            )
+        write_text(file, text)

@@ -60,6 +60,12 @@ class Sample(arguments.Decoding, arguments.Labelling):
 
         if self.labels is None and self.labels_kind:
             raise ValueError("--labels-kind is about the table of --labels, and none was given: name it.")
+        numbered = [] if self.out.suffix else [file for file in self.out.glob("*.png") if file.stem.isdecimal()]
+        if others := [file.name for file in numbered if int(file.stem) >= self.num]:
+            raise ValueError(
+                f"{self.out} holds {min(others)}, which would lie among the {self.num:,} new images as if it were one of them: "
+                "name another folder, or delete that one."
+            )
         processes.join()
         ae = inputs.autoencoder(self.source, prior=self.prior, precision=self.precision)
         folder = Path(self.source)
