@@ -14,6 +14,8 @@ from runs import run
 from torch import nn
 
 from diffae import cli
+from diffae.cli.anomaly import Anomaly
+from diffae.cli.explanation import Audit
 from diffae.config import DataConfig
 from diffae.data import prepare
 from diffae.explanation import explaining, opening
@@ -419,6 +421,26 @@ def test_columns_are_learned(tmp_path):
     assert np.corrcoef(measures.scores(x), data.labels["how much"][data.validation])[0, 1] > 0.8
     with pytest.raises(ValueError, match="same label"):
         learned(data, data.train[:3], np.ones(3), target=None, seed=0, progress=lambda *_: None)
+
+
+def test_what_columns_are_taken_for_is_said_of_the_table_that_is_named_alone(tmp_path, monkeypatch):
+    kinds = {}
+
+    def images(ae, source, data, labels=None, *, labels_kind=()):
+        kinds[data] = labels_kind
+        return SimpleNamespace(names=[], train=np.arange(4), validation=np.arange(4))
+
+    monkeypatch.setattr("diffae.cli.inputs.images", images)
+    monkeypatch.setattr("diffae.cli.inputs.looked_at", lambda *_: np.arange(4))
+    monkeypatch.setattr("diffae.cli.inputs.autoencoder_of_pixels", lambda source: None)
+    said = {"labels_kind": ("grade=ordinal",), "out": tmp_path / "out"}
+    Audit(source="run", classifier="grade", data="new", **said).sets(None)
+    assert kinds == {None: said["labels_kind"], "new": ()}
+    kinds.clear()
+    monkeypatch.setattr("diffae.explanation.anomaly.AnomalyScorer", lambda *_: None)
+    monkeypatch.setattr("diffae.explanation.anomalies.write_anomalies", lambda *_, **__: ("page", {"images": []}))
+    Anomaly(source="run", data="new", usual="usual", **said).run()
+    assert kinds == {"new": said["labels_kind"], "usual": ()}
 
 
 def test_the_command_explains_a_run_and_its_page_opens(tmp_path, tiny_run, made, monkeypatch, capsys):

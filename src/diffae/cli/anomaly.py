@@ -34,10 +34,11 @@ class Anomaly(arguments.Labelling):
         from diffae.explanation.anomaly import AnomalyScorer
 
         ae = inputs.autoencoder_of_pixels(self.source)
-        kinds = {"labels_kind": self.labels_kind}
-        data = inputs.images(ae, self.source, self.data, self.labels, **kinds)
+        data = inputs.images(ae, self.source, self.data, self.labels, labels_kind=self.labels_kind)
         same = self.data is None and self.usual is None
-        trained = data if same else inputs.divided_images(ae, self.source, self.usual, None, **kinds)
+        data = inputs.images(ae, self.source, self.data, self.labels, labels_kind=self.labels_kind)
+        same = self.data is None and self.usual is None
+        trained = data if same else inputs.divided_images(ae, self.source, self.usual)
         indices = inputs.looked_at(data, self.data, "look at")
         with work_bar("Looking") as update:
             scorer = AnomalyScorer(ae, trained, update)

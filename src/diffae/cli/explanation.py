@@ -53,9 +53,8 @@ class Classifying(arguments.Labelling):
 
     def sets(self, ae: "DiffusionAutoencoder") -> "tuple[ImageSet, ImageSet, np.ndarray, np.ndarray]":
         """The run's images; those that are changed, in the order in which they are taken; which training images are asked about."""
-        kinds = {"labels_kind": self.labels_kind}
-        trained = inputs.images(ae, self.source, None, self.labels, **kinds)
-        data = trained if self.data is None else inputs.images(ae, self.source, self.data, None, **kinds)
+        trained = inputs.images(ae, self.source, None, self.labels, labels_kind=self.labels_kind)
+        data = trained if self.data is None else inputs.images(ae, self.source, self.data)
         rng = np.random.default_rng(self.seed)
         among = np.sort(rng.permutation(trained.train)[: self.among])
         candidates = rng.permutation(inputs.looked_at(data, self.data, "explain"))
