@@ -86,7 +86,7 @@ def test_a_number_out_of_its_range_is_said_by_its_option(capsys, tmp_path, monke
         (["export", "RUN", "file"], "file is a file, where a folder is to be written"),
         (["train", "images", "--out", "file/run"], "file/run cannot be written:"),
         (["import", "last.ckpt", "--out", "file/model"], "file/model cannot be written:"),
-        (["fit-attributes", "nowhere"], "nowhere is on the hub, or nowhere"),
+        (["fit-attributes", "nowhere"], "first: `diffae export nowhere FOLDER`"),
     ],
 )
 def test_a_place_that_cannot_be_written_is_said_first(capsys, tmp_path, monkeypatch, args, message):

@@ -19,6 +19,7 @@ from test_nn import perturb
 import diffae
 from diffae import cli
 from diffae.autoencoder import DiffusionAutoencoder
+from diffae.cli import inputs
 from diffae.config import PriorConfig
 from diffae.diffusion.ddim import DDIM
 from diffae.interop.parts import prior_folder, save_part
@@ -309,6 +310,18 @@ def test_what_was_loaded_once_is_there_when_the_hub_is_not(hub, ae, x):
     diffae.load("user/squares")
     hub.answer = lambda method, path: 503
     assert torch.equal(diffae.load("user/squares").encode(x), ae.encode(x))
+
+
+def test_codes_of_a_model_on_the_hub_are_kept_in_the_cache(ae, make_images, cache, monkeypatch):
+    data = inputs.images(ae, "user/squares", str(make_images(6, size=(8, 8))))
+    z_sem = inputs.codes(ae, "user/squares", data)
+    torch.testing.assert_close(z_sem, ae.encode(data.images(range(6))), rtol=1e-5, atol=1e-6)
+    assert len(list((cache / "codes").rglob("*.parquet"))) == 1
+    monkeypatch.setattr("diffae.data.codes.write_codes", None)
+    assert torch.equal(inputs.codes(ae, "user/squares", data), z_sem)
+    next(ae.encoder.parameters()).data += 0.1
+    with pytest.raises(TypeError):
+        inputs.codes(ae, "user/squares", data)
 
 
 def test_a_folder_of_the_same_name_comes_before_the_hub(hub, ae, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from diffae.config import (
     Preparation,
 )
 from diffae.runtime import processes
-from diffae.runtime.files import check_target
+from diffae.runtime.files import cache_folder, check_target
 
 if TYPE_CHECKING:
     import numpy as np
@@ -186,20 +186,28 @@ def check_beside(source: str) -> None:
     folder = Path(source)
     if not folder.is_dir():
         raise ValueError(
-            f"{source} is on the hub, or nowhere: codes, priors, attributes and calibrations are kept beside a model. Save it to a "
-            "folder first."
+            f"{source} is on the hub, or nowhere: priors, attributes and calibrations are kept beside a model. Save it to a folder "
+            f"first: `diffae export {source} FOLDER`."
         )
     check_target(folder, ())
 
 
 def codes_file(ae: "DiffusionAutoencoder", source: str, data: "ImageSet") -> Path:
-    """The file of the images' codes beside the model. It is written if there is none, or only one by another encoder."""
+    """The file of the images' codes: beside the model, or in the cache where that is no folder but on the hub, or imported by name.
+
+    It is written if there is none, or only one by another encoder.
+    """
     from diffae.data.codes import forget_parts, identity_of, write_codes
     from diffae.interop.fingerprints import fingerprint
 
-    check_beside(source)
-    identity = f"{fingerprint(ae)}-{data.key}"
-    file = Path(source) / "codes" / f"{data.key}.parquet"
+    encoder = fingerprint(ae)
+    identity = f"{encoder}-{data.key}"
+    if Path(source).is_dir():
+        check_beside(source)
+        folder = Path(source) / "codes"
+    else:
+        folder = cache_folder() / "codes" / encoder
+    file = folder / f"{data.key}.parquet"
     if identity_of(file) != identity:
         with work_bar("Encoding images") as update:
             write_codes(ae, data, file, identity=identity, progress=update)

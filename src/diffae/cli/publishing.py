@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class PublishOptions:
     """What commands have in common that hand a model on."""
 
-    source: arguments.LocalSource
+    source: arguments.Source
     licence: str | None = None
     """Licence of the weights, such as `mit` or `cc-by-4.0`; the data may decide it."""
     data: str | None = None
