@@ -238,20 +238,20 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
             inversion: how x_T is found, in `steps` either way; `anchored` keeps the source's detail.
 
         Raises:
-            ValueError: an attribute never fitted, a strength that is not finite, or a direction of which `keep` leaves nothing.
+            ValueError: an attribute never fitted, a strength that is not finite, two targets, or no move that `keep` leaves.
         """
+        if target_probability is not None and target_value is not None:
+            raise ValueError("A target probability and a target value say two things of one move: give one of them.")
         code = x if isinstance(x, Code) else self.infer(x, inversion=inversion, steps=steps)
         target: Any = target_probability if target_value is None else torch.as_tensor(target_value)
         if target is None or isinstance(direction, Tensor) or self.attributes is None:
             edited = self.edit(code.z_sem, direction, strength=strength, target_probability=target, keep=keep)
             return self.render(code, z_sem=edited)
         return self.attributes.reach_visibly(
-            code.z_sem,
-            dict.fromkeys(names_of(direction), target),
-            keep,
+            code.z_sem, dict.fromkeys(names_of(direction), target), keep,
             render=lambda indices, z_sem: self.render(code[indices], z_sem=z_sem),
             encode=lambda images: self.encode(self.clamp(images)),
-        )
+        )  # fmt: skip
 
     @border
     def explain(

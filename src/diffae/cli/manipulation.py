@@ -46,10 +46,18 @@ class Manipulate(arguments.Decoding, arguments.Cropping):
     """Of one image, edited by one strength or to a probability: also write it in the values of its file, see `reconstruct`."""
 
     def run(self) -> None:
+        if self.edit is None and not (self.files and self.attribute):
+            raise ValueError("Give images and --attribute, or an edit that the studio saved, --from.")
+        alone = Manipulate(source=self.source, edit=self.edit, out=self.out, precision=self.precision)
+        if self.edit is not None and self != alone:
+            raise ValueError(
+                "An edit that the studio saved, --from, says which image is edited and how: leave images away, and all options but "
+                "--out and --precision."
+            )
+        if self._aims and self.strengths != Manipulate.strengths:
+            raise ValueError("--strengths says how far to move, and so does a target: give one of them.")
         if self.values is not None and (len(self.files) != 1 or not self._once):
             raise ValueError(f"--values writes one image, {self.values}: give one, and one of --strengths, or a target.")
-        if (self.edit is None) == (not self.files or not self.attribute):
-            raise ValueError("Give images and --attribute, or an edit that the studio saved, --from.")
         single = not self.out.suffix and self.edit is None
         if single and not self._once:
             raise ValueError(
@@ -65,7 +73,7 @@ class Manipulate(arguments.Decoding, arguments.Cropping):
             return
         x = inputs.pictures(ae, self.files, self.crop)
         code = ae.infer(x, inversion=self.inversion, steps=self.steps)
-        if self.target_probability is not None or self.target_value is not None:
+        if self._aims:
             p, value = self.target_probability, self.target_value
             columns = [ae.manipulate(code, self.attribute, target_probability=p, target_value=value, keep=self.keep)]
         else:
@@ -84,9 +92,14 @@ class Manipulate(arguments.Decoding, arguments.Cropping):
         show(ae, list(zip(x, *columns, strict=True)), self.out)
 
     @property
+    def _aims(self) -> bool:
+        """Whether images are moved as far as a target needs."""
+        return self.target_probability is not None or self.target_value is not None
+
+    @property
     def _once(self) -> bool:
         """Whether each image is edited in one way only."""
-        return len(self.strengths) == 1 or self.target_probability is not None or self.target_value is not None
+        return len(self.strengths) == 1 or self._aims
 
 
 def _replay(ae: "DiffusionAutoencoder", file: Path, out: Path) -> None:

@@ -48,14 +48,16 @@ class Import:
         if not path.exists() and self.checkpoint in official.PUBLISHED:
             found = official.find(self.checkpoint)
             path, classifier, statistics = found.weights, classifier or found.classifier, statistics or found.statistics
-            preset_name, out = preset_name or found.preset, out or official.imported_folder(self.checkpoint)
-            copy = found.copy
+            out, copy = out or official.imported_folder(self.checkpoint), found.copy
             if copy is not None:
+                preset_name = preset_name or found.preset
                 if self.raw:
                     raise ValueError(f"{copy} has a copy of the averaged weights alone. Leave --raw away, or fetch last.ckpt.")
                 say(f"From a copy on the hub, {copy}: not the authors' own files, and compared with no hash")
         if out is None:
             raise ValueError(f"Where should {self.checkpoint} be written? Give --out.")
+        if statistics is not None and classifier is None:
+            raise ValueError(f"The statistics of {statistics} are for a classifier: give it too, --classifier.")
         settings = None if preset_name is None else preset(preset_name).model
         model = official.load(path, ema=not self.raw, settings=settings)
         if classifier is not None:

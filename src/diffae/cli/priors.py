@@ -62,6 +62,10 @@ class TrainPrior(arguments.Labelling):
     training: TrainingConfig
 
     def run(self) -> None:
+        usual = prior_preset(DEFAULT_PRIOR_PRESET)
+        asked, needless = (self.minutes, self.images, self.model, self.training), (None, None, usual.model, usual.training)
+        if self.preset in FITTED and asked != needless:
+            raise ValueError(f"--preset {self.preset} needs no training: leave --minutes, --images, --model and --training away.")
         if self.preset not in FITTED:
             from diffae.training.run import create_accelerator
 

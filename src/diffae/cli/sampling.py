@@ -60,6 +60,12 @@ class Sample(arguments.Decoding, arguments.Labelling):
 
         if self.labels is None and self.labels_kind:
             raise ValueError("--labels-kind is about the table of --labels, and none was given: name it.")
+        if self.attribute is None and (self.labels, self.absent, self.data, self.max_proposals) != (None, False, None, None):
+            raise ValueError(
+                "--labels, --absent, --data and --max-proposals are about what images should show: name an --attribute."
+            )
+        if self.labels is None and self.data is not None:
+            raise ValueError(f"--data {self.data} names the images of the table of --labels: give both, or neither.")
         numbered = [] if self.out.suffix else [file for file in self.out.glob("*.png") if file.stem.isdecimal()]
         if others := [file.name for file in numbered if int(file.stem) >= self.num]:
             raise ValueError(

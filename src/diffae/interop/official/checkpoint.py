@@ -26,7 +26,7 @@ def load(path: str | Path, *, ema: bool = True, settings: AutoencoderConfig | No
         path: the checkpoint; or its weights alone, as safetensors.
         ema: the moving average of the weights, which all published figures are of, rather than the raw ones. Weights under names
             of neither are taken for what was asked for.
-        settings: of the networks, where the file has weights alone.
+        settings: of the networks, where the file has weights alone, and only there.
 
     Returns:
         The autoencoder in eval mode; `prior` and `standardizer` are set if the file holds a latent network.
@@ -37,6 +37,8 @@ def load(path: str | Path, *, ema: bool = True, settings: AutoencoderConfig | No
     """
     tensors, hyper = read_tensors(path)
     latent = None
+    if hyper is not None and settings is not None:
+        raise ValueError(f"{path} says itself of which networks its weights are: leave --preset away.")
     if hyper is not None:
         settings, latent = translate_settings(hyper, path)
     elif settings is None:
