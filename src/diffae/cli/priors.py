@@ -66,12 +66,13 @@ class TrainPrior(arguments.Labelling):
         asked, needless = (self.minutes, self.images, self.model, self.training), (None, None, usual.model, usual.training)
         if self.preset in FITTED and asked != needless:
             raise ValueError(f"--preset {self.preset} needs no training: leave --minutes, --images, --model and --training away.")
+        name = self._name()
         if self.preset not in FITTED:
             from diffae.training.run import create_accelerator
 
             create_accelerator()  # Here several processes meet, so that they share the images to encode.
         inputs.check_beside(self.source)
-        ae, name = inputs.autoencoder(self.source), self._name()
+        ae = inputs.autoencoder(self.source)
         data = inputs.divided_images(ae, self.source, self.data, self.labels, labels_kind=self.labels_kind or None)
         among = data if self.given is None else _with_label(data, self.given)
         z_sem = inputs.codes(ae, self.source, data)
@@ -89,11 +90,10 @@ class TrainPrior(arguments.Labelling):
     def _name(self) -> str:
         """The prior's name: as asked, or after its kind and what it is of."""
         kind = self.preset if self.preset in FITTED else "ddim"
-        if self.name is not None or self.given is None:
-            return self.name or kind
-        if set(self.given) & set('/\\:*?"<>|') or self.given.endswith((".", " ")):
-            raise ValueError(f"The label {self.given!r} cannot be part of a folder's name: name the prior with --name.")
-        return f"{kind} {self.given}"
+        name = self.name if self.name is not None else kind if self.given is None else f"{kind} {self.given}"
+        if not name or set(name) & set('/\\:*?"<>|') or name.startswith(".") or name.endswith((".", " ")):
+            raise ValueError(f"{name!r} cannot be the name of a prior's folder: give another --name, of letters and digits.")
+        return name
 
 
 def _with_label(data: "ImageSet", given: str) -> "ImageSet":
