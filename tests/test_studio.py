@@ -86,6 +86,17 @@ def test_a_saved_edit_is_the_same_pixels_again(shop, tmp_path, capsys):
     cli.main(["manipulate", str(tmp_path / "model"), "--from", str(tmp_path / "edit.json"), "--out", str(tmp_path / "again.png")])
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / "expected.png").read_bytes()
 
+    old = json.loads(text)
+    assert (old.pop("networks"), old.pop("levels")) == (shop.networks, list(again.levels))
+    assert Edit.from_json(json.dumps(old)).differences(shop.ae, networks="other") == []
+    assert again.differences(shop.ae, networks=shop.networks) == []
+    capsys.readouterr()
+    (tmp_path / "edit.json").write_text(json.dumps(json.loads(text) | {"networks": "other", "levels": ["log_snr", 3.0]}))
+    cli.main(["manipulate", str(tmp_path / "model"), "--from", str(tmp_path / "edit.json"), "--out", str(tmp_path / "again.png")])
+    said = " ".join(capsys.readouterr().err.split())
+    assert "it was saved with another decoder" in said
+    assert "it was saved before the model was calibrated as it is now" in said
+
     wider = replace(again, image=again.image.double(), z_sem=again.z_sem.double())
     assert Edit.from_json(wider.to_json()).to_json() == text
     low = Edit.from_json(replace(again, image=again.image.bfloat16()).to_json())

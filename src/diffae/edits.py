@@ -33,6 +33,8 @@ class Edit:
         inversion: how x_T was found.
         steps: solver steps in either direction.
         asked: what moved z_sem, for the reader: attribute -> strength, and the like.
+        networks: what identifies decoder and encoder (`interop.fingerprints.digest_model`); None in older files.
+        levels: the calibration that paths had, see `levels_of`; None in older files.
     """
 
     model: str
@@ -41,6 +43,26 @@ class Edit:
     inversion: Inversion
     steps: int
     asked: Mapping[str, Any] = field(default_factory=dict)
+    networks: str | None = None
+    levels: list[Any] | None = None
+
+    def differences(self, ae: DiffusionAutoencoder, *, networks: str) -> list[str]:
+        """What is otherwise than it was when the edit was saved, so that its pixels are others; nothing where it does not say.
+
+        Args:
+            ae: the model.
+            networks: what identifies its networks.
+        """
+        found = []
+        if self.networks not in (None, networks):
+            found.append("it was saved with another decoder (before more training, perhaps), so its pixels will be others.")
+        if self.levels not in (None, levels_of(ae)) and self.inversion != "official":
+            spacing, t_max = levels_of(ae)
+            found.append(
+                f"it was saved before the model was calibrated as it is now (levels {spacing} from t = {t_max:g}), so its pixels "
+                "will be others."
+            )
+        return found
 
     def render(self, ae: DiffusionAutoencoder, *, model: str) -> Float[Tensor, "c *sides"]:
         """The edited image.
@@ -84,6 +106,9 @@ class Edit:
             for name, kind in {"model": str, "image": str, "z_sem": list, "steps": int, "asked": dict}.items():
                 if not isinstance(values.get(name), kind) or isinstance(values[name], bool):
                     raise ValueError(f"{name!r} is missing, or of another type")
+            for name, kind in {"networks": str, "levels": list}.items():
+                if not isinstance(values.get(name), kind | None):
+                    raise ValueError(f"{name!r} is of another type")
             if values.get("inversion") not in typing.get_args(Inversion):
                 raise ValueError(f"{values.get('inversion')!r:.60} is no inversion")
             if not 0 < values["steps"] <= MOST_STEPS:
@@ -94,6 +119,11 @@ class Edit:
             return cls(**values)
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ValueError(f"This is no edit that the studio saved ({error}).") from None
+
+
+def levels_of(ae: DiffusionAutoencoder) -> list[Any]:
+    """What a model's calibration says of the levels of paths to x_T and back: their spacing, and the first timestep."""
+    return [ae.calibration.spacing, ae.calibration.t_max]
 
 
 def _packed(x: Tensor) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from diffae.cli import arguments, inputs
+from diffae.cli.bars import warn
 from diffae.cli.sheets import save_each, save_values, show
 from diffae.config import Range
 
@@ -105,7 +106,7 @@ class Manipulate(arguments.Decoding, arguments.Cropping):
 def _replay(ae: "DiffusionAutoencoder", file: Path, out: Path) -> None:
     """Writes the image of a saved edit."""
     from diffae.edits import Edit
-    from diffae.interop.fingerprints import fingerprint
+    from diffae.interop.fingerprints import digest_model, fingerprint
     from diffae.pictures import save_png, to_pil
 
     try:
@@ -115,4 +116,6 @@ def _replay(ae: "DiffusionAutoencoder", file: Path, out: Path) -> None:
     if not out.suffix:
         raise ValueError(f"The image of an edit is one file: give --out an ending, {out}.png.")
     edited = edit.render(ae, model=fingerprint(ae))
+    for difference in edit.differences(ae, networks=digest_model(ae)):
+        warn(f"{file}: {difference}")
     print(f"Picture: {save_png(to_pil(ae.to_pictures(edited[None])[0]), out)}")

@@ -17,9 +17,9 @@ from torch import Tensor
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.data import ImageSet
 from diffae.data.images import load_images
-from diffae.edits import Edit
+from diffae.edits import Edit, levels_of
 from diffae.explanation.opening import learned
-from diffae.interop.fingerprints import fingerprint
+from diffae.interop.fingerprints import digest_model, fingerprint
 from diffae.runtime import seeding
 from diffae.semantics.attributes import Attributes
 from diffae.semantics.classifiers import Classifier
@@ -63,7 +63,7 @@ class Workshop:
         self.ended, self.paces = threading.Event(), dict[str, float]()
         self._watching, self._workers = threading.local(), weakref.WeakSet[threading.Thread]()
         self._explainers: dict[str, Explainer] = {}
-        self.model = fingerprint(ae)
+        self.model, self.networks = fingerprint(ae), digest_model(ae)
         self.standardizer = None if z_sem is None else Standardizer.fit(z_sem)
 
     def check_open(self) -> None:
@@ -216,7 +216,8 @@ class Workshop:
         if visit.opened is None or visit.z_sem is None:
             raise ValueError("Nothing is edited yet: open an image and move a slider.")
         code = visit.opened.code
-        return Edit(self.model, visit.opened.x[0], visit.z_sem[0], code.inversion, code.steps, visit.asked)
+        levels = levels_of(self.ae)
+        return Edit(self.model, visit.opened.x[0], visit.z_sem[0], code.inversion, code.steps, visit.asked, self.networks, levels)
 
     def define(self, name: str, positives: Sequence[int], negatives: Sequence[int]) -> Attributes:
         """An attribute from two groups of the set's images; errors as of `new_name` and `fit_few`."""
