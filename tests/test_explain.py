@@ -298,6 +298,7 @@ def test_a_classifier_that_is_quite_sure_is_explained(made):
 
 def test_an_estimator_is_asked_for_what_its_numbers_are_said_to_be(made):
     from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.neighbors import KNeighborsClassifier
 
     _, network, among, x = made
     pixels = ((among + 1) / 2).flatten(1).numpy()
@@ -307,6 +308,10 @@ def test_an_estimator_is_asked_for_what_its_numbers_are_said_to_be(made):
     assert np.allclose(Classifier(decides).scores(x).sigmoid(), decides.predict_proba(shown)[:, 1], atol=1e-4)
     measures = Ridge().fit(pixels, network(among).numpy())
     assert np.allclose(Classifier(measures, "value").scores(x), measures.predict(shown), atol=1e-4)
+    nearest = KNeighborsClassifier().fit(pixels, (network(among) > 0).numpy())
+    for estimator, answers, has in ((nearest, "logit", "'probability', 'value'"), (measures, "probability", "'value'")):
+        with pytest.raises(ValueError, match=f"so its answers cannot be '{answers}': it has those of {has}"):
+            Classifier(estimator, answers)
 
 
 def test_heat_is_red_above_and_blue_below():

@@ -13,6 +13,8 @@ from diffae.runtime.files import first_line
 
 Answers = Literal["probability", "logit", "value"]
 """What the numbers of a classifier are: probabilities; logits, of one class or, through a softmax, of several; measurements."""
+METHODS = {"probability": "predict_proba", "logit": "decision_function", "value": "predict"}
+"""By which method an estimator of scikit-learn says each of them."""
 LEAST = 1e-6
 """The least probability that is told from none."""
 
@@ -36,6 +38,17 @@ class Classifier:
             raise ValueError(f"answers must be one of {', '.join(get_args(Answers))}, got {self.answers!r}.")
         if isinstance(self.call, nn.Module) and self.call.training:
             raise ValueError("The classifier is in training mode, where it may say something else each time: call eval() first.")
+        if self._methods and self.answers is not None and METHODS[self.answers] not in self._methods:
+            kind = type(self.call).__name__
+            said = ", ".join(repr(answers) for answers, method in METHODS.items() if method in self._methods)
+            raise ValueError(
+                f"{kind} has no {METHODS[self.answers]}, so its answers cannot be {self.answers!r}: it has those of {said}."
+            )
+
+    @property
+    def _methods(self) -> list[str]:
+        """Of an estimator of scikit-learn, by which methods it answers."""
+        return [] if isinstance(self.call, nn.Module) else [method for method in METHODS.values() if hasattr(self.call, method)]
 
     @property
     def measures(self) -> bool:
@@ -100,11 +113,9 @@ class Classifier:
         if isinstance(classifier, nn.Module):
             weights = next(classifier.parameters(), None)
             return classifier if weights is None else lambda x: classifier(x.to(weights.device))
-        first = {"logit": "decision_function", "value": "predict"}.get(self.answers or "", "predict_proba")
-        for method in dict.fromkeys((first, "predict_proba", "decision_function", "predict")):
-            if hasattr(classifier, method):
-                asked = getattr(classifier, method)
-                return lambda x: asked(((x.detach() + 1) / 2).flatten(1).cpu().double().numpy())
+        if self._methods:
+            asked = getattr(classifier, self._methods[0] if self.answers is None else METHODS[self.answers])
+            return lambda x: asked(((x.detach() + 1) / 2).flatten(1).cpu().double().numpy())
         if not callable(classifier):
             raise TypeError(f"{type(classifier).__name__} is no function of images, and no estimator")
         return classifier
