@@ -36,8 +36,6 @@ class Anomaly(arguments.Labelling):
         ae = inputs.autoencoder_of_pixels(self.source)
         data = inputs.images(ae, self.source, self.data, self.labels, labels_kind=self.labels_kind)
         same = self.data is None and self.usual is None
-        data = inputs.images(ae, self.source, self.data, self.labels, labels_kind=self.labels_kind)
-        same = self.data is None and self.usual is None
         trained = data if same else inputs.divided_images(ae, self.source, self.usual)
         indices = inputs.looked_at(data, self.data, "look at")
         with work_bar("Looking") as update:
