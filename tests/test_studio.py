@@ -55,6 +55,36 @@ def test_sliders_move_as_manipulate_does_and_keep_what_is_to_be_kept(shop):
     assert shop.probabilities(visit, reached)["Red"] >= 0.899
 
 
+def test_own_attributes_and_fitted_ones_keep_each_other_as_they_are(shop):
+    mine = {name: shop.define(name, few, [4, 5, 6, 7]) for name, few in (("Mine", [0, 1, 2, 3]), ("Yours", [8, 9, 10, 11]))}
+    visit = replace(visiting(shop), defined=mine)
+    z = visit.opened.preview.z_sem
+
+    def logit(z, name):
+        of = mine.get(name, shop.ae.attributes)
+        return of.logits(z)[:, of.names.index(name)]
+
+    for moved, kept in (("Mine", "Red"), ("Red", "Mine"), ("Mine", "Yours")):
+        for asked in (({moved: 0.3}, {}), ({}, {moved: 0.95})):
+            after = shop.moved(visit, *asked, [kept])
+            torch.testing.assert_close(logit(after, kept), logit(z, kept), atol=1e-4, rtol=0)
+            assert float(logit(after, moved) - logit(z, moved)) > 0.01
+    both = shop.moved(visit, {}, {"Mine": 0.9, "Red": 0.9}, [])
+    assert min(shop.probabilities(visit, both)[name] for name in ("Mine", "Red")) >= 0.899, "one does not undo the other"
+    alone = Visit(opened=visit.opened)
+    assert torch.equal(shop.moved(visit, {"Red": 0.3}, {}, []), shop.moved(alone, {"Red": 0.3}, {}, []))
+    shop.ae.attributes = None
+    torch.testing.assert_close(shop.moved(visit, {"Mine": 0.3}, {}, []), mine["Mine"].move(z, {"Mine": 0.3}))
+
+
+def test_what_the_open_edit_moves_or_keeps_cannot_be_taken_from_it():
+    visit = Visit(asked={"strengths": {"A": 0.1}, "targets": {"B": 0.9}, "keep": ["C"]})
+    for name in "ABC":
+        with pytest.raises(ValueError, match=f"'{name}' is part of the edit that is open"):
+            visit.check_unused(["D", name])
+    visit.check_unused(["D"])
+
+
 def test_what_is_known_best_comes_first_and_own_attributes_last(shop):
     visit = replace(visiting(shop), defined={"Mine": shop.define("Mine", [0, 1, 2, 3], [4, 5, 6, 7])})
     names = shop.attributes(visit)

@@ -6,11 +6,13 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from torch import Tensor
 
 from diffae.pictures import to_pil
 from diffae.runtime.files import first_line, replacing
+from diffae.studio.moves import move
 from diffae.studio.uploads import Uploads
 from diffae.studio.visit import Visit
 from diffae.studio.workshop import Workshop
@@ -81,7 +83,7 @@ def edit_all(shop: Workshop, visit: Visit, uploads: Uploads, target: Path, tell:
     if not uploads and not uploads.unread:
         raise ValueError("There are no files: drop images, zips of images or a folder on the left.")
     edited, taken = Edited(), {"edit.json", "not-read.txt"}
-    asked = {"strengths": {}, "targets": {}, "keep": [], **visit.asked}
+    asked: dict[str, Any] = {"strengths": {}, "targets": {}, "keep": [], **visit.asked}
     with replacing(target) as part:
         with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
             tell("Editing", 0, left := len(uploads))
@@ -90,7 +92,7 @@ def edit_all(shop: Workshop, visit: Visit, uploads: Uploads, target: Path, tell:
                     left -= 1
                     continue
                 code = shop.ae.infer(x)
-                z = shop.move(code.z_sem, visit.defined, asked["strengths"], asked["targets"], asked["keep"])
+                z = move(code.z_sem, shop.ae.attributes, visit.defined, **asked)
                 after = shop.ae.clamp(shop.ae.render(code, z_sem=z))
                 to_pil(shop.ae.to_pictures(after)[0]).save(png := io.BytesIO(), "PNG")
                 archive.writestr(_free(name, taken), png.getvalue())

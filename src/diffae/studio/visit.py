@@ -90,6 +90,12 @@ class Visit:
         moved = 0 if self.z_sem is None else self.z_sem.nbytes
         return fitted + moved + sum(one.nbytes for one in self.recent)
 
+    def check_unused(self, names: Sequence[str]) -> None:
+        """Raises ValueError where one of the attributes is moved or kept by the edit that is open."""
+        used = {*self.asked.get("strengths", ()), *self.asked.get("targets", ()), *self.asked.get("keep", ())}
+        if found := [name for name in names if name in used]:
+            raise ValueError(f"{found[0]!r} is part of the edit that is open: undo what was done by it, or open another image.")
+
     def find_opened(self, x: Float[Tensor, "1 c *sides"]) -> OpenImage | None:
         """The image with its codes, where it was opened before and is remembered."""
         return next((one for one in self.recent if torch.equal(one.x, x)), None)

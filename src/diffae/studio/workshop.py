@@ -26,6 +26,7 @@ from diffae.semantics.classifiers import Classifier
 from diffae.semantics.explanations import Explainer
 from diffae.semantics.fitting import fit_few
 from diffae.semantics.standardizer import Standardizer
+from diffae.studio.moves import move
 from diffae.studio.visit import OpenImage, Visit, new_name
 
 EXAMPLES = 16
@@ -171,36 +172,7 @@ class Workshop:
     def moved(self, visit: Visit, strengths: Mapping[str, float], targets: Mapping[str, float], keep: Sequence[str]) -> Tensor:
         """z_sem of the opened image, moved by strengths and then to probabilities."""
         assert visit.opened is not None
-        return self.move(visit.opened.preview.z_sem, visit.defined, strengths, targets, keep)
-
-    def move(
-        self, z: Float[Tensor, "n d"], defined: Mapping[str, Attributes], strengths: Mapping[str, float],
-        targets: Mapping[str, float], keep: Sequence[str],
-    ) -> Float[Tensor, "n d"]:  # fmt: skip
-        """z_sem moved by strengths and then to probabilities.
-
-        Args:
-            z: the codes.
-            defined: attributes that the visitor defined, each with its classifier.
-            strengths: attribute -> strength.
-            targets: attribute -> probability.
-            keep: attributes that stay as they are.
-        """
-        fitted = self.ae.attributes
-        strengths = {name: s for name, s in strengths.items() if s}
-        for name in [n for n in strengths if n in defined]:
-            z = defined[name].move(z, {name: strengths[name]})
-        known = {name: s for name, s in strengths.items() if name not in defined}
-        unchanged = [name for name in keep if name not in defined and name not in known and name not in targets]
-        if known and fitted is not None:
-            z = fitted.move(z, known, unchanged)
-        for name, target in targets.items():
-            if name in defined:
-                z = defined[name].reach(z, {name: target})
-            else:
-                assert fitted is not None
-                z = fitted.reach(z, {name: target}, unchanged)
-        return z
+        return move(visit.opened.preview.z_sem, self.ae.attributes, visit.defined, strengths, targets, keep)
 
     def probabilities(self, visit: Visit, z_sem: Float[Tensor, "1 d"]) -> dict[str, float]:
         """The probability of every attribute at a code."""

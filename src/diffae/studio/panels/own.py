@@ -45,9 +45,7 @@ def panel(page: Page, editor: EditPanel) -> None:
     def forget(visit: Visit, names: list[str]) -> list[Any]:
         if not names:
             raise ValueError("Choose which to forget.")
-        moved = {**visit.asked.get("strengths", {}), **visit.asked.get("targets", {})}
-        if used := [name for name in names if name in moved]:
-            raise ValueError(f"{used[0]!r} is part of the edit that is open: move its slider back first, or open another image.")
+        visit.check_unused(names)
         visit = replace(visit, defined={name: a for name, a in visit.defined.items() if name not in names})
         return [*editor.listed(visit), f"Forgotten: {', '.join(names)}.", _listed(visit)]
 
