@@ -5,6 +5,7 @@ import gc
 import io
 import json
 import sys
+import warnings
 import zipfile
 from dataclasses import replace
 from types import FunctionType, ModuleType, SimpleNamespace
@@ -271,6 +272,53 @@ def test_who_moves_a_slider_beside_a_folder_gets_the_same_pixels(shop, folder, t
         assert done.result().num == 4
 
 
+# One image after another, and what is asked for too late --------------------------------------------------------------
+
+
+@pytest.fixture
+def page(shop, tmp_path):
+    """What the page does, by the names of the functions that do it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # What Gradio warns of is its own.
+        blocks = _within_a_loop(lambda: build(shop, tmp_path / "downloads"))
+    return SimpleNamespace(blocks=blocks, **{fn.fn.__name__: fn.fn for fn in blocks.fns.values()})
+
+
+VISITOR = SimpleNamespace(session_hash="a")
+SKIP = gr.skip()
+
+
+def same(a, b):
+    return np.array_equal(np.asarray(a), np.asarray(b))
+
+
+def test_a_preview_that_comes_after_the_finished_picture_is_that_picture(shop, page):
+    visit, _ = shop.open(Visit(), shop.data.images([0]))
+    sent = {"strengths": {"Red": 0.5}, "told": visit.told}
+    before, bars_before = page.preview(visit, [], sent)
+    visit, after, _, bars_after, *_ = page.finish(visit, [], sent, VISITOR)
+    assert not same(before, after), "few steps are seen"
+    late, bars_late = page.preview(visit, [], sent)
+    assert same(late, after)
+    assert bars_late == bars_after == bars_before
+    assert not same(page.preview(visit, ["Green"], sent)[0], after), "another edit"
+    assert not same(page.preview(visit, [], {"Red": 0.4})[0], after)
+
+
+def test_what_was_asked_of_the_sliders_before_they_were_set_anew_is_not_done(shop, page):
+    visit, _ = shop.open(Visit(), shop.data.images([0]))
+    sent = {"strengths": {"Red": 0.5}, "told": visit.told}
+    visit = page.finish(visit, [], sent, VISITOR)[0]
+    undone = page.undo(visit, VISITOR)
+    for later, told in ((shop.open(visit, shop.data.images([1]))[0], None), (undone[0], undone[6]["told"])):
+        assert told in (None, later.told)
+        assert page.preview(later, [], sent) == [SKIP] * 2
+        assert page.finish(later, [], sent, VISITOR) == [SKIP] * 6
+        assert page.reach(later, [], "Red", 0.9, sent, VISITOR) == [SKIP] * 6
+        assert page.preview(later, [], sent | {"told": later.told}) != [SKIP] * 2
+        assert page.preview(later, [], {"Red": 0.5}) != [SKIP] * 2, "scripts know no such number"
+
+
 # Many attributes ------------------------------------------------------------------------------------------------------
 
 
@@ -415,7 +463,12 @@ def test_what_a_visit_says_that_it_holds_is_what_it_holds(shop):
     _ = visit.opened.code
     visit, _ = shop.open(visit, shop.data.images([1]))
     _ = visit.opened.code
-    visit = replace(visit, defined={"Mine": shop.define("Mine", [0, 1, 2], [3, 4, 5])}, z_sem=torch.zeros(1, shop.ae.z_dim))
+    visit = replace(
+        visit,
+        defined={"Mine": shop.define("Mine", [0, 1, 2], [3, 4, 5])},
+        z_sem=torch.zeros(1, shop.ae.z_dim),
+        edited=visit.opened.x.clone(),
+    )
     assert before < held(visit) <= visit.nbytes * 1.05 + 20_000
     assert visit.nbytes <= 1.2 * held(visit)
 

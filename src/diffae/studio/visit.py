@@ -73,7 +73,9 @@ class Visit:
         past: strengths before each change, the newest last.
         defined: attributes that the visitor defined, each with its classifier.
         z_sem: where the last edit moved the code to.
+        edited: the image that it made.
         asked: strengths, targets and attributes to keep, by which the code was moved.
+        told: how often the page was told where its sliders stand: what it asks for as it was told before is not done.
     """
 
     opened: OpenImage | None = None
@@ -81,13 +83,15 @@ class Visit:
     past: tuple[Mapping[str, float], ...] = ()
     defined: Mapping[str, Attributes] = field(default_factory=dict)
     z_sem: Tensor | None = None
+    edited: Tensor | None = None
     asked: Mapping[str, Any] = field(default_factory=dict)
+    told: int = 0
 
     @property
     def nbytes(self) -> int:
         """Of its images, codes and classifiers."""
         fitted = sum(t.nbytes for a in self.defined.values() for t in (*a.parameters(), *a.buffers()))
-        moved = 0 if self.z_sem is None else self.z_sem.nbytes
+        moved = sum(t.nbytes for t in (self.z_sem, self.edited) if t is not None)
         return fitted + moved + sum(one.nbytes for one in self.recent)
 
     def check_unused(self, names: Sequence[str]) -> None:
@@ -104,7 +108,8 @@ class Visit:
         """The visit with an image opened and nothing done to it, and the number of images that were forgotten for it: the
         oldest, where all take more than `MOST_BYTES`."""
         others = tuple(other for other in self.recent if other is not one)
-        visit = replace(self, opened=one, recent=(*others, one), past=(), z_sem=None, asked={})
+        fresh: dict[str, Any] = {"past": (), "z_sem": None, "edited": None, "asked": {}, "told": self.told + 1}
+        visit = replace(self, opened=one, recent=(*others, one), **fresh)
         forgotten = 0
         while visit.nbytes > MOST_BYTES and len(visit.recent) > 1:
             visit, forgotten = replace(visit, recent=visit.recent[1:]), forgotten + 1

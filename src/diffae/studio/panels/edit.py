@@ -12,7 +12,7 @@ from diffae.runtime.files import write_text
 from diffae.semantics.attributes import Attributes
 from diffae.studio.display import bars, choices, difference, enlarged
 from diffae.studio.page import ANY, MODEL, EditPanel, Page, shows_errors
-from diffae.studio.panels.sliders import slider_list, sliders, strengths
+from diffae.studio.panels.sliders import is_late, slider_list, sliders, strengths
 from diffae.studio.visit import MOST_BYTES, MOST_UNDOS, OpenImage, Visit
 
 
@@ -30,7 +30,7 @@ def panel(page: Page) -> EditPanel:
         return strengths(sent, shop.attributes(visit))
 
     def sliders_of(visit: Visit, at: Mapping[str, float]) -> dict[str, Any]:
-        return slider_list(shop.attributes(visit), visit.defined, at)
+        return slider_list(shop.attributes(visit), visit.defined, at, visit.told)
 
     def bars_of(visit: Visit, z: Tensor, asked: Mapping[str, Any]) -> str:
         moved = [*asked.get("strengths", ()), *asked.get("targets", ())]
@@ -49,16 +49,22 @@ def panel(page: Page) -> EditPanel:
         return [visit, picture, picture, None, bars_of(visit, z, {}), None, None, sliders_of(visit, {})]
 
     @shows_errors
-    def preview(visit: Visit, keep: list[str], sent: Any) -> tuple[Any, str]:
-        one, asked = opened(visit), {"strengths": moved(visit, sent)}
+    def preview(visit: Visit, keep: list[str], sent: Any) -> list[Any]:
+        one = opened(visit)
+        if is_late(sent, visit.told):
+            return [gr.skip()] * len(previews)
+        asked = {"strengths": moved(visit, sent), "keep": keep}
+        if asked == visit.asked and visit.edited is not None and visit.z_sem is not None:
+            # A slider that is let go is finished before the last preview of its drag is asked for.
+            return [enlarged(ae, visit.edited[0]), bars_of(visit, visit.z_sem, asked)]
         z = shop.moved(visit, asked["strengths"], {}, keep)
-        return enlarged(ae, ae.render(one.preview, z_sem=z)[0]), bars_of(visit, z, asked)
+        return [enlarged(ae, ae.render(one.preview, z_sem=z)[0]), bars_of(visit, z, asked)]
 
     def finished(visit: Visit, asked: Mapping[str, Any], request: gr.Request) -> list[Any]:
         one = opened(visit)
         z = shop.moved(visit, asked["strengths"], asked.get("targets", {}), asked["keep"])
         after = ae.clamp(ae.render(one.code, z_sem=z))
-        visit = replace(visit, z_sem=z, asked=asked)
+        visit = replace(visit, z_sem=z, edited=after, asked=asked)
         png, text = (page.file(request, f"edit.{kind}") for kind in ("png", "json"))
         save_png(to_pil(ae.to_pictures(after)[0]), png)
         write_text(text, shop.edit_of(visit).to_json())
@@ -68,12 +74,16 @@ def panel(page: Page) -> EditPanel:
     @shows_errors
     def finish(visit: Visit, keep: list[str], sent: Any, request: gr.Request) -> list[Any]:
         opened(visit)
+        if is_late(sent, visit.told):
+            return [gr.skip()] * len(finishes)
         past = (*visit.past, dict(visit.asked.get("strengths", {})))[-MOST_UNDOS:]
         return finished(replace(visit, past=past), {"strengths": moved(visit, sent), "keep": keep}, request)
 
     @shows_errors
     def reach(visit: Visit, keep: list[str], name: str, p: float, sent: Any, request: gr.Request) -> list[Any]:
         opened(visit)
+        if is_late(sent, visit.told):
+            return [gr.skip()] * len(finishes)
         if not name:
             raise ValueError("Choose an attribute.")
         return finished(visit, {"strengths": moved(visit, sent), "keep": keep, "targets": {name: p}}, request)
@@ -87,11 +97,11 @@ def panel(page: Page) -> EditPanel:
         # One that the visitor made may have been forgotten since.
         before = {name: s for name, s in visit.past[-1].items() if name in names}
         keep = list(visit.asked.get("keep", []))
-        shown = finished(replace(visit, past=visit.past[:-1]), {"strengths": before, "keep": keep}, request)
-        return [*shown, sliders_of(visit, before)]
+        visit = replace(visit, past=visit.past[:-1], told=visit.told + 1)
+        return [*finished(visit, {"strengths": before, "keep": keep}, request), sliders_of(visit, before)]
 
     def listed(visit: Visit) -> list[Any]:
-        names = choices(shop.attributes(visit))
+        visit, names = replace(visit, told=visit.told + 1), choices(shop.attributes(visit))
         dropdowns = [gr.Dropdown(choices=names), gr.Dropdown(choices=names), gr.Dropdown(choices=[ANY, *names])]
         return [visit, sliders_of(visit, visit.asked.get("strengths", {})), *dropdowns]
 
@@ -132,6 +142,7 @@ def panel(page: Page) -> EditPanel:
             moving = sliders(slider_list(fitted, (), {}), elem_id="edit-sliders")
     opens = [page.visit, before, after, gap, shown_bars, png, text, moving]
     finishes = [page.visit, after, gap, shown_bars, png, text]
+    previews = [after, shown_bars]
 
     @shows_errors
     def from_file(visit: Visit, path: str | None) -> list[Any]:
@@ -157,7 +168,7 @@ def panel(page: Page) -> EditPanel:
     # A newer drag overtakes one that has not begun.
     latest: dict[str, Any] = dict(trigger_mode="always_last", **MODEL)
     asks = [page.visit, keep, moving]
-    moving.input(preview, asks, [after, shown_bars], show_progress="hidden", api_name="preview", **latest)
+    moving.input(preview, asks, previews, show_progress="hidden", api_name="preview", **latest)
     moving.release(finish, asks, finishes, show_progress="minimal", api_name="edit", **latest)
     reached.click(reach, [page.visit, keep, name, p, moving], finishes, api_name="reach", **MODEL)
     undone.click(undo, [page.visit], [*finishes, moving], api_visibility="private", **MODEL)

@@ -5,7 +5,7 @@ const make = (tag, settings, ...children) => {
   made.append(...children);
   return made;
 };
-let names = [], strengths = {}, rows = new Map(), moved = false, keyed = false;
+let names = [], strengths = {}, told = 0, rows = new Map(), moved = false, keyed = false;
 const search = make('input', {type: 'search', id: 'attribute-search', autocomplete: 'off', placeholder: 'part of a name'});
 const find = make('label', {className: 'find'}, 'Search attributes', search);
 const list = make('div', {className: 'list'}), said = make('p', {className: 'said'});
@@ -17,7 +17,8 @@ const paint = (range, strength) => {
   range.style.setProperty('--low', `${Math.min(50, at)}%`);
   range.style.setProperty('--high', `${Math.max(50, at)}%`);
 };
-const tell = event => { props.value = {...strengths}; trigger(event); };
+const value = () => ({strengths: {...strengths}, told});
+const tell = event => { props.value = value(); trigger(event); };
 const settle = () => { if (moved) { moved = false; tell('release'); } };
 
 const row = i => {
@@ -67,10 +68,10 @@ const show = () => {
 };
 
 const take = () => {
-  // What comes from the studio says which attributes there are; what goes to it is strengths alone.
+  // What comes from the studio says which attributes there are; what goes to it is strengths, and what they are an answer to.
   if (!props.value || !Array.isArray(props.value.names)) return;
-  names = props.value.names; strengths = {...props.value.strengths}; rows = new Map(); moved = false;
-  props.value = {...strengths};
+  names = props.value.names; strengths = {...props.value.strengths}; told = props.value.told; rows = new Map(); moved = false;
+  props.value = value();
   show();
 };
 search.addEventListener('input', show);
