@@ -292,6 +292,15 @@ def same(a, b):
     return np.array_equal(np.asarray(a), np.asarray(b))
 
 
+def test_all_that_changes_a_visit_takes_turns(page):
+    changing = [
+        fn for fn in page.blocks.fns.values() if any(isinstance(out, gr.State) and out.value == Visit() for out in fn.outputs)
+    ]
+    alone = [fn for fn in changing if (fn.concurrency_id, fn.concurrency_limit) != ("model", 1)]
+    assert len(changing) > 8
+    assert [fn.targets[0][1] for fn in alone] == ["load"], "with which a visit begins"
+
+
 def test_a_preview_that_comes_after_the_finished_picture_is_that_picture(shop, page):
     visit, _ = shop.open(Visit(), shop.data.images([0]))
     sent = {"strengths": {"Red": 0.5}, "told": visit.told}

@@ -24,7 +24,7 @@ from diffae.studio.workshop import Workshop
 
 R = TypeVar("R")
 MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
-"""What asks the network takes turns at it."""
+"""What asks the network takes turns at it; and what changes a visit, of which the later would drop what the earlier did."""
 PROGRESS = gr.Progress()
 """Where a panel says how far it is; Gradio gives each call its own."""
 ANY = "anything"

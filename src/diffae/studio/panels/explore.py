@@ -77,7 +77,7 @@ def panel(page: Page, editor: EditPanel) -> None:
     atlas.select(choose, None, [chosen, gallery, said], api_visibility="private")
     has.click(lambda g, c: add(g, c, "with"), [groups, chosen], [groups, groups_said], api_visibility="private")
     lacks.click(lambda g, c: add(g, c, "without"), [groups, chosen], [groups, groups_said], api_visibility="private")
-    go.click(define, [page.visit, groups, name], editor.define_outputs, api_visibility="private")
+    go.click(define, [page.visit, groups, name], editor.define_outputs, api_visibility="private", **MODEL)
     gallery.select(edit, [page.visit, chosen], editor.open_outputs, api_visibility="private", **MODEL)
 
 

@@ -65,7 +65,7 @@ def panel(page: Page, editor: EditPanel) -> None:
             gone = gr.Button("Forget these", elem_id="own-forget")
     outputs = [*editor.define_outputs, said, mine]
     go.click(make, [page.visit, name, shows, lacks], outputs, api_name="own", show_progress_on=said, **MODEL)
-    gone.click(forget, [page.visit, mine], outputs, api_visibility="private")
+    gone.click(forget, [page.visit, mine], outputs, api_visibility="private", **MODEL)
     tab.select(_listed, [page.visit], mine, show_progress="hidden", api_visibility="private")
 
 

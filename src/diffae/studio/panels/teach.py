@@ -8,7 +8,7 @@ import gradio as gr
 
 from diffae.runtime.files import write_text
 from diffae.studio.display import enlarged
-from diffae.studio.page import EditPanel, Page, images_or_notice, shows_errors
+from diffae.studio.page import MODEL, EditPanel, Page, images_or_notice, shows_errors
 from diffae.studio.visit import Visit
 
 ENOUGH = 0.9
@@ -80,5 +80,5 @@ def panel(page: Page, editor: EditPanel) -> None:
     begin.click(lambda a: answer(a, None, None), [labels], outputs, api_visibility="private")
     for button, value in ((yes, 1), (no, 0), (skip, None)):
         button.click(lambda a, b, v=value: answer(a, b, v), [labels, at], outputs, api_visibility="private")
-    go.click(define, [page.visit, labels, name], editor.define_outputs, api_visibility="private")
+    go.click(define, [page.visit, labels, name], editor.define_outputs, api_visibility="private", **MODEL)
     made.click(export, [labels, name], file, api_visibility="private")
