@@ -328,6 +328,38 @@ def test_what_was_asked_of_the_sliders_before_they_were_set_anew_is_not_done(sho
         assert page.preview(later, [], {"Red": 0.5}) != [SKIP] * 2, "scripts know no such number"
 
 
+def test_a_folder_gets_the_edit_of_when_it_was_asked_for(shop, page, folder):
+    files, then = [str(folder / "0.png")], edited(shop)
+    clicked, said = page.ask(then)
+    assert "Red +0.30; kept: Green" in said
+    assert clicked.opened is None
+    assert not clicked.recent
+    later = edited(shop, strengths={"Red": -0.3})
+
+    def strengths_of(visit, clicked):
+        with zipfile.ZipFile(page.run(visit, clicked, files, None, VISITOR, lambda *_, **__: None)[1]) as archive:
+            return json.loads(archive.read("edit.json"))["asked"]["strengths"]
+
+    assert strengths_of(later, clicked) == {"Red": 0.3}
+    assert strengths_of(later, None) == {"Red": -0.3}, "a script clicks nothing"
+
+
+def test_an_own_attribute_that_the_open_edit_uses_is_not_defined_anew(shop, page, monkeypatch):
+    visit = replace(edited(shop, strengths={"Mine": 0.0}), defined={"Mine": shop.define("Mine", [0, 1, 2], [3, 4, 5])})
+    visit = replace(visit, asked={"strengths": {"Mine": 0.3}, "keep": []})
+    labels = {i: int(i < 3) for i in range(6)}
+    monkeypatch.setattr(shop.ae, "encode", None)
+    for define in (
+        lambda: page.define(visit, labels, " Mine "),
+        lambda: page.make(visit, "Mine", [], [], VISITOR, lambda *_, **__: None),
+    ):
+        with pytest.raises(gr.Error, match="'Mine' is part of the edit that is open"):
+            define()
+    other = page.define(replace(visit, asked={}), labels, "Mine")[0]
+    assert list(other.defined) == ["Mine"]
+    assert other.defined["Mine"] is not visit.defined["Mine"]
+
+
 # Many attributes ------------------------------------------------------------------------------------------------------
 
 

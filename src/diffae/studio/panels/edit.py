@@ -106,6 +106,7 @@ def panel(page: Page) -> EditPanel:
         return [visit, sliders_of(visit, visit.asked.get("strengths", {})), *dropdowns]
 
     def define(visit: Visit, name: str, attribute: Attributes) -> list[Any]:
+        visit.check_unused([name])
         gr.Info(f"{name} is a slider in Edit now.")
         return listed(replace(visit, defined={**visit.defined, name: attribute}))
 

@@ -1,5 +1,6 @@
 """Folder: the edit that was made of one image, of as many as there are."""
 
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -32,10 +33,18 @@ def panel(page: Page) -> None:
         listed = [*sentences[:MOST_LINES], *(more if len(sentences) > MOST_LINES else ())]
         return "".join((f"\n\n{title}\n", *(f"\n- {sentence}" for sentence in listed))) if sentences else ""
 
+    def ask(visit: Visit) -> list[Any]:
+        """The edit as it is when it is asked for, and in words; when its turn comes, the visitor may have done another. It goes
+        without images, which would stay in memory."""
+        return [replace(visit, opened=None, recent=(), past=(), edited=None), described(visit)]
+
     @shows_errors
     def run(
-        visit: Visit, files: list[str] | None, folder: list[str] | None, request: gr.Request, progress: gr.Progress = PROGRESS
-    ) -> list[Any]:
+        visit: Visit, clicked: Visit | None, files: list[str] | None, folder: list[str] | None, request: gr.Request,
+        progress: gr.Progress = PROGRESS,
+    ) -> list[Any]:  # fmt: skip
+        # A script clicks nothing.
+        visit = visit if clicked is None else clicked
         target = page.file(request, "edited.zip")
         own = page.folder_of(request)
         with page.working(request, progress) as left, Uploads([*(files or []), *(folder or [])], own) as uploads:
@@ -47,6 +56,7 @@ def panel(page: Page) -> None:
         return [said, str(target), [enlarged(ae, x, 128) for pair in edited.shown for x in pair]]
 
     with gr.Tab("Folder", id="folder") as tab, gr.Row():
+        clicked = gr.State(None)
         with gr.Column(scale=2, min_width=260):
             asked = gr.Markdown(described(Visit()), elem_id="folder-asked")
             files = gr.File(
@@ -65,9 +75,9 @@ def panel(page: Page) -> None:
             )  # fmt: skip
     tab.select(described, [page.visit], asked, show_progress="hidden", api_visibility="private")
     # Those who move sliders do not wait for a folder: it takes turns with other folders alone.
-    go.click(
+    go.click(ask, [page.visit], [clicked, asked], show_progress="hidden", api_visibility="private", queue=False).then(
         run,
-        [page.visit, files, folder],
+        [page.visit, clicked, files, folder],
         [said, made, gallery],
         api_name="folder",
         show_progress_on=gallery,

@@ -26,6 +26,7 @@ def panel(page: Page, editor: EditPanel) -> None:
         request: gr.Request,
         progress: gr.Progress = PROGRESS,
     ) -> list[Any]:
+        visit.check_unused([name.strip()])
         seen, own = Edited(), page.folder_of(request)
         with (
             page.working(request, progress) as left,
