@@ -328,6 +328,31 @@ def test_what_was_asked_of_the_sliders_before_they_were_set_anew_is_not_done(sho
         assert page.preview(later, [], {"Red": 0.5}) != [SKIP] * 2, "scripts know no such number"
 
 
+def test_each_change_is_undone_alone_and_a_probability_stays_until_its_own_slider_is_moved(shop, page):
+    begun, _ = shop.open(Visit(), shop.data.images([0]))
+    red, both = {"Red": 0.3}, {"Red": 0.3, "Green": -0.1}
+    reached = page.reach(begun, ["Red"], "Green", 0.9, {}, VISITOR)[0]
+    nothing = page.undo(reached, VISITOR)
+    assert nothing[0].asked == {"strengths": {}, "targets": {}, "keep": []}, "what was reached at once is undone"
+    with pytest.raises(gr.Error, match="There is nothing to undo"):
+        page.undo(nothing[0], VISITOR)
+
+    moved = page.finish(begun, ["Green", "Red"], red, VISITOR)[0]
+    assert moved.asked["keep"] == ["Green"], "what is moved is not kept, nor said to be"
+    then = page.reach(moved, [], "Green", 0.9, red, VISITOR)[0]
+    visit, *_, sliders, keep = page.undo(then, VISITOR)
+    assert visit.asked == moved.asked
+    assert (sliders["strengths"], keep) == (red, ["Green"])
+    assert torch.equal(visit.z_sem, moved.z_sem)
+
+    assert page.preview(reached, [], red)[1] == page.finish(reached, [], red, VISITOR)[3], "the preview is of it too"
+    more = page.finish(reached, [], red, VISITOR)[0]
+    assert more.asked == {"strengths": red, "targets": {"Green": 0.9}, "keep": []}
+    assert shop.probabilities(more, more.z_sem)["Green"] >= 0.899
+    assert shop.edit_of(more).asked == more.asked
+    assert page.finish(more, [], both, VISITOR)[0].asked == {"strengths": both, "targets": {}, "keep": []}
+
+
 def test_a_folder_gets_the_edit_of_when_it_was_asked_for(shop, page, folder):
     files, then = [str(folder / "0.png")], edited(shop)
     clicked, said = page.ask(then)

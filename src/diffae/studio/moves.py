@@ -4,6 +4,7 @@ import copy
 import functools
 from collections.abc import Mapping, Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -24,6 +25,9 @@ def move(
         strengths: attribute -> strength.
         targets: attribute -> probability.
         keep: attributes that stay as they are, but for those that are moved.
+
+    Raises:
+        ValueError: see `Attributes.move` and `Attributes.reach`; or probabilities that cannot be had together.
     """
     strengths = {name: s for name, s in strengths.items() if s}
     keep = [name for name in keep if name not in strengths and name not in targets]
@@ -31,7 +35,13 @@ def move(
         return z
     together = _together(fitted, [defined[name] for name in dict.fromkeys((*strengths, *targets, *keep)) if name in defined])
     z = together.move(z, strengths, keep)
-    return together.reach(z, targets, keep) if targets else z
+    try:
+        return together.reach(z, targets, keep) if targets else z
+    except torch.linalg.LinAlgError:
+        raise ValueError(
+            f"{', '.join(targets)} go the same way through z_sem, so that each cannot have a probability of its own: bring one of "
+            "them there alone."
+        ) from None
 
 
 def _together(fitted: Attributes | None, own: Sequence[Attributes]) -> Attributes:

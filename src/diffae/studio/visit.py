@@ -70,7 +70,7 @@ class Visit:
     Attributes:
         opened: the image.
         recent: images opened so far, the newest, which is open, last; as many as there is memory for.
-        past: strengths before each change, the newest last.
+        past: what was `asked` before each change, the newest last.
         defined: attributes that the visitor defined, each with its classifier.
         z_sem: where the last edit moved the code to.
         edited: the image that it made.
@@ -80,7 +80,7 @@ class Visit:
 
     opened: OpenImage | None = None
     recent: tuple[OpenImage, ...] = ()
-    past: tuple[Mapping[str, float], ...] = ()
+    past: tuple[Mapping[str, Any], ...] = ()
     defined: Mapping[str, Attributes] = field(default_factory=dict)
     z_sem: Tensor | None = None
     edited: Tensor | None = None

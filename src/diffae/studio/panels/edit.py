@@ -26,8 +26,12 @@ def panel(page: Page) -> EditPanel:
             raise ValueError("Open an image first: drop one on the left, or click one of those there.")
         return visit.opened
 
-    def moved(visit: Visit, sent: Any) -> dict[str, float]:
-        return strengths(sent, shop.attributes(visit))
+    def asked_now(visit: Visit, keep: list[str], sent: Any, targets: Mapping[str, float] | None = None) -> dict[str, Any]:
+        """What moves the image now: a probability that was reached stays, until the slider of its attribute is moved."""
+        before, now = visit.asked.get("strengths", {}), strengths(sent, shop.attributes(visit))
+        stay = {name: p for name, p in visit.asked.get("targets", {}).items() if now.get(name) == before.get(name)}
+        stay |= targets or {}
+        return {"strengths": now, "targets": stay, "keep": [name for name in keep if name not in now and name not in stay]}
 
     def sliders_of(visit: Visit, at: Mapping[str, float]) -> dict[str, Any]:
         return slider_list(shop.attributes(visit), visit.defined, at, visit.told)
@@ -53,16 +57,16 @@ def panel(page: Page) -> EditPanel:
         one = opened(visit)
         if is_late(sent, visit.told):
             return [gr.skip()] * len(previews)
-        asked = {"strengths": moved(visit, sent), "keep": keep}
+        asked = asked_now(visit, keep, sent)
         if asked == visit.asked and visit.edited is not None and visit.z_sem is not None:
             # A slider that is let go is finished before the last preview of its drag is asked for.
             return [enlarged(ae, visit.edited[0]), bars_of(visit, visit.z_sem, asked)]
-        z = shop.moved(visit, asked["strengths"], {}, keep)
+        z = shop.moved(visit, **asked)
         return [enlarged(ae, ae.render(one.preview, z_sem=z)[0]), bars_of(visit, z, asked)]
 
     def finished(visit: Visit, asked: Mapping[str, Any], request: gr.Request) -> list[Any]:
         one = opened(visit)
-        z = shop.moved(visit, asked["strengths"], asked.get("targets", {}), asked["keep"])
+        z = shop.moved(visit, **asked)
         after = ae.clamp(ae.render(one.code, z_sem=z))
         visit = replace(visit, z_sem=z, edited=after, asked=asked)
         png, text = (page.file(request, f"edit.{kind}") for kind in ("png", "json"))
@@ -71,13 +75,16 @@ def panel(page: Page) -> EditPanel:
         gap = enlarged(ae, difference(one.x[0], after[0]))
         return [visit, enlarged(ae, after[0]), gap, bars_of(visit, z, asked), str(png), str(text)]
 
+    def changed(visit: Visit, asked: Mapping[str, Any], request: gr.Request) -> list[Any]:
+        """As `finished`, and can be undone."""
+        return finished(replace(visit, past=(*visit.past, visit.asked)[-MOST_UNDOS:]), asked, request)
+
     @shows_errors
     def finish(visit: Visit, keep: list[str], sent: Any, request: gr.Request) -> list[Any]:
         opened(visit)
         if is_late(sent, visit.told):
             return [gr.skip()] * len(finishes)
-        past = (*visit.past, dict(visit.asked.get("strengths", {})))[-MOST_UNDOS:]
-        return finished(replace(visit, past=past), {"strengths": moved(visit, sent), "keep": keep}, request)
+        return changed(visit, asked_now(visit, keep, sent), request)
 
     @shows_errors
     def reach(visit: Visit, keep: list[str], name: str, p: float, sent: Any, request: gr.Request) -> list[Any]:
@@ -86,19 +93,19 @@ def panel(page: Page) -> EditPanel:
             return [gr.skip()] * len(finishes)
         if not name:
             raise ValueError("Choose an attribute.")
-        return finished(visit, {"strengths": moved(visit, sent), "keep": keep, "targets": {name: p}}, request)
+        return changed(visit, asked_now(visit, keep, sent, {name: p}), request)
 
     @shows_errors
     def undo(visit: Visit, request: gr.Request) -> list[Any]:
         opened(visit)
         if not visit.past:
             raise ValueError("There is nothing to undo.")
-        names = shop.attributes(visit)
+        names, past = shop.attributes(visit), visit.past[-1]
         # One that the visitor made may have been forgotten since.
-        before = {name: s for name, s in visit.past[-1].items() if name in names}
-        keep = list(visit.asked.get("keep", []))
+        moves = {kind: {name: v for name, v in past.get(kind, {}).items() if name in names} for kind in ("strengths", "targets")}
+        keep = [name for name in past.get("keep", ()) if name in names]
         visit = replace(visit, past=visit.past[:-1], told=visit.told + 1)
-        return [*finished(visit, {"strengths": before, "keep": keep}, request), sliders_of(visit, before)]
+        return [*finished(visit, {**moves, "keep": keep}, request), sliders_of(visit, moves["strengths"]), keep]
 
     def listed(visit: Visit) -> list[Any]:
         visit, names = replace(visit, told=visit.told + 1), choices(shop.attributes(visit))
@@ -172,7 +179,7 @@ def panel(page: Page) -> EditPanel:
     moving.input(preview, asks, previews, show_progress="hidden", api_name="preview", **latest)
     moving.release(finish, asks, finishes, show_progress="minimal", api_name="edit", **latest)
     reached.click(reach, [page.visit, keep, name, p, moving], finishes, api_name="reach", **MODEL)
-    undone.click(undo, [page.visit], [*finishes, moving], api_visibility="private", **MODEL)
+    undone.click(undo, [page.visit], [*finishes, moving, keep], api_visibility="private", **MODEL)
 
     def open_in_front(visit: Visit, x: Tensor) -> list[Any]:
         return [*open_image(visit, x), gr.Tabs(selected="edit")]
