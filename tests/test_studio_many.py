@@ -25,7 +25,7 @@ from diffae.semantics.attributes import Attributes, Score
 from diffae.studio import visit as visits
 from diffae.studio.app import _within_a_loop, build
 from diffae.studio.batch import Edited, edit_all, read
-from diffae.studio.display import MOST_BARS, bars
+from diffae.studio.display import MOST_BARS, bars, enlarged
 from diffae.studio.examples import codes_of_examples, from_examples
 from diffae.studio.page import ANY, Page
 from diffae.studio.panels.sliders import slider_list, strengths
@@ -196,7 +196,7 @@ def test_what_is_unpacked_lies_in_the_visitors_folder_and_goes_with_it(shop, fol
 WORK = {
     "vary": (None, 4, "fresh detail", 0),
     "why": (None, "Red", 0.9, 1),
-    "sample": (4, 0, 4, 1.0, ANY, "shows it"),
+    "sample": (4, 0, 4, 1.0, ANY, "shows it", None),
     "morph": (["0.png", "1.png"], 4),
 }
 """Panel -> what a visitor asks of it that takes many network calls."""
@@ -326,6 +326,20 @@ def test_what_was_asked_of_the_sliders_before_they_were_set_anew_is_not_done(sho
         assert page.reach(later, [], "Red", 0.9, sent, VISITOR) == [SKIP] * 6
         assert page.preview(later, [], sent | {"told": later.told}) != [SKIP] * 2
         assert page.preview(later, [], {"Red": 0.5}) != [SKIP] * 2, "scripts know no such number"
+
+
+def test_a_click_opens_the_sample_that_was_clicked_whatever_is_drawn_meanwhile(shop, page):
+    def sample(seed, shown):
+        return page.sample(Visit(), 2, seed, 2, 1.0, ANY, "shows it", shown, VISITOR, lambda *_, **__: None)
+
+    (first, *_), _, shown = sample(0, None)
+    second, _, then = sample(1, shown)
+    assert shown != then
+    picks = [fn for fn in page.blocks.fns.values() if fn.fn.__name__ == "pick"]
+    assert [(fn.queue, fn.targets[0][1]) for fn in picks] == [(False, "select")] * 2, "samples, and images of the map"
+    for name, picture in ((shown, first), (then, second[0])):
+        x = picks[0].fn(name, VISITOR, SimpleNamespace(index=0))
+        assert same(enlarged(shop.ae, x[0], 160), picture)
 
 
 def test_each_change_is_undone_alone_and_a_probability_stays_until_its_own_slider_is_moved(shop, page):

@@ -130,15 +130,14 @@ class EditPanel:
     """How other panels reach the one that edits.
 
     Attributes:
-        open: (visit, image (1, c, h, w)) -> what `open_outputs` show, with the panel in front.
-        open_outputs: the visitor's state, components of the panel, and the tabs.
+        opens: (gallery, pick, its inputs): lets a click in a gallery open an image, which is picked at once; when its turn comes,
+            the gallery may show others.
         define: (visit, name, attribute) -> what `define_outputs` show once the attribute is a slider.
         listed: (visit) -> the same, where attributes were taken away.
         define_outputs: the visitor's state, and components that list attributes; the last is Sample's, which that panel adds.
     """
 
-    open: Callable[[Visit, Tensor], list[Any]]
-    open_outputs: list[Any]
+    opens: Callable[[gr.Gallery, Callable[..., Tensor], list[Any]], object]
     define: Callable[[Visit, str, Attributes], list[Any]]
     listed: Callable[[Visit], list[Any]]
     define_outputs: list[Any]

@@ -1,6 +1,6 @@
 """Edit: one image, a slider for every attribute."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -184,4 +184,9 @@ def panel(page: Page) -> EditPanel:
     def open_in_front(visit: Visit, x: Tensor) -> list[Any]:
         return [*open_image(visit, x), gr.Tabs(selected="edit")]
 
-    return EditPanel(open_in_front, [*opens, page.tabs], define, listed, [page.visit, moving, keep, name])
+    def opens_in_front(gallery: gr.Gallery, pick: Callable[..., Tensor], inputs: list[Any]) -> None:
+        picked = gr.State()
+        clicked = gallery.select(pick, inputs, picked, show_progress="hidden", api_visibility="private", queue=False)
+        clicked.success(open_in_front, [page.visit, picked], [*opens, page.tabs], api_visibility="private", **MODEL)
+
+    return EditPanel(opens_in_front, define, listed, [page.visit, moving, keep, name])

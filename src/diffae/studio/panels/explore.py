@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from diffae.pictures import to_pil
 from diffae.studio.display import enlarged, worded
@@ -54,8 +55,8 @@ def panel(page: Page, editor: EditPanel) -> None:
         return editor.define(visit, name.strip(), shop.define(name, groups["with"], groups["without"]))
 
     @shows_errors
-    def edit(visit: Visit, chosen: list[int], event: gr.SelectData) -> list[Any]:
-        return editor.open(visit, data.images([chosen[event.index]]))
+    def pick(chosen: list[int], event: gr.SelectData) -> Tensor:
+        return data.images([chosen[event.index]])
 
     with gr.Tab("Explore", id="explore"), gr.Row():
         chosen = gr.State([])
@@ -78,7 +79,7 @@ def panel(page: Page, editor: EditPanel) -> None:
     has.click(lambda g, c: add(g, c, "with"), [groups, chosen], [groups, groups_said], api_visibility="private")
     lacks.click(lambda g, c: add(g, c, "without"), [groups, chosen], [groups, groups_said], api_visibility="private")
     go.click(define, [page.visit, groups, name], editor.define_outputs, api_visibility="private", **MODEL)
-    gallery.select(edit, [page.visit, chosen], editor.open_outputs, api_visibility="private", **MODEL)
+    editor.opens(gallery, pick, [chosen])
 
 
 def _map(page: Page, indices: np.ndarray) -> str:

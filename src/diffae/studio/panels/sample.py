@@ -3,10 +3,14 @@
 from typing import Any
 
 import gradio as gr
+from torch import Tensor
 
 from diffae.studio.display import choices, enlarged
 from diffae.studio.page import ANY, MODEL, PROGRESS, EditPanel, Page, shows_errors
 from diffae.studio.visit import Visit
+
+KEPT = ("samples", "other samples")
+"""Names under which samples are kept, in turn."""
 
 
 def panel(page: Page, editor: EditPanel) -> None:
@@ -15,8 +19,8 @@ def panel(page: Page, editor: EditPanel) -> None:
 
     @shows_errors
     def sample(
-        visit: Visit, num: int, seed: int, steps: int, truncation: float, what: str, present: str, request: gr.Request,
-        progress: gr.Progress = PROGRESS,
+        visit: Visit, num: int, seed: int, steps: int, truncation: float, what: str, present: str, shown: str | None,
+        request: gr.Request, progress: gr.Progress = PROGRESS,
     ) -> list[Any]:  # fmt: skip
         with page.working(request, progress) as left:
             left("Drawing z_sem", 0, 1)
@@ -28,18 +32,21 @@ def panel(page: Page, editor: EditPanel) -> None:
             left("Drawing z_sem", 1, 1)
             with left.asking("Decoding", int(num) * len(ae.sample_path(int(steps)))):
                 x = ae.clamp(ae.decode(z, steps=int(steps), seed=int(seed)))
-            page.keep(request, "samples", x)
+            # Those that the page shows can be clicked until it shows these.
+            drawn = KEPT[shown == KEPT[0]]
+            page.keep(request, drawn, x)
         said = f"{int(num)} of {proposals} proposals were taken." if accept else ""
-        return [[enlarged(ae, one, 160) for one in x], said]
+        return [[enlarged(ae, one, 160) for one in x], said, drawn]
 
     @shows_errors
-    def edit(visit: Visit, request: gr.Request, event: gr.SelectData) -> list[Any]:
-        x = page.kept(request, "samples", event.index)
+    def pick(shown: str | None, request: gr.Request, event: gr.SelectData) -> Tensor:
+        x = None if shown is None else page.kept(request, shown, event.index)
         if x is None:
             raise ValueError("These samples are not there any more: draw them again.")
-        return editor.open(visit, x[None])
+        return x[None]
 
     with gr.Tab("Sample", id="sample"), gr.Row():
+        shown = gr.State(None)
         with gr.Column(scale=2, min_width=240):
             num = gr.Slider(1, 32, 12, step=1, label="How many")
             seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="sample-seed")
@@ -61,11 +68,12 @@ def panel(page: Page, editor: EditPanel) -> None:
             )
     go.click(
         sample,
-        [page.visit, num, seed, steps, truncation, what, present],
-        [gallery, said],
+        [page.visit, num, seed, steps, truncation, what, present, shown],
+        # The last is set last, when the pictures are on their way.
+        [gallery, said, shown],
         api_name="sample",
         show_progress_on=gallery,
         **MODEL,
     )
-    gallery.select(edit, [page.visit], editor.open_outputs, api_visibility="private", **MODEL)
+    editor.opens(gallery, pick, [shown])
     editor.define_outputs.append(what)
