@@ -342,6 +342,15 @@ def test_a_click_opens_the_sample_that_was_clicked_whatever_is_drawn_meanwhile(s
         assert same(enlarged(shop.ae, x[0], 160), picture)
 
 
+def test_truncated_samples_of_a_class_are_of_it(shop, page, monkeypatch):
+    bound, drawn, decode = float(shop.z_sem[:, 0].quantile(0.75)), [], shop.ae.decode
+    monkeypatch.setattr(shop, "accept", lambda visit, name, present: lambda z: (z[:, 0] > bound).double())
+    monkeypatch.setattr(shop.ae, "decode", lambda z, **settings: drawn.append(z) or decode(z, **settings))
+    for truncation in (1.0, 0.5):
+        page.sample(Visit(), 6, 0, 2, truncation, "Red", "shows it", None, VISITOR, lambda *_, **__: None)
+        assert (drawn[-1][:, 0] > bound).all()
+
+
 def test_each_change_is_undone_alone_and_a_probability_stays_until_its_own_slider_is_moved(shop, page):
     begun, _ = shop.open(Visit(), shop.data.images([0]))
     red, both = {"Red": 0.3}, {"Red": 0.3, "Green": -0.1}

@@ -1,5 +1,6 @@
 """Sample: new images, of a class where one is asked for; a click opens one in Edit."""
 
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
@@ -17,6 +18,19 @@ def panel(page: Page, editor: EditPanel) -> None:
     """The panel."""
     shop, ae = page.shop, page.shop.ae
 
+    def truncated(z: Tensor, truncation: float) -> Tensor:
+        if truncation == 1:
+            return z
+        assert ae.standardizer is not None
+        return ae.standardizer.inverse(ae.standardizer(z) * truncation)
+
+    def of_class(visit: Visit, what: str, present: str, truncation: float) -> Callable[[Tensor], Tensor] | None:
+        """The probability of the class for each code, once truncated: what it showed before, it may not show then."""
+        if what in (None, ANY):
+            return None
+        shows = shop.accept(visit, what, present == "shows it")
+        return lambda z: shows(truncated(z, truncation))
+
     @shows_errors
     def sample(
         visit: Visit, num: int, seed: int, steps: int, truncation: float, what: str, present: str, shown: str | None,
@@ -24,11 +38,9 @@ def panel(page: Page, editor: EditPanel) -> None:
     ) -> list[Any]:  # fmt: skip
         with page.working(request, progress) as left:
             left("Drawing z_sem", 0, 1)
-            accept = None if what in (None, ANY) else shop.accept(visit, what, present == "shows it")
+            accept = of_class(visit, what, present, truncation)
             z, proposals = ae.sample_z_sem(int(num), seed=int(seed), accept=accept)
-            if truncation < 1:
-                assert ae.standardizer is not None
-                z = ae.standardizer.inverse(ae.standardizer(z) * truncation)
+            z = truncated(z, truncation)
             left("Drawing z_sem", 1, 1)
             with left.asking("Decoding", int(num) * len(ae.sample_path(int(steps)))):
                 x = ae.clamp(ae.decode(z, steps=int(steps), seed=int(seed)))
