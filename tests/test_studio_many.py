@@ -454,6 +454,17 @@ def test_examples_are_checked_before_any_is_encoded_and_the_bar_ends_at_its_end(
             codes(name, some, others)
 
 
+@pytest.mark.filterwarnings("ignore")  # What Gradio warns of is its own.
+def test_of_which_examples_only_a_part_was_taken_is_said(page, folder):
+    with Image.open(folder / "0.png") as first, Image.open(folder / "1.png") as second:
+        first.save(folder / "stack.tif", save_all=True, append_images=[second])
+    (folder / "notes.txt").write_text("no image")
+    *_, said, _ = page.make(Visit(), "Mine", sorted(map(str, folder.iterdir())), [], VISITOR, lambda *_, **__: None)
+    assert "told by 5 images" in said
+    assert "Not all files could be read:\n\n- notes.txt is" in said
+    assert "Of some, not all was taken:\n\n- stack.tif is" in said
+
+
 def test_there_is_no_limit_to_own_attributes(shop):
     visit = edited(shop)
     visit = replace(visit, defined={f"Mine {i}": shop.define(f"Mine {i}", [0, 1, 2], [3, 4, 5 + i % 50]) for i in range(40)})

@@ -17,6 +17,9 @@ def panel(page: Page, editor: EditPanel) -> None:
     """The panel."""
     shop = page.shop
 
+    def lines(title: str, sentences: list[str]) -> str:
+        return "".join((f"\n\n{title}\n", *(f"\n- {sentence}" for sentence in sentences))) if sentences else ""
+
     @shows_errors
     def make(
         visit: Visit,
@@ -34,8 +37,7 @@ def panel(page: Page, editor: EditPanel) -> None:
             Uploads(lacks or [], own) as without,
         ):
             codes = codes_of_examples(shop, name, with_it, without, seen, left)
-        said = "".join(f"\n- {sentence}" for sentence in seen.unread)
-        said = f"\n\nNot all files could be read:\n{said}" if said else ""
+        said = lines("Not all files could be read:", seen.unread) + lines("Of some, not all was taken:", seen.notes)
         attribute = from_examples(shop, name, *codes)
         shown = editor.define(visit, name.strip(), attribute)
         against = f"{len(codes[1])} that lack it" if len(codes[1]) else "images that may show it or not"
