@@ -154,6 +154,14 @@ def test_neighbours_begin_with_the_image_and_the_map_lies_within_its_frame(shop)
     assert at.std(0).min() > 0.1
 
 
+def test_codes_of_one_dimension_have_a_map_too(shop):
+    one = Workshop(shop.ae, shop.data, shop.z_sem[:, :1], name="of one dimension")
+    at = one.map()
+    assert at.shape == (60, 2)
+    assert at[:, 0].std() > 0.1
+    assert (at[:, 1] == 0.5).all()
+
+
 def test_teaching_asks_for_what_is_least_certain_and_says_when_it_knows(shop):
     along = shop.z_sem[:, 0]
     truth, labels = along > along.median(), {}

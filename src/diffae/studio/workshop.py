@@ -204,13 +204,13 @@ class Workshop:
         return (z - z[index]).square().sum(1).topk(min(num, len(z)), largest=False).indices.tolist()
 
     def map(self) -> np.ndarray:
-        """(n, 2), the two principal coordinates of each image's standardised code, within 0..1."""
+        """(n, 2), the two principal coordinates of each image's standardised code, within 0..1; 0.5 where there is but one."""
         z_sem, standardizer = self._codes()
         z = standardizer(z_sem)
-        axes = torch.pca_lowrank(z, q=2, niter=4)[2]
-        at = z @ axes[:, :2]
+        axes = torch.pca_lowrank(z, q=min(2, *z.shape), niter=4)[2]
+        at = torch.nn.functional.pad(z @ axes, (0, 2 - axes.shape[1]))
         low, high = at.quantile(0.002, dim=0), at.quantile(0.998, dim=0)
-        return ((at - low) / (high - low)).clamp(0, 1).numpy()
+        return ((at - low) / (high - low)).nan_to_num(0.5).clamp(0, 1).numpy()
 
     def most_uncertain(self, labels: Mapping[int, int], *, seed: int = 0) -> int:
         """The image to label next: at first any, later the one that the classifier knows least about."""
