@@ -74,6 +74,50 @@ def test_a_folder_of_masks_says_what_counts(tmp_path):
         replace(config, latents="somewhere")
 
 
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        (np.array([[0, 1]], np.uint8), r"largest value is 1, where 255 \(white\) is what counts: write 255 in place of 1"),
+        (np.array([[0, 255]], np.uint16), r"largest value is 255, where 65535 \(white\) is what counts"),
+        (np.array([[0, 0]], np.uint8), "which is 0 everywhere, so nothing of the image counts"),
+    ],
+)
+def test_a_mask_by_which_nothing_counts_is_refused_for_its_reason(tmp_path, values, why):
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    Image.fromarray(np.full((8, 8), 90, np.uint8)).save(tmp_path / "images" / "a.png")
+    Image.fromarray(np.kron(values, np.ones((8, 4), values.dtype))).save(tmp_path / "masks" / "a.png")
+    config = DataConfig(source=str(tmp_path / "images"), mask=str(tmp_path / "masks"), validation=0.0)
+    with pytest.raises(ValueError, match=rf"a.png has a.png in .*masks, .*{why}"):
+        prepare(config, size=(8, 8), channels=1)
+
+
+def test_white_that_lies_outside_of_the_crop_counts_nothing(tmp_path):
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    Image.fromarray(np.full((8, 24), 90, np.uint8)).save(tmp_path / "images" / "a.png")
+    mask = np.zeros((8, 24), np.uint8)
+    mask[:, :4] = 255
+    Image.fromarray(mask).save(tmp_path / "masks" / "a.png")
+    config = DataConfig(source=str(tmp_path / "images"), mask=str(tmp_path / "masks"), validation=0.0)
+    with pytest.raises(ValueError, match="of which no white is left in the crop, at 8 x 8 pixels, so nothing of the image counts"):
+        prepare(config, size=(8, 8), channels=1)
+    whole = prepare(replace(config, crop="none"), size=(8, 24), channels=1)
+    assert whole.counted([0]).sum() == 32
+
+
+def test_a_further_channel_that_is_nearly_one_grey_is_said(tmp_path):
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+        values = np.full((8, 8), 90, np.uint8)
+        values[:4] = 0
+        Image.fromarray(values if name == "images" else values // 90).save(tmp_path / name / "a.png")
+    config = DataConfig(source=str(tmp_path / "images"), also=(str(tmp_path / "masks"),), validation=0.0)
+    (note,) = prepare(config, size=(8, 8), channels=2).notes
+    assert "masks has values that fill 0.39 % of what their type can say" in note
+    assert not prepare(replace(config, also=config.source.split("\n")), size=(8, 8), channels=2).notes
+
+
 def test_training_goes_on_past_gaps_and_is_not_moved_by_what_lies_in_them(tmp_path, tiny_run):
     folder = with_gaps(tmp_path / "images", num=24)
     config = DataConfig(source=str(folder), range=(-3.0, 5.0), mask="gaps", validation=0.2, flip=True)

@@ -30,6 +30,8 @@ Convert = Callable[[np.ndarray], np.ndarray]
 
 PART_BYTES = 2**27
 """About the bytes of a part's images. An interrupted preparation loses at most the part that it was at."""
+FLAT = 0.25
+"""Share of what its type can say that a further channel has to fill over all images, or it is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,12 @@ def cached(decode: Decoder, names: Sequence[str], folder: Path, *, convert: Conv
     least, most = index["extent"] or (0, None)
     if dark := too_dark(most, decode.config.preparation, least=least):
         remarks.append(f"The images have {dark}.")
+    for folder, ends in zip(decode.also, index["also"], strict=True):
+        if ends and ends[1] - ends[0] <= FLAT:
+            fill = f"values that fill {100 * (ends[1] - ends[0]):.2g} % of what their type can say"
+            remarks.append(
+                f"The channel of {folder.path} has {fill}, nearly one grey to the model: of a mask, write 255 in place of 1."
+            )
     return Cached(index["names"], arrays, [(n, r) for n, r in index["skipped"]], remarks, index["meaning"])
 
 
@@ -175,7 +183,9 @@ def _fill(
         extent = min(least for least, _ in extents), max(most for _, most in extents)
     skipped = [pair for part in read for pair in part["skipped"]]
     meaning = decode.meaning(usable[0]) if usable else ""
-    index = {"names": usable, "skipped": skipped, "told": remarks, "extent": extent, "meaning": meaning}
+    ends = [[part["also"][i] for part in read if part["names"]] for i in range(len(decode.also))]
+    also = [(min(least for least, _ in each), max(most for _, most in each)) if each else None for each in ends]
+    index = {"names": usable, "skipped": skipped, "told": remarks, "extent": extent, "also": also, "meaning": meaning}
     write_text(index_file, json.dumps(index))
     shutil.rmtree(parts)
 
@@ -206,16 +216,17 @@ def _write_part(
                 usable.append(name)
                 arrays.append(array)
             report(len(usable) + len(skipped))
-    extent = None
+    extent, also = None, []
     if arrays:
         stacked = _stacked(arrays)
+        most = float(np.iinfo(stacked.dtype).max)
+        also = [(c.min() / most, c.max() / most) for c in stacked[:, decode.own : decode.channels].swapaxes(0, 1)]
         seen = stacked[:, : decode.channels]
         extent = (int(seen.min()), int(seen.max())) if stacked.dtype == np.uint16 else None
-        with replacing(file) as part, part.open("wb") as opened:
+        with replacing(file) as target, target.open("wb") as opened:
             np.save(opened, stacked if convert is None else convert(stacked))
-    write_text(
-        file.with_suffix(".json"), json.dumps({"names": usable, "skipped": skipped, "told": sorted(remarks), "extent": extent})
-    )
+    part = {"names": usable, "skipped": skipped, "told": sorted(remarks), "extent": extent, "also": also}
+    write_text(file.with_suffix(".json"), json.dumps(part))
 
 
 def _stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:

@@ -6,7 +6,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from diffae.config import Crop, Preparation
-from diffae.data.images import UnusableImage, ending, read_image
+from diffae.data.images import UnusableImage, ending, read_image, read_photo, values_of
+from diffae.data.images.crops import sides_text
 from diffae.data.sources import Source, open_source
 
 KNOWN = 0.99
@@ -50,9 +51,30 @@ class CompanionFiles:
             raise UnusableImage(f"has {own} in {self.path}, which {error}") from None
 
     def known(self, name: str, *, size: tuple[int, ...], crop: Crop) -> np.ndarray:
-        """Of a mask, which pixels of an image count, (*size): what is white. Errors as of `read`."""
+        """Of a mask, which pixels of an image count, (*size): what is white.
+
+        Raises:
+            UnusableImage: as of `read`; or nothing of the image counts.
+            OSError: as of `read`.
+        """
         found = self.read(name, size=size, crop=crop)
-        return found[0] >= KNOWN * np.iinfo(found.dtype).max
+        counts = found[0] >= KNOWN * np.iinfo(found.dtype).max
+        if not counts.any():
+            own = self.names[_stem(name)]
+            raise UnusableImage(f"has {own} in {self.path}, {self._why_none(own, size)}, so nothing of the image counts")
+        return counts
+
+    def _why_none(self, own: str, size: tuple[int, ...]) -> str:
+        """Why no pixel of a mask counts, by the values of its file."""
+        content = self.source.read(own)
+        decoded = values_of(content, own, sides=len(size), channels=1)
+        values = np.asarray(read_photo(content)) if decoded is None else decoded.values
+        white = 255.0 if decoded is None or decoded.limits is None else decoded.limits[1]
+        if not values.any():
+            return "which is 0 everywhere"
+        if (most := values.max()) < KNOWN * white:
+            return f"whose largest value is {most:g}, where {white:g} (white) is what counts: write {white:g} in place of {most:g}"
+        return f"of which no white is left in the crop, at {sides_text(size)} pixels"
 
 
 def _stem(name: str) -> str:

@@ -173,7 +173,7 @@ def _with_range(config: DataConfig, source: Source, *, size: tuple[int, ...], ch
     """The configuration with numbers for a range that is to be measured; they are measured once, and kept."""
     if config.range not in MEASURES:
         return config
-    key = seeding.mix("range-1", fingerprint(source, progress), config.range, len(size), channels)
+    key = seeding.mix("range-2", fingerprint(source, progress), config.range, len(size), channels)
     file = cache_folder() / "ranges" / f"{key:016x}.json"
     with caching():
         if not file.is_file():
@@ -190,7 +190,7 @@ def _key(decode: Decoder, progress: Progress) -> int:
     more = (*(() if config.mask is None else ("mask" if decode.masks else "gaps",)), *(fingerprint(f.source) for f in folders))
     named = (limits,) if isinstance(limits, str) else limits
     made = (*decode.size, decode.channels, config.tile, config.crop, *config.background, *map(str, named), *more)
-    return seeding.mix("pixels-5", fingerprint(decode.source, progress), *made)
+    return seeding.mix("pixels-6", fingerprint(decode.source, progress), *made)
 
 
 def _tables(source: Source, root: Path, table: Path | None) -> int:
