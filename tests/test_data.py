@@ -262,7 +262,7 @@ def test_a_changed_folder_is_read_again_and_an_unchanged_one_is_not(make_images,
     root = make_images(4)
     images_in(root)
     with monkeypatch.context() as patch:
-        patch.setattr("diffae.data.cache.read_image", lambda *a, **k: pytest.fail("read again"))
+        patch.setattr("diffae.data.cache.read_placed", lambda *a, **k: pytest.fail("read again"))
         assert len(images_in(root).names) == 4
     Image.new("RGB", (16, 16)).save(root / "new.png")
     assert len(images_in(root).names) == 5

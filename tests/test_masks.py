@@ -92,6 +92,77 @@ def test_a_mask_by_which_nothing_counts_is_refused_for_its_reason(tmp_path, valu
         prepare(config, size=(8, 8), channels=1)
 
 
+def beside(tmp_path, image, mask, *, kind=""):
+    """A configuration of one image and its mask, both written by functions that take a path without its ending."""
+    for name, write in (("images", image), ("masks", mask)):
+        (tmp_path / f"{name}{kind}").mkdir()
+        write(tmp_path / f"{name}{kind}" / "a")
+    return DataConfig(source=str(tmp_path / f"images{kind}"), mask=str(tmp_path / f"masks{kind}"), validation=0.0, crop="center")
+
+
+def volume(values, **said):
+    import tifffile
+
+    return lambda path: tifffile.imwrite(path.with_suffix(".tif"), values, photometric="minisblack", **said)
+
+
+def test_a_mask_is_cropped_as_its_image_whatever_it_says_itself_of_distances(tmp_path):
+    image = np.zeros((16, 64, 64), np.uint8)
+    image[:, 20:40, 8:30] = 255
+    spaced = dict(ome=True, metadata=dict(axes="ZYX", PhysicalSizeZ=4.0, PhysicalSizeY=1.0, PhysicalSizeX=1.0))
+    for i, (first, second) in enumerate([(spaced, {}), ({}, spaced)]):
+        config = beside(tmp_path, volume(image, **first), volume(image, **second), kind=str(i))
+        data = prepare(config, size=(16, 16, 16), channels=1)
+        counts = data.counted([0])[0, 0].numpy() == 1
+        assert counts.any()
+        assert np.array_equal(counts, data.pixels[0, 0] >= 0.99 * 255)
+
+
+def test_a_mask_of_other_sides_than_its_image_is_refused(tmp_path):
+    save = lambda *shape: lambda path: Image.fromarray(np.full(shape, 255, np.uint8)).save(path.with_suffix(".png"))  # noqa: E731
+    config = beside(tmp_path, save(8, 16), save(8, 8))
+    with pytest.raises(ValueError, match=r"a.png has a.png in .*masks, which is 8 x 8 pixels, and the image 16 x 8"):
+        prepare(config, size=(8, 8), channels=1)
+    with pytest.raises(ValueError, match=r"which is 8 x 8 pixels, and the image 16 x 8"):
+        prepare(replace(config, mask=None, also=(config.mask,)), size=(8, 8), channels=2)
+
+
+def test_a_picture_that_is_turned_upright_has_its_mask_upright(tmp_path):
+    def photo(side, exif):
+        said = Image.Exif()
+        said[274] = exif
+        return lambda path: Image.new("L", side, 90).save(path.with_suffix(".jpg"), exif=said)
+
+    mask = lambda side: lambda path: Image.new("L", side, 255).save(path.with_suffix(".png"))  # noqa: E731
+    with pytest.raises(ValueError, match=r"which is 320 x 160 pixels, and the image 160 x 320"):
+        prepare(beside(tmp_path, photo((320, 160), 6), mask((320, 160)), kind="raw"), size=(8, 8), channels=1)
+    turned = prepare(beside(tmp_path, photo((320, 160), 6), mask((160, 320)), kind="upright"), size=(8, 8), channels=1)
+    assert "1 files are turned upright by their EXIF, otherwise than what" in turned.notes[0]
+    assert not prepare(beside(tmp_path, photo((320, 160), 1), mask((320, 160)), kind="plain"), size=(8, 8), channels=1).notes
+
+
+@pytest.mark.parametrize("kind", ["fits", "nii"])
+def test_kinds_that_are_turned_about_in_reading_have_masks_of_their_kind(tmp_path, kind):
+    nibabel, fits = pytest.importorskip("nibabel"), pytest.importorskip("astropy.io.fits")
+    shape = (8, 8) if kind == "fits" else (8, 8, 8)
+    values = np.zeros(shape, np.uint8)
+    values[:2] = 255
+
+    def write(path):
+        if kind == "fits":
+            fits.PrimaryHDU(values).writeto(path.with_suffix(".fits"))
+        else:
+            nibabel.save(nibabel.Nifti1Image(values, np.diag([-1.0, 1, 1, 1])), path.with_suffix(".nii"))
+
+    plain = beside(tmp_path, write, lambda path: np.save(path, values), kind="plain")
+    with pytest.raises(
+        ValueError, match=r"which is read as it is stored, and the image (rows upwards|in RAS): save both as files of"
+    ):
+        prepare(plain, size=shape, channels=1)
+    data = prepare(beside(tmp_path, write, write, kind="own"), size=shape, channels=1)
+    assert np.array_equal(data.counted([0])[0, 0].numpy() == 1, data.pixels[0, 0] == 255)
+
+
 def test_white_that_lies_outside_of_the_crop_counts_nothing(tmp_path):
     for name in ("images", "masks"):
         (tmp_path / name).mkdir()

@@ -239,7 +239,7 @@ def test_an_interrupted_preparation_goes_on_where_it_was(tmp_path, monkeypatch, 
     monkeypatch.setattr(cache, "PART_BYTES", 1)
     with monkeypatch.context() as elsewhere:
         elsewhere.setenv("DIFFAE_CACHE", str(tmp_path / "another cache"))
-        whole, read, count = images_in(write(tmp_path / "same", num=60)), cache.read_image, 0
+        whole, read, count = images_in(write(tmp_path / "same", num=60)), cache.read_placed, 0
 
     def counting(*args, **kwargs):
         nonlocal count
@@ -250,7 +250,7 @@ def test_an_interrupted_preparation_goes_on_where_it_was(tmp_path, monkeypatch, 
         if done > 40:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(cache, "read_image", counting)
+    monkeypatch.setattr(cache, "read_placed", counting)
     with pytest.raises(KeyboardInterrupt):
         prepare(DataConfig(source=str(root), validation=0.25), size=(8, 8), channels=3, progress=interrupt)
     before, count = count, 0

@@ -13,14 +13,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from diffae.config import DataConfig
 from diffae.data.companions import CompanionFiles, append_channels
 from diffae.data.contents import Progress
-from diffae.data.images import UnusableImage, Warn, meaning, read_image, too_dark, with_known
+from diffae.data.images import UnusableImage, Warn, meaning, read_placed, too_dark, with_known
 from diffae.data.sources import Source
 from diffae.runtime.cores import usable_cores
 from diffae.runtime.files import InUse, locked, printable, replacing, write_text
@@ -79,14 +79,15 @@ class Decoder:
         try:
             content = self.source.read(name)
             preparation = self.config.preparation
-            found = read_image(content, name, size=self.size, channels=self.own, preparation=preparation, warn=warn)
-            more = [folder.read(name, size=self.size, crop=preparation.crop) for folder in self.also]
+            found, grid = read_placed(content, name, size=self.size, channels=self.own, preparation=preparation, warn=warn)
+            beside: Any = {"size": self.size, "crop": preparation.crop, "image": grid, "warn": warn}
+            more = [folder.read(name, **beside) for folder in self.also]
             pixels = append_channels(found[: self.own], more)
             if self.config.mask is None:
                 return pixels
             if self.masks is None:
                 return with_known(pixels, found[-1] == 0)
-            return with_known(pixels, ~self.masks.known(name, size=self.size, crop=preparation.crop))
+            return with_known(pixels, ~self.masks.known(name, **beside))
         except UnusableImage as error:
             return str(error)
         except OSError as error:

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from diffae.config import Crop, Preparation
-from diffae.data.images import UnusableImage, ending, read_image, read_photo, values_of
+from diffae.data.images import Grid, UnusableImage, Warn, ending, read_photo, read_placed, values_of
 from diffae.data.images.crops import sides_text
 from diffae.data.sources import Source, open_source
 
@@ -34,30 +34,42 @@ class CompanionFiles:
             if (other := self.names.setdefault(_stem(name), name)) != name:
                 raise ValueError(f"{path} has two files for one image, {other} and {name}: keep one.")
 
-    def read(self, name: str, *, size: tuple[int, ...], crop: Crop) -> np.ndarray:
+    def read(self, name: str, *, size: tuple[int, ...], crop: Crop, image: Grid, warn: Warn) -> np.ndarray:
         """What belongs to an image, (1, *size), uint8 or uint16, after the crop and the resizing that the image has had; what its
-        type can say is the whole range.
+        type can say is the whole range. It lies on the image pixel by pixel, so distances are the image's.
+
+        Args:
+            name: of the image.
+            size: of the model's images.
+            crop: of them.
+            image: where the image's pixels lie.
+            warn: see `read_image`.
 
         Raises:
-            UnusableImage: there is nothing for it, or it cannot be read.
+            UnusableImage: there is nothing for it, or it cannot be read, or it does not lie on the image.
             OSError: likewise.
         """
         own = self.names.get(_stem(name))
         if own is None:
             raise UnusableImage(f"has nothing of its name in {self.path}")
         try:
-            return read_image(self.source.read(own), own, size=size, channels=1, preparation=Preparation(crop=crop))
+            made = Preparation(crop=crop)
+            found, grid = read_placed(self.source.read(own), own, size=size, channels=1, preparation=made, on=image)
+            _check_placed(grid, image)
         except UnusableImage as error:
             raise UnusableImage(f"has {own} in {self.path}, which {error}") from None
+        if grid.exif != image.exif:
+            warn(f"turned upright by their EXIF, otherwise than what {self.path} holds for them: see whether both lie alike")
+        return found
 
-    def known(self, name: str, *, size: tuple[int, ...], crop: Crop) -> np.ndarray:
-        """Of a mask, which pixels of an image count, (*size): what is white.
+    def known(self, name: str, *, size: tuple[int, ...], crop: Crop, image: Grid, warn: Warn) -> np.ndarray:
+        """Of a mask, which pixels of an image count, (*size): what is white. Arguments are those of `read`.
 
         Raises:
             UnusableImage: as of `read`; or nothing of the image counts.
             OSError: as of `read`.
         """
-        found = self.read(name, size=size, crop=crop)
+        found = self.read(name, size=size, crop=crop, image=image, warn=warn)
         counts = found[0] >= KNOWN * np.iinfo(found.dtype).max
         if not counts.any():
             own = self.names[_stem(name)]
@@ -75,6 +87,18 @@ class CompanionFiles:
         if (most := values.max()) < KNOWN * white:
             return f"whose largest value is {most:g}, where {white:g} (white) is what counts: write {white:g} in place of {most:g}"
         return f"of which no white is left in the crop, at {sides_text(size)} pixels"
+
+
+def _check_placed(own: Grid, image: Grid) -> None:
+    """Refuses what does not lie on an image, pixel by pixel.
+
+    Raises:
+        UnusableImage: it has other sides, or is of a kind whose axes are turned about otherwise.
+    """
+    if own.placed != image.placed:
+        raise UnusableImage(f"is read {own.placed}, and the image {image.placed}: save both as files of one kind")
+    if own.sides != image.sides:
+        raise UnusableImage(f"is {sides_text(own.sides)} pixels, and the image {sides_text(image.sides)}: they have to be the same")
 
 
 def _stem(name: str) -> str:

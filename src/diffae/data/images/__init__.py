@@ -1,11 +1,11 @@
 """One image file -> one array at the training size."""
 
 from diffae.data.images.crops import CROPS
-from diffae.data.images.decoded import Decoded
+from diffae.data.images.decoded import Decoded, Grid
 from diffae.data.images.files import BOMB_RATIO, EXTENSIONS, MOST_UNPACKED, UnusableImage, Warn, ending, is_dicom
 from diffae.data.images.pillow import read_photo
 from diffae.data.images.preparing import with_known
-from diffae.data.images.reading import load_images, meaning, read_image, values_of
+from diffae.data.images.reading import load_images, meaning, read_image, read_placed, values_of
 from diffae.data.images.values import in_range, scaled, too_dark, unknown
 from diffae.data.images.writing import write_back
 
@@ -15,6 +15,7 @@ __all__ = [
     "EXTENSIONS",
     "MOST_UNPACKED",
     "Decoded",
+    "Grid",
     "UnusableImage",
     "Warn",
     "ending",
@@ -24,6 +25,7 @@ __all__ = [
     "meaning",
     "read_image",
     "read_photo",
+    "read_placed",
     "scaled",
     "too_dark",
     "unknown",

@@ -38,6 +38,7 @@ def packed(decoded: Decoded) -> bytes:
     said = {
         "limits": decoded.limits,
         "spacing": decoded.spacing,
+        "placed": decoded.placed,
         "window": decoded.window,
         "turned": decoded.turned,
         "colours": decoded.colours,

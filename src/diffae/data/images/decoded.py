@@ -11,6 +11,27 @@ WORDS = {"Z": "slices", "F": "frames", "P": "pages", "T": "times", "V": "volumes
 """Axes beside channels, height and width, in words. In this order one of them is taken as the depth of a volume."""
 
 
+STORED = "as it is stored"
+"""How axes lie that are not turned about in reading."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grid:
+    """Where the pixels of a file lie, once they are read. Two files lie on each other, pixel by pixel, if all of it is the same.
+
+    Attributes:
+        sides: (h, w) or (d, h, w), in pixels.
+        spacing: as of `Decoded`.
+        placed: as of `Decoded`.
+        exif: 1..8, how a picture says that it lies; it was turned upright by that.
+    """
+
+    sides: tuple[int, ...]
+    spacing: tuple[float, ...] | None = None
+    placed: str = STORED
+    exif: int = 1
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decoded:
     """The numbers of one file, as its own library gives them.
@@ -20,6 +41,7 @@ class Decoded:
         limits: the smallest and the largest value that the file's type, or the bits that it says it stores, can have. None where
             that says nothing, as for floats and for integers of more than 16 bits.
         spacing: distance of neighbours along each side, in millimetres or any one unit; None where the file does not say.
+        placed: how its axes lie that were turned about, in words. Kinds of files that differ in it do not lie on each other.
         window: the smallest and the largest value that the file itself wants shown, or None.
         gaps: (c, *sides), True where the file marks what it holds as no data. What is not finite counts as that anyway.
         turned: whether values were turned over, so that more is brighter: `limits[0] + limits[1] - value`.
@@ -31,6 +53,7 @@ class Decoded:
     values: np.ndarray
     limits: tuple[float, float] | None = None
     spacing: tuple[float, ...] | None = None
+    placed: str = STORED
     window: tuple[float, float] | None = None
     gaps: np.ndarray | None = None
     turned: bool = False
@@ -42,6 +65,11 @@ class Decoded:
     def sides(self) -> tuple[int, ...]:
         """(h, w) or (d, h, w)."""
         return self.values.shape[1:]
+
+    @property
+    def grid(self) -> Grid:
+        """Where its pixels lie."""
+        return Grid(sides=self.sides, spacing=self.spacing, placed=self.placed)
 
 
 Reader = Callable[..., Decoded]

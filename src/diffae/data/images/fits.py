@@ -48,7 +48,7 @@ def decode(content: bytes, name: str, *, sides: int, channels: int) -> Decoded:
     values, notes = arranged(native(values[..., ::-1, :]), axes, sides=sides, channels=channels)
     if gaps is not None:
         gaps, _ = arranged(gaps[..., ::-1, :], axes, sides=sides, channels=channels)
-    return Decoded(values=values, limits=limits, gaps=gaps, meant=("rows upwards",), notes=notes)
+    return Decoded(values=values, limits=limits, gaps=gaps, placed="rows upwards", meant=("rows upwards",), notes=notes)
 
 
 def _values(part: "object") -> tuple[np.ndarray, tuple[float, float] | None, np.ndarray | None]:

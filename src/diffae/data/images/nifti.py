@@ -54,7 +54,7 @@ def decode(content: bytes, name: str, *, sides: int, channels: int) -> Decoded:
         axes = axes.replace("V", "C")
     values, notes = arranged(native(values), axes, sides=sides, channels=channels)
     known = spacing if spacing and all(np.isfinite(s) and s > 0 for s in spacing) else None
-    return Decoded(values=values, limits=limits, spacing=known, meant=("orientation RAS",), notes=notes)
+    return Decoded(values=values, limits=limits, spacing=known, placed="in RAS", meant=("orientation RAS",), notes=notes)
 
 
 def opened(content: bytes, name: str) -> "SpatialImage":

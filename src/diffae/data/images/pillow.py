@@ -3,15 +3,16 @@
 import contextlib
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
-from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from diffae.config import Preparation
 from diffae.data import png
 from diffae.data.images import tiffs
 from diffae.data.images.crops import box_of
-from diffae.data.images.decoded import Decoded
+from diffae.data.images.decoded import Decoded, Grid
 from diffae.data.images.files import BOMB_RATIO, UnusableImage, Warn
 from diffae.data.images.preparing import prepared, with_known
 from diffae.data.images.resizing import resized_picture
@@ -23,11 +24,21 @@ HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 """How such files say, after `ftyp`, what they are, whatever their name."""
 
 
-def read_picture(content: bytes, *, size: tuple[int, int], channels: int, preparation: Preparation, warn: Warn) -> np.ndarray:
-    """Decodes, orients, crops and resizes an image file; arguments, result and errors are those of `read_image`."""
+def read_picture(
+    content: bytes,
+    *,
+    size: tuple[int, int],
+    channels: int,
+    preparation: Preparation,
+    warn: Warn,
+    spacing: tuple[float, ...] | None,
+) -> tuple[np.ndarray, Grid]:
+    """Decodes, orients, crops and resizes an image file; arguments, result and errors are those of `read_placed`."""
     crop, background = preparation.crop, preparation.background
     with _refusing():
         image = _open(content)
+        whole = (image.height, image.width)
+        exif = _exif(image) if image.format == "TIFF" else 1  # Pillow turns these as it loads them.
         if image.format == "JPEG" and crop != "celeba" and image.mode in ("L", "RGB"):
             # JPEG can be decoded at a half, a quarter or an eighth of its size: ten times faster for large photographs.
             image.draft(None, (2 * max(size), 2 * max(size)))
@@ -37,13 +48,17 @@ def read_picture(content: bytes, *, size: tuple[int, int], channels: int, prepar
         if any("16" in str(tile.args) for tile in getattr(image, "tile", ())) and image.mode in ("RGB", "RGBA", "LA"):
             warn("of 16 bits a channel, of which 8 are read: TIFF and .npy keep them")
         _check_whole(image, content)
+        exif = max(exif, _exif(image))
         image = ImageOps.exif_transpose(image)
+        grid = Grid(sides=whole if exif < 5 else whole[::-1], spacing=spacing, exif=exif)
         if image.mode.startswith(("I", "F")):
-            return prepared(_deep(image), size=size, channels=channels, preparation=preparation, warn=warn)
+            decoded = replace(_deep(image), spacing=spacing)
+            return prepared(decoded, size=size, channels=channels, preparation=preparation, warn=warn), grid
         image = _with_channels(image, channels, background)
-    array = np.asarray(resized_picture(image, size, box_of((image.height, image.width), size=size, crop=crop)))
+    box = box_of((image.height, image.width), size=size, crop=crop, spacing=spacing)
+    array = np.asarray(resized_picture(image, size, box))
     array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
-    return with_known(array, None) if preparation.mask == "gaps" else array
+    return with_known(array, None) if preparation.mask == "gaps" else array, grid
 
 
 def decode_deep(content: bytes) -> Decoded | None:
@@ -145,6 +160,12 @@ def _open(content: bytes) -> Image.Image:
             f"out of {len(content):,} bytes"
         )
     return image
+
+
+def _exif(image: Image.Image) -> int:
+    """How a picture says that it lies, 1..8; what from 5 on lies on its side."""
+    said = image.getexif().get(ExifTags.Base.Orientation)
+    return said if said in range(1, 9) else 1
 
 
 def _learn_heif() -> None:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from diffae.config import Preparation
 from diffae.data.images import arrays, dicom, fits, nifti, tiffs
-from diffae.data.images.decoded import Decoded, Reader
+from diffae.data.images.decoded import Decoded, Grid, Reader
 from diffae.data.images.files import UnusableImage, Warn, ending, is_dicom
 from diffae.data.images.pillow import decode_deep, needs_more, read_picture
 from diffae.data.images.preparing import prepared
@@ -101,10 +102,26 @@ def read_image(
         UnusableImage: the file cannot be used; the message says why, without its name.
         ImportError: the library that reads such files is not installed.
     """
+    return read_placed(content, name, size=size, channels=channels, preparation=preparation, warn=warn)[0]
+
+
+def read_placed(
+    content: bytes,
+    name: str,
+    *,
+    size: tuple[int, ...],
+    channels: int,
+    preparation: Preparation,
+    warn: Warn = lambda text: None,
+    on: Grid | None = None,
+) -> tuple[np.ndarray, Grid]:
+    """As `read_image`, and where the file's pixels lie. Where it lies on another, `on`, distances are that one's, not its own."""
     decoded = decode(content, name, sides=len(size), channels=channels)
-    if decoded is not None:
-        return prepared(decoded, size=size, channels=channels, preparation=preparation, warn=warn)
-    return read_picture(content, size=(size[0], size[1]), channels=channels, preparation=preparation, warn=warn)
+    if decoded is None:
+        flat = (size[0], size[1])
+        return read_picture(content, size=flat, channels=channels, preparation=preparation, warn=warn, spacing=on and on.spacing)
+    decoded = decoded if on is None else replace(decoded, spacing=on.spacing)
+    return prepared(decoded, size=size, channels=channels, preparation=preparation, warn=warn), decoded.grid
 
 
 def decode(content: bytes, name: str, *, sides: int, channels: int) -> Decoded | None:
