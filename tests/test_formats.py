@@ -134,6 +134,69 @@ def test_frames_are_the_depth_of_a_volume_or_the_first_is_taken_and_said():
     assert told == ["of 6 frames, of which 5 are left out: the first was taken"]
 
 
+def enhanced(frames, places, *, scales=None, kind="MONOCHROME2", **shared):
+    """An enhanced DICOM file: its frames lie at these places, and each is scaled by itself, or all as `shared` says."""
+    from pydicom.dataset import Dataset
+    from pydicom.sequence import Sequence
+
+    def groups(**said):
+        made = Dataset()
+        for name, values in said.items():
+            item = Dataset()
+            for key, value in values.items():
+                setattr(item, key, value)
+            setattr(made, name, Sequence([item]))
+        return made
+
+    own = [groups(PlanePositionSequence={"ImagePositionPatient": [0, 0, 2.5 * place]}) for place in places]
+    for made, (slope, intercept) in zip(own, scales or [], strict=False):
+        made.update(groups(PixelValueTransformationSequence={"RescaleSlope": slope, "RescaleIntercept": intercept}))
+    plane = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
+    of_all = groups(PlaneOrientationSequence=plane, PixelMeasuresSequence={"PixelSpacing": [0.5, 0.75]}, **shared)
+    said = {"PerFrameFunctionalGroupsSequence": Sequence(own), "SharedFunctionalGroupsSequence": Sequence([of_all])}
+    return dicom(frames, bits=12, kind=kind, **said)
+
+
+FRAMES = RANDOM.integers(0, 4096, (4, 8, 8)).astype(np.uint16)
+
+
+def test_frames_that_say_where_they_lie_are_a_volume_in_that_order():
+    content = enhanced(FRAMES, [2, 0, 3, 1])
+    decoded = values_of(content, "a.dcm", sides=3, channels=1)
+    assert np.array_equal(decoded.values[0], FRAMES[[1, 3, 0, 2]])
+    assert decoded.spacing == (2.5, 0.5, 0.75)
+    assert np.array_equal(values_of(content, "a.dcm", sides=2, channels=1).values[0], FRAMES[0])
+
+
+def test_frames_are_scaled_as_the_file_says_of_all_or_of_each():
+    of_all = {"PixelValueTransformationSequence": {"RescaleSlope": 1, "RescaleIntercept": -1024}}
+    decoded = values_of(enhanced(FRAMES, range(4), **of_all), "a.dcm", sides=3, channels=1)
+    assert np.array_equal(decoded.values[0], FRAMES.astype(int) - 1024)
+    assert decoded.limits == (-1024, 3071)
+    scales = [(1, 0), (2, 0), (0.5, 10), (1, -1024)]
+    wanted = np.stack([frame * float(slope) + intercept for frame, (slope, intercept) in zip(FRAMES, scales, strict=True)])
+    content = enhanced(FRAMES, [3, 2, 1, 0], scales=scales, **of_all)
+    decoded = values_of(content, "a.dcm", sides=3, channels=1)
+    assert np.array_equal(decoded.values[0], wanted[::-1])
+    assert decoded.limits == (-1024, 8190)
+    assert np.array_equal(values_of(content, "a.dcm", sides=2, channels=1).values[0], wanted[0])
+    with pytest.raises(UnusableImage, match="is MONOCHROME1 .* with frames that are scaled each in its own way"):
+        values_of(enhanced(FRAMES, range(4), scales=scales, kind="MONOCHROME1"), "a.dcm", sides=3, channels=1)
+
+
+@pytest.mark.parametrize(
+    ("places", "why"),
+    [
+        ([0, 1, 1, 2], "has 4 slices, several of them at one place"),
+        ([0, 1, 2, 4], "has slices 2.5 to 5 mm apart, as where one is missing"),
+        ([0, 1, 2], "describes 3 frames, and has 4"),
+    ],
+)
+def test_frames_that_are_no_volume_are_refused_for_their_reason(places, why):
+    with pytest.raises(UnusableImage, match=why):
+        values_of(enhanced(FRAMES, places), "a.dcm", sides=3, channels=1)
+
+
 def test_a_window_is_the_files_own_as_the_standard_has_it():
     content = dicom(CT, slope=1, intercept=-1024, bits=12, WindowCenter=40, WindowWidth=400)
     told = []

@@ -9,6 +9,7 @@ import numpy as np
 
 from diffae.data.images.decoded import Decoded, arranged, native, ordered, turned_over
 from diffae.data.images.files import UnusableImage, check_unpacked, ending
+from diffae.data.images.frames import order_of_frames, said, scales
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -20,8 +21,9 @@ COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR
 def decode(content: bytes, name: str, *, sides: int, channels: int) -> Decoded:
     """A DICOM file: modality values (Hounsfield units of a CT), or red, green and blue.
 
-    MONOCHROME1 is turned over, so that more is brighter. Frames are the depth of a volume; of a flat image the first is taken.
-    Limits are those of the bits that are stored. A file without its header is read where its name ends as DICOM's do.
+    MONOCHROME1 is turned over, so that more is brighter. Frames are the depth of a volume, along the normal of their plane where
+    they say where they lie, as in `sources.Series`; of a flat image the first is taken. Each is scaled as it says. Limits are
+    those of the bits that are stored. A file without its header is read where its name ends as DICOM's do.
     """
     dataset = opened(content, name)
     try:
@@ -98,45 +100,51 @@ def _decoded(dataset: "Dataset", length: int, *, sides: int, channels: int) -> D
         limits = _bits(int(dataset.BitsStored), signed=bool(dataset.PixelRepresentation))
     values = stored
     if kind in GREYS:
-        values, limits = _modality(stored, dataset, limits, apply_modality_lut)
+        values, limits = _modality(stored, dataset, limits, apply_modality_lut, taken)
     turned = kind == "MONOCHROME1"
-    window, said = _window(dataset)
+    window, windows = _window(dataset)
     if turned:
         values, (low, high) = turned_over(values, limits)
         window = window and (low + high - window[1], low + high - window[0])
         meant = ("MONOCHROME1 turned over",)
     if sides == 3 and "F" not in axes:
         values, axes = values[None], f"F{axes}"
+    order, between = (order_of_frames(dataset, taken) if taken > 1 else None) or (None, None)
+    if order is not None:
+        values = values[order]
     values, notes = arranged(native(np.asarray(values)), axes, sides=sides, channels=channels)
     if sides == 2 and frames > 1:
         notes = (f"of {frames} frames, of which {frames - 1} are left out: the first was taken", *notes)
     return Decoded(
         values=values,
         limits=limits,
-        spacing=_spacing(dataset, sides),
+        spacing=_spacing(dataset, sides, between),
         window=window,
         turned=turned,
         colours=kind in COLOURS,
-        meant=(*meant, *said),
+        meant=(*meant, *windows),
         notes=notes,
     )
 
 
 def _modality(
-    stored: np.ndarray, dataset: "Dataset", limits: tuple[float, float] | None, apply: Any
+    stored: np.ndarray, dataset: "Dataset", limits: tuple[float, float] | None, apply: Any, taken: int
 ) -> tuple[np.ndarray, tuple[float, float] | None]:
     """Values of the modality, and what the stored bits can say of them. What is not scaled keeps its type."""
     if "ModalityLUTSequence" in dataset:
         values = apply(stored, dataset)
         table = np.asarray(dataset.ModalityLUTSequence[0].LUTData)
         return values, (float(table.min()), float(table.max()))
-    slope, intercept = float(dataset.get("RescaleSlope", 1) or 1), float(dataset.get("RescaleIntercept", 0) or 0)
-    if (slope, intercept) == (1.0, 0.0):
+    pairs = scales(dataset, taken)
+    if pairs == [(1.0, 0.0)]:
         return stored, limits
-    ends = limits and ordered(limits, slope, intercept)
-    if ends and slope.is_integer() and intercept.is_integer() and max(map(abs, ends)) < 2**31:
-        return stored.astype(np.int32) * np.int32(slope) + np.int32(intercept), ends
-    return stored.astype(np.float64) * slope + intercept, ends
+    if len(pairs) > 1 and dataset.PhotometricInterpretation == "MONOCHROME1":
+        raise UnusableImage("is MONOCHROME1 (more is darker), with frames that are scaled each in its own way")
+    each = limits and [ordered(limits, slope, intercept) for slope, intercept in pairs]
+    ends = each and (min(low for low, _ in each), max(high for _, high in each))
+    whole = ends and all(x.is_integer() for pair in pairs for x in pair) and max(map(abs, ends)) < 2**31
+    slope, intercept = np.array(pairs, np.int32 if whole else np.float64).T.reshape(2, -1, 1, 1)
+    return (stored.astype(slope.dtype) * slope + intercept).reshape(stored.shape), ends
 
 
 def _bits(stored: int, *, signed: bool) -> tuple[float, float] | None:
@@ -161,15 +169,14 @@ def _window(dataset: "Dataset") -> tuple[tuple[float, float] | None, tuple[str, 
     return (center - width / 2, center + width / 2), (f"first of {centers.size} windows",) if centers.size > 1 else ()
 
 
-def _spacing(dataset: "Dataset", sides: int) -> tuple[float, ...] | None:
-    """Millimetres between slices, rows and columns, where the file says them."""
-    groups = dataset.get("SharedFunctionalGroupsSequence") or [dataset]
-    measures = groups[0].get("PixelMeasuresSequence") or [dataset]
-    found = [float(x) for x in (measures[0].get("PixelSpacing") or dataset.get("ImagerPixelSpacing") or ())]
+def _spacing(dataset: "Dataset", sides: int, between: Any) -> tuple[float, ...] | None:
+    """Millimetres between slices (unless they are known by where these lie), rows and columns, where the file says them."""
+    measures = said(dataset, 0, "PixelMeasuresSequence") or dataset
+    found = [float(x) for x in (measures.get("PixelSpacing") or dataset.get("ImagerPixelSpacing") or ())]
     if sides == 3:
-        between = measures[0].get("SpacingBetweenSlices") or dataset.get("GridFrameOffsetVector")
+        between = between or measures.get("SpacingBetweenSlices") or dataset.get("GridFrameOffsetVector")
         between = abs(between[1] - between[0]) if np.ndim(between) and len(between) > 1 else between
-        between = between or measures[0].get("SliceThickness")
+        between = between or measures.get("SliceThickness")
         found = [float(between), *found] if between and not np.ndim(between) else []
     return tuple(found) if len(found) == sides and all(x > 0 for x in found) else None
 

@@ -11,15 +11,13 @@ import numpy as np
 from diffae.data.images import UnusableImage, dicom
 from diffae.data.images.arrays import PACKED, packed
 from diffae.data.images.decoded import Decoded
+from diffae.data.images.frames import order_of_slices
 from diffae.data.sources.folder import Folder
 from diffae.data.sources.label_files import label_rows_of
 from diffae.runtime.files import printable
 
 if TYPE_CHECKING:
     from pydicom import Dataset
-
-UNEVEN = 0.1
-"""Share by which distances between slices may differ: positions are rounded, and tables sag."""
 
 
 class Series:
@@ -86,26 +84,24 @@ class Series:
 
     def _sort(self, name: str, slices: list[tuple[str, "Dataset"]]) -> None:
         """Puts slices into their order, and notes what keeps them from being a volume."""
-        places = [_place(dataset) for _, dataset in slices]
-        self.spacings[name] = None
-        if all(place is not None for place in places):
-            order = np.argsort(np.array(places, float), kind="stable")
-            steps = np.diff(np.sort(np.array(places, float)))
-            if steps.size:
-                self.spacings[name] = float(np.median(steps))
-                if steps.min() <= 1e-3 * max(steps.max(), 1e-9):
-                    self.faults[name] = f"has {len(slices)} slices, several of them at one place: divide its phases or echoes"
-                elif steps.max() - steps.min() > UNEVEN * np.median(steps):
-                    self.faults[name] = f"has slices {steps.min():g} to {steps.max():g} mm apart, as where one is missing"
+        self.spacings[name], order = None, np.arange(len(slices))
+        positions, planes = ([d.get(f"Image{what}Patient") for _, d in slices] for what in ("Position", "Orientation"))
+        try:
+            found = order_of_slices(positions, planes)
+        except UnusableImage as error:
+            self.faults[name] = str(error)
         else:
-            numbers = [dataset.get("InstanceNumber") for _, dataset in slices]
-            if any(n is None for n in numbers) or len(set(numbers)) < len(numbers):
-                self.faults[name] = "does not say in which order its slices lie: neither their positions nor their numbers do"
-            order = np.argsort([int(n or 0) for n in numbers], kind="stable")
-            self.notes.append(f"The slices of {printable(name)} say no positions, and were put in the order of their numbers.")
-        if len({_plane(dataset) for _, dataset in slices}) > 1:
-            self.faults[name] = "has slices of several orientations, as a scout has: divide them"
+            if found is not None:
+                order, self.spacings[name] = found
+            else:
+                order = self._by_number(name, [dataset.get("InstanceNumber") for _, dataset in slices])
         self.slices[name] = [slices[i][0] for i in order]
+
+    def _by_number(self, name: str, numbers: list[Any]) -> np.ndarray:
+        if any(n is None for n in numbers) or len(set(numbers)) < len(numbers):
+            self.faults[name] = "does not say in which order its slices lie: neither their positions nor their numbers do"
+        self.notes.append(f"The slices of {printable(name)} say no positions, and were put in the order of their numbers.")
+        return np.argsort([int(n or 0) for n in numbers], kind="stable")
 
 
 def _header(file: Path, name: str) -> "Dataset | None":
@@ -113,19 +109,6 @@ def _header(file: Path, name: str) -> "Dataset | None":
     with contextlib.suppress(OSError, UnusableImage):
         return dicom.opened(file, name, pixels=False)
     return None
-
-
-def _place(dataset: "Dataset") -> float | None:
-    """How far a slice lies along the normal of its plane, in millimetres; None where it does not say."""
-    position, plane = dataset.get("ImagePositionPatient"), dataset.get("ImageOrientationPatient")
-    if not position or not plane or len(position) != 3 or len(plane) != 6:
-        return None
-    directions = np.array([float(x) for x in plane])
-    return float(np.cross(directions[:3], directions[3:]) @ np.array([float(x) for x in position]))
-
-
-def _plane(dataset: "Dataset") -> tuple[float, ...]:
-    return tuple(round(float(x), 2) + 0.0 for x in dataset.get("ImageOrientationPatient") or ())
 
 
 def _stacked(parts: list[Decoded], between: float | None) -> Decoded:
