@@ -608,6 +608,30 @@ def test_a_library_that_is_missing_is_named_with_its_extra(monkeypatch, module, 
         read(content, name, size=(8, 8), channels=5)
 
 
+def test_a_decoder_that_is_missing_is_named_with_its_extra(monkeypatch):
+    from pydicom.pixels import get_decoder
+    from pydicom.uid import JPEG2000Lossless
+
+    content = (Path(pydicom.__file__).parent / "data" / "test_files" / "MR_small_jp2klossless.dcm").read_bytes()
+    with monkeypatch.context() as patch:
+        decoder = get_decoder(JPEG2000Lossless)
+        patch.setattr(decoder, "_available", {})
+        patch.setattr(decoder, "_unavailable", {"pylibjpeg": ("pylibjpeg>=2.0", "pylibjpeg-openjpeg>=2.0")})
+        with pytest.raises(ImportError, match=r"JPEG 2000 .* needs pylibjpeg: pip install 'diffae\[medical\]'"):
+            values_of(content, "a.dcm", sides=2, channels=1)
+    assert values_of(content, "a.dcm", sides=2, channels=1).sides == (64, 64)
+
+    def lacking(*args, **kwargs):
+        raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
+
+    monkeypatch.setattr(tifffile.TiffPageSeries, "asarray", lacking)
+    with pytest.raises(UnusableImage, match="packed in a way that is not known"):
+        values_of(tif(FRAMES), "a.tif", sides=3, channels=1)
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    with pytest.raises(ImportError, match=r"needs imagecodecs \(.*LZW.*\): pip install 'diffae\[science\]'"):
+        values_of(tif(FRAMES), "a.tif", sides=3, channels=1)
+
+
 def test_a_picture_is_no_volume():
     buffer = io.BytesIO()
     Image.new("L", (8, 8)).save(buffer, "PNG")

@@ -9,7 +9,7 @@ from PIL import Image
 from diffae.config import DataConfig
 from diffae.data import prepare
 from diffae.data.labels.labels import load_labels
-from diffae.data.preparation import fingerprint
+from diffae.data.preparation import look_at
 from diffae.data.sources import open_source
 
 lmdb = pytest.importorskip("lmdb")
@@ -61,10 +61,10 @@ def test_an_lmdb_may_be_one_file(tmp_path):
 
 
 def test_a_changed_lmdb_is_read_anew(tmp_path):
-    first = fingerprint(open_source(authors(tmp_path / "x.lmdb", num=2)))
-    assert fingerprint(open_source(tmp_path / "x.lmdb")) == first
+    first = look_at(open_source(authors(tmp_path / "x.lmdb", num=2))).fingerprint
+    assert look_at(open_source(tmp_path / "x.lmdb")).fingerprint == first
     authors(tmp_path / "x.lmdb", num=3)
-    assert fingerprint(open_source(tmp_path / "x.lmdb")) != first
+    assert look_at(open_source(tmp_path / "x.lmdb")).fingerprint != first
 
 
 def test_an_lmdb_that_is_none_is_refused(tmp_path):

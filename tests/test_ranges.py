@@ -96,7 +96,7 @@ def folder(root, files):
 
 def ranged(source, measure, *, channels=1, size=(8, 8)):
     config = DataConfig(range=measure)
-    return resolved(config, source, size=size, channels=channels, progress=lambda *_: None).range
+    return resolved(config, source, source.names, size=size, channels=channels, progress=lambda *_: None).range
 
 
 def test_minmax_is_that_of_each_channel_over_all_files_and_gaps_are_none(tmp_path):
@@ -106,7 +106,7 @@ def test_minmax_is_that_of_each_channel_over_all_files_and_gaps_are_none(tmp_pat
     (tmp_path / "0.tif").touch()
     expected = [end(many[:, c]) for c in range(2) for end in (np.nanmin, np.nanmax)]
     assert ranged(source, "minmax", channels=2) == pytest.approx(expected, rel=0, abs=0)
-    assert resolved(DataConfig(range=(0.0, 1.0)), source, size=(8, 8), channels=2, progress=print).range == (0.0, 1.0)
+    assert resolved(DataConfig(range=(0.0, 1.0)), source, [], size=(8, 8), channels=2, progress=print).range == (0.0, 1.0)
 
 
 def test_percentiles_are_exact_of_few_values_and_near_of_many(tmp_path, monkeypatch):

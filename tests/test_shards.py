@@ -12,7 +12,7 @@ from PIL import Image
 
 from diffae.config import DataConfig
 from diffae.data import cache, prepare
-from diffae.data.preparation import fingerprint
+from diffae.data.preparation import look_at
 from diffae.data.sources import open_source
 
 FEATURES = {
@@ -263,10 +263,10 @@ def test_an_interrupted_preparation_goes_on_where_it_was(tmp_path, monkeypatch, 
 
 def test_a_changed_table_is_another_data_set_and_an_unchanged_one_is_not(tmp_path):
     root = parquet(tmp_path / "set")
-    first = fingerprint(open_source(root))
-    assert fingerprint(open_source(root)) == first
+    first = look_at(open_source(root)).fingerprint
+    assert look_at(open_source(root)).fingerprint == first
     pq.write_table(rows(range(3)), root / "data" / "train-00000-of-00002.parquet")
-    assert fingerprint(open_source(root)) != first
+    assert look_at(open_source(root)).fingerprint != first
 
 
 def test_training_resumes_bitwise_on_a_table(tmp_path, tiny_run):

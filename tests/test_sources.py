@@ -82,6 +82,58 @@ def test_what_was_read_is_remembered_unless_it_has_just_changed(tmp_path, monkey
     assert contents.digests([tmp_path / "a.png"], progress) == first
 
 
+def test_what_could_not_be_read_is_looked_at_again(tmp_path, monkeypatch):
+    flat(tmp_path, "a.png", "red")
+    progress = lambda *_: None  # noqa: E731
+    monkeypatch.setattr(contents, "SETTLED", -3600.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(contents, "digest_file", raising(OSError(5, "Input/output error")))
+        assert contents.digests([tmp_path / "a.png"], progress) == ["unreadable: Input/output error"]
+    assert not contents.digests([tmp_path / "a.png"], progress)[0].startswith("unreadable")
+
+
+def raising(error):
+    def call(*args, **kwargs):
+        raise error
+
+    return call
+
+
+@pytest.mark.parametrize("limits", [None, "minmax"])
+def test_an_image_that_the_system_refuses_while_it_is_prepared_is_an_error_and_no_memory(tmp_path, monkeypatch, limits):
+    for i in range(3):
+        (tmp_path / "set").mkdir(exist_ok=True)
+        np.save(tmp_path / "set" / f"{i}.npy", np.full((1, 8, 8), 40.0 * i))
+    config = DataConfig(source=str(tmp_path / "set"), validation=0.0, range=limits or (0.0, 80.0))
+
+    def read(file, real=Path.read_bytes):
+        if file.name == "1.npy":
+            raise OSError(5, "Input/output error")
+        return real(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", read)
+        with pytest.raises(
+            OSError, match=r"1.npy could be read when the images were looked at, and now cannot \(Input/output error\)"
+        ):
+            prepare(config, size=(8, 8), channels=1)
+    assert prepare(config, size=(8, 8), channels=1).names == ["0.npy", "1.npy", "2.npy"]
+
+
+def test_what_lies_beside_an_image_and_cannot_be_read_is_said_of_the_image(tmp_path):
+    for name in "ab":
+        flat(tmp_path / "set", f"{name}.png", "red")
+        flat(tmp_path / "set", f"x/{name}.png", "red")
+    flat(tmp_path / "masks", "a.png", "white")
+    flat(tmp_path / "masks", "x/a.png", "white")
+    flat(tmp_path / "masks", "x/b.png", "white")
+    (tmp_path / "masks" / "b.png").symlink_to(tmp_path / "nowhere.png")
+    data = prepare(DataConfig(source=str(tmp_path / "set"), mask=str(tmp_path / "masks"), validation=0.0), size=(8, 8), channels=3)
+    assert data.names == ["a.png", "x/a.png", "x/b.png"]
+    assert "b.png has b.png in" in said(data)
+    assert "masks, which cannot be read (No such file or directory)" in said(data)
+
+
 def test_a_memory_of_contents_that_is_damaged_is_made_anew(tmp_path, cache, monkeypatch):
     flat(tmp_path / "images", "a.png", "red")
     monkeypatch.setattr(contents, "SETTLED", -3600.0)

@@ -19,7 +19,7 @@ import numpy as np
 
 from diffae.config import DataConfig
 from diffae.data.companions import CompanionFiles, append_channels
-from diffae.data.contents import Progress
+from diffae.data.contents import Progress, check_own
 from diffae.data.images import UnusableImage, Warn, meaning, read_placed, too_dark, with_known
 from diffae.data.sources import Source
 from diffae.runtime.cores import usable_cores
@@ -72,9 +72,15 @@ class Decoder:
     def __call__(self, name: str, warn: Warn = lambda text: None) -> np.ndarray | str:
         """(stored, *sides), uint8 or uint16, or why this image cannot be used. May be called from several threads.
 
+        What is returned holds for these bytes, wherever and whenever they are read; what may be gone at the next try is raised.
+
         Args:
             name: of the image.
             warn: see `read_image`.
+
+        Raises:
+            OSError: the system refuses a file that could be read before, see `check_own`.
+            ImportError: the library that reads such files is not installed.
         """
         try:
             content = self.source.read(name)
@@ -91,6 +97,7 @@ class Decoder:
         except UnusableImage as error:
             return str(error)
         except OSError as error:
+            check_own(error, name)
             return f"cannot be read ({error})"
 
 
@@ -188,7 +195,7 @@ def _fill(
     also = [(min(least for least, _ in each), max(most for _, most in each)) if each else None for each in ends]
     index = {"names": usable, "skipped": skipped, "told": remarks, "extent": extent, "also": also, "meaning": meaning}
     write_text(index_file, json.dumps(index))
-    shutil.rmtree(parts)
+    shutil.rmtree(parts, ignore_errors=True)
 
 
 def _write_part(

@@ -34,6 +34,10 @@ class CompanionFiles:
             if (other := self.names.setdefault(_stem(name), name)) != name:
                 raise ValueError(f"{path} has two files for one image, {other} and {name}: keep one.")
 
+    def of(self, name: str) -> str | None:
+        """The file of an image, if there is one."""
+        return self.names.get(_stem(name))
+
     def read(self, name: str, *, size: tuple[int, ...], crop: Crop, image: Grid, warn: Warn) -> np.ndarray:
         """What belongs to an image, (1, *size), uint8 or uint16, after the crop and the resizing that the image has had; what its
         type can say is the whole range. It lies on the image pixel by pixel, so distances are the image's.
@@ -49,7 +53,7 @@ class CompanionFiles:
             UnusableImage: there is nothing for it, or it cannot be read, or it does not lie on the image.
             OSError: likewise.
         """
-        own = self.names.get(_stem(name))
+        own = self.of(name)
         if own is None:
             raise UnusableImage(f"has nothing of its name in {self.path}")
         try:

@@ -18,6 +18,8 @@ Progress = Callable[[str, int, int], None]
 SETTLED = 2.0
 """Seconds without a change after which a digest may be remembered. Clocks of file systems are too coarse to show two changes in
 quick succession."""
+UNREADABLE = "unreadable: "
+"""How begins what stands in place of the digest of what cannot be read."""
 
 
 @contextlib.contextmanager
@@ -41,10 +43,10 @@ def caching() -> Iterator[None]:
 
 
 def digests(files: Sequence[Path], progress: Progress) -> list[str]:
-    """A digest of each file's bytes, or the reason why it cannot be read.
+    """A digest of each file's bytes, or the reason why it cannot be read: `UNREADABLE`, and what the system says.
 
-    Digests are remembered in the cache by the file's inode, size, mtime and ctime. Only the system sets ctime, so a file that was
-    changed and given its old mtime is read again. So is a file that changed a moment ago.
+    Digests, no reasons, are remembered in the cache by the file's inode, size, mtime and ctime. Only the system sets ctime, so a
+    file that was changed and given its old mtime is read again. So is a file that changed a moment ago.
     """
     memory = cache_folder() / "contents" / f"{seeding.mix('contents', *map(str, files[:1])):016x}.json"
     known = _remembered(memory)
@@ -55,12 +57,30 @@ def digests(files: Sequence[Path], progress: Progress) -> list[str]:
         for done, (i, digest) in enumerate(zip(unread, pool.map(lambda i: _digest(files[i]), unread), strict=True), start=1):
             found[i] = digest
             progress("Looking at files", done, len(unread))
-    dated = {key: digest for key, digest in zip(keys, found, strict=True) if key}
+    dated = {key: digest for key, digest in zip(keys, found, strict=True) if key and not digest.startswith(UNREADABLE)}
     settled = {key: digest for key, digest in dated.items() if float(key.rsplit(" ", 1)[1]) / 1e9 < now - SETTLED}
     if settled != known:
         with caching():
             write_text(memory, json.dumps(settled))
     return found
+
+
+def check_own(error: OSError, name: str) -> None:
+    """Lets a fault of an image itself pass, by which it is skipped, and raises one of the machine, which may soon be gone.
+
+    Args:
+        error: of reading an image that could be read when its digest was taken.
+        name: of the image.
+
+    Raises:
+        OSError: the error is the system's; those of sources have no number.
+    """
+    if error.errno is not None:
+        raise OSError(
+            error.errno,
+            f"{name} could be read when the images were looked at, and now cannot ({error.strerror or error}). Run again: what was "
+            "prepared until then is kept. If it stays so, move it away.",
+        ) from None
 
 
 def _remembered(memory: Path) -> dict[str, str]:
@@ -82,4 +102,4 @@ def _digest(file: Path) -> str:
     try:
         return digest_file(file)
     except OSError as error:
-        return f"unreadable: {error.strerror}"
+        return f"{UNREADABLE}{error.strerror}"

@@ -1,12 +1,12 @@
 """The range of values of a whole set of images, measured in one pass."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from diffae.config import DataConfig
-from diffae.data.contents import Progress
+from diffae.data.contents import Progress, check_own
 from diffae.data.images import Decoded, UnusableImage, unknown, values_of
 from diffae.data.sources import Source
 
@@ -95,33 +95,40 @@ def measured(images: Iterable[Decoded], measure: str) -> tuple[float, ...]:
     return pairs[0] if len(set(pairs)) == 1 else tuple(end for pair in pairs for end in pair)
 
 
-def resolved(config: DataConfig, source: Source, *, size: tuple[int, ...], channels: int, progress: Progress) -> DataConfig:
+def resolved(
+    config: DataConfig, source: Source, names: Sequence[str], *, size: tuple[int, ...], channels: int, progress: Progress
+) -> DataConfig:
     """The configuration with numbers for a range that is to be measured over all images; as it is, if none is.
 
-    Images that cannot be read are left out; preparing them names them.
+    Images that cannot be used are left out; preparing them names them.
 
     Args:
         config: of the images.
         source: the images.
+        names: of those that can be read.
         size: of the model's images.
         channels: of the model's images.
         progress: called as files are read.
 
     Raises:
         ValueError: see `measured`.
+        OSError: the system refuses an image.
     """
     if config.range not in MEASURES:
         return config
-    numbers = measured(_values(source, len(size), channels, progress), str(config.range))
+    numbers = measured(_values(source, names, len(size), channels, progress), str(config.range))
     return dataclasses.replace(config, range=numbers)
 
 
-def _values(source: Source, sides: int, channels: int, progress: Progress) -> Iterator[Decoded]:
-    for done, name in enumerate(source.names, start=1):
+def _values(source: Source, names: Sequence[str], sides: int, channels: int, progress: Progress) -> Iterator[Decoded]:
+    for done, name in enumerate(names, start=1):
         try:
             decoded = values_of(source.read(name), name, sides=sides, channels=channels)
-        except (UnusableImage, OSError):
+        except UnusableImage:
+            decoded = None
+        except OSError as error:
+            check_own(error, name)
             decoded = None
         if decoded is not None:
             yield decoded
-        progress("Measuring the range", done, len(source.names))
+        progress("Measuring the range", done, len(names))

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from diffae.config import DataConfig
 from diffae.data.avatars import SETS, avatars_folder
 from diffae.data.cache import Decoder, cached
 from diffae.data.companions import CompanionFiles
-from diffae.data.contents import Progress, caching, digests
+from diffae.data.contents import UNREADABLE, Progress, caching, digests
 from diffae.data.dataset import ImageSet, divided_as_configured
 from diffae.data.images import in_range
 from diffae.data.labelling import Labelling, LabelTable
@@ -66,12 +67,15 @@ def prepare(
     else:
         root, beside = Path(config.source or type(source).__name__), None
     decode = decoder_of(config, source, size=size, channels=channels, progress=progress)
-    config, number = decode.config, _key(decode, progress)
+    config = decode.config
+    number, closed = _look(decode, progress)
     key = f"{number if vae is None else seeding.mix('latents-1', number, vae.digest, int(config.flip)):016x}"
     folder = cache_folder() / "pixels" / f"{'x'.join(map(str, grid))}x{latent_channels}-{key}"
     convert = None if vae is None else lambda images: _latents(vae, images, flip=config.flip)
     with caching():
-        names, pixels, skipped, remarks, meaning = cached(decode, source.names, folder, convert=convert, progress=progress)
+        readable = [name for name in source.names if name not in closed]
+        names, pixels, skipped, remarks, meaning = cached(decode, readable, folder, convert=convert, progress=progress)
+    skipped = [*closed.items(), *skipped]
     mirrored, known, notes = None, None, remarks
     if vae is not None and names:
         pixels, mirrored = pixels[:, 0], pixels[:, 1] if config.flip else None
@@ -155,10 +159,30 @@ def decoder_of(config: DataConfig, source: Source, *, size: tuple[int, ...], cha
     return Decoder(source, config, size, channels, masks, also)
 
 
-def fingerprint(source: Source, progress: Progress = lambda what, done, total: None) -> str:
+class Look(NamedTuple):
+    """What a look at the bytes of all images tells.
+
+    Attributes:
+        fingerprint: identifies them.
+        closed: name -> why it cannot be read.
+    """
+
+    fingerprint: str
+    closed: dict[str, str]
+
+
+def look_at(source: Source, progress: Progress = lambda what, done, total: None) -> Look:
     """Identifies images by their names and the bytes of the files that hold them; without such files, by the images' own bytes."""
     contents = digests(source.holders, progress) if source.holders else [_digest(source, name) for name in source.names]
-    return digest_lines([*source.names, *contents])
+    closed, known = {}, set(source.names)
+    places = [holder.as_posix() for holder in source.holders] or source.names
+    for place, said in zip(places, contents, strict=True):
+        if said.startswith(UNREADABLE):
+            # Of files that are images, the name is their path without that of the folder.
+            parts = place.split("/")
+            name = next((end for i in range(len(parts)) if (end := "/".join(parts[i:])) in known), None)
+            closed |= {name: f"cannot be read ({said.removeprefix(UNREADABLE)})"} if name else {}
+    return Look(digest_lines([*source.names, *contents]), closed)
 
 
 def _digest(source: Source, name: str) -> str:
@@ -166,31 +190,40 @@ def _digest(source: Source, name: str) -> str:
     try:
         return hashlib.blake2b(source.read(name), digest_size=16).hexdigest()
     except OSError as error:
-        return f"unreadable: {error}"
+        return f"{UNREADABLE}{error}"
 
 
 def _with_range(config: DataConfig, source: Source, *, size: tuple[int, ...], channels: int, progress: Progress) -> DataConfig:
     """The configuration with numbers for a range that is to be measured; they are measured once, and kept."""
     if config.range not in MEASURES:
         return config
-    key = seeding.mix("range-2", fingerprint(source, progress), config.range, len(size), channels)
+    look = look_at(source, progress)
+    key = seeding.mix("range-2", look.fingerprint, config.range, len(size), channels)
     file = cache_folder() / "ranges" / f"{key:016x}.json"
     with caching():
         if not file.is_file():
-            found = resolved(config, source, size=size, channels=channels, progress=progress)
+            names = [name for name in source.names if name not in look.closed]
+            found = resolved(config, source, names, size=size, channels=channels, progress=progress)
             write_text(file, json.dumps(found.range))
     return replace(config, range=tuple(json.loads(file.read_text(encoding="utf-8"))))
 
 
-def _key(decode: Decoder, progress: Progress) -> int:
-    """Identifies the images and how they are prepared."""
+def _look(decode: Decoder, progress: Progress) -> tuple[int, dict[str, str]]:
+    """Identifies the images and how they are prepared; and which of them cannot be read, or what belongs to them, and why."""
     config = decode.config
     limits = config.preparation.range or ()
     folders = [*([] if decode.masks is None else [decode.masks]), *decode.also]
-    more = (*(() if config.mask is None else ("mask" if decode.masks else "gaps",)), *(fingerprint(f.source) for f in folders))
+    beside = [look_at(folder.source) for folder in folders]
+    more = (*(() if config.mask is None else ("mask" if decode.masks else "gaps",)), *(look.fingerprint for look in beside))
+    own = look_at(decode.source, progress)
+    closed = dict(own.closed)
+    for folder, look in zip(folders, beside, strict=True):
+        for name in decode.source.names if look.closed else ():
+            if (why := look.closed.get(folder.of(name) or "")) and name not in closed:
+                closed[name] = f"has {folder.of(name)} in {folder.path}, which {why}"
     named = (limits,) if isinstance(limits, str) else limits
     made = (*decode.size, decode.channels, config.tile, config.crop, *config.background, *map(str, named), *more)
-    return seeding.mix("pixels-6", fingerprint(decode.source, progress), *made)
+    return seeding.mix("pixels-6", own.fingerprint, *made), closed
 
 
 def _tables(source: Source, root: Path, table: Path | None) -> int:

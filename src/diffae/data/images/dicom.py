@@ -1,5 +1,6 @@
 """DICOM: what scanners write."""
 
+import contextlib
 import io
 import warnings
 from pathlib import Path
@@ -33,6 +34,7 @@ def decode(content: bytes, name: str, *, sides: int, channels: int) -> Decoded:
     except (UnusableImage, MemoryError, ImportError):
         raise
     except Exception as error:  # Readers raise anything on damaged files.
+        _check_codecs(dataset)
         raise UnusableImage(f"has pixels that cannot be decoded ({_first(error)})") from None
 
 
@@ -179,6 +181,22 @@ def _spacing(dataset: "Dataset", sides: int, between: Any) -> tuple[float, ...] 
         between = between or measures.get("SliceThickness")
         found = [float(between), *found] if between and not np.ndim(between) else []
     return tuple(found) if len(found) == sides and all(x > 0 for x in found) else None
+
+
+def _check_codecs(dataset: "Dataset") -> None:
+    """After a failure to decode pixels: whether another decoder might have done it that is not installed.
+
+    Raises:
+        ImportError: it might.
+    """
+    from pydicom.pixels import get_decoder
+
+    with contextlib.suppress(NotImplementedError):  # A kind of compression that none decodes.
+        decoder = get_decoder(dataset.file_meta.TransferSyntaxUID)
+        if any(missing.startswith("pylibjpeg ") for missing in decoder.missing_dependencies):
+            raise ImportError(
+                f"Reading DICOM of this compression ({decoder.UID.name}) needs pylibjpeg: pip install 'diffae[medical]'."
+            )
 
 
 def _first(error: Exception) -> str:

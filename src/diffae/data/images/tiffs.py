@@ -3,6 +3,7 @@
 import io
 import re
 import warnings
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,6 +41,8 @@ def decode(content: bytes, name: str, *, sides: int, channels: int) -> Decoded:
     except (UnusableImage, MemoryError, ImportError):
         raise
     except Exception as error:  # Readers raise anything on damaged files.
+        if "requires the 'imagecodecs' package" in str(error) and find_spec("imagecodecs") is None:
+            raise ImportError(f"Reading this TIFF needs imagecodecs ({_first(error)}): pip install 'diffae[science]'.") from None
         raise UnusableImage(f"is damaged, cut short, or packed in a way that is not known ({_first(error)})") from None
 
 

@@ -29,7 +29,8 @@ class Source(Protocol):
         """The bytes of an image file, of any kind that `read_image` reads. Called from several threads at once.
 
         Raises:
-            OSError: it cannot be read; the image is then skipped, and the message says why.
+            OSError: it cannot be read; the image is then skipped, and the message says why. One with a number is the system's: if
+                the image could be read at first, nothing is skipped, and preparing ends.
         """
 
 
