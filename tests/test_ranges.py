@@ -344,6 +344,28 @@ def test_a_brain_goes_in_and_out_with_its_affine(tmp_path, kind, dtype):
         assert np.abs(back.get_fdata() - BRAIN).max() <= 0.51 * 6000 / 65535
 
 
+@pytest.mark.parametrize(("source", "wanted"), [("like.mgz", "out.nii.gz"), ("like.nii", "out.mgz"), ("like.nii.gz", "out.mgh")])
+def test_a_brain_is_written_as_the_kind_that_the_ending_says(tmp_path, source, wanted):
+    kind = nibabel.MGHImage if "mg" in source else nibabel.Nifti1Image
+    nibabel.save(kind(BRAIN, AFFINE), tmp_path / source)
+    made = Preparation(crop="none")
+    size = nibabel.as_closest_canonical(kind(BRAIN, AFFINE)).shape[::-1]
+    (x,) = load_images([tmp_path / source], size=size, channels=1, preparation=made)
+    write_back(x, tmp_path / wanted, like=tmp_path / source, preparation=made)
+    back = nibabel.load(tmp_path / wanted)
+    assert type(back) is (nibabel.MGHImage if "mg" in wanted else nibabel.Nifti1Image)
+    assert np.allclose(back.affine, AFFINE, atol=1e-5)
+    assert np.array_equal(np.asarray(back.dataobj), BRAIN)
+
+
+def test_values_that_the_wanted_kind_cannot_hold_are_refused(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(BRAIN.astype(np.int8), AFFINE), tmp_path / "like.nii")
+    made = Preparation(crop="none")
+    (x,) = load_images([tmp_path / "like.nii"], size=(6, 8, 7), channels=1, preparation=made)
+    with pytest.raises(ValueError, match=r"out.mgz cannot hold int8, which the file's values are: write .nii.gz or .npy"):
+        write_back(x, tmp_path / "out.mgz", like=tmp_path / "like.nii", preparation=made)
+
+
 @pytest.mark.parametrize("crop", ["none", "center"])
 def test_at_another_size_every_point_of_the_brain_stays_where_it_is(tmp_path, crop):
     # Values are linear in the world's coordinates, so a value says where its voxel has to be.

@@ -18,7 +18,8 @@ from diffae.data.images.reading import values_of
 from diffae.data.images.values import limits_for
 from diffae.runtime.files import check_target, replacing
 
-NIFTI = (".nii", ".nii.gz", ".mgz", ".mgh")
+MGH = (".mgz", ".mgh")
+NIFTI = (".nii", ".nii.gz", *MGH)
 WRITTEN = (".npy", ".tif", ".tiff", *NIFTI)
 """Endings of what `write_back` writes."""
 
@@ -27,16 +28,17 @@ def write_back(image: Float[Tensor, "c *sides"], target: Path, *, like: Path, pr
     """Writes an image in the values of the file that it was read from: the inverse of `read_image`, but for what that cut off.
 
     NIfTI and MGH keep the orientation and the affine of the file; the affine is scaled and shifted where the image is a box of it
-    at another size. Whole numbers are rounded and stay of the file's type where it holds them unscaled; all else is float32.
+    at another size. Of the one written as the other, what else the header says is left behind. Whole numbers are rounded and stay
+    of the file's type where it holds them unscaled; all else is float32.
 
     Args:
         image: in [-1, 1], with as many channels as were read of the file.
-        target: `.npy`, `.tif`, or `.nii`, `.nii.gz`, `.mgz` of a file that is one of these.
+        target: `.npy`, `.tif`, or `.nii`, `.nii.gz`, `.mgz`, `.mgh` of a file that is one of these.
         like: the file that it came from.
         preparation: how that was read, `ae.preparation`.
 
     Raises:
-        ValueError: another ending, or an image that is not of this file's shape.
+        ValueError: another ending, an image that is not of this file's shape, or values of a type that the target cannot hold.
         OSError: `like` cannot be read, or `target` not be written.
         ImportError: the library that writes such files is not installed.
     """
@@ -56,7 +58,7 @@ def write_back(image: Float[Tensor, "c *sides"], target: Path, *, like: Path, pr
         if ending(like.name) not in NIFTI or sides != 3:
             raise ValueError(f"{target} needs an affine, and {like} is no volume that has one: write .npy or .tif.")
         box = box_of(decoded.sides, size=tuple(image.shape[1:]), crop=preparation.crop, spacing=decoded.spacing)
-        made: bytes = _nifti(values, nifti.opened(content, like.name), box, kind)
+        made: bytes = _nifti(values, nifti.opened(content, like.name), box, target)
     elif kind == ".npy":
         file = io.BytesIO()
         np.save(file, values)
@@ -82,11 +84,12 @@ def _values(image: Tensor, decoded: Decoded, limits: list[tuple[float, float]]) 
     return np.clip(np.rint(values), np.iinfo(kind).min, np.iinfo(kind).max).astype(kind)
 
 
-def _nifti(values: np.ndarray, like: Any, box: Box, kind: str) -> bytes:
-    """A volume in the orientation of the file that it came from."""
+def _nifti(values: np.ndarray, like: Any, box: Box, target: Path) -> bytes:
+    """A volume in the orientation of the file that it came from, of the kind that the target's ending says."""
     import gzip
 
-    from nibabel import orientations
+    from nibabel import MGHImage, Nifti1Image, orientations
+    from nibabel.freesurfer.mghformat import MGHError
 
     if len(values) != 1:
         raise ValueError(f"Volumes of one channel are written back, not of {len(values)}: write .npy.")
@@ -100,13 +103,20 @@ def _nifti(values: np.ndarray, like: Any, box: Box, kind: str) -> bytes:
         affine[:3, 3] += affine[:3, :3] @ first
         affine[:3, :3] *= steps
     back = orientations.ornt_transform(orientations.io_orientation(straight.affine), orientations.io_orientation(like.affine))
-    header = like.header.copy()
-    header.set_data_dtype(data.dtype)
+    kind, is_mgh = ending(target.name), isinstance(like, MGHImage)
+    made_as: Any = type(like) if is_mgh == (kind in MGH) else Nifti1Image if is_mgh else MGHImage
+    header = like.header.copy() if made_as is type(like) else made_as.header_class()
+    if made_as is Nifti1Image and is_mgh:
+        header.set_xyzt_units("mm")
+    try:
+        header.set_data_dtype(data.dtype)
+    except MGHError:
+        raise ValueError(f"{target} cannot hold {data.dtype}, which the file's values are: write .nii.gz or .npy.") from None
     turned = orientations.apply_orientation(data, back)
     affine = affine @ orientations.inv_ornt_aff(back, data.shape)
     if np.allclose(affine, like.affine, rtol=0, atol=1e-9):
         affine = like.affine
-    made = type(like)(np.ascontiguousarray(turned), affine, header)
+    made = made_as(np.ascontiguousarray(turned), affine, header)
     content: bytes = made.to_bytes()
     return gzip.compress(content, mtime=0) if kind in (".nii.gz", ".mgz") else content
 
