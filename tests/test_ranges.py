@@ -411,6 +411,18 @@ def test_other_kinds_are_written_in_their_own_values(tmp_path):
     assert np.abs(tifffile.imread(tmp_path / "out.tif") - bands[:, ::-1]).max() <= 0.51 * 18 / 65535
 
 
+@pytest.mark.parametrize("limits", [(0.0, 4095.0), "window"])
+def test_a_picture_of_8_bits_is_written_as_it_was_read_whatever_the_range(tmp_path, limits):
+    pixels = RANDOM.integers(0, 256, (8, 8), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    made = Preparation(crop="none", range=limits)
+    (x,) = load_images([tmp_path / "a.png"], size=(8, 8), channels=1, preparation=made)
+    write_back(x, tmp_path / "out.npy", like=tmp_path / "a.png", preparation=made)
+    back = np.load(tmp_path / "out.npy")
+    assert back.dtype == np.uint8
+    assert np.array_equal(back[0], pixels)
+
+
 def test_values_survive_the_way_into_the_networks_range():
     values = np.arange(65536, dtype=np.uint16).reshape(1, 256, 256)
     array = read(npy(values), "a.npy", size=(256, 256))

@@ -28,8 +28,8 @@ def write_back(image: Float[Tensor, "c *sides"], target: Path, *, like: Path, pr
     """Writes an image in the values of the file that it was read from: the inverse of `read_image`, but for what that cut off.
 
     NIfTI and MGH keep the orientation and the affine of the file; the affine is scaled and shifted where the image is a box of it
-    at another size. Of the one written as the other, what else the header says is left behind. Whole numbers are rounded and stay
-    of the file's type where it holds them unscaled; all else is float32.
+    at another size. Of the one written as the other, what else the header says is left behind. In `.npy`, NIfTI and
+    MGH, whole numbers are rounded and stay of the file's type where it holds them unscaled; all else, and all TIFF, is float32.
 
     Args:
         image: in [-1, 1], with as many channels as were read of the file.
@@ -49,8 +49,9 @@ def write_back(image: Float[Tensor, "c *sides"], target: Path, *, like: Path, pr
     content, channels, sides = like.read_bytes(), image.shape[0], image.ndim - 1
     try:
         decoded = values_of(content, like.name, sides=sides, channels=channels)
+        # Pictures of 8 bits are 0..255, whatever the range.
+        limits = [(0.0, 255.0)] if decoded is None else limits_for(decoded, preparation)
         decoded = decoded or Decoded(values=np.zeros((channels, *image.shape[1:]), np.uint8), limits=(0.0, 255.0))
-        limits = limits_for(decoded, preparation)
     except UnusableImage as error:
         raise ValueError(f"{like} {error}.") from None
     values = _values(image, decoded, limits)
