@@ -472,6 +472,35 @@ def test_white_that_is_0_is_turned_over():
     assert np.array_equal(read(tif(values[0], photometric="miniswhite"), "a.tif", size=(8, 8))[0], 65535 - values[0])
 
 
+@pytest.mark.parametrize("lies", range(1, 9))
+def test_a_tiff_is_upright_whichever_library_reads_it(lies):
+    values, tags = RANDOM.integers(0, 256, (6, 8), dtype=np.uint8), [(274, "H", 1, lies, True)]
+    by_pillow = read(tif(values, extratags=tags), "a.tif", size=(6, 8) if lies < 5 else (8, 6))[0]
+    pages = tif(np.stack([values, values // 2]), photometric="minisblack", extratags=tags)
+    decoded = values_of(pages, "a.tif", sides=3, channels=1)
+    assert np.array_equal(decoded.values[0], np.stack([by_pillow, by_pillow // 2]))
+    said = tif(values[None], extratags=[*tags, (42113, "s", 0, str(values[0, 1]), True)])
+    gaps = values_of(said, "a.tif", sides=2, channels=1).gaps
+    assert np.array_equal(gaps[0], by_pillow == values[0, 1])
+
+
+def test_a_volume_that_lies_on_its_side_has_its_distances_turned_too():
+    sizes = {"PhysicalSizeX": 0.5, "PhysicalSizeY": 1.0, "PhysicalSizeZ": 2.0}
+    content = tif(np.zeros((4, 6, 8), np.uint8), ome=True, metadata={"axes": "ZYX", **sizes}, extratags=[(274, "H", 1, 6, True)])
+    decoded = values_of(content, "a.tif", sides=3, channels=1)
+    assert decoded.sides == (4, 8, 6)
+    assert decoded.spacing == (2.0, 0.5, 1.0)
+
+
+def test_signed_numbers_of_a_tiff_have_the_limits_of_their_type_or_need_a_range():
+    values = RANDOM.integers(0, 50000, (8, 8)).astype(np.int32)
+    with pytest.raises(UnusableImage, match=r"has type int32, .*--data.range LOW HIGH"):
+        read(tif(values), "a.tif", size=(8, 8))
+    assert half_a_step(read(tif(values), "a.tif", size=(8, 8), range=(0.0, 50000.0)), values[None], 0, 50000)
+    signed = RANDOM.integers(-32768, 32767, (8, 8)).astype(np.int16)
+    assert np.array_equal(read(tif(signed), "a.tif", size=(8, 8))[0], (signed.astype(int) + 32768))
+
+
 @pytest.mark.parametrize("kind", [np.int8, np.uint32])
 def test_numbers_that_pillow_takes_for_others_are_what_they_are(kind):
     values = RANDOM.integers(np.iinfo(kind).min, np.iinfo(kind).max, (8, 8)).astype(kind)

@@ -201,10 +201,18 @@ def test_a_range_is_a_window():
     assert (array[CT >= 80] == 65535).all()
 
 
-@pytest.mark.parametrize(("kind", "values"), [("<i2", CT), ("<i4", CT * 100), ("<f4", CT / 10)])
+@pytest.mark.parametrize(("kind", "values"), [("<i4", CT * 100), ("<f4", CT / 10)])
 def test_values_that_fit_no_range_are_refused_with_what_they_are(kind, values):
     with pytest.raises(UnusableImage, match=r"-?\d.*\.\.\d.*Name the values that stand for black and white: --data.range LOW HIGH"):
         window(values, kind, None)
+
+
+def test_signed_16_bits_of_which_few_are_used_have_the_range_of_their_type_and_it_is_said(tmp_path):
+    (tmp_path / "a.tif").write_bytes(deep(CT, "<i2"))
+    told = []
+    (x,) = load_images([tmp_path / "a.tif"], size=(8, 8), channels=1, preparation=Preparation(), warn=told.append)
+    assert np.abs((x[0].numpy() + 1) * 32767.5 - 32768 - CT).max() <= 0.01
+    assert "a.tif has values that fill 6.2 % of their range, nearly one grey to the model" in told[0]
 
 
 def test_a_set_of_12_bits_in_16_says_that_it_is_nearly_black(tmp_path, capsys):

@@ -23,7 +23,7 @@ class Grid:
         sides: (h, w) or (d, h, w), in pixels.
         spacing: as of `Decoded`.
         placed: as of `Decoded`.
-        exif: 1..8, how a picture says that it lies; it was turned upright by that.
+        exif: as of `Decoded`.
     """
 
     sides: tuple[int, ...]
@@ -42,6 +42,7 @@ class Decoded:
             that says nothing, as for floats and for integers of more than 16 bits.
         spacing: distance of neighbours along each side, in millimetres or any one unit; None where the file does not say.
         placed: how its axes lie that were turned about, in words. Kinds of files that differ in it do not lie on each other.
+        exif: 1..8, how a picture or TIFF says that it lies; it was turned upright by that.
         window: the smallest and the largest value that the file itself wants shown, or None.
         gaps: (c, *sides), True where the file marks what it holds as no data. What is not finite counts as that anyway.
         turned: whether values were turned over, so that more is brighter: `limits[0] + limits[1] - value`.
@@ -54,6 +55,7 @@ class Decoded:
     limits: tuple[float, float] | None = None
     spacing: tuple[float, ...] | None = None
     placed: str = STORED
+    exif: int = 1
     window: tuple[float, float] | None = None
     gaps: np.ndarray | None = None
     turned: bool = False
@@ -69,7 +71,7 @@ class Decoded:
     @property
     def grid(self) -> Grid:
         """Where its pixels lie."""
-        return Grid(sides=self.sides, spacing=self.spacing, placed=self.placed)
+        return Grid(sides=self.sides, spacing=self.spacing, placed=self.placed, exif=self.exif)
 
 
 Reader = Callable[..., Decoded]

@@ -93,8 +93,10 @@ def needs_more(content: bytes, *, sides: int, channels: int) -> bool:
     bands = (
         samples > 4 or (samples > 1 and bits > 8) or (not alpha and white != 5 and (samples, channels) in ((2, 1), (2, 3), (4, 4)))
     )
-    # Pillow takes signed bytes for unsigned ones, large unsigned numbers for negative ones, and does not turn deep white over.
-    numbers = (bits, form) in ((8, 2), (32, 1)) or (bits > 8 and white == 0) or bits not in (1, 2, 4, 8, 12, 16, 32, 64)
+    # Pillow takes signed bytes for unsigned ones, large unsigned numbers for negative ones, does not tell signed numbers of 16 and
+    # 32 bits from others, and does not turn deep white over.
+    known = (bits, form) not in ((8, 2), (16, 2), (32, 1), (32, 2)) and bits in (1, 2, 4, 8, 12, 16, 32, 64)
+    numbers = not known or (bits > 8 and white == 0)
     return pages or bands or numbers or tiffs.NODATA in tags
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 NODATA = 42113
 """The tag by which GDAL marks the value of pixels that hold no data."""
+ORIENTATION, ASIDE = 274, (5, 6, 7, 8)
+"""The tag that says how an image lies, as EXIF does, and the numbers there of what lies on its side."""
 MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """How TIFF and BigTIFF begin."""
 
@@ -25,7 +27,7 @@ def decode(content: bytes, name: str, *, sides: int, channels: int) -> Decoded:
 
     Where the file names its axes, its channels are channels and its slices slices. Pages that it does not name are channels where
     the model has so many of them, and slices where its images have three sides; else the first is taken. Whole numbers of which
-    white is said to be 0 are turned over.
+    white is said to be 0 are turned over, and what says that it does not lie upright is turned upright.
     """
     try:
         from tifffile import TiffFile
@@ -61,11 +63,14 @@ def _decoded(file: "TiffFile", series: "TiffPageSeries", *, sides: int, channels
         notes = (*notes, f"of {len(file.series)} series of pages, of which the first was taken")
     if turned:
         values, limits = turned_over(values, limits)
+    lies = page.tags.get(ORIENTATION)
+    exif, spacing = lies.value if lies and lies.value in range(1, 9) else 1, _spacing(file, sides)
     return Decoded(
-        values=values,
+        values=_upright(values, exif),
         limits=limits,
-        spacing=_spacing(file, sides),
-        gaps=gaps,
+        spacing=(*spacing[:-2], spacing[-1], spacing[-2]) if spacing and exif in ASIDE else spacing,
+        exif=exif,
+        gaps=None if gaps is None else _upright(gaps, exif),
         turned=turned,
         colours=colours,
         meant=("white is 0, turned over",) if turned else (),
@@ -83,6 +88,14 @@ def _once(values: np.ndarray, axes: str) -> tuple[np.ndarray, str]:
         values = values.transpose(found + rest).reshape(-1, *(values.shape[i] for i in rest))
         axes = letter + "".join(axes[i] for i in rest)
     return values, axes
+
+
+def _upright(values: np.ndarray, exif: int) -> np.ndarray:
+    """Values (..., h, w) of a file that says how it lies, 1..8, turned so that its first row is above and its first column left."""
+    if exif in ASIDE:
+        values = values.swapaxes(-1, -2)
+    values = values[..., ::-1, :] if exif in (3, 4, 7, 8) else values
+    return values[..., ::-1] if exif in (2, 3, 6, 7) else values
 
 
 def _check_whole(series: "TiffPageSeries", length: int) -> None:
