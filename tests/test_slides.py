@@ -217,6 +217,17 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
         open_source(tmp_path / "a.svs")
 
 
+def test_a_slide_in_a_plain_tiff_is_no_picture_where_openslide_is_missing(slide, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openslide", None)
+    for path in (slide, slide.parent):
+        with pytest.raises(ImportError, match=r"a\.tif needs openslide: pip install 'diffae\[slides\]'"):
+            open_source(path)
+    write(tmp_path / "small.tif", 1024, 1024)
+    tifffile.imwrite(tmp_path / "rows.tif", np.zeros((4100, 8), np.uint8))
+    (tmp_path / "damaged.tif").write_bytes(slide.read_bytes()[:40])
+    assert open_source(tmp_path).names == ["damaged.tif", "rows.tif", "small.tif"]
+
+
 # The rule of tissue -----------------------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """Whole-slide images, cut into tiles."""
 
+import contextlib
 import io
 import re
 import threading
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from diffae.data.sources.folder import Folder
 from diffae.data.sources.parts import folder_classes, told_classes
@@ -21,6 +22,8 @@ SLIDES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu")
 TIFFS = (".tif", ".tiff")
 LEAST_SIDE = 4096
 """Pixels: a plain TIFF in tiles is a slide where a side is longer than this, and else a picture."""
+TILE_WIDTH = 322
+"""The tag of a TIFF that is in tiles."""
 TILE = re.compile(r"(?:(?P<slide>.*)/)?x(?P<x>\d+)_y(?P<y>\d+)\.png")
 
 
@@ -138,7 +141,7 @@ def is_slide(file: Path) -> bool:
     """Whether OpenSlide knows a file as a slide. A plain TIFF in tiles is one only where a side is above `LEAST_SIDE`.
 
     Raises:
-        ImportError: its ending is a slide's, but openslide is not installed.
+        ImportError: openslide is not installed, and the ending is a slide's, or it is such a TIFF.
     """
     ending = file.suffix.lower()
     if ending not in (*SLIDES, *TIFFS) or not file.is_file():
@@ -146,7 +149,7 @@ def is_slide(file: Path) -> bool:
     try:
         import openslide
     except ImportError:
-        if ending in TIFFS:
+        if ending in TIFFS and not _is_large(file):
             return False
         raise ImportError(f"Reading {file} needs openslide: pip install 'diffae[slides]'.") from None
     try:
@@ -157,6 +160,20 @@ def is_slide(file: Path) -> bool:
             return max(slide.dimensions) > LEAST_SIDE
     except openslide.OpenSlideError:
         return ending in SLIDES  # It says what is wrong when it is opened.
+
+
+def _is_large(file: Path) -> bool:
+    """Whether a TIFF is in tiles and longer than `LEAST_SIDE`, by its first header, and so what OpenSlide may take for a slide."""
+    with (
+        contextlib.suppress(Exception),
+        file.open("rb") as opened,
+    ):  # A damaged header: whoever reads it says what is wrong with it.
+        head = opened.read(16)
+        tags = TiffImagePlugin.ImageFileDirectory_v2(head if head[2] + head[3] == 43 else head[:8])
+        opened.seek(tags.next)
+        tags.load(opened)
+        return TILE_WIDTH in tags and max(tags[256], tags[257]) > LEAST_SIDE
+    return False
 
 
 def tile_map(names: Sequence[str], values: np.ndarray, *, tile: int = 256, slide: str | None = None) -> np.ndarray:
