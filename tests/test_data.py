@@ -70,6 +70,26 @@ def test_exif_orientation_is_honoured():
     assert array[:, :, 0].mean() < 5
 
 
+def test_a_bmp_of_8_bits_is_not_said_to_have_16_for_the_length_of_its_rows():
+    content, told = encoded(Image.new("RGB", (55, 40)), "BMP"), []
+    read_image(content, "a.bmp", size=(8, 8), channels=3, preparation=Preparation(), warn=told.append)
+    assert not told
+
+
+def test_a_psd_of_several_layers_is_what_they_make_together():
+    long, short = (lambda n: n.to_bytes(4, "big")), (lambda n: n.to_bytes(2, "big"))
+    layer = bytes(16) + short(0) + b"8BIMnorm" + bytes(4) + long(12) + bytes(12)  # An empty one, without channels.
+    layers = short(2) + layer * 2
+    pixels = np.arange(3 * 64, dtype=np.uint8).reshape(3, 8, 8)
+    psd = b"8BPS" + short(1) + bytes(6) + short(3) + long(8) + long(8) + short(8) + short(3) + long(0) * 2
+    psd += long(4 + len(layers)) + long(len(layers)) + layers + short(0) + pixels.tobytes()
+    assert Image.open(io.BytesIO(psd)).n_frames == 2
+    told = []
+    found = read_image(psd, "a.psd", size=(8, 8), channels=3, preparation=Preparation(), warn=told.append)
+    assert np.array_equal(found, pixels)
+    assert not told
+
+
 def test_transparency_is_composited_on_the_background():
     content = encoded(Image.new("RGBA", (8, 8), (0, 0, 0, 0)))
     assert (read(content) == 255).all()

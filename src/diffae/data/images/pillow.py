@@ -45,7 +45,7 @@ def read_picture(
         if is_stack(image):
             warn(STACK)
             image.seek(0)
-        if any("16" in str(tile.args) for tile in getattr(image, "tile", ())) and image.mode in ("RGB", "RGBA", "LA"):
+        if any("16" in _raw_mode(tile.args) for tile in getattr(image, "tile", ())) and image.mode in ("RGB", "RGBA", "LA"):
             warn("of 16 bits a channel, of which 8 are read: TIFF and .npy keep them")
         _check_whole(image, content)
         exif = max(exif, _exif(image))
@@ -101,8 +101,9 @@ def needs_more(content: bytes, *, sides: int, channels: int) -> bool:
 
 
 def is_stack(image: Image.Image) -> bool:
-    """Whether it has several pages or frames. The further views that telephones store are no pages."""
-    return image.format not in ("MPO", "HEIF") and getattr(image, "n_frames", 1) > 1
+    """Whether it has several pages or frames. The further views that telephones store are no pages, nor are layers of PSD, of which
+    what they make together is taken."""
+    return image.format not in ("MPO", "HEIF", "PSD") and getattr(image, "n_frames", 1) > 1
 
 
 def read_photo(content: bytes) -> Image.Image:
@@ -162,6 +163,11 @@ def _open(content: bytes) -> Image.Image:
             f"out of {len(content):,} bytes"
         )
     return image
+
+
+def _raw_mode(args: object) -> str:
+    """How Pillow calls what a file stores, in the arguments of its decoder; what else there may be are lengths."""
+    return str(args[0] if isinstance(args, tuple) and args else args)
 
 
 def _exif(image: Image.Image) -> int:
