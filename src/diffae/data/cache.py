@@ -149,11 +149,11 @@ def cached(decode: Decoder, names: Sequence[str], folder: Path, *, convert: Conv
     least, most = index["extent"] or (0, None)
     if dark := too_dark(most, decode.config.preparation, least=least):
         remarks.append(f"The images have {dark}.")
-    for folder, ends in zip(decode.also, index["also"], strict=True):
+    for also, ends in zip(decode.also, index["also"], strict=True):
         if ends and ends[1] - ends[0] <= FLAT:
             fill = f"values that fill {100 * (ends[1] - ends[0]):.2g} % of what their type can say"
             remarks.append(
-                f"The channel of {folder.path} has {fill}, nearly one grey to the model: of a mask, write 255 in place of 1."
+                f"The channel of {also.path} has {fill}, nearly one grey to the model: of a mask, write 255 in place of 1."
             )
     return Cached(index["names"], arrays, [(n, r) for n, r in index["skipped"]], remarks, index["meaning"])
 

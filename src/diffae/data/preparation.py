@@ -174,7 +174,8 @@ class Look(NamedTuple):
 def look_at(source: Source, progress: Progress = lambda what, done, total: None) -> Look:
     """Identifies images by their names and the bytes of the files that hold them; without such files, by the images' own bytes."""
     contents = digests(source.holders, progress) if source.holders else [_digest(source, name) for name in source.names]
-    closed, known = {}, set(source.names)
+    closed: dict[str, str] = {}
+    known = set(source.names)
     places = [holder.as_posix() for holder in source.holders] or source.names
     for place, said in zip(places, contents, strict=True):
         if said.startswith(UNREADABLE):

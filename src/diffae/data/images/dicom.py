@@ -142,9 +142,11 @@ def _modality(
         return stored, limits
     if len(pairs) > 1 and dataset.PhotometricInterpretation == "MONOCHROME1":
         raise UnusableImage("is MONOCHROME1 (more is darker), with frames that are scaled each in its own way")
-    each = limits and [ordered(limits, slope, intercept) for slope, intercept in pairs]
-    ends = each and (min(low for low, _ in each), max(high for _, high in each))
-    whole = ends and all(x.is_integer() for pair in pairs for x in pair) and max(map(abs, ends)) < 2**31
+    ends = None
+    if limits is not None:
+        each = [ordered(limits, slope, intercept) for slope, intercept in pairs]
+        ends = min(low for low, _ in each), max(high for _, high in each)
+    whole = ends is not None and all(x.is_integer() for pair in pairs for x in pair) and max(map(abs, ends)) < 2**31
     slope, intercept = np.array(pairs, np.int32 if whole else np.float64).T.reshape(2, -1, 1, 1)
     return (stored.astype(slope.dtype) * slope + intercept).reshape(stored.shape), ends
 

@@ -40,9 +40,11 @@ def scales(dataset: "Dataset", num: int) -> list[tuple[float, float]]:
 
 def order_of_frames(dataset: "Dataset", num: int) -> tuple[np.ndarray, float | None] | None:
     """As `order_of_slices`, of the frames of one file; None where they do not say where they lie."""
-    position = [said(dataset, i, "PlanePositionSequence") or {} for i in range(num)]
-    plane = [said(dataset, i, "PlaneOrientationSequence") or {} for i in range(num)]
-    return order_of_slices([p.get("ImagePositionPatient") for p in position], [p.get("ImageOrientationPatient") for p in plane])
+    positions: list[Any] = [said(dataset, i, "PlanePositionSequence") for i in range(num)]
+    planes: list[Any] = [said(dataset, i, "PlaneOrientationSequence") for i in range(num)]
+    return order_of_slices(
+        [p and p.get("ImagePositionPatient") for p in positions], [p and p.get("ImageOrientationPatient") for p in planes]
+    )
 
 
 def order_of_slices(positions: Sequence[Any], planes: Sequence[Any]) -> tuple[np.ndarray, float | None] | None:

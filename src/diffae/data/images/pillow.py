@@ -173,7 +173,7 @@ def _raw_mode(args: object) -> str:
 def _exif(image: Image.Image) -> int:
     """How a picture says that it lies, 1..8; what from 5 on lies on its side."""
     said = image.getexif().get(ExifTags.Base.Orientation)
-    return said if said in range(1, 9) else 1
+    return said if isinstance(said, int) and 1 <= said <= 8 else 1
 
 
 def _learn_heif() -> None:

@@ -119,7 +119,9 @@ def read_placed(
     decoded = decode(content, name, sides=len(size), channels=channels)
     if decoded is None:
         flat = (size[0], size[1])
-        return read_picture(content, size=flat, channels=channels, preparation=preparation, warn=warn, spacing=on and on.spacing)
+        return read_picture(
+            content, size=flat, channels=channels, preparation=preparation, warn=warn, spacing=on.spacing if on else None
+        )
     decoded = decoded if on is None else replace(decoded, spacing=on.spacing)
     return prepared(decoded, size=size, channels=channels, preparation=preparation, warn=warn), decoded.grid
 
