@@ -455,7 +455,8 @@ def test_the_command_explains_a_run_and_its_page_opens(tmp_path, tiny_run, made,
     for i in range(80):
         level = generator.uniform(0, 255)
         Image.fromarray(np.full((8, 8, 3), level, np.uint8)).save(source / f"{i:03d}.png")
-    run(tiny_run(source=source, images=200), tmp_path / "run")
+    seldom = {"validate_every": 10**6, "sample_every": 10**6, "checkpoint_every": 10**6}
+    run(tiny_run(source=source, images=200, **seldom), tmp_path / "run")
     (tmp_path / "theirs.py").write_text("def classify(x):\n    return (x.mean((1, 2, 3)) * 4).sigmoid()\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     out = tmp_path / "why"

@@ -78,7 +78,8 @@ def test_its_error_teaches_the_encoder_too(tiny_run):
 def test_a_run_learns_it_and_what_is_saved_has_it(tiny_run, tmp_path):
     errors = []
     for images in (8, 1600):
-        config = tiny_run(images=images, model={"mean_decoder": True}, learning_rate=3e-3, sample_every=10_000)
+        seldom = {"validate_every": 10_000, "sample_every": 10_000, "checkpoint_every": 10_000}
+        config = tiny_run(images=images, model={"mean_decoder": True}, learning_rate=3e-3, **seldom)
         run(config, tmp_path / str(images))
         ae, data = diffae.load(tmp_path / str(images)), prepare(config.data, size=(8, 8), channels=3)
         x = data.images(data.train)

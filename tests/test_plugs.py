@@ -133,7 +133,8 @@ class Line:
 
 
 def test_a_foreign_subject_is_trained_by_the_one_loop(tiny_run, tmp_path):
-    config = resolve(tiny_run(images=2048, learning_rate=0.05, learning_rate_schedule="cosine"), tmp_path / "run")
+    seldom = {"validate_every": 2048, "sample_every": 2048, "checkpoint_every": 2048}
+    config = resolve(tiny_run(images=2048, learning_rate=0.05, learning_rate_schedule="cosine", **seldom), tmp_path / "run")
     losses = [event.loss for event in train(Line(config), tmp_path / "run") if isinstance(event, Logged)]
     assert losses[-1] < losses[0] / 10
     assert float((tmp_path / "run" / "model" / "slope").read_text()) == pytest.approx(3, abs=0.2)
