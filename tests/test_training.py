@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from runs import checkpoint, run
 from test_nn import perturb
 
 import diffae
+from diffae import cli
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import PriorConfig, PriorRunConfig, RunConfig, read_json
 from diffae.data import prepare
@@ -85,25 +87,25 @@ def test_the_encoder_learns_at_its_own_rate(tiny_run, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_process_goes_on_bitwise(tiny_run, tmp_path):
+def test_a_killed_process_goes_on_bitwise(tiny_run, tmp_path, capsys):
     config = tiny_run()
-    args = ["train", config.data.source, "--preset", "avatars32", "--images", "2000"]
+    args = ["train", config.data.source, "--preset", "avatars32", "--images", "1200"]
     args += ["--model.image-size", "8", "8", "--model.z-dim", "6", "--data.validation", "0.25"]
     args += ["--model.unet.base-channels", "8", "--model.unet.channel-mult", "1", "2", "--model.unet.embed-channels", "16"]
     args += ["--model.encoder.base-channels", "8", "--model.encoder.channel-mult", "1", "2"]
-    args += ["--training.checkpoint-every", "500", "--training.sample-every", "100000", "--training.precision", "float32"]
-    command = [sys.executable, "-m", "diffae", *args, "--out"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, tmp_path / "whole"], check=True, env=environment, capture_output=True)
-    victim = subprocess.Popen([*command, tmp_path / "parts"], env=environment, stderr=subprocess.DEVNULL)
+    args += ["--training.checkpoint-every", "200", "--training.sample-every", "100000", "--training.precision", "float32"]
+    cli.main([*args, "--out", str(tmp_path / "whole")])
+    command, environment = [sys.executable, "-m", "diffae", *args], os.environ | {"OMP_NUM_THREADS": "1"}
+    victim = subprocess.Popen([*command, "--out", tmp_path / "parts"], env=environment, stderr=subprocess.DEVNULL)
     checkpoints = tmp_path / "parts" / "checkpoints"
     deadline = time.monotonic() + 120
     while len(list(checkpoints.glob("images-*"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(victim.pid, signal.SIGKILL)
     assert victim.wait() == -signal.SIGKILL
-    again = subprocess.run([*command, tmp_path / "parts"], check=True, env=environment, capture_output=True, text=True)
-    assert "Going on after" in again.stderr
+    capsys.readouterr()
+    cli.main([*args, "--out", str(tmp_path / "parts")])
+    assert "Going on after" in capsys.readouterr().err
     assert_same(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts"))
 
 
@@ -244,30 +246,29 @@ accelerator.wait_for_everyone()  # Who leaves while the other works on can be to
 
 
 @pytest.mark.slow
-def test_two_processes_reach_the_gradients_of_one(tiny_run, tiny, tmp_path):
+def test_two_processes_reach_the_gradients_of_one(tiny_run, tiny, tmp_path, monkeypatch):
     config = tiny_run(batch_size=8, gradient_clip=1e9, model={"unet": replace(tiny.unet, dropout=0.1)})
     (tmp_path / "config.json").write_text(json.dumps(diffae.config.to_dict(config)))
     (tmp_path / "script.py").write_text(TWO_PROCESSES)
     prepare(config.data, size=(8, 8), channels=3)
-    gradients = []
-    for processes in (1, 2):
-        # `--multi_gpu` is what makes accelerate start several processes; the environment keeps them on the CPU, with gloo.
-        launch = [sys.executable, "-m", "accelerate.commands.launch", *(["--multi_gpu"] if processes > 1 else [])]
-        launch += ["--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-        launch += ["--main_process_port", "0"]
-        out = tmp_path / f"{processes}.safetensors"
-        ended = subprocess.run(
-            [*launch, tmp_path / "script.py", tmp_path / "config.json", out],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            env=os.environ | {"ACCELERATE_USE_CPU": "true"},
-        )
-        assert ended.returncode == 0, ended.stderr
-        gradients.append(safetensors.torch.load_file(out))
+    script, of_one, of_two = (str(tmp_path / name) for name in ("script.py", "1.safetensors", "2.safetensors"))
+    monkeypatch.setattr(sys, "argv", [script, str(tmp_path / "config.json"), of_one])
+    runpy.run_path(script)
+    # `--multi_gpu` is what makes accelerate start several processes; the environment keeps them on the CPU, with gloo.
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    ended = subprocess.run(
+        [*launch, script, tmp_path / "config.json", of_two],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"ACCELERATE_USE_CPU": "true"},
+    )
+    assert ended.returncode == 0, ended.stderr
+    for processes, out in enumerate((of_one, of_two), 1):
         with safetensors.safe_open(out, "pt") as file:
             assert file.metadata()["processes"] == str(processes)
-    assert_same_gradients(*gradients)
+    assert_same_gradients(*(safetensors.torch.load_file(out) for out in (of_one, of_two)))
 
 
 KILLED = """
@@ -280,10 +281,12 @@ from diffae.training.subjects import ImageSubject
 
 config = read_json(RunConfig, Path(sys.argv[1]))
 data = prepare(config.data, size=config.model.image_size, channels=config.model.channels)
-victim = sys.argv[3] == "killed" and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
-for event in train(ImageSubject(config, data), Path(sys.argv[2])):
-    if victim and isinstance(event, Stepped) and event.step.images == 40:
-        os.kill(os.getpid(), signal.SIGKILL)
+begun = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+for name in ("undisturbed", "killed") if begun else ("killed",):
+    victim = begun and name == "killed" and os.environ["RANK"] == "1"
+    for event in train(ImageSubject(config, data), Path(sys.argv[2]) / name):
+        if victim and isinstance(event, Stepped) and event.step.images == 40:
+            os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -295,9 +298,8 @@ def test_when_one_of_two_processes_is_killed_both_go_on_from_the_checkpoint_to_t
     prepare(config.data, size=(8, 8), channels=3)
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "3"]
-    for name in ("undisturbed", "killed"):
-        command = [*launch, tmp_path / "script.py", tmp_path / "config.json", tmp_path / name, name]
-        subprocess.run(command, check=True, capture_output=True, timeout=300, env=environment)
+    command = [*launch, tmp_path / "script.py", tmp_path / "config.json", tmp_path]
+    subprocess.run(command, check=True, capture_output=True, timeout=300, env=environment)
     assert_same(checkpoint(tmp_path / "undisturbed"), checkpoint(tmp_path / "killed"))
     images = [line["images"] for line in read_metrics(tmp_path / "killed") if "loss" in line]
     assert images == sorted(set(images)), "lines beyond the checkpoint are written once"
