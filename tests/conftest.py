@@ -143,20 +143,29 @@ def write_colours():
     return write
 
 
-@pytest.fixture
-def make_images(tmp_path):
+@pytest.fixture(scope="session")
+def write_images():
     """Writes `num` small PNGs into a folder and returns it."""
 
-    def make(num=24, *, size=(16, 16), folder="images"):
+    def write(root, num=24, *, size=(16, 16)):
         from PIL import Image
 
-        root = tmp_path / folder
         root.mkdir(parents=True, exist_ok=True)
         generator = torch.Generator().manual_seed(0)
         for i in range(num):
             pixels = torch.randint(0, 256, (size[1], size[0], 3), dtype=torch.uint8, generator=generator)
             Image.fromarray(pixels.numpy()).save(root / f"{i:03d}.png")
         return root
+
+    return write
+
+
+@pytest.fixture
+def make_images(tmp_path, write_images):
+    """`write_images` into a folder of the test's own."""
+
+    def make(num=24, *, size=(16, 16), folder="images"):
+        return write_images(tmp_path / folder, num, size=size)
 
     return make
 
