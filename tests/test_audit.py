@@ -1,13 +1,17 @@
 """An audit finds what a classifier decides by, with a name or without, and suspects nothing of an honest one."""
 
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from ideal import D, codes, ideal
 from torch import nn
 
-from diffae.explanation.auditing import audit, changes
+from diffae.config import DataConfig
+from diffae.data.dataset import ImageSet
+from diffae.explanation.auditing import audit, changes, known_attributes
 from diffae.explanation.audits import verdict, write_audit
 from diffae.semantics.classifiers import Classifier
 from diffae.semantics.explanations import Explainer
@@ -34,6 +38,24 @@ def known():
     attributes, _ = fit_attributes(z, labels[0], held_z_sem=held, held_labels=labels[1])
     draw = lambda part: (part @ pattern).view(-1, 1, 8, 8)  # noqa: E731
     return ae, pattern, attributes, draw(z), draw(codes(40, 3))
+
+
+@pytest.mark.parametrize("groups", [None, 10])
+def test_attributes_are_measured_on_images_that_they_were_not_fitted_to(groups):
+    """Where none are held out: luck would have been known without fault, of more numbers than images."""
+    rng = np.random.default_rng(0)
+    images, luck = torch.from_numpy(rng.normal(size=(40, 1, 8, 8))).float(), rng.permutation(np.repeat([0.0, 1.0], 20))
+    pixels = ((images.clamp(-1, 1) + 1) * 127.5).byte().numpy()
+    data = ImageSet(
+        [f"{i}.png" for i in range(40)], pixels, {"luck": luck}, np.arange(40), np.arange(0), [], DataConfig(), "",
+        groups=None if groups is None else (np.arange(40) % groups).astype(str),
+    )  # fmt: skip
+    model = SimpleNamespace(attributes=None, encode=lambda x: x.flatten(1))
+    found = known_attributes(model, data, data.train, lambda *_: None)
+    score = found.scores["luck"]
+    assert (score.n + score.n_held, found.names) == (40, ["luck"])
+    assert 0 < score.n_held < 20
+    assert score.auroc is None or score.auroc < 0.95
 
 
 def audited(known, weight, *, gradients=True, about="a"):

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from diffae.data.dataset import split
 from diffae.diffusion.inversion import Code
 from diffae.evaluation.pages.figures import Progress
 from diffae.metrics.batches import in_batches
@@ -158,7 +159,12 @@ def known_attributes(ae: Any, data: "ImageSet", among: np.ndarray, progress: Pro
         return found
     if not data.labels:
         return None
-    held = np.random.default_rng(0).permutation(data.validation)[:500] if len(data.validation) else among
+    held = np.random.default_rng(0).permutation(data.validation)[:500]
+    if not len(held):
+        # How well an attribute is known is told by images that it was not fitted to.
+        groups = data.grouped(among)
+        kept, apart = split([data.names[i] for i in among], None if groups is None else groups.tolist(), 0.2)
+        among, held = among[kept], among[apart]
     parts = [np.array_split(part, max(1, len(part) // 64)) for part in (among, held)]
     codes = [torch.cat([ae.encode(data.images(rows)) for rows in part]) for part in parts]
     labels = [{name: values[part] for name, values in data.labels.items()} for part in (among, held)]
