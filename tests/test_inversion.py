@@ -290,16 +290,17 @@ def test_images_are_reached_past_other_codes_as_by_a_straight_way(tiny):
     ae, draw = build(tiny).eval(), torch.Generator().manual_seed(0)
     for weights in ae.parameters():  # Of a new decoder some are zero, so that it does not look at z_sem.
         torch.nn.init.trunc_normal_(weights, std=0.1, generator=draw)
-    x = torch.rand(2, *ae.image_shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    ae.double()  # Rounding grows in such networks, differently in batches of other sizes and on other machines.
+    x = torch.rand(2, *ae.image_shape, generator=torch.Generator().manual_seed(0)).double() * 2 - 1
     with torch.no_grad():  # Such an encoder hardly tells images apart: codes that are alike but for rounding have no way between.
         ae.encoder.linear.weight *= 30_000
         ae.encoder.linear.bias -= ae.encode(x).mean(0)
-    past = ae.encode(x).mean(0, keepdim=True) + torch.tensor([[0.3], [0.05]])
+    past = ae.encode(x).mean(0, keepdim=True) + torch.tensor([[0.3], [0.05]]).double()
     frames = ae.interpolate(x[:1], x[1:], (0.0, 0.5, 1.0), past=past)
     torch.testing.assert_close(frames[0, [0, 2]], x, rtol=0, atol=1e-5)
     assert (frames - ae.interpolate(x[:1], x[1:], (0.0, 0.5, 1.0))).abs().max() > 0.01
     along = ae.interpolate_path(x, frames=2, past=past)
-    torch.testing.assert_close(along, frames[0], rtol=0, atol=1e-3)  # Rounding of other batches grows in these networks.
+    torch.testing.assert_close(along, frames[0], rtol=0, atol=1e-6)
     with pytest.raises(ValueError, match="z_sem"):
         ae.interpolate(x[:1], x[1:], past=past[:, :-1])
 
