@@ -396,6 +396,9 @@ def test_models_that_the_page_cannot_show_are_refused(builder, ae):
     bare.attributes = None
     with pytest.raises(SystemExit, match="fit-attributes"):
         builder.check(bare)
+    model = diffae.DiffusionAutoencoder(replace(ae[0].config, unet=replace(ae[0].config.unet, jumps=True)))
+    with pytest.raises(SystemExit, match="name the model that it was distilled from"):
+        builder.check(model)
     builder.check(ae[0])
 
 

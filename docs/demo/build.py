@@ -147,6 +147,11 @@ def check(ae: DiffusionAutoencoder) -> None:
         or ae.image_shape[0] != 3
     ):
         raise SystemExit("The page shows models of colour pictures whose networks are all their own, and this is another.")
+    if ae.jumps:
+        raise SystemExit(
+            "The page walks from noise to a picture step by step, and this model was distilled to jump: name the model that it was "
+            "distilled from."
+        )
     if ae.attributes is None or ae.standardizer is None:
         raise SystemExit("The page's sliders are attributes, and this model has none: fit them with `diffae fit-attributes`.")
     if ae.preparation.crop != "center":
