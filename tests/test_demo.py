@@ -267,6 +267,23 @@ def test_new_faces_are_pythons(ae, visitor):
     assert apart(pixels(visitor, "#before"), pixels(visitor, "#samples div:nth-child(2) canvas")) == 0
 
 
+def test_a_new_face_is_edited_only_once_it_is_drawn(visitor):
+    visitor.click("#sample")
+    waits(visitor, "sampled")
+    visitor.evaluate(
+        """window.times = {}; window.enabled = [];
+        for (const one of document.getElementById('samples').children)
+            new MutationObserver(() => enabled.push(one.querySelectorAll('button:enabled').length)).observe(
+                one.firstElementChild, {attributeFilter: ['width']});"""
+    )
+    visitor.click("#sample")
+    waits(visitor, "sampled")
+    # A canvas is drawn at each step, and the last of them shows a face.
+    drawn = visitor.evaluate("enabled")
+    assert len(drawn) > 4
+    assert [count for count in drawn if count] == [2] * 4
+
+
 def test_sliders_are_used_with_the_keyboard_and_found_by_name(visitor):
     visitor.get_by_label("Find an attribute").fill("red")
     assert visitor.locator(".slider:visible").count() == 1

@@ -268,7 +268,10 @@ const told = {
     document.documentElement.dataset.morphed = "all";
   },
   sampling({ place, done, total, picture }) {
-    draw($("samples").children[place].firstElementChild, picture);
+    const one = $("samples").children[place];
+    draw(one.firstElementChild, picture);
+    // It is no face yet.
+    for (const button of one.querySelectorAll("button")) button.disabled = true;
     $("sample-text").textContent = `Drawing face ${place + 1} of ${SAMPLES}: step ${done} of ${total}`;
   },
   sampled({ place, number, picture }) {
