@@ -207,7 +207,9 @@ class Workshop:
         """(n, 2), the two principal coordinates of each image's standardised code, within 0..1; 0.5 where there is but one."""
         z_sem, standardizer = self._codes()
         z = standardizer(z_sem)
-        axes = torch.pca_lowrank(z, q=min(2, *z.shape), niter=4)[2]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # It begins with random directions.
+            axes = torch.pca_lowrank(z, q=min(2, *z.shape), niter=4)[2]
         at = torch.nn.functional.pad(z @ axes, (0, 2 - axes.shape[1]))
         low, high = at.quantile(0.002, dim=0), at.quantile(0.998, dim=0)
         return ((at - low) / (high - low)).nan_to_num(0.5).clamp(0, 1).numpy()
