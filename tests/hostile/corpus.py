@@ -117,8 +117,9 @@ def formats():
                 seen = picture(mode.removesuffix("A"))[1]  # These have no alpha, so it is lost as Pillow writes,
                 if kind == "GIF" and mode == "RGBA":
                     seen[0, 1] = 255  # or is one of two values.
-            # Raw YCbCr that Pillow writes lacks the tag that says how it is sampled.
-            unread = kind in UNREAD or (mode == "F" and kind == "TIFF") or (mode == "YCbCr" and kind == "TIFF")
+            # Of numbers of 32 bits nobody knows which are black and white; raw YCbCr that Pillow writes lacks the tag that says how
+            # it is sampled.
+            unread = kind in UNREAD or (mode in ("I", "F", "YCbCr") and kind == "TIFF")
             yield File(name, content, None if unread else seen, near=30.0 if kind in LOSSY else 4.0)
 
 
