@@ -127,6 +127,7 @@ def test_digests_are_those_of_files_that_were_written_before_there_were_features
     before = {name: config[name] for name in config if name not in ("features", "learned", "mean_decoder")}
     assert len(before) == len(config) - 3
     assert before["unet"].pop("jumps") is False
+    assert before["unet"].pop("evened") is False
     expected = hashlib.blake2b(json.dumps([before, digest_module(model.unet)]).encode(), digest_size=16).hexdigest()
     assert digest_model(model) == expected
     jumping = DDIM(dataclasses.replace(model.config, unet=dataclasses.replace(tiny.unet, jumps=True)))
