@@ -404,6 +404,14 @@ def test_a_way_needs_two_images(bench):
         interpolation.interpolation(bench)
 
 
+def test_what_is_told_by_chance_alone_is_not_edited(bench):
+    bench.ae.attributes.calibration[0] = torch.tensor([1e-3, 0.0])
+    section = manipulation.manipulation(bench)
+    assert {r.model for r in section.results} == {"pixels", "another image", *(f"sdedit, {f}" for f in (0.3, 0.5, 0.7))}
+    assert "z_sem tells no more than chance does of Red, so no move of it reaches 0.9: left out." in section.text
+    assert "sdedit" not in {figure.name for figure in section.figures}
+
+
 def test_partly_labelled_images_teach_the_judge(bench):
     """No image has both labels."""
     y = bench.data.labels["Red"]

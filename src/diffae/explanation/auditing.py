@@ -93,7 +93,11 @@ def changes(
     Raises:
         ValueError: `about` is no attribute that is known well enough.
     """
-    known = [] if attributes is None else [name for name, score in attributes.scores.items() if _known(score)]
+    known = (
+        []
+        if attributes is None
+        else [name for name, score in attributes.scores.items() if _known(score) and attributes.tells(name)]
+    )
     if about is not None and about not in known:
         raise ValueError(
             f"{about!r} is no attribute that is known well enough; those are: {', '.join(known) or 'none'}. Fit it with "

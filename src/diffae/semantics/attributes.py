@@ -109,6 +109,10 @@ class Attributes(nn.Module):
         """What `probabilities` gives, as lists of n numbers by the attributes' names."""
         return dict(zip(self.names, self.probabilities(z_sem).T.tolist(), strict=True))
 
+    def tells(self, name: str) -> bool:
+        """Whether it says more than chance does of images that it was not fitted to."""
+        return not 0 <= float(self.calibration[self._row(name), 0]) <= 1.001 * LEAST_SLOPE
+
     def probability(self, name: str, *, value: bool = True) -> Callable[[Tensor], Tensor]:
         """The function z_sem (n, d) -> (n,) that gives the probability of one attribute being present, or absent."""
         row = self._row(name)
@@ -150,8 +154,7 @@ class Attributes(nn.Module):
         authors' classifiers, of least norm).
 
         Raises:
-            ValueError: a probability not within 0..1, an attribute that is continuous or told by chance alone, several that say the
-                same, or see `direction`.
+            ValueError: a probability not within 0..1, or of what has or reaches none; several that say the same; see `direction`.
         """
         return self._shift(z_sem, list(targets), self._lacking(z_sem, targets), keep)
 
@@ -242,14 +245,13 @@ class Attributes(nn.Module):
             raise ValueError(f"A target probability must lie between 0 and 1, got {target} for {name!r}.")
         if self.scores[name].kind == "continuous":
             raise ValueError(f"{name!r} is continuous and has no probability: give a strength, or a target value.")
-        row = self._row(name)
-        scale, shift = self.calibration[row].to(logit)
-        if 0 <= scale <= LEAST_SLOPE * 1.001:
+        if not self.tells(name):
             raise ValueError(
                 f"{name!r} is not told by z_sem: of images that it was not fitted to it is right by chance at best, so no move "
                 f"makes it {target:g} probable. Give a strength, or fit it to more labels."
             )
-        gap = ((target * self.ceiling[row].to(logit)).logit() - shift) / scale - logit
+        (scale, shift), ceiling = (of[self._row(name)].to(logit) for of in (self.calibration, self.ceiling))
+        gap = ((target * ceiling).logit() - shift) / scale - logit
         return gap.clamp(min=0) if (target >= 0.5) == bool(scale > 0) else gap.clamp(max=0)
 
     def _shift(
@@ -267,10 +269,8 @@ class Attributes(nn.Module):
         grown = weight[rows] @ free.T
         size = grown.diagonal().abs().sqrt()
         if rows and torch.linalg.svdvals(grown / size / size[:, None]).min() < LEAST_APART:
-            raise ValueError(
-                f"{', '.join(names)} cannot all be changed as asked: what was fitted says the same, or the opposite, of several of "
-                "them. Name one of those."
-            )
+            said = "what was fitted says the same, or the opposite, of several of them. Name one of those."
+            raise ValueError(f"{', '.join(names)} cannot all be changed as asked: {said}")
         move = move + torch.linalg.solve(grown, change.T).T @ free
         return self.standardizer.inverse(self.standardizer(z_sem) + move.to(z_sem))
 

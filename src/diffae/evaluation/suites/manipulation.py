@@ -43,6 +43,8 @@ def manipulation(bench: Bench) -> Section:
     judge = cache(partial(_judge, bench))
     results: list[Result] = []
     rows: list[Tensor] = []
+    names: list[str] = []
+    drawn: list[str] = []
     chosen = [name for name in bench.classes() if not name.startswith(NOT)]
     if not chosen:
         raise NotMeasurable("An edit gives an attribute, and only absences are named. Name an attribute without `not`.")
@@ -59,8 +61,11 @@ def manipulation(bench: Bench) -> Section:
             measure = partial(_seen, bench, judge, name, way, x, make)
             results += bench.store.get(key, measure, on=["labels", *on])
         shown = min(3, len(x))
-        columns = [x[:shown], *(make(range(shown)) for make, _ in ways.values())]
-        rows += list(torch.stack(columns, dim=1))
+        if ae.attributes.tells(name):
+            columns = [x[:shown], *(make(range(shown)) for make, _ in ways.values())]
+            rows += list(torch.stack(columns, dim=1))
+            names += [name.replace("_", " "), *([""] * (shown - 1))]
+            drawn = [*ways]
     text = (
         "Up to 100 held-out images that lack the attribute. Flipped: the share in which a judge, a CNN of pixels, sees it "
         "afterwards. Others changed: the share of the judge's other decisions that changed. The autoencoder moves z_sem until its "
@@ -73,13 +78,12 @@ def manipulation(bench: Bench) -> Section:
             " Identity: cosine of the face descriptors (dlib's, of photographs) of the image and its edit, both resized to 150 "
             "pixels; of two photographs of one person it is about .96, of two persons .91 (400 faces of the ORL set)."
         )
-    names = [name.replace("_", " ") if i == 0 else "" for name in chosen for i in range(len(rows) // len(chosen))]
-    caption = "From the left: " + ", ".join(["the image", *ways]) + "."
-    picture = sheet(rows, scale=scale_for(rows[0]), names=names)
-    figures = [
-        *edit_figures(ae, bench.test(min(bench.protocol.num, 12))),
-        Figure("sdedit", "Edits beside others", caption, picture),
-    ]
+    figures = edit_figures(ae, bench.test(min(bench.protocol.num, 12)))
+    if rows:
+        caption = "From the left: " + ", ".join(["the image", *drawn]) + "."
+        figures = [*figures, Figure("sdedit", "Edits beside others", caption, sheet(rows, scale=scale_for(rows[0]), names=names))]
+    if untold := [name for name in chosen if not ae.attributes.tells(name)]:
+        text += f" z_sem tells no more than chance does of {', '.join(untold)}, so no move of it reaches {TARGET}: left out."
     return Section(SUITE, "Attribute manipulation (figure 5)", text, results, [by_metric(results)], figures)
 
 
@@ -101,10 +105,10 @@ def _ways(bench: Bench, name: str, x: Tensor) -> dict[str, Way]:
     def edited(part: range) -> Tensor:
         return bench.ae.manipulate(x[part.start : part.stop], name, target_probability=TARGET, steps=STEPS)
 
-    ways: dict[str, Way] = {
-        "diffae": (edited, ["model", "calibration", "attributes"]),
-        "pixels": (lambda part: crude[part.start : part.stop], []),
-    }
+    attributes = bench.ae.attributes
+    told = attributes is not None and attributes.tells(name)
+    ways: dict[str, Way] = {"diffae": (edited, ["model", "calibration", "attributes"])} if told else {}
+    ways["pixels"] = (lambda part: crude[part.start : part.stop], [])
     if bench.ddim is not None:
         ways |= {f"sdedit, {fraction:g}": (partial(sdedit, fraction), ["ddim"]) for fraction in FRACTIONS}
     return ways
