@@ -72,7 +72,7 @@ def test_own_attributes_and_fitted_ones_keep_each_other_as_they_are(shop):
     both = shop.moved(visit, {}, {"Mine": 0.9, "Red": 0.9}, [])
     assert min(shop.probabilities(visit, both)[name] for name in ("Mine", "Red")) >= 0.899, "one does not undo the other"
     again = replace(visit, defined=mine | {"Mine 2": shop.define("Mine 2", [0, 1, 2, 3], [4, 5, 6, 7])})
-    with pytest.raises(ValueError, match="Mine, Mine 2 go the same way through z_sem"):
+    with pytest.raises(ValueError, match="Mine, Mine 2 cannot all be changed as asked"):
         shop.moved(again, {}, {"Mine": 0.9, "Mine 2": 0.8}, [])
     alone = Visit(opened=visit.opened)
     assert torch.equal(shop.moved(visit, {"Red": 0.3}, {}, []), shop.moved(alone, {"Red": 0.3}, {}, []))

@@ -4,7 +4,6 @@ import copy
 import functools
 from collections.abc import Mapping, Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -27,7 +26,7 @@ def move(
         keep: attributes that stay as they are, but for those that are moved.
 
     Raises:
-        ValueError: see `Attributes.move` and `Attributes.reach`; or probabilities that cannot be had together.
+        ValueError: see `Attributes.move` and `Attributes.reach`.
     """
     strengths = {name: s for name, s in strengths.items() if s}
     keep = [name for name in keep if name not in strengths and name not in targets]
@@ -35,13 +34,7 @@ def move(
         return z
     together = _together(fitted, [defined[name] for name in dict.fromkeys((*strengths, *targets, *keep)) if name in defined])
     z = together.move(z, strengths, keep)
-    try:
-        return together.reach(z, targets, keep) if targets else z
-    except torch.linalg.LinAlgError:
-        raise ValueError(
-            f"{', '.join(targets)} go the same way through z_sem, so that each cannot have a probability of its own: bring one of "
-            "them there alone."
-        ) from None
+    return together.reach(z, targets, keep) if targets else z
 
 
 def _together(fitted: Attributes | None, own: Sequence[Attributes]) -> Attributes:
