@@ -177,6 +177,11 @@ def on_the_device():
         patch.setattr(inputs, "device", lambda: DEVICE)
         patch.setattr(Accelerator, "device", property(lambda self: DEVICE))
         patch.setattr(bench, "load_network", lambda name, weights: (Means(), "means.pt"))
+        # Where tensors are does not depend on how many steps are taken.
+        for where in ("pages.figures", "pages.report", "suites.manipulation", "suites.variation"):
+            patch.setattr(f"diffae.evaluation.{where}.STEPS", 4)
+        patch.setattr("diffae.evaluation.calibration.STEPS", (2, 4, 8))
+        patch.setattr("diffae.evaluation.calibration.LIMIT", 16)
         yield
     AcceleratorState._reset_state(reset_partial_state=True)
 

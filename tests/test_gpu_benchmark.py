@@ -45,14 +45,14 @@ def test_calls_and_steps_are_measured_at_a_small_size(gpu, tmp_path):
     }
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_commands_are_measured_at_a_small_size(gpu, tmp_path):
     _, figures = measured(gpu, tmp_path / "gpu.md", "command", "killed")
     assert re.fullmatch(r"\d+ images/s", figures["`diffae train --preset avatars32`, batch 16"])
     assert re.fullmatch(r"0 of \d+ tensors differ", figures["kill -9, then the same command"])
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_precisions_are_compared_at_a_small_size(gpu, tmp_path):
     rows, _ = measured(gpu, tmp_path / "gpu.md", "precisions")
     assert [row[1] for row in rows if row[0].endswith("1 seeds")] == ["float32", "bfloat16"]

@@ -43,18 +43,15 @@ def test_decisions_do_not_depend_on_the_batch(judge):
     assert judge.decide(x).dtype == torch.bool
 
 
-def test_of_unknown_labels_nothing_is_learned(judge):
+def test_of_unknown_labels_nothing_is_learned():
     """Half of each column is unknown, so that hardly an image has both."""
     x, labels = scenes(1024, 0)
     generator = torch.Generator().manual_seed(9)
     known = torch.rand(labels.shape, generator=generator) < 0.5
-    lies = torch.where(known, labels, 1 - labels)
     partly = train_judge(["Square", "Bar"], lambda i: x[i], labels.where(known, torch.nan), epochs=6, batch_size=64)
-    misled = train_judge(["Square", "Bar"], lambda i: x[i], lies, epochs=6, batch_size=64)
     others, truth = scenes(400, 1)
-    right, wrong = ((j.decide(others) == truth.bool()).float().mean(0) for j in (partly, misled))
+    right = (partly.decide(others) == truth.bool()).float().mean(0)
     assert (right > 0.95).all(), right
-    assert (wrong < 0.9).any(), wrong
 
 
 def test_the_same_seed_gives_the_same_judge():

@@ -57,7 +57,7 @@ def test_the_kernels_random_numbers_are_the_same_integers():
 
 @interpreted
 @pytest.mark.slow
-@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("capability", [pytest.param(80, marks=pytest.mark.soak), 90])
 def test_kernels_compile_for_cards_and_keep_all_in_registers(capability):
     found = asked("compile", str(capability))
     assert len(found) == 8

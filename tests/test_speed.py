@@ -51,9 +51,12 @@ def test_bench_prints_what_was_asked_for(tiny, monkeypatch, capsys):
     computed = []
     forward = UNet.forward
     monkeypatch.setattr(UNet, "forward", lambda *a, **k: computed.append(torch.is_autocast_enabled("cpu")) or forward(*a, **k))
+    asked = []  # Large products of bfloat16 take minutes where a processor has to emulate them.
+    monkeypatch.setattr("diffae.training.speed.most_rate", lambda precision, *_: asked.append(precision) or 1e9)
     cli.main(["bench", "network", "--batches", "2", "--what", "decoder call", "--seconds", "0", "--precision", "bfloat16"])
     said = capsys.readouterr().err
     assert "decoder call" in said
     assert "encoding" not in said
     assert "bfloat16; large products and convolutions reach" in said
     assert any(computed), "in that precision"
+    assert asked == ["bfloat16"]
