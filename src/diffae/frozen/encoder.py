@@ -1,5 +1,7 @@
 """A semantic encoder that stands on a frozen network: its features, and beside them what our CNN adds."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -123,6 +125,12 @@ class FeatureEncoder(nn.Module):
                 f"{error:.2g} off): its z_sem would mean something else."
             )
         self._checked = True
+
+
+def learned_part(encoder: nn.Module) -> Any:
+    """What of an encoder is learned here, and gives the last values of z_sem: all of it, unless it stands on a frozen network. None
+    where nothing is."""
+    return encoder.learned if isinstance(encoder, FeatureEncoder) else encoder
 
 
 def frozen_features(network: FrozenNetwork, x: Float[Tensor, "n c h w"], device: torch.device) -> Float[Tensor, "n f"]:

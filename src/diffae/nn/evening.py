@@ -42,7 +42,7 @@ class Evening(NamedTuple):
 
 
 class Unevened(nn.Module):
-    """z_sem in the coordinates that a network was trained in: the identity, until `compose` says what z_sem has become since.
+    """z_sem in the coordinates that a network was trained in: the identity, until `follow` says what z_sem has become since.
 
     Args:
         z_dim: of z_sem.
@@ -59,9 +59,10 @@ class Unevened(nn.Module):
     def forward(self, z_sem: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         return F.linear(z_sem, self.weight.to(z_sem), self.bias.to(z_sem))
 
-    @torch.no_grad()
-    def compose(self, evening: Evening) -> None:
-        """From now on z_sem comes evened."""
-        weight = self.weight.double()
-        self.bias.add_((weight @ evening.mean).to(self.bias))
-        self.weight.copy_(weight @ evening.inverse)
+
+@torch.no_grad()
+def follow(linear: Unevened | nn.Linear, evening: Evening) -> None:
+    """Has a linear map of z_sem say of evened z_sem what it said before."""
+    weight = linear.weight.double()
+    linear.bias.add_((weight @ evening.mean).to(linear.bias))
+    linear.weight.copy_(weight @ evening.inverse)

@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffae.autoencoder import DiffusionAutoencoder
-from diffae.frozen.encoder import FeatureEncoder
+from diffae.frozen.encoder import learned_part
 from diffae.nn.encoder import SemanticEncoder
-from diffae.nn.evening import Evening
+from diffae.nn.evening import Evening, follow
 
 
 def learned_encoder(model: DiffusionAutoencoder, why: str) -> SemanticEncoder | None:
@@ -22,7 +22,7 @@ def learned_encoder(model: DiffusionAutoencoder, why: str) -> SemanticEncoder | 
     Raises:
         ValueError: the encoder is none of ours.
     """
-    ours = model.encoder.learned if isinstance(model.encoder, FeatureEncoder) else model.encoder
+    ours = learned_part(model.encoder)
     if ours is None or isinstance(ours, SemanticEncoder):
         return ours
     raise ValueError(f"{why} sets the last layer of the configured encoder, and this is a {type(ours).__name__}: switch it off.")
@@ -55,10 +55,7 @@ def evened(model: DiffusionAutoencoder, z_sem: Float[Tensor, "n d"]) -> Diffusio
         torch.cat([part.mean.new_zeros(len(given)), part.mean]),
         *(torch.block_diag(given.to(m), m) for m in (part.map, part.inverse)),
     )
-    model.unet.unevened.compose(whole)
+    follow(model.unet.unevened, whole)
     if model.mean_decoder is not None:
-        first = model.mean_decoder.linear
-        weight = first.weight.double()
-        first.bias.add_((weight @ whole.mean).to(first.bias))
-        first.weight.copy_(weight @ whole.inverse)
+        follow(model.mean_decoder.linear, whole)
     return model

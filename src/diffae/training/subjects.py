@@ -16,7 +16,7 @@ from diffae.data.dataset import ImageSet, Order
 from diffae.data.feed import Rows
 from diffae.diffusion import DDIM, ImageDiffusion
 from diffae.diffusion.schedule import each_error
-from diffae.frozen.encoder import FeatureEncoder
+from diffae.frozen.encoder import learned_part
 from diffae.frozen.features import described_features, features_about
 from diffae.nn.layers import Stage
 from diffae.pictures import save_png, scale_for, sheet
@@ -181,7 +181,7 @@ class ImageSubject:
         view = shifted(x, draws, training.encoder_shift) if training.encoder_shift else x
         z_sem, apart = model.encoder(view) if features is None else model.encoder(view, features), x.new_zeros(())
         if training.contrast:  # Of what is learned, the last values of z_sem: all (-0) where no features come before.
-            ours: Any = model.encoder.learned if isinstance(model.encoder, FeatureEncoder) else model.encoder
+            ours = learned_part(model.encoder)
             apart = training.contrast * view_contrast(training.views, z_sem[:, -self.config.model.learned :], ours, x, known, draws)
         if model.mean_decoder is not None:
             apart = apart + each_error(model.mean_decoder(z_sem), x, known).mean()
