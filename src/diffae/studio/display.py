@@ -28,6 +28,11 @@ def enlarged(ae: DiffusionAutoencoder, x: Float[Tensor, "c *sides"], width: int 
     return magnified(ae.to_pictures(x[None])[0], width)
 
 
+def listed(title: str, sentences: Sequence[str]) -> str:
+    """Sentences below a title, in Markdown, as a part of a text; nothing where there are none."""
+    return "".join((f"\n\n{title}\n", *(f"\n- {sentence}" for sentence in sentences))) if sentences else ""
+
+
 def magnified(seen: Float[Tensor, "c *sides"], width: int = WIDTH) -> Image.Image:
     """Likewise what is drawn already."""
     scale = scale_for(seen, width)

@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 
 from diffae.studio.batch import edit_all
-from diffae.studio.display import enlarged, worded
+from diffae.studio.display import enlarged, listed, worded
 from diffae.studio.page import PROGRESS, Page, shows_errors
 from diffae.studio.uploads import Uploads
 from diffae.studio.visit import Visit
@@ -30,8 +30,7 @@ def panel(page: Page) -> None:
 
     def lines(title: str, sentences: list[str]) -> str:
         more = [f"… and {len(sentences) - MOST_LINES} more, which `not-read.txt` in the zip names."]
-        listed = [*sentences[:MOST_LINES], *(more if len(sentences) > MOST_LINES else ())]
-        return "".join((f"\n\n{title}\n", *(f"\n- {sentence}" for sentence in listed))) if sentences else ""
+        return listed(title, [*sentences[:MOST_LINES], *(more if len(sentences) > MOST_LINES else ())])
 
     def ask(visit: Visit) -> list[Any]:
         """The edit as it is when it is asked for, and in words; when its turn comes, the visitor may have done another. It goes

@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 
 from diffae.studio.batch import Edited
-from diffae.studio.display import choices
+from diffae.studio.display import choices, listed
 from diffae.studio.examples import codes_of_examples, from_examples
 from diffae.studio.page import MODEL, PROGRESS, EditPanel, Page, shows_errors
 from diffae.studio.uploads import Uploads
@@ -16,9 +16,6 @@ from diffae.studio.visit import Visit
 def panel(page: Page, editor: EditPanel) -> None:
     """The panel."""
     shop = page.shop
-
-    def lines(title: str, sentences: list[str]) -> str:
-        return "".join((f"\n\n{title}\n", *(f"\n- {sentence}" for sentence in sentences))) if sentences else ""
 
     @shows_errors
     def make(
@@ -37,7 +34,7 @@ def panel(page: Page, editor: EditPanel) -> None:
             Uploads(lacks or [], own) as without,
         ):
             codes = codes_of_examples(shop, name, with_it, without, seen, left)
-        said = lines("Not all files could be read:", seen.unread) + lines("Of some, not all was taken:", seen.notes)
+        said = listed("Not all files could be read:", seen.unread) + listed("Of some, not all was taken:", seen.notes)
         attribute = from_examples(shop, name, *codes)
         shown = editor.define(visit, name.strip(), attribute)
         against = f"{len(codes[1])} that lack it" if len(codes[1]) else "images that may show it or not"
