@@ -105,9 +105,10 @@ def _ways(bench: Bench, name: str, x: Tensor) -> dict[str, Way]:
     def edited(part: range) -> Tensor:
         return bench.ae.manipulate(x[part.start : part.stop], name, target_probability=TARGET, steps=STEPS)
 
-    attributes = bench.ae.attributes
-    told = attributes is not None and attributes.tells(name)
-    ways: dict[str, Way] = {"diffae": (edited, ["model", "calibration", "attributes"])} if told else {}
+    assert bench.ae.attributes is not None
+    ways: dict[str, Way] = {}
+    if bench.ae.attributes.tells(name):
+        ways["diffae"] = (edited, ["model", "calibration", "attributes"])
     ways["pixels"] = (lambda part: crude[part.start : part.stop], [])
     if bench.ddim is not None:
         ways |= {f"sdedit, {fraction:g}": (partial(sdedit, fraction), ["ddim"]) for fraction in FRACTIONS}
