@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch.utils import _foreach_utils
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils.backend_registration import _DummyPrivateUse1Hook, _setup_privateuseone_for_python_backend
 
 aten = torch.ops.aten
@@ -37,6 +36,26 @@ PRODUCTS = set(
     "_scaled_dot_product_efficient_attention".split()
 )
 """What a GPU does at the rate of its arithmetic; all else it does at that of its memory."""
+
+
+def _mapped(of, value, kind=torch.Tensor):
+    """Arguments or results of an operator with `of` each tensor in its place: PyTorch's own way asks of each number what it is."""
+    if isinstance(value, kind):
+        return of(value)
+    if isinstance(value, tuple | list):
+        return type(value)([_mapped(of, v, kind) for v in value])
+    return {name: _mapped(of, v, kind) for name, v in value.items()} if isinstance(value, dict) else value
+
+
+def _tensors(*values):
+    """The tensors in arguments or results of an operator, in their order."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, tuple | list):
+            yield from _tensors(*value)
+        elif isinstance(value, dict):
+            yield from _tensors(*value.values())
 
 
 class Unavailable(_DummyPrivateUse1Hook):
@@ -134,7 +153,7 @@ class Counts:
 
     def add(self, func, tensors, out):
         name = func._overloadpacket.__name__
-        results = [t for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
+        results = list(_tensors(out))
         self.dispatched += 1
         self.waits += name in WAITS or (any(isinstance(t, Pretended) for t in tensors) and _arrives(out))
         departs = any(isinstance(t, Pretended) for t in results) and any(not isinstance(t, Pretended) and t.dim() for t in tensors)
@@ -147,7 +166,7 @@ class Counts:
 
 def _arrives(out):
     """Whether a result came to the CPU from the device."""
-    return any(isinstance(t, torch.Tensor) and not isinstance(t, Pretended) for t in tree_leaves(out))
+    return any(not isinstance(t, Pretended) for t in _tensors(out))
 
 
 _open: list[Counts] = []
@@ -216,11 +235,11 @@ def _cast(operator, dtype):
         to = torch.get_autocast_dtype("pretended") if dtype is None else dtype
 
         def lowered(t):
-            ours = isinstance(t, torch.Tensor) and t.device == DEVICE and t.is_floating_point() and t.dtype != torch.float64
+            ours = t.device == DEVICE and t.is_floating_point() and t.dtype != torch.float64
             return t.to(to) if ours else t
 
         with torch._C._ExcludeDispatchKeyGuard(_without_autocast):
-            args, kwargs = tree_map(lowered, (args, kwargs))
+            args, kwargs = _mapped(lowered, (args, kwargs))
             return operator(*args, **kwargs)
 
     return cast
@@ -254,7 +273,7 @@ def _refuse_as_cuda(func, args, kwargs, tensors):
 
 
 def _computed(func, args, kwargs):
-    tensors = [a for a in tree_leaves((args, kwargs)) if isinstance(a, torch.Tensor)]
+    tensors = list(_tensors(args, kwargs))
     ours = [t for t in tensors if isinstance(t, Pretended)]
     across = func in ACROSS
     if ours:
@@ -269,7 +288,7 @@ def _computed(func, args, kwargs):
         name = func._overloadpacket.__name__
         if name in WAITS or (ours and not here) or any(not isinstance(t, Pretended) and t.dim() for t in tensors):
             _not_while_recording(name)
-    held_args, held_kwargs = tree_map(lambda t: t.held if isinstance(t, Pretended) else t, (args, kwargs))
+    held_args, held_kwargs = _mapped(lambda t: t.held if isinstance(t, Pretended) else t, (args, kwargs))
     for tape in _tapes:
         tape.before(func, held_args, held_kwargs)
     # Of optimizers torch does not know the shapes that they have: none.
@@ -280,12 +299,12 @@ def _computed(func, args, kwargs):
     known = {id(t.held): t for t in ours}  # What is changed in place is still the same tensor.
 
     def placed(o):
-        if id(o) in known or not isinstance(o, torch.Tensor):
-            return known.get(id(o), o)
+        if id(o) in known:
+            return known[id(o)]
         return Pretended(o) if here else o
 
-    out = tree_map(placed, out)
-    for t in tree_leaves(out):
+    out = _mapped(placed, out)
+    for t in _tensors(out):
         if isinstance(t, Pretended) and t.numel() * t.element_size() > _largest[0]:
             raise torch.OutOfMemoryError(
                 f"CUDA out of memory. Tried to allocate {t.numel() * t.element_size()} bytes.\nMore words."
@@ -314,7 +333,7 @@ class Tape:
         written = [a.alias_info is not None and a.alias_info.is_write for a in func._schema.arguments]
         values = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
         for argument, is_written in zip(func._schema.arguments, written, strict=True):
-            for tensor in (t for t in tree_leaves(values.get(argument.name)) if isinstance(t, torch.Tensor)):
+            for tensor in _tensors(values.get(argument.name)):
                 if id(tensor) not in self._made:
                     # Memory of a card that was freed, which a replay would read.
                     self._outside[id(tensor)] = weakref.ref(tensor)
@@ -323,14 +342,14 @@ class Tape:
 
     def after(self, func, args, kwargs, out):
         aliases = any(r.alias_info is not None for r in func._schema.returns)
-        results = [t for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
+        results = list(_tensors(out))
         for t in results:
             self._made.setdefault(id(t), t)
         if not (aliases and not func._schema.is_mutable):  # A view needs nothing to be done again.
-            self.entries.append((func, *tree_map(self._light, (args, kwargs)), [] if aliases else results))
+            self.entries.append((func, *_mapped(self._light, (args, kwargs)), [] if aliases else results))
 
-    def _light(self, value):
-        return weakref.ref(value) if isinstance(value, torch.Tensor) and id(value) not in self._made else value
+    def _light(self, tensor):
+        return tensor if id(tensor) in self._made else weakref.ref(tensor)
 
     def end(self):
         for tensor, value in reversed(self._before.values()):
@@ -344,12 +363,10 @@ class Tape:
     def replay(self):
         if any(outside() is None for outside in self._outside.values()):
             raise RuntimeError("A recording reads what was freed since.")
-        here = lambda value: value() if isinstance(value, weakref.ref) else value  # noqa: E731
-        with torch.no_grad():
+        with torch.no_grad(), _disable_current_modes():
             for func, args, kwargs, results in self.entries:
-                args, kwargs = tree_map(here, (args, kwargs), is_leaf=lambda v: isinstance(v, weakref.ref))
-                again = [t for t in tree_leaves(func(*args, **kwargs)) if isinstance(t, torch.Tensor)]
-                for old, new in zip(results, again, strict=False):
+                args, kwargs = _mapped(lambda outside: outside(), (args, kwargs), weakref.ref)
+                for old, new in zip(results, _tensors(func(*args, **kwargs)), strict=False):
                     old.copy_(new)
 
 

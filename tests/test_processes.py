@@ -9,32 +9,13 @@ import sys
 import pyarrow.parquet
 import pytest
 import safetensors.torch
+import shared_commands
 import torch
 from accelerate.state import AcceleratorState
 from test_cli import SMALL
 
 from diffae import cli
 from diffae.runtime import processes
-
-SCRIPT = """
-import sys, torch
-torch.set_num_threads(1)
-from torch import nn
-from diffae import cli
-from diffae.runtime import processes
-from diffae.data import codes
-from diffae.evaluation.suites import bench
-
-class Means(nn.Module):
-    def forward(self, x):
-        return nn.functional.adaptive_avg_pool2d(x, 2).flatten(1)
-
-codes.PART = 8
-bench.load_network = lambda name, weights: (Means(), "means.pt")
-for command in sys.argv[1].split(";"):
-    cli.main(command.split())
-print(f"number {processes.rank()} of {processes.count()}", file=sys.stderr)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -58,23 +39,40 @@ COMMANDS = (
 )
 
 
-def launched(run, out, count, commands=COMMANDS):
+def lines(run, out, commands):
     out.mkdir()
-    (out / "script.py").write_text(SCRIPT)
-    commands = ";".join(commands).replace("RUN", f"{run / 'run'}").replace("IMAGES", f"{run / 'images'}").replace("OUT", str(out))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    return ";".join(commands).replace("RUN", f"{run / 'run'}").replace("IMAGES", f"{run / 'images'}").replace("OUT", str(out))
+
+
+def by_two(run, out, commands=COMMANDS):
+    """What two processes say."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "400", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run([*launch, out / "script.py", commands], capture_output=True, text=True, timeout=500, env=environment)
+    command = [*launch, shared_commands.__file__, lines(run, out, commands)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, env=environment)
     assert done.returncode == 0, done.stderr[-4000:]
-    return done
+    return done.stdout, done.stderr
+
+
+@pytest.fixture
+def by_one(capfd, monkeypatch):
+    """What this process says."""
+    monkeypatch.setenv("COLUMNS", "400")
+
+    def found(run, out, commands=COMMANDS):
+        capfd.readouterr()
+        shared_commands.run(lines(run, out, commands))
+        return capfd.readouterr()
+
+    return found
 
 
 @pytest.mark.slow
-def test_two_processes_find_what_one_finds(run, tmp_path):
-    one, two = launched(run, tmp_path / "one", 1), launched(run, tmp_path / "two", 2)
-    assert "number 0 of 1" in one.stderr
-    assert all(f"number {i} of 2" in two.stderr for i in range(2))
-    assert two.stdout.count("Open ") == two.stdout.count("Pictures: ") == two.stdout.count("160 codes") == 1, "one of them talks"
+def test_two_processes_find_what_one_finds(run, by_one, tmp_path):
+    (_, one), (said, two) = by_one(run, tmp_path / "one"), by_two(run, tmp_path / "two")
+    assert "number 0 of 1" in one
+    assert all(f"number {i} of 2" in two for i in range(2))
+    assert said.count("Open ") == said.count("Pictures: ") == said.count("160 codes") == 1, "one of them talks"
     tables = [pyarrow.parquet.read_table(tmp_path / name / "codes.parquet") for name in ("one", "two")]
     assert tables[0].equals(tables[1])
     assert tables[0].num_rows == 160
@@ -90,13 +88,13 @@ def test_two_processes_find_what_one_finds(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_codes_of_a_prior_and_train_the_prior_of_one(run, tmp_path):
+def test_two_processes_share_the_codes_of_a_prior_and_train_the_prior_of_one(run, by_one, tmp_path):
     small = "--images 32 --training.batch-size 4 --training.precision float32 --model.width 16 --model.layers 2"
     found = {}
-    for name, count in (("one", 1), ("two", 2)):
+    for name, by in (("one", by_one), ("two", by_two)):
         shutil.rmtree(run / "run" / "codes", ignore_errors=True)
-        done = launched(run, tmp_path / name, count, (f"train-prior RUN --name {name} {small}",))
-        assert done.stderr.count("Codes: ") == done.stdout.count("sample with") == 1
+        said, noted = by(run, tmp_path / name, (f"train-prior RUN --name {name} {small}",))
+        assert noted.count("Codes: ") == said.count("sample with") == 1
         (file,) = (run / "run" / "codes").iterdir()
         prior = safetensors.torch.load_file(run / "run" / "priors" / name / "model" / "model.safetensors")
         found[name] = (pyarrow.parquet.read_table(file), prior)

@@ -33,17 +33,19 @@ from diffae.training.state import TrainingState
 from diffae.training.subjects import ImageSubject
 
 torch.set_num_threads(1)
-config = read_json(RunConfig, Path(sys.argv[1]))
-data = prepare(config.data, size=config.model.image_size, channels=config.model.channels)
 states = []
 start = TrainingState.start
-TrainingState.start = lambda *args, **called: states.append(start(*args, **called)) or states[0]
-for event in run.train(ImageSubject(config, data), Path(sys.argv[2])):
-    pass
-kept = [p for model in (states[0].model, states[0].ema, *states[0].averages) for p in model.parameters()]
-kept += [v for o in states[0].optimizers for moments in o.state.values() for v in moments.values() if v.dim()]
-of_all = sum(t.to_local().numel() if isinstance(t, DTensor) else t.numel() for t in kept) / sum(t.numel() for t in kept)
-assert of_all < 0.6, f"process {os.environ['RANK']} keeps {of_all:.2f} of all"
+TrainingState.start = lambda *args, **called: states.append(start(*args, **called)) or states[-1]
+for asked, out in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
+    config = read_json(RunConfig, Path(asked))
+    data = prepare(config.data, size=config.model.image_size, channels=config.model.channels)
+    for event in run.train(ImageSubject(config, data), Path(out)):
+        pass
+    state = states.pop()
+    kept = [p for model in (state.model, state.ema, *state.averages) for p in model.parameters()]
+    kept += [v for o in state.optimizers for moments in o.state.values() for v in moments.values() if v.dim()]
+    of_all = sum(t.to_local().numel() if isinstance(t, DTensor) else t.numel() for t in kept) / sum(t.numel() for t in kept)
+    assert of_all < 0.6, f"process {os.environ['RANK']} keeps {of_all:.2f} of all"
 """
 
 
@@ -57,16 +59,18 @@ def alone(config, out):
     assert isinstance(last, Finished)
 
 
-def two_processes(config, out):
-    folder = out.parent
-    folder.mkdir(exist_ok=True)
+def two_processes(folder, **configs):
+    """Trains each into a run of its name, by the same two processes: they take longer to start than to train."""
     (folder / "script.py").write_text(SCRIPT)
-    config = resolve(config, out)
-    (folder / "asked.json").write_text(json.dumps(diffae.config.to_dict(config)))
-    prepare(config.data, size=(8, 8), channels=3)
+    asked = []
+    for name, config in configs.items():
+        config = resolve(config, folder / name)
+        (folder / f"{name}.json").write_text(json.dumps(diffae.config.to_dict(config)))
+        prepare(config.data, size=(8, 8), channels=3)
+        asked += [folder / f"{name}.json", folder / name]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*launch, folder / "script.py", folder / "asked.json", out],
+        [*launch, folder / "script.py", *asked],
         capture_output=True,
         text=True,
         timeout=300,
@@ -104,14 +108,13 @@ def test_a_run_goes_from_two_processes_to_one_and_is_the_same_run(sharded, tmp_p
     config = sharded()
     half = replace(config, training=replace(config.training, images=32))
     alone(replace(config, training=replace(config.training, sharded=False)), tmp_path / "plain")
-    two_processes(half, tmp_path / "falling" / "run")
-    alone(config, tmp_path / "falling" / "run")
-    alone(half, tmp_path / "rising" / "run")
-    two_processes(config, tmp_path / "rising" / "run")
+    alone(half, tmp_path / "rising")
+    two_processes(tmp_path, falling=half, rising=config)
+    alone(config, tmp_path / "falling")
     plain = diffae.load(str(tmp_path / "plain")).state_dict()
     assert len(logged(tmp_path / "plain", "loss")) == 8
     for name in ("falling", "rising"):
-        out = tmp_path / name / "run"
+        out = tmp_path / name
         files = [len(list(folder.glob("*.safetensors"))) for folder in sorted((out / "checkpoints").iterdir())]
         assert files == {"falling": [1, 1], "rising": [2, 2]}[name], "each process writes its parts"
         assert_close(diffae.load(str(out)).state_dict(), plain)
