@@ -134,8 +134,8 @@ def test_frames_are_the_depth_of_a_volume_or_the_first_is_taken_and_said():
     assert told == ["of 6 frames, of which 5 are left out: the first was taken"]
 
 
-def enhanced(frames, places, *, scales=None, kind="MONOCHROME2", **shared):
-    """An enhanced DICOM file: its frames lie at these places, and each is scaled by itself, or all as `shared` says."""
+def enhanced(frames, places, *, scales=(), windows=(), kind="MONOCHROME2", **shared):
+    """An enhanced DICOM file: its frames lie at these places; each is scaled and shown by itself, or all as `shared` says."""
     from pydicom.dataset import Dataset
     from pydicom.sequence import Sequence
 
@@ -149,8 +149,10 @@ def enhanced(frames, places, *, scales=None, kind="MONOCHROME2", **shared):
         return made
 
     own = [groups(PlanePositionSequence={"ImagePositionPatient": [0, 0, 2.5 * place]}) for place in places]
-    for made, (slope, intercept) in zip(own, scales or [], strict=False):
+    for made, (slope, intercept) in zip(own, scales, strict=False):
         made.update(groups(PixelValueTransformationSequence={"RescaleSlope": slope, "RescaleIntercept": intercept}))
+    for made, (center, width) in zip(own, windows, strict=False):
+        made.update(groups(FrameVOILUTSequence={"WindowCenter": center, "WindowWidth": width}))
     plane = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
     of_all = groups(PlaneOrientationSequence=plane, PixelMeasuresSequence={"PixelSpacing": [0.5, 0.75]}, **shared)
     said = {"PerFrameFunctionalGroupsSequence": Sequence(own), "SharedFunctionalGroupsSequence": Sequence([of_all])}
@@ -206,6 +208,18 @@ def test_a_window_is_the_files_own_as_the_standard_has_it():
     assert told[0].startswith("clipped to the range: up to ")
     with pytest.raises(UnusableImage, match="says no window of its own"):
         read(dicom(CT), "a.dcm", size=(8, 8), range="window")
+
+
+def test_a_window_may_stand_where_frames_are_described():
+    window = {"FrameVOILUTSequence": {"WindowCenter": 40, "WindowWidth": 400}}
+    decoded = values_of(enhanced(FRAMES, range(4), **window), "a.dcm", sides=3, channels=1)
+    assert decoded.window == (39.5 - 199.5, 39.5 + 199.5)
+    assert decoded.meant == ()
+    content = enhanced(FRAMES, range(4), windows=[(40, 400), (40, 400), (80, 100), (40, 400)])
+    decoded = values_of(content, "a.dcm", sides=3, channels=1)
+    assert decoded.window == (39.5 - 199.5, 39.5 + 199.5)
+    assert decoded.meant == ("window of the first frame, and others have others",)
+    assert values_of(content, "a.dcm", sides=2, channels=1).meant == ()
 
 
 def test_a_file_without_a_header_or_without_an_ending_is_read(tmp_path):
@@ -681,6 +695,16 @@ def test_colours_of_16_bits_that_pillow_halves_are_said():
     told = []
     assert read(png, "a.png", size=(8, 8), channels=3, told=told).dtype == np.uint8
     assert told == ["of 16 bits a channel, of which 8 are read: TIFF and .npy keep them"]
+
+
+@pytest.mark.parametrize("kind", ["P6", "P3"])
+@pytest.mark.parametrize("most", [255, 1023, 65535])
+def test_colours_of_a_ppm_of_more_than_8_bits_are_said(kind, most):
+    values = np.linspace(0, most, 192).astype(int)
+    pixels = values.astype(">u2" if most > 255 else "u1").tobytes() if kind == "P6" else " ".join(map(str, values)).encode()
+    told = []
+    read(f"{kind}\n8 8\n{most}\n".encode() + pixels, "a.ppm", size=(8, 8), channels=3, told=told)
+    assert told == ["of 16 bits a channel, of which 8 are read: TIFF and .npy keep them"] * (most > 255)
 
 
 def test_a_gzip_bomb_is_no_volume_and_no_memory(monkeypatch):

@@ -92,6 +92,15 @@ def test_a_mask_by_which_nothing_counts_is_refused_for_its_reason(tmp_path, valu
         prepare(config, size=(8, 8), channels=1)
 
 
+def test_a_mask_of_a_type_without_white_says_how_to_write_it(tmp_path):
+    image = np.full((16, 16), 90, np.uint8)
+    for kind in (np.float32, np.int32):
+        config = beside(tmp_path, volume(image), volume(np.ones((16, 16), kind)), kind=np.dtype(kind).name)
+        with pytest.raises(ValueError, match="no black and white of its own: write it in 8 bits, 0 to 255, or in 16") as error:
+            prepare(config, size=(8, 8), channels=1)
+        assert "--data.range" not in str(error.value)
+
+
 def beside(tmp_path, image, mask, *, kind=""):
     """A configuration of one image and its mask, both written by functions that take a path without its ending."""
     for name, write in (("images", image), ("masks", mask)):

@@ -1,6 +1,7 @@
 """What is read of images: all of it, or a line that says what was not. And caches that know what they are of."""
 
 import contextlib
+import errno
 import io
 import os
 import random
@@ -373,6 +374,19 @@ def test_one_bad_member_of_a_zip_is_skipped_and_named(tmp_path):
     data = prepared(path)
     assert data.names == ["good.png"]
     assert "bad.png cannot be read (is damaged in the archive: Bad CRC-32" in said(data)
+
+
+def test_a_disk_that_fails_is_no_damaged_member(tmp_path, monkeypatch):
+    source = open_source(zipped(tmp_path / "a.zip", [("a.png", png()), ("labels.csv", "file,age\na.png,3\n")]))
+
+    def fails(self, *args):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(zipfile.ZipExtFile, "read", fails)
+    for read in (lambda: source.read("a.png"), source.label_rows):
+        with pytest.raises(OSError, match="Input/output error") as error:
+            read()
+        assert error.value.errno == errno.EIO
 
 
 def test_a_locked_zip_says_so_once(tmp_path):

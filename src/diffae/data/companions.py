@@ -8,6 +8,7 @@ import numpy as np
 from diffae.config import Crop, Preparation
 from diffae.data.images import Grid, UnusableImage, Warn, ending, read_photo, read_placed, values_of
 from diffae.data.images.crops import sides_text
+from diffae.data.images.values import WithoutRange
 from diffae.data.sources import Source, open_source
 
 KNOWN = 0.99
@@ -60,6 +61,11 @@ class CompanionFiles:
             made = Preparation(crop=crop)
             found, grid = read_placed(self.source.read(own), own, size=size, channels=1, preparation=made, on=image)
             _check_placed(grid, image)
+        except WithoutRange:  # --data.range is of the images.
+            raise UnusableImage(
+                f"has {own} in {self.path}, whose type has no black and white of its own: write it in 8 bits, 0 to 255, or in 16, "
+                "0 to 65535"
+            ) from None
         except UnusableImage as error:
             raise UnusableImage(f"has {own} in {self.path}, which {error}") from None
         if grid.exif != image.exif:

@@ -23,6 +23,11 @@ REFUSED = (errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS, errno.ESTALE)
 """What the system says of a write: there is no room, or it cannot be made."""
 
 
+def is_the_systems(error: BaseException) -> bool:
+    """Whether the machine failed, as disks and networks do, and not what was read: only the system numbers its errors."""
+    return isinstance(error, OSError) and error.errno is not None
+
+
 def cache_folder() -> Path:
     """The folder of what is made once and used again: DIFFAE_CACHE, or `diffae` in the user's cache directory."""
     if os.environ.get("DIFFAE_CACHE"):

@@ -11,6 +11,7 @@ import numpy as np
 from diffae.data.images.decoded import Decoded, arranged, native, ordered, turned_over
 from diffae.data.images.files import UnusableImage, check_unpacked, ending
 from diffae.data.images.frames import order_of_frames, said, scales
+from diffae.runtime.files import is_the_systems
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -69,6 +70,8 @@ def opened(content: bytes | Path, name: str, *, pixels: bool = True) -> "Dataset
     except MemoryError:
         raise
     except Exception as error:  # Readers raise anything on damaged files.
+        if is_the_systems(error):
+            raise
         raise UnusableImage(f"is no readable DICOM file ({_first(error)})") from None
     if not len(dataset):
         raise UnusableImage("is no readable DICOM file (it has no elements)")
@@ -104,7 +107,7 @@ def _decoded(dataset: "Dataset", length: int, *, sides: int, channels: int) -> D
     if kind in GREYS:
         values, limits = _modality(stored, dataset, limits, apply_modality_lut, taken)
     turned = kind == "MONOCHROME1"
-    window, windows = _window(dataset)
+    window, windows = _window(dataset, taken)
     if turned:
         values, (low, high) = turned_over(values, limits)
         window = window and (low + high - window[1], low + high - window[0])
@@ -157,16 +160,22 @@ def _bits(stored: int, *, signed: bool) -> tuple[float, float] | None:
     return (-(2.0 ** (stored - 1)), 2.0 ** (stored - 1) - 1) if signed else (0.0, 2.0**stored - 1)
 
 
-def _window(dataset: "Dataset") -> tuple[tuple[float, float] | None, tuple[str, ...]]:
-    """The first window that a file has, as PS3.3 C.11.2.1.2 defines it, and what to say of further ones."""
-    centers, widths = dataset.get("WindowCenter"), dataset.get("WindowWidth")
-    if centers is None or widths is None or dataset.get("VOILUTFunction", "LINEAR") == "SIGMOID":
+def _window(dataset: "Dataset", num: int) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
+    """The first window that a file has, as PS3.3 C.11.2.1.2 defines it, and what to say of further ones, its frames' too."""
+    (window, meant), *others = [_window_of(said(dataset, frame, "FrameVOILUTSequence") or dataset) for frame in range(num)]
+    differ = any(other != window for other, _ in others)
+    return window, (*meant, "window of the first frame, and others have others") if differ and window else meant
+
+
+def _window_of(of: "Dataset") -> tuple[tuple[float, float] | None, tuple[str, ...]]:
+    centers, widths = of.get("WindowCenter"), of.get("WindowWidth")
+    if centers is None or widths is None or of.get("VOILUTFunction", "LINEAR") == "SIGMOID":
         return None, ()
     centers, widths = np.atleast_1d(np.asarray(centers, float)), np.atleast_1d(np.asarray(widths, float))
     if not (centers.size and widths.size and np.isfinite([centers[0], widths[0]]).all()):
         return None, ()
     center, width = float(centers[0]), float(widths[0])
-    if dataset.get("VOILUTFunction", "LINEAR") != "LINEAR_EXACT":
+    if of.get("VOILUTFunction", "LINEAR") != "LINEAR_EXACT":
         center, width = center - 0.5, width - 1
     if width <= 0:
         return None, ()

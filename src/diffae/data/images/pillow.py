@@ -4,6 +4,7 @@ import contextlib
 import io
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
@@ -45,7 +46,7 @@ def read_picture(
         if is_stack(image):
             warn(STACK)
             image.seek(0)
-        if any("16" in _raw_mode(tile.args) for tile in getattr(image, "tile", ())) and image.mode in ("RGB", "RGBA", "LA"):
+        if image.mode in ("RGB", "RGBA", "LA") and any(map(_is_deep, getattr(image, "tile", ()))):
             warn("of 16 bits a channel, of which 8 are read: TIFF and .npy keep them")
         _check_whole(image, content)
         exif = max(exif, _exif(image))
@@ -165,9 +166,12 @@ def _open(content: bytes) -> Image.Image:
     return image
 
 
-def _raw_mode(args: object) -> str:
-    """How Pillow calls what a file stores, in the arguments of its decoder; what else there may be are lengths."""
-    return str(args[0] if isinstance(args, tuple) and args else args)
+def _is_deep(tile: tuple[Any, ...]) -> bool:
+    """Whether a part of a file stores more than 8 bits of each number: Pillow's name of what its decoder reads says so, or the
+    largest number of PPM, which follows that."""
+    kind, *_, args = tile
+    args = args if isinstance(args, tuple) else (args,)
+    return "16" in str(args[:1]) or (kind.startswith("ppm") and args[1] > 255)
 
 
 def _exif(image: Image.Image) -> int:

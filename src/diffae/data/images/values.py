@@ -14,6 +14,10 @@ SHARES = (0.001, 0.01, 0.1, 1, 2, 5, 10, 20, 50, 100)
 """Per cent of values beyond a range, as messages round them up: so that files of a kind share one line."""
 
 
+class WithoutRange(UnusableImage):
+    """Nobody says which of a file's values are black and white."""
+
+
 def in_range(pixels: np.ndarray) -> Tensor:
     """Pixels as float32. The full range of uint8 or uint16 becomes [-1, 1]; floating-point values (latents) stay as they are."""
     values = torch.from_numpy(pixels.astype(np.float32))
@@ -42,7 +46,8 @@ def limits_for(decoded: Decoded, preparation: Preparation) -> list[tuple[float, 
     """The values that become -1 and 1, for each channel of a file.
 
     Raises:
-        UnusableImage: neither the preparation nor the file says, or for another number of channels.
+        WithoutRange: neither the preparation nor the file says.
+        UnusableImage: the preparation says it for another number of channels, or asks for a window that the file has not.
     """
     asked, channels = preparation.range, len(decoded.values)
     if asked == "window":
@@ -51,7 +56,7 @@ def limits_for(decoded: Decoded, preparation: Preparation) -> list[tuple[float, 
         return [decoded.window] * channels
     if asked is None:
         if decoded.limits is None:
-            raise UnusableImage(_without_range(decoded))
+            raise WithoutRange(_without_range(decoded))
         return [decoded.limits] * channels
     pairs = [(float(low), float(high)) for low, high in zip(asked[::2], asked[1::2], strict=True)]
     if len(pairs) not in (1, channels):

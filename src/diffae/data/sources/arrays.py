@@ -11,7 +11,7 @@ import numpy as np
 
 from diffae.data.sources.columns import Columns
 from diffae.data.sources.layout import Array, Axes, Part, arranged, axes_of, described_rows, parts_of
-from diffae.runtime.files import first_line
+from diffae.runtime.files import first_line, is_the_systems
 
 BLOCK = 2**24
 """Bytes that are read at once, of arrays that are not stored in pieces of their own."""
@@ -103,6 +103,8 @@ class Arrays:
                         "memory. Save it uncompressed (numpy.savez), or in smaller pieces (chunks of HDF5 or Zarr)."
                     ) from None
                 except Exception as error:  # Decompressors raise anything on damaged files.
+                    if is_the_systems(error):
+                        raise
                     raise OSError(f"is damaged in {key} ({first_line(error)})") from None
             self._open[key, number] = found
             while len(self._open) > 2 and sum(block.nbytes for block in self._open.values()) > OPEN:

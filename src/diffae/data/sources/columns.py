@@ -9,6 +9,7 @@ import numpy as np
 from diffae.data.labels.classes import MOST_CLASSES, ClassName
 from diffae.data.labels.columns import refuse_doubled
 from diffae.data.sources.layout import Array, Part
+from diffae.runtime.files import is_the_systems
 
 SINGULAR = {"labels": "label", "groups": "group"}
 CLASSES = ("label", "class", "target", "y")
@@ -127,6 +128,8 @@ class Columns:
         except MemoryError:
             raise
         except Exception as error:  # Decompressors raise anything on damaged files.
+            if is_the_systems(error):
+                raise
             raise ValueError(f"{self.path}: {key} is damaged ({error}). Copy the file again.") from None
 
 

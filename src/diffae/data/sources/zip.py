@@ -9,7 +9,7 @@ from typing import Any
 from diffae.data.images import BOMB_RATIO, MOST_UNPACKED
 from diffae.data.sources.label_files import TABLE, label_rows_of
 from diffae.data.sources.names import is_hidden, is_image, is_nameless, note_doubled, texts
-from diffae.runtime.files import pointer_or
+from diffae.runtime.files import is_the_systems, pointer_or
 
 
 class Zip:
@@ -49,7 +49,7 @@ class Zip:
         """The file's bytes; may be called from several threads.
 
         Raises:
-            OSError: the member is damaged, packed in a way that is not known, or a bomb.
+            OSError: the member is damaged, packed in a way that is not known, or a bomb; or the system cannot read it.
         """
         return self._content(name)
 
@@ -68,6 +68,8 @@ class Zip:
         try:
             return self._content(name)
         except OSError as error:
+            if is_the_systems(error):
+                raise
             raise ValueError(f"{self.holders[0]}: {name} {error}. Write the archive again.") from None
 
     def _content(self, name: str) -> bytes:
@@ -79,6 +81,8 @@ class Zip:
             with self.archive.open(info) as member:
                 return member.read(info.file_size)
         except Exception as error:  # Readers and decompressors raise anything on damaged members.
+            if is_the_systems(error):
+                raise
             raise OSError(f"is damaged in the archive: {error}") from None
 
 
