@@ -267,7 +267,7 @@ def test_fewer_held_out_than_sampled_are_named(bench):
     assert "Only 32 images are held out" in section.text
 
 
-def test_a_protocol_says_what_the_options_do_not(tiny_run, make_images, tmp_path, monkeypatch):
+def test_a_protocol_says_what_the_options_do_not(tiny_run, make_images, tmp_path, monkeypatch, capsys):
     source = make_images(40)
     config = tiny_run(images=16, source=source)
     build(config.model).save_pretrained(tmp_path / "run" / "model")
@@ -276,15 +276,24 @@ def test_a_protocol_says_what_the_options_do_not(tiny_run, make_images, tmp_path
     monkeypatch.setattr("diffae.evaluation.evaluate.evaluate", lambda bench, suites, out: given.append((bench, suites)) or out)
     command = ["evaluate", str(tmp_path / "run"), "--out", str(tmp_path / "out")]
     cli.main([*command, "--num", "7"])
-    cli.main([*command, "--protocol", "celebahq128", "--num", "9", "--suite", "denoising", "--data", str(source)])
+    others = ["--data", str(make_images(40, folder="others"))]
+    cli.main([*command, "--protocol", "celebahq128", "--num", "9", "--suite", "denoising", *others])
     (small, all_suites), (paper, one) = given
     assert (small.protocol, all_suites) == (Protocol(num=7), ("all",))
     assert (paper.protocol.num, paper.protocol.unseen, one) == (9, True, ("denoising",))
     assert len(paper.data.validation) > len(small.data.validation) > 0, "three tenths are held out there"
-    cli.main([*command, "--num", "7", "--unseen", "True", "--data", str(source)])
+    cli.main([*command, "--num", "7", "--unseen", "True", *others])
     assert len({bench.store.depends["images"] for bench, _ in given}) == 3, "other images are tested, so they are measured anew"
     with pytest.raises(SystemExit):
         cli.main([*command, "--protocol", "celeba65"])
+    for words in (["--unseen", "True", "--data", str(source)], ["--protocol", "celebahq128"]):
+        capsys.readouterr()
+        with pytest.raises(SystemExit):
+            cli.main([*command, *words])
+        assert f"was trained on these images, and {'--unseen True' if len(words) > 2 else 'protocol celebahq128'} says" in " ".join(
+            capsys.readouterr().err.split()
+        )
+    assert len(given) == 3
 
 
 def test_suites_are_those_that_the_command_line_names():

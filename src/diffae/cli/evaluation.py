@@ -99,6 +99,12 @@ class Evaluate(arguments.Labelling):
             )
         named = {f.name: getattr(self, f.name, None) for f in dataclasses.fields(Protocol)}
         chosen = dataclasses.replace(protocol(self.protocol), **{k: v for k, v in named.items() if v is not None})
+        own = is_own(self.source, self.data)
+        if own and chosen.unseen:
+            raise ValueError(
+                f"{self.source} was trained on these images, and {'--unseen True' if self.unseen else f'protocol {self.protocol}'} "
+                "says that it has seen none of them: name others with --data, or measure what it held out, with --unseen False."
+            )
         read = {"labels_kind": self.labels_kind}
         data = inputs.divided_images(
             ae, self.source, self.data, self.labels, crop=chosen.crop, validation=chosen.validation, **read
@@ -115,8 +121,7 @@ class Evaluate(arguments.Labelling):
             depends["elsewhere"] = f"{transfer_data.identity}-{digest_arrays(transfer_data.labels)}"
         ddim = None if self.ddim is None else inputs.ddim(self.ddim, ae)
         others: dict[str | Path | None, type[Any]] = {self.ddim: RunConfig} | dict.fromkeys(self.comparators, ComparatorRunConfig)
-        same = is_own(self.source, self.data) and not chosen.unseen
-        if same:
+        if own:
             _check_held_out(data.config.validation, others | {self.source: RunConfig})
         if ddim is not None:
             depends["ddim"] = digest_model(ddim)
@@ -127,7 +132,7 @@ class Evaluate(arguments.Labelling):
             if f"against {other.title}" in depends:
                 raise ValueError(f"{folder} is a second one that a table would call {other.title!r}. Evaluate them apart.")
             depends[f"against {other.title}"] = digest_module(other)
-        if same and any(run is not None and began_with(run) for run in others):
+        if own and any(run is not None and began_with(run) for run in others):
             as_trained = data if self.labels is None and chosen.crop is None else inputs.images(ae, self.source, None)
             _check_division(as_trained, others)
         names = available_priors(Path(self.source))
