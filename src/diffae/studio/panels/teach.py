@@ -14,6 +14,8 @@ from diffae.studio.visit import Visit
 ENOUGH = 0.9
 """AUROC that makes a useful slider."""
 SKIPPED = -1
+ANSWERS: dict[str, Any] = {"concurrency_id": "answers", "concurrency_limit": 1}
+"""Labels that are given quickly wait for each other: each is added to those before it."""
 
 
 def panel(page: Page, editor: EditPanel) -> None:
@@ -77,8 +79,8 @@ def panel(page: Page, editor: EditPanel) -> None:
             made = gr.Button("Write the labels", elem_id="teach-export")
             file = gr.File(label="The labels (CSV), for diffae fit-attributes", interactive=False, height=90, elem_id="teach-file")
     outputs = [labels, at, picture, said]
-    begin.click(lambda a: answer(a, None, None), [labels], outputs, api_visibility="private")
+    begin.click(lambda a: answer(a, None, None), [labels], outputs, api_visibility="private", **ANSWERS)
     for button, value in ((yes, 1), (no, 0), (skip, None)):
-        button.click(lambda a, b, v=value: answer(a, b, v), [labels, at], outputs, api_visibility="private")
+        button.click(lambda a, b, v=value: answer(a, b, v), [labels, at], outputs, api_visibility="private", **ANSWERS)
     go.click(define, [page.visit, labels, name], editor.define_outputs, api_visibility="private", **MODEL)
     made.click(export, [labels, name], file, api_visibility="private")
