@@ -1,6 +1,6 @@
 """Run by test_kernels.py where Triton is: kernels on tensors of the processor, by Triton's interpreter, beside float64.
 
-python interpreted_kernels.py normalisation CASE     a line of JSON: relative errors of the result and of each gradient
+python interpreted_kernels.py normalisation          a line of JSON: relative errors of results and gradients of each case
 python interpreted_kernels.py philox                 the largest difference of uniform, and of normal, numbers
 python interpreted_kernels.py compile CAPABILITY     what each kernel takes of a card of that compute capability
 """
@@ -52,10 +52,8 @@ def relative(found, expected):
     return float((found.double() - expected.double()).detach().norm() / expected.double().detach().norm())
 
 
-def normalised(case):
+def normalised(settings, dtype):
     """Errors of both directions for all shapes."""
-    name, kind = case.split(", ")
-    settings, dtype = SETTINGS[name], getattr(torch, kind)
     dropout, key, errors = settings.get("dropout", 0.0), 123_456_789_123, []
     for n, c, groups, h, w in SHAPES:
         torch.manual_seed(0)
@@ -133,4 +131,5 @@ if __name__ == "__main__":
         print(json.dumps(drawn()))
     else:
         round_to_nearest()
-        print(json.dumps(normalised(sys.argv[2])))
+        kinds = ("float32", "bfloat16")
+        print(json.dumps({f"{n}, {kind}": normalised(s, getattr(torch, kind)) for n, s in SETTINGS.items() for kind in kinds}))

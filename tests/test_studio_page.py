@@ -57,11 +57,17 @@ def nothing_is_left():
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
-    return workshop_of(preset("avatars64").model, tmp_path_factory.mktemp("studio"))
+    return workshop_of(narrow(), tmp_path_factory.mktemp("studio"))
+
+
+def narrow():
+    """avatars64 with fewer channels and levels: what a page does does not depend on them."""
+    model, few = preset("avatars64").model, {"base_channels": 16, "channel_mult": (1, 1, 2)}
+    return replace(model, unet=replace(model.unet, **few), encoder=replace(model.encoder, **few))
 
 
 def workshop_of(model, folder):
-    """A Workshop of the avatars64 network, untrained: what a page does, and how quickly, does not depend on that."""
+    """A Workshop of a network, untrained: what a page does does not depend on that either."""
     os.environ["DIFFAE_CACHE"] = str(folder / "cache")
     generator = np.random.default_rng(0)
     for i in range(48):
@@ -222,6 +228,7 @@ def test_a_picture_is_dropped_edited_undone_and_saved(visitor, shop, tmp_path):
 
 
 def test_previews_of_a_distilled_model_are_jumps(browser, tmp_path):
+    # Of the whole size: how long a drop and a drag take by jumps is printed.
     model = preset("avatars64").model
     shop = workshop_of(replace(model, unet=replace(model.unet, jumps=True)), tmp_path)
     # Where each call is told to lead; None of a step that is no jump.
