@@ -11,11 +11,10 @@ that lies in the folder.
 
 import dataclasses
 import json
-import time
 from pathlib import Path
 
 import tyro
-from beside import measure_z_sem, measured_on, publish, spread, to_the_end
+from beside import measure_z_sem, measured_on, publish, seconds_of, spread, to_the_end
 
 from diffae.cli.bars import say
 from diffae.config import RunConfig
@@ -101,12 +100,11 @@ def _train_and_measure(out: Path, variant: str, seed: int, images: int, name: st
     )
     data = prepare(config.data, size=config.model.image_size, channels=config.model.channels)
     say(folder.name)
-    started = time.monotonic()
-    for event in to_the_end(train(ImageSubject(config, data), folder)):
-        if isinstance(event, Validated):
-            say(f"  {event.images:,} images: {event.health.summary()}")
-    seconds = time.monotonic() - started
-    measured = measure_z_sem(folder, data, num) | {"seconds": seconds, "variant": variant, "images": images, "seed": seed}
+    with seconds_of(folder) as seconds:
+        for event in to_the_end(train(ImageSubject(config, data), folder)):
+            if isinstance(event, Validated):
+                say(f"  {event.images:,} images: {event.health.summary()}")
+    measured = measure_z_sem(folder, data, num) | {"seconds": seconds(), "variant": variant, "images": images, "seed": seed}
     write_text(folder / "measured.json", json.dumps(measured) + "\n")
 
 

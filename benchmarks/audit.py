@@ -71,7 +71,9 @@ def main(
     rng = np.random.default_rng(seed)
     names = factors({name: values[data.train] for name, values in data.labels.items()})
     able = {a: rng.permutation([b for b in names if b != a and _can_agree(data, a, b)]).tolist() for a in about}
-    chosen = [(about[k % len(about)], able[about[k % len(about)]][k // len(about)]) for k in range(pairs)]
+    chosen = [(a, able[a][turn]) for turn in range(pairs) for a in about if turn < len(able[a])][:pairs]
+    if len(chosen) < pairs:
+        say(f"There are {len(chosen)} pairs that can agree, fewer than the {pairs} that are asked for.")
     asked = data.images(np.sort(rng.permutation(data.train)[:among]))
     x = data.images(rng.permutation(data.validation)[:num])
     with work_bar("Attributes") as update:
@@ -83,7 +85,7 @@ def main(
     for k, ((name, shortcut), planted) in enumerate((pair, planted) for pair in chosen for planted in (True, False)):
         y, z = data.labels[name], data.labels[shortcut]
         indices = data.train[y[data.train] == z[data.train]] if planted else data.train
-        differ = data.validation[np.abs(y - z)[data.validation] == 1][:400]
+        differ = data.some(data.validation[np.abs(y - z)[data.validation] == 1], 400)
         with work_bar(f"{name}, {shortcut if planted else 'honest'}") as update:
             network = learned(small, indices, y[indices], target=None, seed=seed + k, progress=update).call
             classifier = Classifier(lambda part, network=network: network(shrunk(part, side)), "logit")

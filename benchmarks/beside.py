@@ -1,7 +1,10 @@
 """What several benchmarks need: networks like the authors', theirs with the same weights, training steps, what z_sem holds."""
 
+import contextlib
 import dataclasses
+import json
 import statistics
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -102,7 +105,7 @@ def measure_z_sem(run: Path, data: ImageSet, num: int) -> dict[str, float]:
         (`auroc`), and the number of images decoded (`n`).
     """
     ae = diffae.load(str(run))
-    x = data.images(data.validation[:num])
+    x = data.images(data.some(data.validation, num))
     z_sem = torch.cat([ae.encode(part) for part in x.split(50)])
     mean = torch.cat([ae.decode_mean(part) for part in z_sem.split(50)])
     x_T = Draws.of(len(z_sem), 0).normal("ablation", ae.image_shape)
@@ -119,6 +122,31 @@ def to_the_end(events: Iterator[Event]) -> Iterator[Event]:
         yield event
         if isinstance(event, Finished) and event.interrupted:
             raise SystemExit(f"Stopped after {event.images:,} images, not measured; the same command goes on there.")
+
+
+@contextlib.contextmanager
+def seconds_of(run: Path) -> Iterator[Callable[[], float]]:
+    """Within it a run is trained; afterwards, how many seconds that took: of one that was stopped in between, nobody knows."""
+    began = float("nan") if (run / "checkpoints").is_dir() else time.monotonic()
+    ended: list[float] = []
+    yield lambda: ended[0] - began
+    ended.append(time.monotonic())
+
+
+def is_measured(file: Path, **asked: float | None) -> bool:
+    """Whether a run is measured, and as it is asked for now.
+
+    Args:
+        file: what was measured, with what was asked for.
+        asked: such as the number of images; None where it may be any.
+    """
+    if not file.is_file():
+        return False
+    found = json.loads(file.read_text())
+    for name, value in asked.items():
+        if value is not None and found.get(name, value) != value:
+            raise SystemExit(f"{file} is of {name} {found[name]}, and {value} is asked for: name another folder, or move it away.")
+    return True
 
 
 def spread(values: list[float]) -> str:

@@ -12,13 +12,12 @@ repeated.
 import dataclasses
 import json
 import statistics
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
 import tyro
-from beside import measured_on, publish, spread, to_the_end
+from beside import is_measured, measured_on, publish, seconds_of, spread, to_the_end
 
 import diffae
 from diffae.cli.bars import say, work_bar
@@ -85,7 +84,7 @@ def main(
     for seed in seeds:
         for variant in variants:
             folder = out / f"{variant}, seed {seed}"
-            if (folder / "measured.json").is_file():
+            if is_measured(folder / "measured.json", images=images, n=min(num, len(data.validation))):
                 continue
             parts = {"own": {}, "frozen": {"z_dim": 256}, "both": {"z_dim": 512, "learned": 256}}[variant]
             used = FeaturesConfig() if variant == "own" else FeaturesConfig(network=network)
@@ -97,11 +96,11 @@ def main(
             model = dataclasses.replace(config.model, **asked)  # type: ignore[arg-type]
             run = resolve(dataclasses.replace(config, model=model, data=data_config, training=training), folder)
             say(folder.name)
-            subject, started = ImageSubject(run, data), time.monotonic()
-            for _ in to_the_end(train(subject, folder)):
-                pass
+            with seconds_of(folder) as seconds:
+                for _ in to_the_end(train(ImageSubject(run, data), folder)):
+                    pass
             measured = _measured(folder, data, kinds, num) | {"variant": variant, "seed": seed}
-            write_text(folder / "measured.json", json.dumps(measured | {"seconds": time.monotonic() - started}) + "\n")
+            write_text(folder / "measured.json", json.dumps(measured | {"seconds": seconds()}) + "\n")
             say(json.dumps(measured))
     if edits:
         judge = _judge(data, kinds)
@@ -149,18 +148,18 @@ def _floors(data: ImageSet, features: np.ndarray, kinds: np.ndarray) -> dict[str
 
 def _measured(run: Path, data: ImageSet, kinds: np.ndarray, num: int) -> dict[str, float]:
     ae = diffae.load(str(run))
-    x = data.images(data.validation[:num])
+    x = data.images(data.some(data.validation, num))
     parts = x.split(50)
     z_sem = torch.cat([ae.encode(part) for part in parts])
     mean = torch.cat([ae.decode_mean(part) for part in z_sem.split(50)])
     x_T = Draws.of(len(z_sem), 0).normal("encoders", ae.image_shape)
     random = torch.cat([ae.decode(z, noise, steps=10) for z, noise in zip(z_sem.split(50), x_T.split(50), strict=True)])
-    codes = ae.reconstruct(parts[0], inversion="fast")
+    codes = torch.cat([ae.reconstruct(part, inversion="fast") for part in parts])
     train, held = (Encoded.of(ae, data, part, lambda *_: None).z_sem.numpy() for part in (data.train, data.validation))
     images = json.loads((run / "config.json").read_text())["training"]["images"]
     return {
         "probe": right(train, held, kinds, data), "mean": mse(mean, x), "random": mse(random, x),
-        "codes": mse(codes, parts[0]), "images": images, "n": len(x),
+        "codes": mse(codes, x), "images": images, "n": len(x),
     }  # fmt: skip
 
 
@@ -197,7 +196,7 @@ def _edited(run: Path, data: ImageSet, kinds: np.ndarray, judge: Judge, num: int
     assert isinstance(perceptual, LPIPS)
     flipped, far = [], []
     for k in every[:4]:
-        chosen = data.validation[kinds[data.validation] != k][:num]
+        chosen = data.some(data.validation[kinds[data.validation] != k], num)
         x, column = data.images(chosen), judge.names.index(f"{k:g}")
         moved = ae.clamp(ae.manipulate(x, f"{k:g}", target_probability=0.9))
         before, after = judge.decide(x)[:, column], judge.decide(moved)[:, column]

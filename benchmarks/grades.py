@@ -66,7 +66,7 @@ def main(
     with work_bar("Learning") as update:
         networks = [learned(small, known, y[known], target=None, seed=s, progress=update) for s in (2 * seed, 2 * seed + 1)]
     first, second = (Classifier(lambda x, network=network: network.call(shrunk(x, side)), "value") for network in networks)
-    held = data.validation[~np.isnan(y[data.validation])][:1000]
+    held = data.some(data.validation[~np.isnan(y[data.validation])], 1000)
     readers = [in_batches(lambda x, c=c: c.scores(x).detach(), data.images(held), batch_size=64).numpy() for c in (first, second)]
     truth = [float(spearmanr(read, y[held])[0]) for read in readers]
     x = data.images(rng.permutation(data.validation)[:num])

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-from beside import measured_on, publish, spread
+from beside import is_measured, measured_on, publish, spread
 from torch import Tensor
 
 import diffae
@@ -54,10 +54,10 @@ def main(runs: tyro.conf.Positional[tuple[Path, ...]], num: int = 500, batch: in
         page: where the table goes, and beside it the first run's picture.
     """
     for run in runs:
-        if not (run / MEASURED).is_file():
+        if not is_measured(run / MEASURED, num=num):
             say(str(run))
             found = measured(run, num, batch)
-            write_text(run / MEASURED, json.dumps(found) + "\n")
+            write_text(run / MEASURED, json.dumps(found | {"num": num}) + "\n")
     publish(_page(runs, page), page)
 
 

@@ -3,7 +3,10 @@
     python benchmarks/real.py SETS --out runs/real --minutes 12
     python benchmarks/real.py SETS --only hubble signs --seeds 0
 
-SETS is the folder that the archives lie in, MedMNIST's and others as their authors share them. Of each set an autoencoder is
+SETS is the folder that the archives lie in. `pneumoniamnist.npz` and `breastmnist.npz` are MedMNIST's. `signs64.zip` and
+`bloodcells64.zip` hold images and a `labels.csv`: `file`, what is told (`digit`; `cell`) and the group (`person`; `smear`). The
+other .npz files hold `images` and an array for each label: `flycells3ch_48` (`labels`), `translocation2ch_64` (`labels`),
+`hubble_32` (`flux`, `area`, `redness`, `ellipticity`), `coil20_32` (`labels`, `pose`). Of each set an autoencoder is
 trained without labels; a linear model of standardised z_sem, as strong as cross-validation says, is fitted on the images that it
 was trained on, and tells the others: of signs by person, of blood by smear, of MedMNIST the official test set, else at random.
 Beside it stands the same linear model of principal components of pixels. With `--changes "" frozen` half of z_sem is components of
@@ -26,7 +29,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import tyro
-from beside import measured_on, publish, spread
+from beside import is_measured, measured_on, publish, spread
 from PIL import Image
 from torch import Tensor
 
@@ -300,7 +303,7 @@ def main(
         for seed in seeds:
             for change in changes:
                 run = folder / f"{change or 'preset'}-{seed}"
-                if not (run / "measured.json").is_file():
+                if not is_measured(run / "measured.json", images=images, num=num, samples=samples):
                     config = CHANGES[change](_config(picked, folder / "images", seed, minutes, images))
                     _trained(config, run, picked, num, samples)
     publish(_page(out, only, changes, seeds, page or out / "results.md"), page or out / "results.md")
@@ -332,7 +335,8 @@ def _trained(config: RunConfig, run: Path, picked: Picked, num: int, samples: in
     if samples:
         measured |= sampled(ae, data, samples)
     budget = json.loads((run / "config.json").read_text())["training"]["images"]
-    measured |= {"images": budget, "training": seconds, "all": time.monotonic() - started}
+    measured |= {"images": budget, "num": num, "samples": samples}
+    measured |= {"training": seconds, "all": time.monotonic() - started}
     write_text(run / "measured.json", json.dumps(measured) + "\n")
     say(json.dumps(measured))
 

@@ -32,7 +32,7 @@ from diffae.runtime.files import write_text
 from diffae.semantics.prior import GaussianPrior
 from diffae.semantics.standardizer import Standardizer
 from diffae.training.health import Health
-from diffae.training.run import Noted, resolve, train
+from diffae.training.run import Noted, Validated, resolve, train
 from diffae.training.starting import trained_config
 from diffae.training.subjects import ImageSubject
 
@@ -89,23 +89,38 @@ def main(
             start = StartConfig(model=str(Path(model).resolve()) if starts else None)
             run = resolve(dataclasses.replace(config, model=networks, data=data_config, training=training, start=start), folder)
             say(folder.name)
-            subject = Watched(run, data)
-            events = list(to_the_end(train(subject, folder)))
-            told = [event.text for event in events if isinstance(event, Noted)]
-            measured: dict[str, Any] = {"variant": variant, "seed": seed, "points": subject.points, "told": told}
+            points, told = points_of(Watched(run, data), folder)
+            measured: dict[str, Any] = {"variant": variant, "seed": seed, "points": points, "told": told}
             measured["kid"] = _kid(folder, data, whole, kid) if kid else None
             write_text(folder / "measured.json", json.dumps(measured) + "\n")
-            say(f"  {subject.points[-1]}, KID {measured['kid']}; {' '.join(told)}")
+            say(f"  {points[-1]}, KID {measured['kid']}; {' '.join(told)}")
     publish(_table(out, data, size), out / "starts.md")
     _plot(out)
 
 
+def points_of(subject: "Watched", run: Path) -> tuple[list[dict[str, float]], list[str]]:
+    """Trains to the end. What is measured at validations, by processes before too, which a file beside the run keeps; and notes."""
+    went_on = (run / "checkpoints").is_dir()
+    file, told = run.with_name(f"{run.name}.points.json"), []
+    points = {point["images"]: point for point in json.loads(file.read_text())} if file.is_file() else {}
+    for event in to_the_end(train(subject, run)):
+        if isinstance(event, Validated):
+            points[event.images] = {"images": event.images, **subject.point}
+            if went_on:  # How long it took in all nobody knows.
+                points[event.images]["seconds"] = float("nan")
+            write_text(file, json.dumps(list(points.values())) + "\n")
+        elif isinstance(event, Noted):
+            told.append(event.text)
+    return sorted(points.values(), key=lambda point: point["images"]), told
+
+
 class Watched(ImageSubject):
-    """A run that measures the mean decode of held-out images at every validation, off its clock."""
+    """A run that measures the mean decode of held-out images at every validation, off its clock: `point`."""
+
+    point: dict[str, float]
 
     def __init__(self, config: RunConfig, data: ImageSet) -> None:
         super().__init__(config, data)
-        self.points: list[dict[str, float]] = []
         self._away, self._began = 0.0, time.monotonic()
 
     @torch.no_grad()
@@ -114,9 +129,9 @@ class Watched(ImageSubject):
         assert isinstance(ema, DiffusionAutoencoder)
         health = super().validate(ema)
         assert health is not None
-        x = self._images(self.data.validation[:100], ema)
-        point = {"images": (len(self.points) + 1) * self.config.training.validate_every, "loss": health.loss}
-        self.points.append(point | {"seconds": arrived - self._began - self._away, "mean": mse(ema.decode_mean(ema.encode(x)), x)})
+        x = self._images(self.data.some(self.data.validation, 100), ema)
+        self.point = {"loss": health.loss, "seconds": arrived - self._began - self._away}
+        self.point["mean"] = mse(ema.decode_mean(ema.encode(x)), x)
         self._away += time.monotonic() - arrived
         return health
 

@@ -108,7 +108,7 @@ def main(
     save_png(plotted(draw), out.with_suffix(".png"))
     print(text)
     wrong = (record.errors, record.others, record.refused < record.asked["bad upload"], refused[0] < refused[1], strays, left)
-    if any(wrong) or max(grown, sum(halves) - MOST_BYTES / 2**20) > MOST_GROWN:
+    if any(wrong) or grown > MOST_GROWN or sum(halves) - MOST_BYTES / 2**20 > MOST_GROWN:
         sys.exit(1)
 
 

@@ -84,7 +84,7 @@ def main(
         explainer = Explainer(ae, Classifier(measures, "value"), data.images(data.train), steps=steps, hold=hold, progress=update)
     rows, told, lines = [], {}, []
     for name, side, value in (("into the nucleus", 1, into), ("out of it", 0, out_of)):
-        x = data.images(data.validation[well[data.validation] == side][:num])
+        x = data.images(data.some(data.validation[well[data.validation] == side], num))
         before = _physics(x)
         # Cells whose nucleus is not found, or has no ring, cannot be measured.
         measured = np.isfinite(before).all(1)

@@ -57,18 +57,17 @@ def main(
     """
     started = time.monotonic()
     images = out.with_name(out.name + "-images")
-    y = {part: write_images(source, images, part, num) for part, num in (("train", TRAIN), ("t10k", TEST))}
+    y = {part: write_images(source, images, part, num) for part, num in (("train", TRAIN), ("test", TEST))}
     base = diffae.preset("pictures32")
     training = replace(base.training, minutes=minutes, seed=seed)
     model = replace(base.model, channels=1, z_dim=z_dim)
-    config = resolve(replace(base, model=model, data=DataConfig(source=str(images)), training=training), out)
+    data_config = DataConfig(source=str(images), validation="published")
+    config = resolve(replace(base, model=model, data=data_config, training=training), out)
     with work_bar("Data") as update:
-        everything = prepare(config.data, size=(32, 32), channels=1, progress=update)
-    is_test = np.array([name.startswith("t10k/") for name in everything.names])
-    data = replace(everything, train=np.flatnonzero(~is_test), validation=np.flatnonzero(is_test))
+        data = prepare(config.data, size=(32, 32), channels=1, progress=update)
     show_training(ImageSubject(config, data), out, create_accelerator(), what="images")
     ae = diffae.load(out)
-    accuracy = probe(ae, data, y["train"], y["t10k"])
+    accuracy = probe(ae, data, y["train"], y["test"])
     x = data.images(data.validation[:64])
     z_sem = ae.encode(x)
     made = {"z_sem and x_T": ae.reconstruct(x), "z_sem and noise": ae.decode(z_sem), "z_sem alone": ae.decode_mean(z_sem)}
@@ -114,14 +113,14 @@ def probe(ae: diffae.DiffusionAutoencoder, data: ImageSet, y: np.ndarray, y_test
 
 def write_images(source: Path, folder: Path, part: str, num: int) -> np.ndarray:
     """The first images of an idx file as PNGs, and their classes; names sort in the file's order."""
-    with gzip.open(source / f"{part}-images-idx3-ubyte.gz") as file:
+    named = "t10k" if part == "test" else part
+    with gzip.open(source / f"{named}-images-idx3-ubyte.gz") as file:
         pixels = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28)[:num]
-    with gzip.open(source / f"{part}-labels-idx1-ubyte.gz") as file:
+    with gzip.open(source / f"{named}-labels-idx1-ubyte.gz") as file:
         classes = np.frombuffer(file.read(), np.uint8, offset=8)[:num]
-    (folder / part).mkdir(parents=True, exist_ok=True)
     for i, image in enumerate(pixels):
         if not (folder / part / f"{i:05d}.png").is_file():
-            Image.fromarray(image).save(folder / part / f"{i:05d}.png")
+            save_png(Image.fromarray(image), folder / part / f"{i:05d}.png")
     return classes
 
 

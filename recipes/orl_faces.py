@@ -129,8 +129,7 @@ def write_photos(faces: Path, labels: Path, folder: Path) -> None:
         for row in csv.DictReader(file):
             name = str(Path(row["file"]).with_suffix(".png"))
             if not (folder / name).is_file():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                Image.open(faces / row["file"]).save(folder / name)
+                save_png(Image.open(faces / row["file"]), folder / name)
             known = {a: "" if row[a] == "-1" else row[a] for a in ATTRIBUTES}
             rows.append({"file": name, "group": row["subject"], **known})
     write_labels(folder / "labels.csv", rows)
