@@ -68,6 +68,15 @@ def test_bfloat16_is_the_decoders_alone_and_errs_by_a_hundredth(ae, x, tmp_path)
     assert torch.equal(low.decode(z_sem, seed=1), images[0])
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_a_network_of_any_type_is_asked_at_the_timesteps_of_the_path(ae, dtype):
+    other, asked = copy.deepcopy(ae).to(dtype), []
+    other.unet.register_forward_pre_hook(lambda unet, args: asked.append(args[1]))
+    other.decode(torch.zeros(1, 6), steps=7)
+    wanted = other.path(7).to_the_image().t
+    assert torch.stack(asked)[:, 0].double().tolist() == pytest.approx([float(t) for t in wanted if not t.isnan()], rel=1e-6)
+
+
 @pytest.mark.parametrize(("dtype", "near"), [(torch.float64, 1e-3), (torch.bfloat16, 0.3), (torch.float16, 0.05)])
 def test_a_model_of_another_type_does_what_it_does_in_float32(ae, x, dtype, near):
     other = copy.deepcopy(ae).to(dtype)
@@ -194,6 +203,11 @@ def test_vary_gives_different_images_of_one_z_sem(ae, x):
     torch.testing.assert_close(more[:, :2], varied[1:], atol=1e-4, rtol=0)  # Whatever is varied beside it, and how often.
     with pytest.raises(ValueError, match=r"a whole number for each of 3 samples, got \(2,\)"):
         ae.decode(ae.encode(x), start=torch.arange(2))
+
+
+def test_as_many_second_images_as_first_ones_are_asked_for(ae, x):
+    with pytest.raises(ValueError, match="Expected 1 images, as many as the first argument has, got 2"):
+        ae.interpolate(x[:1], x[:2], [0.5])
 
 
 def test_interpolation_ends_at_the_reconstructions(ae, x):

@@ -10,7 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffae import config as config_module
-from diffae.config import AutoencoderConfig, DataConfig, RunConfig, TrainingConfig, differences, from_dict, read_json, to_dict
+from diffae.config import (
+    AutoencoderConfig,
+    DataConfig,
+    PriorConfig,
+    PriorRunConfig,
+    RunConfig,
+    ScheduleConfig,
+    TrainingConfig,
+    differences,
+    from_dict,
+    read_json,
+    to_dict,
+)
 from diffae.config.presets import PRESETS, preset
 
 
@@ -83,3 +95,22 @@ def test_every_configuration_is_frozen_and_every_setting_is_explained():
                 assert after.splitlines()[1].lstrip().startswith('"""'), f"{cls.__name__}.{name} has no docstring"
                 explained += 1
     assert explained > 80
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TrainingConfig(gradient_clip=0), "gradient_clip 0 would let no step move anything"),
+        (lambda: ScheduleConfig(beta_start=0.0), "must lie between 0 and 1, got 0.0 and 0.02"),
+        (lambda: ScheduleConfig(beta_end=1.0), "must lie between 0 and 1, got 0.0001 and 1.0"),
+        (lambda: PriorRunConfig(training=TrainingConfig(timesteps="noisy")), "training.timesteps is of images and their encoder"),
+        (lambda: PriorRunConfig(training=TrainingConfig(contrast=0.1)), "training.contrast is of images and their encoder"),
+        (
+            lambda: PriorRunConfig(model=PriorConfig(schedule=ScheduleConfig(zero_terminal_snr=True))),
+            "zero_terminal_snr needs prediction 'v', and a prior predicts eps",
+        ),
+    ],
+)
+def test_what_would_train_nothing_or_be_ignored_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -44,15 +44,29 @@ def spectrum(z):
     return torch.linalg.eigvalsh(torch.cov(z.T.double())).clamp(min=1e-12)
 
 
+def left_out(*views):
+    """The covariance by which codes are evened, entry by entry: in each fifth that is left out, along the axes of the others."""
+    views = [view.double().numpy() for view in views]
+    found = np.zeros((views[0].shape[1],) * 2)
+    for fold in range(5):
+        rest = np.concatenate([np.delete(view, slice(fold, None, 5), axis=0) for view in views])
+        out = np.concatenate([view[fold::5] for view in views]) - rest.mean(0)
+        for axis in np.linalg.svd(rest - rest.mean(0))[2]:
+            found += np.mean((out @ axis) ** 2) * np.outer(axis, axis) / 5
+    return torch.from_numpy(found)
+
+
 @pytest.mark.parametrize("mean_decoder", [False, True])
 def test_codes_are_evened_and_images_stay(tiny, x, mean_decoder):
     ae = trained(with_evening(tiny, mean_decoder=mean_decoder))
-    z_sem = ae.encode(x)
-    before = spectrum(z_sem)
-    even = evened(ae, z_sem)
-    found = even.encode(x)
-    torch.testing.assert_close(found.mean(0), torch.zeros(6), atol=1e-4, rtol=0)
-    after = spectrum(found)
+    z_sem, mirrored = ae.encode(x), ae.encode(x.flip(-1))
+    even = evened(ae, z_sem, mirrored)
+    found, turned = even.encode(x), even.encode(x.flip(-1))
+    torch.testing.assert_close(torch.cat([found, turned]).mean(0), torch.zeros(6), atol=1e-4, rtol=0)
+    # Covariances of codes that are mapped by M are M S M.
+    to_codes = torch.linalg.lstsq((z_sem - z_sem[:1])[1:].double(), (found - found[:1])[1:].double()).solution
+    before = torch.linalg.eigvalsh(left_out(z_sem, mirrored))
+    after = torch.linalg.eigvalsh(to_codes.T @ left_out(z_sem, mirrored) @ to_codes)
     assert after.mean() == pytest.approx(1, rel=1e-3)
     torch.testing.assert_close(after / after[-1], (before / before[-1]) ** POWER, atol=1e-3, rtol=1e-2)
     x_T = even.draw_x_T(64, 0)
@@ -70,6 +84,22 @@ def test_what_was_evened_is_evened_again_and_says_the_same(tiny, x):
     torch.testing.assert_close(twice.decode_mean(twice.encode(x)), ae.decode_mean(ae.encode(x)), atol=1e-4, rtol=1e-3)
     a, b = (spectrum(model.encode(x)) for model in (ae, twice))
     torch.testing.assert_close(b / b[-1], (a / a[-1]) ** (POWER**2), atol=0.05, rtol=0.2)
+
+
+def test_codes_of_other_images_vary_as_those_that_it_was_made_of():
+    """Of fewer codes than dimensions most directions are unknown: what lies there must not be stretched."""
+    rng = np.random.default_rng(0)
+    z = torch.from_numpy(rng.normal(size=(2100, 100)) * np.arange(1, 101) ** -0.75)
+    for num in (50, 150):
+        evening = Evening.of(z[:num])
+        known, others = ((part - evening.mean) @ evening.map for part in (z[:num], z[100:]))
+        assert float(others.square().sum(1).mean() / known.square().sum(1).mean()) < 2.0
+
+
+def test_rounding_is_not_evened():
+    """A collapsed z_sem stays one, and is seen to be one."""
+    z = torch.ones(40, 6) + 1e-8 * torch.randn(40, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert torch.equal(Evening.of(z).map, torch.eye(6).double())
 
 
 def test_what_a_frozen_network_says_stays(tiny, x, monkeypatch):
@@ -107,18 +137,31 @@ def test_a_run_saves_evened_codes_and_goes_on_with_its_own(tiny_run, tiny, make_
     data = prepare(DataConfig(source=str(source), validation=0.25), size=(8, 8), channels=3)
     x = data.images(data.train)
     found, z_sem = model.encode(x), other.encode(x)
-    a, b = spectrum(z_sem), spectrum(found)
-    assert b.mean() == pytest.approx(1, rel=0.02)
-    torch.testing.assert_close(b / b[-1], (a / a[-1]) ** POWER, atol=1e-3, rtol=0.02)
+    expected = evened(other_with_evening(other), z_sem, other.encode(x.flip(-1)))
+    torch.testing.assert_close(found, expected.encode(x), atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(model.decode_mean(found), other.decode_mean(z_sem), atol=1e-4, rtol=1e-3)
     assert digest_model(model) != digest_model(other)
     dimensions = [e.health.z_dimensions for e in events if hasattr(e, "health")][-1]
-    held = spectrum(model.encode(data.images(data.validation)))
-    assert dimensions == pytest.approx(float(held.sum() ** 2 / held.square().sum()), rel=1e-2), "said of what is saved"
+    held = spectrum(other.encode(data.images(data.validation)))
+    assert dimensions == pytest.approx(float(held.sum() ** 2 / held.square().sum()), rel=1e-2), "of what is trained"
     run(replace(config, training=replace(config.training, images=64)), tmp_path / "run")
     run(replace(plain, training=replace(plain.training, images=64)), tmp_path / "plain")
     model, other = diffae.load(tmp_path / "run"), diffae.load(tmp_path / "plain")
     torch.testing.assert_close(model.decode_mean(model.encode(x)), other.decode_mean(other.encode(x)), atol=1e-4, rtol=1e-3)
+
+
+def other_with_evening(ae):
+    """The same networks, which may be evened."""
+    model = build(with_evening(ae.config)).eval()
+    take_weights(model, ae)
+    return model
+
+
+def test_a_decoder_that_cannot_turn_codes_back_is_no_start_of_evened_ones(tiny, x):
+    ae = trained(with_evening(tiny))
+    assert take_weights(build(tiny), ae).taken, "they are not evened yet"
+    with pytest.raises(ValueError, match=r"Its z_sem is evened.*leave --model.unet.no-evened away"):
+        take_weights(build(tiny), evened(ae, ae.encode(x)))
 
 
 def test_a_start_takes_evened_codes_as_they_are(tiny, x):

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,9 +12,10 @@ from browsing import chromium
 from ideal import D, codes, ideal
 from PIL import Image
 from runs import run
+from test_nn import perturb
 from torch import nn
 
-from diffae import cli
+from diffae import DiffusionAutoencoder, cli
 from diffae.cli.anomaly import Anomaly
 from diffae.cli.explanation import Audit
 from diffae.config import DataConfig
@@ -109,6 +111,17 @@ def test_without_gradients_the_classifier_is_a_black_box(made):
     assert found.reached.all()
     with pytest.raises(ValueError, match="no gradients"):
         ae.explain(x, lambda images: network(images).detach().sigmoid(), among=among, gradients=True)
+
+
+def test_gradients_lead_through_jumps_too(tiny):
+    torch.manual_seed(0)
+    ae = perturb(DiffusionAutoencoder(replace(tiny, prediction="v", unet=replace(tiny.unet, jumps=True)))).eval()
+    x, weight = torch.rand(12, 3, 8, 8) * 2 - 1, torch.randn(192)
+    explainer = Explainer(ae, Classifier(lambda images: images.flatten(1) @ weight, "logit"), x, steps=2)
+    code = ae.infer(x[:2], steps=2)
+    found = explainer._gradient(code, code.z_sem)
+    assert found.isfinite().all()
+    assert found.abs().amax(1).min() > 0
 
 
 def test_what_one_direction_does_not_reach_follows_gradients(made):

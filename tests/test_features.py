@@ -339,6 +339,12 @@ def test_components_that_the_images_do_not_have_stay_at_zero(tiny, program, x):
     ae = fitted(tiny, program, x[:3], z_dim=8, learned=0)
     assert ae.encode(x[:3])[:, :2].abs().min() > 0
     assert (ae.encode(x)[:, 3:] == 0).all()
+    standard = Standardizer.fit(ae.encode(x))(ae.encode(x))
+    assert standard.isfinite().all()
+    assert (standard[:, 3:] == 0).all(), "what comes after training takes them too"
+    for images in (x[:1], x[:1].repeat(5, 1, 1, 1)):
+        with pytest.raises(ValueError, match="says the same of all .* give images that differ"):
+            fitted(tiny, program, images, z_dim=8, learned=0)
     with pytest.raises(ValueError, match=r"has 24 features, too few for 27 components: set model.z_dim to 27 or less"):
         DiffusionAutoencoder(with_features(tiny, program, z_dim=30))
 

@@ -137,6 +137,14 @@ def test_a_smoothed_bootstrap_of_a_gaussian_still_has_its_covariance():
     torch.testing.assert_close(made.std(0), scale, rtol=0, atol=0.1)
 
 
+def test_a_smoothed_bootstrap_of_images_that_are_there_twice_is_that_of_each_once():
+    z = torch.randn(400, 8, generator=torch.Generator().manual_seed(0))
+    twice = torch.cat([z, z + 1e-6 * torch.randn(400, 8, generator=torch.Generator().manual_seed(1))])
+    once, again = (KernelPrior.of(codes) for codes in (z, twice))
+    far = [float(torch.cdist(prior.sample(300), z).amin(1).mean()) for prior in (once, again)]
+    assert far[1] > 0.8 * far[0], "no sample is an image that there was"
+
+
 def test_a_sample_of_a_smoothed_bootstrap_depends_on_its_number_and_the_seed_alone():
     for z in (two_rings(1500, 0), torch.randn(400, 30, generator=torch.Generator().manual_seed(0))):
         prior = KernelPrior.of(z)

@@ -149,7 +149,33 @@ def test_more_minutes_replace_the_budget_that_was_found(tiny_run, tmp_path):
     write_config(tmp_path / "run", found)
     assert resolve(asked, tmp_path / "run") == found
     more = resolve(dataclasses.replace(asked, training=dataclasses.replace(asked.training, minutes=2.0)), tmp_path / "run")
-    assert (more.training.minutes, more.training.images) == (2.0, None)
+    assert (more.training.minutes, more.training.images) == (2.0, 960), "as many a minute"
+    few = resolve(dataclasses.replace(asked, training=dataclasses.replace(asked.training, minutes=0.3)), tmp_path / "run")
+    assert few.training.images == 144
+
+
+def test_minutes_say_nothing_of_a_run_that_was_asked_for_images(tiny_run, tmp_path):
+    asked = tiny_run(images=480)
+    write_config(tmp_path / "run", asked)
+    minutes = dataclasses.replace(asked.training, images=None, minutes=8.0)
+    with pytest.raises(ValueError, match="was asked for 480 images, and minutes say nothing .* give --images"):
+        resolve(dataclasses.replace(asked, training=minutes), tmp_path / "run")
+    more = resolve(dataclasses.replace(asked, training=dataclasses.replace(asked.training, images=960)), tmp_path / "run")
+    assert more.training.images == 960
+
+
+def test_what_networks_of_others_keep_beside_their_weights_is_averaged_too(tiny):
+    """Running means of a batch normalisation are no parameters."""
+    model = diffae.DiffusionAutoencoder(tiny)
+    model.encoder = torch.nn.Sequential(torch.nn.Conv2d(3, 6, 8), torch.nn.BatchNorm2d(6), torch.nn.Flatten())
+    state = TrainingState.start(model, TrainingConfig(average_every=8))
+    for _ in range(3):
+        model.encoder.train()(torch.rand(4, 3, 8, 8) + 1)
+    state.take_buffers()
+    for average in (state.ema, *state.averages):
+        assert average.encoder[1].running_mean.abs().max() > 0
+        assert torch.equal(average.encoder[1].running_mean, model.encoder[1].running_mean)
+        assert int(average.encoder[1].num_batches_tracked) == 3
 
 
 def test_the_average_follows_the_weights_and_forgets_where_it_began(tiny):

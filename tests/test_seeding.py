@@ -1,5 +1,6 @@
 """Randomness belongs to what it is for: never to the batch, the order or the moment in which it is drawn."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -20,6 +21,14 @@ def test_a_seed_is_one_that_torch_takes(parts):
     seed = seeding.mix(*parts)
     assert 0 <= seed < 2**63
     torch.Generator().manual_seed(seed)
+
+
+def test_a_seed_is_the_same_whoever_writes_it():
+    for three in (np.int64(3), np.uint8(3), torch.tensor(3)):
+        assert torch.equal(Draws.of(2, three).normal("x", (2,)), Draws.of(2, 3).normal("x", (2,)))
+    assert seeding.mix(np.int64(3), "x_T") == seeding.mix(3, "x_T")
+    with pytest.raises(TypeError, match="integer"):
+        Draws.of(2, 3.0)
 
 
 def test_the_order_and_the_kind_of_what_is_mixed_matter():

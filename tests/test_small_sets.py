@@ -176,6 +176,19 @@ def test_a_run_that_ended_goes_on_with_more_patience(tiny_run, tmp_path, write_c
     assert torch.equal(next(diffae.load(tmp_path / "run").parameters()), losses["weights"][80])
 
 
+def test_patience_that_comes_later_counts_from_then_on(tiny_run, tmp_path, write_colours, losses):
+    """The models before were not kept, so none of them is what a run could go back to."""
+    losses["losses"] = {16: 0.3, 32: 0.4, 48: 0.45, 64: 0.44, 80: 0.46, 96: 0.47}
+    config = turning(tiny_run, tmp_path, write_colours, images=48)
+    run(config, tmp_path / "run")
+    events = run(replace(config, training=replace(config.training, images=800, patience=32)), tmp_path / "run")
+    assert events[-1] == Finished(96, False)
+    told = [e.text for e in events if isinstance(e, Noted)]
+    assert told[0].startswith("training.patience counts from here on")
+    assert told[-1].endswith("the model is that of 64 images.")
+    assert torch.equal(next(diffae.load(tmp_path / "run").parameters()), losses["weights"][64])
+
+
 def test_a_run_that_got_worse_says_so(tiny_run, tmp_path, write_colours, losses):
     losses["losses"] = {16: 0.5, 32: 0.4, 48: 0.45}
     events = run(turning(tiny_run, tmp_path, write_colours, images=48), tmp_path / "run")

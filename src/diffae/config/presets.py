@@ -210,6 +210,8 @@ def comparator(autoencoder: str, **model: Any) -> ComparatorRunConfig:
         contrast=0.0,
         adam_betas=(0.9, 0.999),
     )
+    if len(base.model.image_size) != 2:
+        raise ValueError(f"Preset {autoencoder} is of volumes, and the autoencoders to compare with are of flat images.")
     h, w = base.model.image_size
     config = ComparatorConfig(image_size=(h, w), channels=base.model.channels, **model)
     return ComparatorRunConfig(preset=autoencoder, model=config, data=base.data, training=training)

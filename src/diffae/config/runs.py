@@ -37,6 +37,8 @@ class StartConfig(InRange):
     """Which of the two networks keeps the weights that it begins with."""
     fresh: tuple[str, ...] = ()
     """Weights that the trained model had none for. Filled in when the run begins."""
+    digest: str | None = None
+    """Of a distillation, which model its teacher is. Filled in when the run begins."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,6 +115,12 @@ class PriorRunConfig(AnyRunConfig[PriorConfig]):
         InRange.__post_init__(self)
         if self.training.augment:
             raise ValueError("training.augment changes images, and a prior is trained on codes: leave it at 0.")
+        usual = TrainingConfig()
+        for name in ("timesteps", "min_snr", "contrast", "z_sem_dropout", "encoder_shift", "whitened_start"):
+            if getattr(self.training, name) != getattr(usual, name):
+                raise ValueError(f"training.{name} is of images and their encoder, and a prior is trained on codes: leave it away.")
+        if self.model.schedule.zero_terminal_snr:
+            raise ValueError("schedule.zero_terminal_snr needs prediction 'v', and a prior predicts eps: leave it away.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,6 +22,13 @@ class ScheduleConfig(InRange):
     zero_terminal_snr: bool = False
     """Whether the last level is noise alone, the others shifted and scaled accordingly (Lin et al. 2024); asks for v-prediction."""
 
+    def __post_init__(self) -> None:
+        InRange.__post_init__(self)
+        if not (0 < self.beta_start < 1 and 0 < self.beta_end < 1):
+            raise ValueError(
+                f"schedule.beta_start and beta_end must lie between 0 and 1, got {self.beta_start} and {self.beta_end}."
+            )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UNetConfig(InRange):

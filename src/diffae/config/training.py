@@ -102,6 +102,10 @@ class TrainingConfig(InRange):
 
     def __post_init__(self) -> None:
         InRange.__post_init__(self)
+        if not self.gradient_clip:
+            raise ValueError(
+                "training.gradient_clip 0 would let no step move anything. To clip nothing give a large one, such as 1e9."
+            )
         if self.views != "moment" and not self.contrast:
             raise ValueError(
                 f"training.views {self.views} says what training.contrast takes for the same, and that is 0: set it, to 0.03 say."

@@ -9,6 +9,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -54,7 +55,8 @@ def border(method: M) -> M:
         moved = {name: value.to(home) if _has_a_place(value) else value for name, value in arguments.items()}
         token = _inside.set(self)
         try:
-            with torch.no_grad():
+            # Kernels and recordings are of the card that is current.
+            with torch.no_grad(), torch.cuda.device(home) if home.type == "cuda" else nullcontext():
                 found = method(self, **moved)
         finally:
             _inside.reset(token)
@@ -75,6 +77,8 @@ def _check(model: Any, arguments: Mapping[str, Any]) -> None:
 def _check_x(model: Any, x: Any, num: int | None) -> None:
     if isinstance(x, Tensor):  # Or the code of images, which was made of some.
         check_images(x, shape_of(model), of_pixels=model.config.latents is None)
+        if num is not None and len(x) != num:
+            raise ValueError(f"Expected {num} images, as many as the first argument has, got {len(x)}.")
 
 
 BATCHES = ("x", "x_a", "x_b", "code", "z_sem", "x_T")
@@ -85,7 +89,7 @@ CHECKS: dict[str, Callable[[Any, Any, int | None], object]] = {
     "x": _check_x,
     "x_a": _check_x,
     "x_b": _check_x,
-    "among": _check_x,
+    "among": lambda model, among, num: _check_x(model, among, None),
     "z_sem": lambda model, z_sem, num: check_z_sem(z_sem, model.z_dim, num),
     "past": lambda model, past, num: check_z_sem(past, model.z_dim, None),
     "x_T": lambda model, x_T, num: check_x_T(x_T, shape_of(model), num),

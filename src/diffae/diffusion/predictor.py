@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffae.config import Precision, Prediction
-from diffae.diffusion.schedule import Schedule
+from diffae.diffusion.schedule import Schedule, kind_of_t
 from diffae.diffusion.solvers import to_eps
 from diffae.nn.prepared import Prepared
 from diffae.runtime.graphs import GraphedCalls, recorder_of
@@ -89,7 +89,8 @@ class Predictor:
     ) -> Float[Tensor, "n *s"]:
         """The noise in x_t at timesteps t (0..T-1); where it jumps, that with which DDIM's step leads to timesteps `to`."""
         like = next(self._unet.parameters())
-        inputs: tuple[Any, ...] = (x_t.to(like), t.to(like), self._z_sem, *([] if to is None else [to.to(like)]))
+        t, *led = (times.to(like.device, kind_of_t(like)) for times in ([t] if to is None else [t, to]))
+        inputs: tuple[Any, ...] = (x_t.to(like), t, self._z_sem, *led)
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             output = self._ask(*inputs)
         else:

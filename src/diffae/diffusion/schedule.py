@@ -159,6 +159,11 @@ def draw_timesteps(u: Float[Tensor, " n"], T: int, *, noisy: bool = False) -> In
     return torch.clamp((T * (u.sqrt() if noisy else u)).long(), max=T - 1)
 
 
+def kind_of_t(x: Tensor) -> torch.dtype:
+    """The type of timesteps beside x: bfloat16, for one, has steps of 4 above 512."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
 def each_error(
     output: Float[Tensor, "n c *sides"], target: Float[Tensor, "n c *sides"], known: Float[Tensor, "n 1 *sides"] | None
 ) -> Float[Tensor, " n"]:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffae.config import Prediction
-from diffae.diffusion.schedule import NoisePath
+from diffae.diffusion.schedule import NoisePath, kind_of_t
 
 EpsModel = Callable[..., Tensor]
 """`(x_t (n, ...), t (n,)) -> eps (n, ...)`: the noise in x_t. Where a path `jumps`, `(x_t, t, to (n,)) -> eps`: that with which
@@ -106,11 +106,11 @@ def predict(
 
 def ask(eps_model: EpsModel, x: Float[Tensor, "n *s"], path: NoisePath, i: int) -> Float[Tensor, "n *s"]:
     """The noise in x at level i, or where the path jumps, that with which DDIM's step leads to the next: one network call."""
-    t = x.new_full((len(x),), float(path.t[i]))
+    t = x.new_full((len(x),), float(path.t[i]), dtype=kind_of_t(x))
     if not path.jumps:
         return eps_model(x, t)
     to = float(path.t[i + 1])
-    return eps_model(x, t, x.new_full((len(x),), IMAGE if math.isnan(to) else to))
+    return eps_model(x, t, t.new_full(t.shape, IMAGE if math.isnan(to) else to))
 
 
 def ddim_step(x: Tensor, path: NoisePath, i: int, x_0s: Sequence[Tensor]) -> Tensor:

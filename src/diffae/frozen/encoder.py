@@ -90,8 +90,16 @@ class FeatureEncoder(nn.Module):
 
     @torch.no_grad()
     def fit(self, features: Float[Tensor, "n f"]) -> float:
-        """Sets the mean and the components from the features of the training images; the share of their variance that is kept."""
+        """Sets the mean and the components from the features of the training images; the share of their variance that is kept.
+
+        Raises:
+            ValueError: fewer than two images, or such as the network does not tell apart.
+        """
         f = features.double()
+        if len(f) < 2 or float((f - f[0]).abs().max()) <= 1e-6 * float(f.abs().max()):
+            raise ValueError(
+                f"The frozen network says the same of all {len(f)} images, so they have no components: give images that differ."
+            )
         self.answer.copy_(self._answer(self._network()))
         mean, std = f.mean(0), f.std(0)
         std[std <= 1e-6 * std.max()] = torch.inf  # What never varies says nothing.

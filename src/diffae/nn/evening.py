@@ -1,5 +1,6 @@
 """Evening z_sem: coordinates in which its directions vary more alike, for whoever reads it; and the way back, for the decoder."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,10 @@ POWER = 0.4
 """Of variances: 1 leaves them as they are, 0 makes all alike, those of noise too."""
 LEAST = 1e-6
 """Of the largest variance: what varies less is taken to vary so much, lest rounding become a direction."""
+
+
+FOLDS = 5
+"""In which codes are left out in turn."""
 
 
 class Evening(NamedTuple):
@@ -27,18 +32,39 @@ class Evening(NamedTuple):
     inverse: Tensor
 
     @classmethod
-    def of(cls, z_sem: Float[Tensor, "n d"]) -> "Evening":
+    def of(cls, *views: Float[Tensor, "n d"]) -> "Evening":
         """The symmetric map after which the codes' principal variances are the `POWER`-th powers of what they were, and their mean
-        is 1: part of the way to whitening (of the maps that do so, the one that changes codes least: Kessy et al. 2018)."""
-        z = z_sem.double()
+        is 1: part of the way to whitening (of the maps that do so, the one that changes codes least: Kessy et al. 2018). Codes
+        that vary by rounding alone stay as they are.
+
+        Args:
+            views: codes of the same images, seen otherwise, such as mirrored.
+        """
+        z = torch.cat(views).double()
         mean = z.mean(0)
-        variances, axes = torch.linalg.eigh((z - mean).T @ (z - mean) / max(len(z) - 1, 1))
-        if variances[-1] <= 0:
+        variances, axes = torch.linalg.eigh(_covariance([view.double() for view in views]))
+        if variances[-1] <= (torch.finfo(torch.float32).eps * z.norm() / len(z) ** 0.5).square():
             return cls(mean, torch.eye(len(mean)).to(z), torch.eye(len(mean)).to(z))
         variances = variances.clamp(min=LEAST * float(variances[-1]))
         scale = variances ** ((POWER - 1) / 2)
         scale = scale / (scale.square() * variances).mean().sqrt()
         return cls(mean, axes * scale @ axes.T, axes / scale @ axes.T)
+
+
+def _covariance(views: Sequence[Float[Tensor, "n d"]]) -> Float[Tensor, "d d"]:
+    """Their covariance, with variances as codes have them that were left out: those of each fold along the principal axes of the
+    others (Lam 2016). Of few codes the variances along their own axes are too unlike, and zero beyond their number; evened by
+    these, codes of other images would vary most where none of these does."""
+    n, d = views[0].shape
+    folds = min(FOLDS, n)
+    found = views[0].new_zeros(d, d)
+    for fold in range(folds if folds > 1 else 0):
+        out = torch.arange(n) % folds == fold
+        rest, left_out = (torch.cat([view[rows] for view in views]) for rows in (~out, out))
+        mean = rest.mean(0)
+        axes = torch.linalg.eigh((rest - mean).T @ (rest - mean)).eigenvectors
+        found += axes * ((left_out - mean) @ axes).square().mean(0) @ axes.T / folds
+    return found
 
 
 class Unevened(nn.Module):

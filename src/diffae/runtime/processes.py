@@ -18,10 +18,13 @@ def join() -> None:
     """Meets the other processes, if this is one of several that were started together."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return
+    import torch
     import torch.distributed as dist
 
     if not dist.is_initialized():
         dist.init_process_group("gloo")
+    if torch.cuda.is_available():  # Kernels and recordings are of the card that is current.
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def count() -> int:

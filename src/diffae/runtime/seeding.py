@@ -6,7 +6,9 @@ of processes or on interruptions, no generator state has to be saved to resume e
 """
 
 import hashlib
+import operator
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +19,8 @@ from diffae.runtime import philox
 
 def mix(*parts: int | str) -> int:
     """A 63-bit seed from any integers and strings, well mixed: `mix(0, 1)` and `mix(1, 0)` are unrelated."""
+    # Integers of NumPy call themselves otherwise than Python's, and otherwise from version to version.
+    parts = tuple(int(part) if isinstance(part, Integral) and not isinstance(part, bool) else part for part in parts)
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
@@ -42,8 +46,12 @@ class Draws:
         cls, num: int, seed: int | torch.Generator, *, start: Start = 0,
         device: torch.device | str | None = None,
     ) -> "Draws":  # fmt: skip
-        """Samples number start .. start + num - 1, or, of a tensor, of these numbers; from a generator, others each time."""
-        seed = draw_seed(seed) if isinstance(seed, torch.Generator) else seed
+        """Samples number start .. start + num - 1, or, of a tensor, of these numbers; from a generator, others each time.
+
+        Raises:
+            TypeError: a seed that is no whole number.
+        """
+        seed = draw_seed(seed) if isinstance(seed, torch.Generator) else operator.index(seed)
         if isinstance(start, Tensor):
             if start.shape != (num,) or start.is_floating_point():
                 raise ValueError(f"Expected a whole number for each of {num} samples, got {tuple(start.shape)} of {start.dtype}.")

@@ -197,7 +197,7 @@ class Explainer:
             ask = self.ae.eps_model(leaf)
             # What a call keeps for its gradient is computed again: all steps together would not fit into memory.
             images = decode_along_path(
-                lambda x, t: checkpoint(ask, x, t, use_reentrant=False), code, self.ae.path(code.steps), hold=self.hold
+                lambda *asked: checkpoint(ask, *asked, use_reentrant=False), code, self.ae.path(code.steps), hold=self.hold
             )
             scores = self.classifier.scores(self.ae.to_pixels(self.ae.clamp(images)))
             (found,) = torch.autograd.grad(scores.sum(), leaf)

@@ -194,7 +194,7 @@ def _trained(
     # Where groups differ in size, so do these: those of the smaller ones come round again.
     rows_of = torch.stack([found[torch.arange(most) % len(found)] for found in (rows.nonzero()[:, 0] for rows in seen)])
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # The processor's alone: of cards none is forked.
         networks = Networks(linear, torch.tensor([float(ridge.intercept_) for ridge in ridges]))
         optimizer = torch.optim.AdamW(networks.parameters(), lr=3e-3, weight_decay=0.05)
         best = torch.full((len(seen),), float("inf"))

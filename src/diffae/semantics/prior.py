@@ -21,6 +21,8 @@ NEIGHBOURS = (200, 800)
 """Codes whose covariance its noise has, of those around a code; the second where the first are too few, then all."""
 MOST_NOISE = 0.9
 """Of a sample; where it takes more, there are too few codes around each to say how they vary."""
+SAME = 1e-4
+"""Of the distance between any two codes, below which one is a copy of the other."""
 AT_ONCE = 50_000
 """Codes that are in memory at a time, of those around samples."""
 
@@ -136,7 +138,7 @@ class KernelPrior(nn.Module):
     def _fit_noise(self, seed: int) -> float:
         """Sets h, and returns it."""
         some = self.codes[:LOOKED_AT]
-        usual = _distance(some, self.codes, skip=1)
+        usual = _distance_to_others(some, self.codes)
         low, high = 0.0, 1.0
         for _ in range(8):
             self.noise.fill_((low + high) / 2)
@@ -175,10 +177,18 @@ class KernelPrior(nn.Module):
         return torch.cat(made)
 
 
-def _distance(z: Float[Tensor, "n d"], codes: Float[Tensor, "m d"], *, skip: int = 0) -> float:
-    """How far codes are from the nearest of others, on average; from the nearest but as many as are skipped."""
-    parts = [torch.cdist(part, codes).topk(skip + 1, largest=False).values[:, skip] for part in z.split(LOOKED_AT)]
-    return float(torch.cat(parts).mean())
+def _distance(z: Float[Tensor, "n d"], codes: Float[Tensor, "m d"]) -> float:
+    """How far codes are from the nearest of others, on average."""
+    return float(torch.cat([torch.cdist(part, codes).amin(1) for part in z.split(LOOKED_AT)]).mean())
+
+
+def _distance_to_others(z: Float[Tensor, "n d"], codes: Float[Tensor, "m d"]) -> float:
+    """How far codes are from the nearest that is neither they themselves nor their copy, on average: of images that are there twice
+    codes differ by rounding. Zero where all are copies."""
+    # In float64, in which distances of copies are no more than these differ.
+    far = torch.cdist(z.double(), codes.double())
+    far = far.masked_fill(far <= SAME * (2 * z.shape[1]) ** 0.5, torch.inf).amin(1)
+    return float(far[far.isfinite()].mean()) if far.isfinite().any() else 0.0
 
 
 class LatentPrior(nn.Module):

@@ -24,23 +24,23 @@ class Standardizer(nn.Module):
 
     @classmethod
     def fit(cls, z_sem: Float[Tensor, "n d"]) -> "Standardizer":
-        """The standardiser of these codes.
+        """The standardiser of these codes. A dimension in which they do not vary, as where a frozen network has fewer components,
+        keeps its scale.
 
         Raises:
-            ValueError: fewer than two codes, which have no standard deviation, or codes that do not vary.
+            ValueError: fewer than two codes, which have no standard deviation, or codes that do not vary at all.
         """
         if len(z_sem) < 2:
             raise ValueError(f"A standard deviation needs at least two codes, got {len(z_sem)}: give more images.")
         std = z_sem.std(0, correction=1)
         # Codes of one image differ by rounding, from batch to batch.
-        still = int((std <= 1e-6 * z_sem.abs().max()).sum())
-        if still:
-            which = "the codes" if still == len(std) else f"{still} of {len(std)} dimensions of the codes"
+        still = std <= 1e-6 * z_sem.abs().max()
+        if still.all():
             raise ValueError(
-                f"{which[0].upper()}{which[1:]} of {len(z_sem)} images do not vary, so they cannot be standardised: give images "
-                "that differ (these may be copies of one), or a model whose encoder tells them apart."
+                f"The codes of {len(z_sem)} images do not vary, so they cannot be standardised: give images that differ (these may "
+                "be copies of one), or a model whose encoder tells them apart."
             )
-        return cls(z_sem.mean(0), std)
+        return cls(z_sem.mean(0), std.masked_fill(still, 1.0))
 
     def forward(self, z_sem: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """`(z_sem - mean) / std`."""

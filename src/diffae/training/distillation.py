@@ -10,6 +10,8 @@ References:
     pairs are those from end to end. `docs/design/jumps.md` says what else was tried.
 """
 
+import dataclasses
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +27,10 @@ from diffae.data.dataset import ImageSet
 from diffae.diffusion.schedule import NoisePath, each_error
 from diffae.diffusion.solvers import IMAGE, to_target, trajectory
 from diffae.interop import official
+from diffae.interop.fingerprints import digest_model
 from diffae.interop.weights import load
 from diffae.pictures import save_png, scale_for, sheet
-from diffae.runtime.seeding import Draws
+from diffae.runtime.seeding import Draws, mix
 from diffae.training.subjects import ImageSubject
 
 TEACHER_STEPS = 6
@@ -75,7 +78,7 @@ class DistilledSubject(ImageSubject):
         progress: as of `ImageSubject`.
 
     Raises:
-        ValueError: the model to start from is no autoencoder, but a plain DDIM.
+        ValueError: the model to start from is no autoencoder, but a plain DDIM; or another one than when the run began.
     """
 
     def __init__(self, config: RunConfig, data: ImageSet, *, progress: Progress | None = None) -> None:
@@ -84,7 +87,14 @@ class DistilledSubject(ImageSubject):
         source = config.start.model
         self.teacher = (official.load(source) if Path(source).suffix == ".ckpt" else load(source)).eval().requires_grad_(False)
         self.teacher.precision, self.teacher.records = config.training.precision, False
-        super().__init__(config, data, progress=progress)
+        told = f"{digest_model(self.teacher)}-{mix(json.dumps(dataclasses.asdict(self.teacher.calibration))):016x}"
+        if config.start.digest not in (None, told):
+            raise ValueError(
+                f"{source} is another model than when this run began, or is calibrated otherwise, and a student of two teachers is "
+                "one of neither: give another folder."
+            )
+        start = dataclasses.replace(config.start, digest=told)
+        super().__init__(dataclasses.replace(config, start=start), data, progress=progress)
 
     def build(self) -> DiffusionAutoencoder:
         model = super().build()
@@ -104,12 +114,18 @@ class DistilledSubject(ImageSubject):
         assert isinstance(model, DiffusionAutoencoder)
         x, known, features = self.view(batch, draws)
         with torch.no_grad():
-            z_sem = model.encoder(x) if features is None else model.encoder(x, features)
-        # Which images are inverted is known to the host, so that no device is waited for.
+            # In float32, as states and timesteps are then, whatever the networks compute in.
+            z_sem = (model.encoder(x) if features is None else model.encoder(x, features)).float()
+        if len(x) % INVERTED:
+            raise ValueError(
+                f"One of {INVERTED} images is followed to its noise, so a process takes a multiple of {INVERTED} at a time; this "
+                f"is {len(x)}: choose training.batch_size, training.accumulation and the number of processes so."
+            )
+        # Every fourth of the run, whoever computes it; known to the host, so that no device is waited for.
         some = [torch.arange(len(x), device=x.device)[first::INVERTED] for first in range(INVERTED)]
         halves = [(some[0], self._of_image), (torch.cat(some[1:]), self._to_image)]
         losses = []
-        for rows, levels in [half for half in halves if len(half[0])]:
+        for rows, levels in halves:
             counted = None if known is None else known[rows].repeat(PAIRS, *[1] * (known.dim() - 1))
             states, x_0s = self._way(z_sem[rows], draws[rows], levels, x[rows])
             losses.append(pair_loss(model, z_sem[rows], states, x_0s, levels, draws[rows], counted))

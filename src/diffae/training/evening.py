@@ -29,13 +29,13 @@ def learned_encoder(model: DiffusionAutoencoder, why: str) -> SemanticEncoder | 
 
 
 @torch.no_grad()
-def evened(model: DiffusionAutoencoder, z_sem: Float[Tensor, "n d"]) -> DiffusionAutoencoder:
+def evened(model: DiffusionAutoencoder, *views: Float[Tensor, "n d"]) -> DiffusionAutoencoder:
     """A copy of the model whose z_sem is evened where it is learned: the encoder's last map and the decoders' first ones change
     together, so that each image is decoded as before, up to rounding.
 
     Args:
         model: with `model.unet.evened`.
-        z_sem: codes of some hundred training images.
+        views: codes of some hundred training images; and of the same images seen otherwise.
 
     Raises:
         ValueError: the encoder is none of ours.
@@ -44,8 +44,8 @@ def evened(model: DiffusionAutoencoder, z_sem: Float[Tensor, "n d"]) -> Diffusio
     ours = learned_encoder(model, "model.unet.evened")
     if ours is None:
         return model
-    linear, d = ours.linear, z_sem.shape[1]
-    part = Evening.of(z_sem[:, d - linear.out_features :])
+    linear, d = ours.linear, views[0].shape[1]
+    part = Evening.of(*(z_sem[:, d - linear.out_features :] for z_sem in views))
     weight, bias = linear.weight.double(), linear.bias.double()
     linear.weight.copy_(part.map.to(weight) @ weight)
     linear.bias.copy_(part.map.to(weight) @ (bias - part.mean.to(bias)))

@@ -86,7 +86,7 @@ class NonFiniteLoss(RuntimeError):
         batch = f" Its batch: {', '.join(names)}." if names else ""
         super().__init__(
             f"{what} at step {step}; training stopped before that step, and the checkpoints are intact. Lower the learning rate, "
-            f"or compute in float32.{batch}"
+            f"or compute in float32, in another folder, which may begin with this run's model (--from).{batch}"
         )
         self.loss, self.step, self.positions = loss, step, positions
 

@@ -29,6 +29,8 @@ class PriorSubject:
 
     def __init__(self, config: PriorRunConfig, ae: DiffusionAutoencoder, z_sem: Tensor, data: ImageSet) -> None:
         assert ae.standardizer is not None
+        if config.training.patience is not None and not len(data.validation):
+            raise ValueError("training.patience waits for held-out codes, and there are none: leave it away, or hold images out.")
         self.config = config
         self.ae = ae
         self.z = ae.standardizer(z_sem).cpu()

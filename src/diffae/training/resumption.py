@@ -21,7 +21,7 @@ MEANS = ("training.accumulation", "training.recompute", "training.graphs")
 """Settings that may change too, since the gradients are the same but for rounding."""
 PLACES = ("data.source", "data.labels")
 """Settings that may change too, where the images are the same: `DATA` tells."""
-FILLED_IN = ("start.fresh", "model.features.width", "model.features.digest", "model.features.licence")
+FILLED_IN = ("start.fresh", "start.digest", "model.features.width", "model.features.digest", "model.features.licence")
 """Settings that nobody asks for: what was found when the run began."""
 DATA = "data.txt"
 """The file of a run that tells which images it began with."""
@@ -38,7 +38,8 @@ def resolve(asked: R, out: Path, *, say: Callable[[str], None] = lambda _: None)
         say: called with a sentence for each setting of `MEANS` that is another than when the run began.
 
     Raises:
-        ValueError: no budget, or the run exists and is not the one asked for; the message names the settings.
+        ValueError: no budget, or the run exists and is not the one asked for; the message names the settings. Or minutes are asked
+            for where images were.
     """
     if asked.training.images is None and asked.training.minutes is None:
         raise ValueError("A run needs a budget: give training.images, or training.minutes.")
@@ -73,7 +74,16 @@ def resolve(asked: R, out: Path, *, say: Callable[[str], None] = lambda _: None)
     same_minutes = asked.training.images is None and asked.training.minutes == stored.training.minutes
     if same_minutes or not any(name in changed for name in BUDGET):
         return stored
-    training = dataclasses.replace(stored.training, images=asked.training.images, minutes=asked.training.minutes)
+    then, images, minutes = stored.training, asked.training.images, asked.training.minutes
+    if images is None and minutes is not None and then.images is not None:
+        if then.minutes is None:
+            raise ValueError(
+                f"{out} was asked for {then.images:,} images, and minutes say nothing of how many follow: give --images, all "
+                "that it is to see."
+            )
+        # As many more as there are more minutes: the rate is known, and the learning rate does not wait for it again.
+        images = -(-round(then.images * minutes / then.minutes) // then.batch_size) * then.batch_size
+    training = dataclasses.replace(then, images=images, minutes=minutes)
     return dataclasses.replace(stored, training=training)
 
 

@@ -13,8 +13,9 @@ tensorboard/            the metrics again
 
 import contextlib
 import dataclasses
+import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -114,6 +115,7 @@ def _train(subject: Subject, out: Path, accelerator: Accelerator) -> Iterator[Ev
 
     def gather() -> None:
         """Brings the averaged weights, where they are sharded, to the first process's whole model. All processes have to."""
+        state.take_buffers()
         if is_sharded(state.ema):
             weights = whole_weights(state.ema)
             if main:
@@ -132,6 +134,12 @@ def _train(subject: Subject, out: Path, accelerator: Accelerator) -> Iterator[Ev
         if main:
             _tidy(out / "checkpoints")
 
+    history: Iterable[Mapping[str, float]] = read_metrics(out) if main else ()
+    if newest is not None and training.patience is not None and _patience_of(out) is None:
+        # Until now the newest model was kept, not the best: what was better before is not there any more.
+        history = ()
+        if main:
+            yield Noted("training.patience counts from here on: the models before, some of them perhaps better, were not kept")
     if main:
         _tidy(out / "checkpoints")
         write_config(out, config)
@@ -139,7 +147,7 @@ def _train(subject: Subject, out: Path, accelerator: Accelerator) -> Iterator[Ev
     budget = Budget(training, started_at=state.step * training.batch_size)
     log = Log(out, images=budget.start) if main else None
     due = Due(training, images=budget.start)
-    early_stopping = EarlyStopping(training, read_metrics(out) if main else ())
+    early_stopping = EarlyStopping(training, history)
     stops_early = processes.broadcast(early_stopping.is_due)
     yield Started(config, budget.start)
     room = explaining_out_of_memory(training, accelerator.num_processes)
@@ -172,6 +180,7 @@ def _train(subject: Subject, out: Path, accelerator: Accelerator) -> Iterator[Ev
                 trackers.write(images, metrics)
                 yield Logged(images, loss_now)
             if state.averages and averages:
+                state.take_buffers()
                 save_averages(state, out / "averages", images, main=main)
             if validates or draws:
                 gather()
@@ -201,6 +210,12 @@ def _train(subject: Subject, out: Path, accelerator: Accelerator) -> Iterator[Ev
     if main and not interrupted and (told := early_stopping.note()):
         yield Noted(told)
     yield Finished(images, interrupted)
+
+
+def _patience_of(out: Path) -> int | None:
+    """That of the run at `out`, before it goes on."""
+    found = json.loads((out / "config.json").read_text(encoding="utf-8"))["training"].get("patience")
+    return None if found is None else int(found)
 
 
 def create_accelerator() -> Accelerator:

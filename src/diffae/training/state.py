@@ -116,6 +116,13 @@ class TrainingState(Generic[M]):
                 if "step" in moments:
                     moments["step"].fill_(self.step)
 
+    @torch.no_grad()
+    def take_buffers(self) -> None:
+        """Gives the averages what the model keeps beside its weights, such as the running means of a network that others wrote."""
+        for average in (self.ema, *self.averages):
+            for theirs, own in zip(average.buffers(), self.model.buffers(), strict=True):
+                theirs.copy_(own)
+
     def _tensors(self) -> dict[str, Tensor]:
         """What is saved, by its names."""
         tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}

@@ -204,7 +204,7 @@ class ImageSubject:
         if isinstance(ema, DDIM):
             return check_images(ema, x, **settings)
         assert isinstance(ema, DiffusionAutoencoder)
-        return check_codes(self._evened(ema), x, **settings)
+        return check_codes(ema, x, **settings)
 
     @torch.no_grad()
     def draw(self, ema: nn.Module, file: Path) -> Path:
@@ -234,11 +234,19 @@ class ImageSubject:
         """The model as users get it. What begins with a trained part that stays keeps that one's z_sem."""
         if not self.config.model.unet.evened or self.config.start.freeze is not None:
             return ema
-        return evened(ema, torch.cat([ema.encode(self._images(p, ema)) for p in self._some()]))
+        ways: list[Callable[[Tensor], Tensor]] = [lambda x: x]
+        if self.config.data.flip and self.config.model.latents is None:
+            ways.append(lambda x: x.flip(-1))
+        parts = self._some()
+        return evened(ema, *(torch.cat([ema.encode(way(self._images(p, ema))) for p in parts]) for way in ways))
 
     def _some(self) -> list[np.ndarray]:
-        """The first images of the run, in parts: over these z_sem is whitened at the start, and evened at the end."""
-        return np.array_split(np.unique([self.order[p] for p in range(WHITENED_IMAGES)]), 16)
+        """The first images of the run, in parts no larger than training's: over these z_sem is whitened at the start, and evened at
+        the end."""
+        training = self.config.training
+        parts = training.batch_size if training.accumulation == "auto" else training.accumulation
+        chosen = np.unique([self.order[p] for p in range(WHITENED_IMAGES)])
+        return np.array_split(chosen, -(-len(chosen) // max(1, training.batch_size // parts)))
 
     def _images(self, indices: Sequence[int] | np.ndarray, model: nn.Module) -> Tensor:
         return self.data.images(indices).to(next(model.parameters()).device)
