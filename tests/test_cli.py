@@ -150,6 +150,24 @@ def test_training_says_where_others_use_the_cores(make_images, tmp_path, capsys,
         assert told is None or told in error
 
 
+def test_a_run_goes_on_with_its_own_budget_where_none_is_named(make_images, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("diffae.cli.training.train", lambda config, out: asked.append(config.training))
+    command = ["train", str(make_images(12)), "--preset", "avatars32", "--out", str(tmp_path / "run")]
+    cli.main(command)
+    usual = PRESETS["avatars32"].training
+    assert (asked[-1].images, asked[-1].minutes) == (usual.images, usual.minutes)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text(json.dumps({"training": {"images": 30_000, "minutes": None}}))
+    for words, found in (
+        ([], (30_000, None)),
+        (["--minutes", "3"], (None, 3.0)),
+        (["--training.minutes", "9"], (usual.images, 9.0)),
+    ):
+        cli.main([*command, *words])
+        assert (asked[-1].images, asked[-1].minutes) == found
+
+
 def test_training_that_is_interrupted_ends_with_130_so_that_nothing_goes_on_with_half_a_model(
     trained, make_images, tmp_path, capsys, monkeypatch
 ):

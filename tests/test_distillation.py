@@ -231,7 +231,7 @@ def test_a_student_learns_to_jump_and_keeps_what_is_not_its_own(teacher, tmp_pat
 
 
 def test_which_images_are_inverted_does_not_depend_on_who_computes_them(teacher, tmp_path, tiny_run):
-    with pytest.raises(ValueError, match="takes a multiple of 4 at a time; this is 2"):
+    with pytest.raises(ValueError, match=r"a multiple of as many: training.batch_size 8 and training.accumulation 4 do not"):
         distilled(distilling(teacher, tmp_path, tiny_run, images=16, batch_size=8, accumulation=4), tmp_path / "two")
     losses = []
     for parts in (1, 2):

@@ -45,7 +45,7 @@ def spectrum(z):
 
 
 def left_out(*views):
-    """The covariance by which codes are evened, entry by entry: in each fifth that is left out, along the axes of the others."""
+    """The covariance by which codes are evened, axis by axis: in each fifth that is left out, along the axes of the others."""
     views = [view.double().numpy() for view in views]
     found = np.zeros((views[0].shape[1],) * 2)
     for fold in range(5):
@@ -92,7 +92,7 @@ def test_codes_of_other_images_vary_as_those_that_it_was_made_of():
     z = torch.from_numpy(rng.normal(size=(2100, 100)) * np.arange(1, 101) ** -0.75)
     for num in (50, 150):
         evening = Evening.of(z[:num])
-        known, others = ((part - evening.mean) @ evening.map for part in (z[:num], z[100:]))
+        known, others = ((part - evening.mean) @ evening.map for part in (z[:num], z[num:]))
         assert float(others.square().sum(1).mean() / known.square().sum(1).mean()) < 2.0
 
 
@@ -160,8 +160,11 @@ def other_with_evening(ae):
 def test_a_decoder_that_cannot_turn_codes_back_is_no_start_of_evened_ones(tiny, x):
     ae = trained(with_evening(tiny))
     assert take_weights(build(tiny), ae).taken, "they are not evened yet"
+    even = evened(ae, ae.encode(x))
     with pytest.raises(ValueError, match=r"Its z_sem is evened.*leave --model.unet.no-evened away"):
-        take_weights(build(tiny), evened(ae, ae.encode(x)))
+        take_weights(build(tiny), even)
+    for other in (with_evening(tiny, z_dim=4), replace(tiny, z_dim=4), replace(tiny, z_dim=None)):
+        assert take_weights(build(other), even).taken, "which keeps no z_sem"
 
 
 def test_a_start_takes_evened_codes_as_they_are(tiny, x):

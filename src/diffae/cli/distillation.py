@@ -51,13 +51,13 @@ class Distill:
 
         ae = inputs.autoencoder(self.source)
         images = self.images
-        if images is None and self.minutes is None:
+        if images is None and self.minutes is None and not (self.out / "config.json").is_file():
             seen = ae.about.get("images_seen")
             if not seen:
                 raise ValueError(f"{self.source} does not say how many images it was trained on: give --images or --minutes.")
             images = max(DISTILLATION.batch_size, int(seen) // DISTILLED_SHARE)
         data = self._data(ae)
-        training = with_budget(dataclasses.replace(DISTILLATION, seed=self.seed), self.minutes, images)
+        training = with_budget(dataclasses.replace(DISTILLATION, seed=self.seed), self.minutes, images, out=self.out)
         model = dataclasses.replace(ae.config, unet=dataclasses.replace(ae.config.unet, jumps=True))
         start = StartConfig(model=start_name(self.source, self.out), freeze="encoder")
         train(RunConfig(preset="distillation", model=model, data=data, training=training, start=start), self.out)

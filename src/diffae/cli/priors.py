@@ -38,7 +38,7 @@ class TrainPrior(arguments.Labelling):
     second draws training codes with noise, and holds them. With `--given` it is a prior of the images with that label alone, so
     that each sample is one of them, without rejection. Running the same command again goes on where it stopped.
 
-    Example: diffae train-prior runs/quickstart --minutes 2
+    Example: diffae train-prior runs/photos --minutes 2
     """
 
     source: arguments.LocalSource
@@ -81,7 +81,10 @@ class TrainPrior(arguments.Labelling):
             folder = fit_prior(self.source, z_sem, data, kind=self.preset, name=name, among=among)
             print(f"{folder}: {FITTED[self.preset]} of {len(among.train):,} codes. Sample with `{with_it}`.")
             return
-        training = with_budget(self.training, self.minutes, self.images)
+        from diffae.interop.parts import prior_folder
+
+        folder, usual = prior_folder(Path(self.source), name), prior_preset(self.preset).training
+        training = with_budget(self.training, self.minutes, self.images, out=folder, usual=usual)
         config = dataclasses.replace(prior_preset(self.preset), model=self.model, training=training)
         folder = train_prior(self.source, z_sem, data, config, name=name, among=among)
         if processes.is_first():

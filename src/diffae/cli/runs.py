@@ -1,6 +1,8 @@
 """Training runs as the terminal shows them: started or continued, with a bar and a line for each event."""
 
+import contextlib
 import dataclasses
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,9 +101,28 @@ def show_training(subject: "Subject", out: Path, accelerator: "Accelerator", *, 
         raise SystemExit(130)
 
 
-def with_budget(training: TrainingConfig, minutes: float | None, images: int | None) -> TrainingConfig:
-    """The training settings, with the budget of the command line if there is one."""
-    return training if minutes is None and images is None else dataclasses.replace(training, minutes=minutes, images=images)
+def with_budget(
+    training: TrainingConfig, minutes: float | None, images: int | None, *, out: Path | None = None,
+    usual: TrainingConfig | None = None,
+) -> TrainingConfig:  # fmt: skip
+    """The training settings with the budget of the command line; where that names none, with the one of the run that goes on.
+
+    Args:
+        training: the settings.
+        minutes: named.
+        images: named.
+        out: where the run is, which may be one that goes on.
+        usual: the settings of the preset: another budget than theirs was named too.
+    """
+    if minutes is not None or images is not None:
+        return dataclasses.replace(training, minutes=minutes, images=images)
+    named = usual is not None and (training.minutes, training.images) != (usual.minutes, usual.images)
+    if named or out is None or not (file := out / "config.json").is_file():
+        return training
+    with contextlib.suppress(ValueError, KeyError, TypeError):  # Damaged: whoever reads all of it says so.
+        stored = json.loads(file.read_text(encoding="utf-8"))["training"]
+        return dataclasses.replace(training, minutes=stored["minutes"], images=stored["images"])
+    return training
 
 
 def _warn_of_crowds() -> None:

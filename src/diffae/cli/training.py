@@ -68,7 +68,8 @@ class Train:
         from diffae.frozen.features import named_features
         from diffae.training.starting import start_name
 
-        training = with_budget(self.training, self.minutes, self.images)
+        usual = preset(self.preset).training
+        training = with_budget(self.training, self.minutes, self.images, out=self.out, usual=usual)
         start = None if self.start is None else start_name(self.start, self.out)
         latents = self.data.latents
         if latents is not None and Path(latents).is_dir():
@@ -101,8 +102,8 @@ class Quickstart:
     def run(self) -> None:
         config = preset(self.preset)
         usual = 4.0 if inputs.device() == "cpu" else 0.5
-        minutes = self.minutes if self.minutes is not None or self.images is not None else usual
-        training = dataclasses.replace(config.training, minutes=minutes, images=self.images)
+        training = dataclasses.replace(config.training, minutes=usual, images=None)
+        training = with_budget(training, self.minutes, self.images, out=self.out)
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, source="avatars"), training=training)
         data = train(config, self.out, first_look=True)
         if data is None:
@@ -158,7 +159,8 @@ class TrainComparator:
         data = dataclasses.replace(
             config.data, source=self.source, avatars=self.avatars, validation=self.validation, labels=self.labels
         )
-        train(dataclasses.replace(config, data=data, training=with_budget(config.training, self.minutes, self.images)), self.out)
+        training = with_budget(config.training, self.minutes, self.images, out=self.out)
+        train(dataclasses.replace(config, data=data, training=training), self.out)
 
 
 def defaults(command: type, name: str | None, start: str | None = None, out: str | None = None) -> Any:

@@ -182,7 +182,7 @@ class ImageDiffusion(ImageModel):
         t = draw_timesteps(draws.uniform("t"), self.schedule.T, noisy=noisy)
         eps = draws.normal("eps", tuple(x_0.shape[1:])).to(x_0)
         alpha, sigma = self.schedule.alpha_sigma(t, like=x_0)
-        output = self.unet(alpha * x_0 + sigma * eps, t.float(), z_sem=z_sem, draws=draws)
+        output = self.unet(alpha * x_0 + sigma * eps, t.to(x_0), z_sem=z_sem, draws=draws)
         target = to_target(self.config.prediction, x_0, eps, alpha, sigma)
         if min_snr is None and known is None:
             return F.mse_loss(output.to(target.dtype), target)

@@ -10,6 +10,7 @@ from torch import Tensor
 from diffae.config import Precision, Prediction
 from diffae.diffusion.schedule import Schedule, kind_of_t
 from diffae.diffusion.solvers import to_eps
+from diffae.nn import UNet
 from diffae.nn.prepared import Prepared
 from diffae.runtime.graphs import GraphedCalls, recorder_of
 from diffae.runtime.processor import autocast, resolve_precision
@@ -89,7 +90,9 @@ class Predictor:
     ) -> Float[Tensor, "n *s"]:
         """The noise in x_t at timesteps t (0..T-1); where it jumps, that with which DDIM's step leads to timesteps `to`."""
         like = next(self._unet.parameters())
-        t, *led = (times.to(like.device, kind_of_t(like)) for times in ([t] if to is None else [t, to]))
+        # Networks of others may not take another type than their weights have.
+        kind = kind_of_t(like) if isinstance(self._unet, UNet) else like.dtype
+        t, *led = (times.to(like.device, kind) for times in ([t] if to is None else [t, to]))
         inputs: tuple[Any, ...] = (x_t.to(like), t, self._z_sem, *led)
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             output = self._ask(*inputs)

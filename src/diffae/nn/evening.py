@@ -16,6 +16,8 @@ LEAST = 1e-6
 
 FOLDS = 5
 """In which codes are left out in turn."""
+UNKNOWN = 1e-10
+"""Of the largest variance of the others, below which nothing is known of an axis."""
 
 
 class Evening(NamedTuple):
@@ -59,11 +61,15 @@ def _covariance(views: Sequence[Float[Tensor, "n d"]]) -> Float[Tensor, "d d"]:
     folds = min(FOLDS, n)
     found = views[0].new_zeros(d, d)
     for fold in range(folds if folds > 1 else 0):
-        out = torch.arange(n) % folds == fold
+        out = torch.arange(n, device=views[0].device) % folds == fold
         rest, left_out = (torch.cat([view[rows] for view in views]) for rows in (~out, out))
         mean = rest.mean(0)
-        axes = torch.linalg.eigh((rest - mean).T @ (rest - mean)).eigenvectors
-        found += axes * ((left_out - mean) @ axes).square().mean(0) @ axes.T / folds
+        of_rest, axes = torch.linalg.eigh((rest - mean).T @ (rest - mean))
+        variances = ((left_out - mean) @ axes).square().mean(0)
+        # Where the others do not vary, any axes would do: what lies there is shared out evenly, so that they do not matter.
+        unknown = of_rest <= UNKNOWN * of_rest[-1]
+        variances = torch.where(unknown, (variances * unknown).sum() / unknown.sum().clamp(min=1), variances)
+        found += axes * variances @ axes.T / folds
     return found
 
 

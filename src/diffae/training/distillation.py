@@ -30,6 +30,7 @@ from diffae.interop import official
 from diffae.interop.fingerprints import digest_model
 from diffae.interop.weights import load
 from diffae.pictures import save_png, scale_for, sheet
+from diffae.runtime import processes
 from diffae.runtime.seeding import Draws, mix
 from diffae.training.subjects import ImageSubject
 
@@ -87,6 +88,12 @@ class DistilledSubject(ImageSubject):
         source = config.start.model
         self.teacher = (official.load(source) if Path(source).suffix == ".ckpt" else load(source)).eval().requires_grad_(False)
         self.teacher.precision, self.teacher.records = config.training.precision, False
+        training, num = config.training, processes.count()
+        if training.accumulation == "auto" or training.batch_size % (INVERTED * num * training.accumulation):
+            raise ValueError(
+                f"One of {INVERTED} images is followed to its noise, so each of {num} processes takes a multiple of as many: "
+                f"training.batch_size {training.batch_size} and training.accumulation {training.accumulation!r} do not give that."
+            )
         told = f"{digest_model(self.teacher)}-{mix(json.dumps(dataclasses.asdict(self.teacher.calibration))):016x}"
         if config.start.digest not in (None, told):
             raise ValueError(
@@ -116,11 +123,6 @@ class DistilledSubject(ImageSubject):
         with torch.no_grad():
             # In float32, as states and timesteps are then, whatever the networks compute in.
             z_sem = (model.encoder(x) if features is None else model.encoder(x, features)).float()
-        if len(x) % INVERTED:
-            raise ValueError(
-                f"One of {INVERTED} images is followed to its noise, so a process takes a multiple of {INVERTED} at a time; this "
-                f"is {len(x)}: choose training.batch_size, training.accumulation and the number of processes so."
-            )
         # Every fourth of the run, whoever computes it; known to the host, so that no device is waited for.
         some = [torch.arange(len(x), device=x.device)[first::INVERTED] for first in range(INVERTED)]
         halves = [(some[0], self._of_image), (torch.cat(some[1:]), self._to_image)]

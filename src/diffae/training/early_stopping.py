@@ -8,6 +8,10 @@ WORSE = 1.02
 """How many times the lowest held-out loss is worth a word."""
 
 
+FROM_HERE = "patience"
+"""What a line of the log has from which on losses count, as the best model is kept from there on alone."""
+
+
 class EarlyStopping:
     """The held-out losses of a run, and whether they have risen for so long that it should end.
 
@@ -25,6 +29,8 @@ class EarlyStopping:
         self.best: tuple[int, float] | None = None
         self.last: tuple[int, float] | None = None
         for line in lines:
+            if FROM_HERE in line:
+                self.best = self.last = None
             if "validation/loss" in line:
                 self.record(int(line["images"]), line["validation/loss"])
 

@@ -15,7 +15,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -29,7 +29,7 @@ from diffae.training.accumulation import explaining_out_of_memory, find_accumula
 from diffae.training.averages import save_averages
 from diffae.training.budget import Budget, Due
 from diffae.training.determinism import deterministic
-from diffae.training.early_stopping import EarlyStopping
+from diffae.training.early_stopping import FROM_HERE, EarlyStopping
 from diffae.training.events import Event, Finished, Logged, Noted, Pictured, Started, Stepped, Validated
 from diffae.training.interruption import stop_requested
 from diffae.training.log import Log, read_metrics
@@ -134,20 +134,20 @@ def _train(subject: Subject, out: Path, accelerator: Accelerator) -> Iterator[Ev
         if main:
             _tidy(out / "checkpoints")
 
-    history: Iterable[Mapping[str, float]] = read_metrics(out) if main else ()
-    if newest is not None and training.patience is not None and _patience_of(out) is None:
-        # Until now the newest model was kept, not the best: what was better before is not there any more.
-        history = ()
-        if main:
-            yield Noted("training.patience counts from here on: the models before, some of them perhaps better, were not kept")
+    # Until now the newest model was kept, not the best: what was better before is not there any more.
+    from_here = main and newest is not None and training.patience is not None and _patience_of(out) is None
+    if from_here:
+        yield Noted("training.patience counts from here on: the models before, some of them perhaps better, were not kept")
     if main:
         _tidy(out / "checkpoints")
         write_config(out, config)
         write_data(out, subject)
     budget = Budget(training, started_at=state.step * training.batch_size)
     log = Log(out, images=budget.start) if main else None
+    if log and from_here:
+        log.write(budget.start, {FROM_HERE: float(training.patience or 0)})
     due = Due(training, images=budget.start)
-    early_stopping = EarlyStopping(training, history)
+    early_stopping = EarlyStopping(training, read_metrics(out) if main else ())
     stops_early = processes.broadcast(early_stopping.is_due)
     yield Started(config, budget.start)
     room = explaining_out_of_memory(training, accelerator.num_processes)

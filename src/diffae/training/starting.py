@@ -79,7 +79,8 @@ def take_weights(model: nn.Module, trained: nn.Module) -> TakenWeights:
     theirs, ours = _weights(trained), _weights(model)
     taken = [name for name, tensor in ours.items() if name in theirs and theirs[name].shape == tensor.shape]
     turned = theirs.get("unet.unevened.weight")
-    if turned is not None and "unet.unevened.weight" not in taken and not torch.equal(turned, torch.eye(len(turned)).to(turned)):
+    kept = turned is not None and "unet.unevened.weight" not in ours and getattr(model, "z_dim", None) == len(turned)
+    if turned is not None and kept and not torch.equal(turned, torch.eye(len(turned)).to(turned)):
         raise ValueError(
             "Its z_sem is evened, which its decoder undoes, and the decoder asked for would not: leave --model.unet.no-evened away."
         )

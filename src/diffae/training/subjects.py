@@ -20,7 +20,7 @@ from diffae.frozen.encoder import learned_part
 from diffae.frozen.features import described_features, features_about
 from diffae.nn.layers import Stage
 from diffae.pictures import save_png, scale_for, sheet
-from diffae.runtime import seeding
+from diffae.runtime import processes, seeding
 from diffae.runtime.seeding import Draws
 from diffae.training.evening import evened, learned_encoder
 from diffae.training.features import features_of, fit_features
@@ -32,6 +32,8 @@ KNOWN = 0.98
 """From which value on, of -1..1, a pixel counts that was mixed of such as do and such as do not."""
 WHITENED_IMAGES = 2048
 """Images over which z_sem is whitened at the start, and evened."""
+SMALL_PART, LARGE_PART = 16, 128
+"""Of them encoded at once, at most: where it is not known what there is room for, and else."""
 
 
 class Subject(Protocol):
@@ -241,12 +243,12 @@ class ImageSubject:
         return evened(ema, *(torch.cat([ema.encode(way(self._images(p, ema))) for p in parts]) for way in ways))
 
     def _some(self) -> list[np.ndarray]:
-        """The first images of the run, in parts no larger than training's: over these z_sem is whitened at the start, and evened at
-        the end."""
-        training = self.config.training
-        parts = training.batch_size if training.accumulation == "auto" else training.accumulation
-        chosen = np.unique([self.order[p] for p in range(WHITENED_IMAGES)])
-        return np.array_split(chosen, -(-len(chosen) // max(1, training.batch_size // parts)))
+        """The first images of the run, in parts no larger than training's, where these are known: over them z_sem is whitened at
+        the start, and evened at the end."""
+        training, chosen = self.config.training, np.unique([self.order[p] for p in range(WHITENED_IMAGES)])
+        among = processes.count() * (1 if training.accumulation == "auto" else training.accumulation)
+        most = SMALL_PART if training.accumulation == "auto" else LARGE_PART
+        return np.array_split(chosen, -(-len(chosen) // max(1, min(most, training.batch_size // among))))
 
     def _images(self, indices: Sequence[int] | np.ndarray, model: nn.Module) -> Tensor:
         return self.data.images(indices).to(next(model.parameters()).device)
