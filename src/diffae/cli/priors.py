@@ -83,9 +83,9 @@ class TrainPrior(arguments.Labelling):
             return
         from diffae.interop.parts import prior_folder
 
-        folder, usual = prior_folder(Path(self.source), name), prior_preset(self.preset).training
-        training = with_budget(self.training, self.minutes, self.images, out=folder, usual=usual)
-        config = dataclasses.replace(prior_preset(self.preset), model=self.model, training=training)
+        folder, base = prior_folder(Path(self.source), name), prior_preset(self.preset)
+        training = with_budget(self.training, self.minutes, self.images, out=folder, usual=base.training)
+        config = dataclasses.replace(base, model=self.model, training=training)
         folder = train_prior(self.source, z_sem, data, config, name=name, among=among)
         if processes.is_first():
             print(f"{folder}: sample with `{with_it}`.")
