@@ -76,7 +76,7 @@ def resolve(asked: R, out: Path, *, say: Callable[[str], None] = lambda _: None)
         return stored
     then, images, minutes = stored.training, asked.training.images, asked.training.minutes
     if images is None and minutes is not None and then.images is not None:
-        if then.minutes is None:
+        if not then.minutes:
             raise ValueError(
                 f"{out} was asked for {then.images:,} images, and minutes say nothing of how many follow: give --images, all "
                 "that it is to see."
