@@ -24,8 +24,9 @@ REFUSED = (errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS, errno.ESTALE)
 
 
 def is_the_systems(error: BaseException) -> bool:
-    """Whether the machine failed, as disks and networks do, and not what was read: only the system numbers its errors."""
-    return isinstance(error, OSError) and error.errno is not None
+    """Whether the machine failed, as disks and networks do, and not what was read: only the system numbers its errors. Places that
+    cannot be in a file, to which a damaged one leads, are invalid arguments."""
+    return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
 
 
 def cache_folder() -> Path:
