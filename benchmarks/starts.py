@@ -102,7 +102,7 @@ def points_of(subject: "Watched", run: Path) -> tuple[list[dict[str, float]], li
     """Trains to the end. What is measured at validations, by processes before too, which a file beside the run keeps; and notes."""
     went_on = (run / "checkpoints").is_dir()
     file, told = run.with_name(f"{run.name}.points.json"), []
-    points = {point["images"]: point for point in json.loads(file.read_text())} if file.is_file() else {}
+    points = {point["images"]: point for point in json.loads(file.read_text())} if went_on and file.is_file() else {}
     for event in to_the_end(train(subject, run)):
         if isinstance(event, Validated):
             points[event.images] = {"images": event.images, **subject.point}

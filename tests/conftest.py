@@ -2,12 +2,14 @@
 
 import atexit
 import contextlib
+import errno
 import gc
 import os
 import shutil
 import sys
 import tempfile
 import threading
+import zipfile
 from pathlib import Path
 
 import hypothesis
@@ -101,6 +103,23 @@ def nothing_is_left():
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("DIFFAE_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def failing_disk(monkeypatch):
+    """Has a disk fail while members of a zip are read, and looks whether each way to read them says so, with the system's number."""
+
+    def fails(self, *args):
+        raise OSError(errno.EIO, "Input/output error")
+
+    def check(*reads):
+        monkeypatch.setattr(zipfile.ZipExtFile, "read", fails)
+        for read in reads:
+            with pytest.raises(OSError, match="Input/output error") as error:
+                read()
+            assert error.value.errno == errno.EIO
+
+    return check
 
 
 @pytest.fixture

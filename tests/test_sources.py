@@ -1,7 +1,6 @@
 """What is read of images: all of it, or a line that says what was not. And caches that know what they are of."""
 
 import contextlib
-import errno
 import io
 import os
 import random
@@ -376,17 +375,9 @@ def test_one_bad_member_of_a_zip_is_skipped_and_named(tmp_path):
     assert "bad.png cannot be read (is damaged in the archive: Bad CRC-32" in said(data)
 
 
-def test_a_disk_that_fails_is_no_damaged_member(tmp_path, monkeypatch):
+def test_a_disk_that_fails_is_no_damaged_member(tmp_path, failing_disk):
     source = open_source(zipped(tmp_path / "a.zip", [("a.png", png()), ("labels.csv", "file,age\na.png,3\n")]))
-
-    def fails(self, *args):
-        raise OSError(errno.EIO, "Input/output error")
-
-    monkeypatch.setattr(zipfile.ZipExtFile, "read", fails)
-    for read in (lambda: source.read("a.png"), source.label_rows):
-        with pytest.raises(OSError, match="Input/output error") as error:
-            read()
-        assert error.value.errno == errno.EIO
+    failing_disk(lambda: source.read("a.png"), source.label_rows)
 
 
 def test_a_locked_zip_says_so_once(tmp_path):
