@@ -107,7 +107,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def failing_disk(monkeypatch):
-    """Has a disk fail while members of a zip are read, and looks whether each way to read them says so, with the system's number."""
+    """Has a disk fail while members of a zip are read, and looks whether each way to read says so, with the system's number."""
 
     def fails(self, *args):
         raise OSError(errno.EIO, "Input/output error")
