@@ -95,6 +95,6 @@ def test_memory_that_is_out_is_no_reason_to_give_kernels_up(monkeypatch):
 
 
 def test_a_card_has_a_kernel_of_each_operator():
-    for operator in (philox.uniform, philox.normal, operators.normalise, operators.normalise_backward):
+    for operator in (philox.uniform_operator, philox.normal_operator, operators.normalise, operators.normalise_backward):
         name = operator._qualname
         assert torch._C._dispatch_has_kernel_for_dispatch_key(name, "CUDA"), name

@@ -54,7 +54,8 @@ class Schedule:
 
     def __init__(self, config: ScheduleConfig) -> None:
         self.T = config.T
-        betas = torch.linspace(config.beta_start, config.beta_end, config.T, dtype=torch.float64)
+        # On the host, also where a model is only sketched (`torch.device("meta")`): there PyTorch would load its compiler for this.
+        betas = torch.linspace(config.beta_start, config.beta_end, config.T, dtype=torch.float64, device="cpu")
         self.alpha_bar: Float[Tensor, " T"] = torch.cumprod(1 - betas, dim=0)
         if config.zero_terminal_snr:
             # Algorithm 1 of Lin et al.: the first alpha stays, the last becomes 0.

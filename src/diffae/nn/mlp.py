@@ -46,7 +46,9 @@ class _ModulatedLinear(nn.Module):
         self.time = nn.Linear(t_channels, n_out)
         self.norm = nn.LayerNorm(n_out)
         for linear in (self.linear, self.time):
-            nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
+            # A sketch has no numbers to draw, and PyTorch would load its compiler to draw none.
+            if not linear.weight.is_meta:
+                nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor, e_t: Tensor) -> Tensor:
         return F.silu(self.norm(self.linear(x) * (1 + self.time(e_t))))

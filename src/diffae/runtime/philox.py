@@ -44,12 +44,27 @@ def normal_numbers(numbers: Tensor, key: int, count: int) -> Tensor:
     return torch.stack([radius * angle.cos(), radius * angle.sin()], -1).flatten(1)[:, :count].contiguous()
 
 
-uniform = torch.library.custom_op("diffae::uniform", uniform_numbers, mutates_args=())
-normal = torch.library.custom_op("diffae::normal", normal_numbers, mutates_args=())
+uniform_operator = torch.library.custom_op("diffae::uniform", uniform_numbers, mutates_args=())
+normal_operator = torch.library.custom_op("diffae::normal", normal_numbers, mutates_args=())
 
 
-@uniform.register_fake
-@normal.register_fake
+def uniform(numbers: Tensor, key: int, count: int) -> Tensor:
+    """`uniform_numbers`; on a card by our kernel."""
+    return (uniform_numbers if _by_hand(numbers) else uniform_operator)(numbers, key, count)
+
+
+def normal(numbers: Tensor, key: int, count: int) -> Tensor:
+    """`normal_numbers`; on a card by our kernel."""
+    return (normal_numbers if _by_hand(numbers) else normal_operator)(numbers, key, count)
+
+
+def _by_hand(numbers: Tensor) -> bool:
+    """Whether the plain function is called: on a processor. An operator's first call loads PyTorch's compiler, for seconds."""
+    return numbers.is_cpu and not torch.compiler.is_compiling()
+
+
+@uniform_operator.register_fake
+@normal_operator.register_fake
 def _like(numbers: Tensor, key: int, count: int) -> Tensor:
     return numbers.new_empty(len(numbers), count, dtype=torch.float32)
 
@@ -76,12 +91,12 @@ def words(numbers: Tensor, key: int, blocks: int) -> tuple[Tensor, Tensor, Tenso
     return a, b, c, d
 
 
-@uniform.register_kernel("cuda")
+@uniform_operator.register_kernel("cuda")
 def _uniform(numbers: Tensor, key: int, count: int) -> Tensor:
     return kernel_or_plain(lambda: draw(numbers, key, count, normal=False), lambda: uniform_numbers(numbers, key, count))
 
 
-@normal.register_kernel("cuda")
+@normal_operator.register_kernel("cuda")
 def _normal(numbers: Tensor, key: int, count: int) -> Tensor:
     return kernel_or_plain(lambda: draw(numbers, key, count, normal=True), lambda: normal_numbers(numbers, key, count))
 

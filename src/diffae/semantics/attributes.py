@@ -82,7 +82,7 @@ class Attributes(nn.Module):
         self.register_buffer("weight", torch.zeros(k, z_dim))
         self.register_buffer("pattern", torch.zeros(k, z_dim))
         self.register_buffer("bias", torch.zeros(k))
-        self.register_buffer("calibration", torch.tensor([1.0, 0.0]).repeat(k, 1))
+        self.register_buffer("calibration", torch.tensor([[1.0, 0.0]] * k).view(k, 2))
         self.register_buffer("ceiling", torch.ones(k))
         self.register_buffer("components", torch.zeros(components, z_dim))
         self.standardizer = Standardizer(torch.zeros(z_dim), torch.ones(z_dim))

@@ -48,7 +48,8 @@ class GaussianPrior(nn.Module):
     def __init__(self, z_dim: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(z_dim))
-        self.register_buffer("axes", torch.eye(z_dim))
+        # Not `torch.eye`, for which PyTorch loads its compiler where a model is only sketched.
+        self.register_buffer("axes", torch.zeros(z_dim, z_dim).fill_diagonal_(1))
         self.register_buffer("variances", torch.ones(z_dim))
 
     def fit(self, z: Float[Tensor, "n d"]) -> "GaussianPrior":
