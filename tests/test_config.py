@@ -104,6 +104,10 @@ def test_every_configuration_is_frozen_and_every_setting_is_explained():
         (lambda: ScheduleConfig(beta_start=0.0), "must lie between 0 and 1, got 0.0 and 0.02"),
         (lambda: ScheduleConfig(beta_end=1.0), "must lie between 0 and 1, got 0.0001 and 1.0"),
         (lambda: PriorRunConfig(training=TrainingConfig(timesteps="noisy")), "training.timesteps is of images and their encoder"),
+        (
+            lambda: RunConfig(model=AutoencoderConfig(z_dim=None), training=TrainingConfig(whitened_start=True)),
+            "training.whitened_start is of z_sem and its encoder, and a plain DDIM has none: leave it away",
+        ),
         (lambda: PriorRunConfig(training=TrainingConfig(contrast=0.1)), "training.contrast is of images and their encoder"),
         (
             lambda: PriorRunConfig(model=PriorConfig(schedule=ScheduleConfig(zero_terminal_snr=True))),

@@ -61,6 +61,10 @@ class RunConfig(AnyRunConfig[AutoencoderConfig]):
             self._check_augmented()
         if self.training.contrast:
             self._check_contrast()
+        if self.model.z_dim is None:
+            for name in ("z_sem_dropout", "encoder_shift", "whitened_start"):
+                if getattr(self.training, name):
+                    raise ValueError(f"training.{name} is of z_sem and its encoder, and a plain DDIM has none: leave it away.")
         if self.model.unet.jumps and (self.start.model is None or self.start.freeze != "encoder"):
             raise ValueError(
                 "model.unet.jumps is learned from a trained decoder, whose encoder stays: use `diffae distill MODEL`, or give "
