@@ -9,6 +9,7 @@ other .npz files hold `images` and an array for each label: `flycells3ch_48` (`l
 `hubble_32` (`flux`, `area`, `redness`, `ellipticity`), `coil20_32` (`labels`, `pose`). Of each set an autoencoder is
 trained without labels; a linear model of standardised z_sem, as strong as cross-validation says, is fitted on the images that it
 was trained on, and tells the others: of signs by person, of blood by smear, of MedMNIST the official test set, else at random.
+Where there are persons or smears, cross-validation keeps each on one side too.
 Beside it stands the same linear model of principal components of pixels. With `--changes "" frozen` half of z_sem is components of
 a frozen Inception's features, whose own linear model stands beside it too. A run that is measured is not repeated, and one that
 was stopped goes on.
@@ -369,6 +370,7 @@ def told(ae: DiffusionAutoencoder, data: ImageSet, picked: Picked) -> dict[str, 
     pixels = [data.images(part).flatten(1).numpy() for part in (data.train, test)]
     variances = torch.linalg.eigvalsh(torch.cov(z[1].T.double()))
     found = {"dimensions": float(variances.sum() ** 2 / variances.square().sum())}
+    groups = data.grouped(data.train)
     known = {"z_sem": [part.numpy() for part in z], "pixels": principal_components(pixels[0], pixels[1], COMPONENTS)}
     if ae.config.features.network is not None:
         with work_bar("Features") as update:
@@ -377,7 +379,7 @@ def told(ae: DiffusionAutoencoder, data: ImageSet, picked: Picked) -> dict[str, 
     for name, (fit, held) in known.items():
         for column in picked.told:
             y = _column(data, column)
-            found[f"{name}: {column}"] = _score(fit, y[data.train], held, y[test], picked.measure)
+            found[f"{name}: {column}"] = _score(fit, y[data.train], groups, held, y[test], picked.measure)
     return found
 
 
@@ -388,18 +390,20 @@ def _column(data: ImageSet, column: str) -> np.ndarray:
     return np.stack([values for name, values in data.labels.items() if name.startswith(f"{column}=")]).argmax(0)
 
 
-def _score(fit: np.ndarray, y: np.ndarray, held: np.ndarray, y_held: np.ndarray, measure: str) -> float:
-    """Of a linear model of standardised features, of the strength that cross-validation finds."""
+def _score(fit: np.ndarray, y: np.ndarray, groups: Any, held: np.ndarray, y_held: np.ndarray, measure: str) -> float:
+    """Of a linear model of standardised features, of the strength that cross-validation finds, which keeps groups together."""
     from sklearn.linear_model import LogisticRegressionCV, RidgeCV
     from sklearn.metrics import r2_score, roc_auc_score
+    from sklearn.model_selection import GroupKFold
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    parts = None if groups is None else list(GroupKFold(5).split(fit, y, groups))
     if measure == "R²":
-        ridge = make_pipeline(StandardScaler(), RidgeCV(alphas=[10.0**i for i in range(-3, 5)])).fit(fit, y)
+        ridge = make_pipeline(StandardScaler(), RidgeCV(alphas=[10.0**i for i in range(-3, 5)], cv=parts)).fit(fit, y)
         return float(r2_score(y_held, ridge.predict(held)))
     logistic = LogisticRegressionCV(
-        Cs=[1e-3, 1e-2, 1e-1, 1.0], l1_ratios=(0,), cv=5, max_iter=500, scoring="neg_log_loss", use_legacy_attributes=False
+        Cs=[1e-3, 1e-2, 1e-1, 1.0], l1_ratios=(0,), cv=parts or 5, max_iter=500, scoring="neg_log_loss", use_legacy_attributes=False
     )
     model = make_pipeline(StandardScaler(), logistic).fit(fit, y)
     if measure == "AUROC":
