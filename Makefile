@@ -2,7 +2,8 @@
 # stay as they are, so both work offline after the first time.
 PYTHON ?= python3
 VENV := .venv
-# Python compiles what is imported when it is; of all that is installed that is the smaller part.
+# Python compiles what is imported when it is, which of all that is installed is the smaller part; and it shall keep that.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(VENV)/bin/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: quickstart test soak lint types docs demo triton clean

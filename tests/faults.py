@@ -318,7 +318,11 @@ def _child(asked, out):
 
 def _serve():
     import matplotlib  # noqa: F401
+    import pandas  # noqa: F401
     import pyarrow.parquet  # noqa: F401
+    import sklearn.covariance
+    import sklearn.linear_model  # noqa: F401
+    import torch._dynamo
     import torch.utils.tensorboard
 
     import diffae.cli
