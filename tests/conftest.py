@@ -206,7 +206,7 @@ def tiny_run(tiny, make_images):
             data=DataConfig(source=str(source or make_images()), **({"validation": 0.25} | (data or {}))),
             training=TrainingConfig(
                 **{"images": images, "batch_size": 8, "learning_rate": 1e-3, "log_every": 8, "validate_every": 32}
-                | {"sample_every": 32, "checkpoint_every": 16, "ema_decay": 0.9, "precision": "float32"}
+                | {"sample_every": 64, "checkpoint_every": 16, "ema_decay": 0.9, "precision": "float32"}
                 | training
             ),
         )

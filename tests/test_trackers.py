@@ -71,7 +71,7 @@ def notes(config, out):
 
 def test_a_tracker_is_told_what_the_run_writes_down(trackers, tiny_run, tmp_path):
     out = tmp_path / "run"
-    told = notes(tiny_run(tracker=("kept", "swanlab")), out)
+    told = notes(tiny_run(tracker=("kept", "swanlab"), sample_every=32), out)
     assert told[-1:] == [f"kept is sent no pictures: they are in {out / 'pictures'}"]
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     for kind in (Kept, Pictured):

@@ -337,7 +337,7 @@ def test_a_batch_that_processes_do_not_divide_is_refused(tiny_run, tmp_path):
 
 def test_a_run_directory_holds_what_it_says(tiny_run, tmp_path):
     out = tmp_path / "run"
-    events = run(tiny_run(), out)
+    events = run(tiny_run(sample_every=32), out)
     assert isinstance(events[-1], Finished)
     files, folders = {".lock", "config.json", "data.txt", "metrics.jsonl"}, {"checkpoints", "pictures", "model", "tensorboard"}
     assert {p.name for p in out.iterdir()} == files | folders
@@ -453,7 +453,7 @@ def test_a_plain_ddim_is_trained_by_the_same_loop_and_resumes_bitwise(tiny_run, 
 
 @pytest.mark.parametrize("gaussian_start", [False, True])
 def test_a_prior_is_trained_by_the_same_loop_and_resumes_bitwise(tiny_run, tiny, tmp_path, gaussian_start):
-    base = tiny_run(data={"validation": 0.5})
+    base = tiny_run(data={"validation": 0.5}, sample_every=32)
     data = prepare(base.data, size=(8, 8), channels=3)
     torch.manual_seed(0)
     ae = DiffusionAutoencoder(tiny).eval()
