@@ -189,8 +189,11 @@ def test_images_in_0_to_1_are_warned_of_and_others_are_not():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         bright = 0.3 + 0.7 * torch.rand(5, *shape, generator=draw)
-        for x in (X, torch.ones(5, *shape), torch.zeros(5, *shape), 0.3 + 0.7 * unit, bright):
+        of_bytes = torch.randint(130, 256, (5, *shape), generator=draw) / 127.5 - 1
+        for x in (X, torch.ones(5, *shape), torch.zeros(5, *shape), 0.3 + 0.7 * unit, bright, of_bytes):
             check_images(x, shape)
+    with pytest.warns(UserWarning, match="are they in"):
+        check_images(torch.randint(0, 256, (5, *shape), generator=draw) / 255, shape)
 
 
 # The studio -----------------------------------------------------------------------------------------------------------

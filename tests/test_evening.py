@@ -5,10 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from runs import run
 from torch import nn
 
 import diffae
+from diffae import cli
 from diffae.autoencoder import DiffusionAutoencoder, build
 from diffae.config import DataConfig, FeaturesConfig
 from diffae.data import prepare
@@ -148,6 +150,18 @@ def test_a_run_saves_evened_codes_and_goes_on_with_its_own(tiny_run, tiny, make_
     run(replace(plain, training=replace(plain.training, images=64)), tmp_path / "plain")
     model, other = diffae.load(tmp_path / "run"), diffae.load(tmp_path / "plain")
     torch.testing.assert_close(model.decode_mean(model.encode(x)), other.decode_mean(other.encode(x)), atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.filterwarnings("error:None of these images")
+def test_bright_images_are_not_taken_for_images_of_another_range(tiny_run, tmp_path):
+    (tmp_path / "bright").mkdir()
+    for i in range(40):
+        pixels = np.random.default_rng(i).integers(130, 200, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "bright" / f"{i}.png")
+    config = tiny_run(images=8, source=tmp_path / "bright")
+    run(replace(config, model=with_evening(config.model)), tmp_path / "run")
+    codes = str(tmp_path / "codes.parquet")
+    cli.main(["encode", str(tmp_path / "run"), str(tmp_path / "bright"), "--out", codes, "--x-T-steps", "2"])
 
 
 def other_with_evening(ae):

@@ -143,13 +143,20 @@ def check_images(x: Tensor, shape: Shape, *, of_pixels: bool = True) -> Tensor:
         raise ValueError(f"Expected images in [-1, 1], got {low:g}..{high:g}: {advice}.")
     # Bright pictures, cells in a bright field, may have no value below 0; but hardly the very black of [0, 1] as their least, in
     # several, or beside nearly white.
-    if of_pixels and 0 <= low < 0.1 and low < high <= 1.001 and (len(x) >= 4 or high > 0.9):
+    suspicious = of_pixels and 0 <= low < 0.1 and low < high <= 1.001 and (len(x) >= 4 or high > 0.9)
+    if suspicious and not _are_of_bytes(x.detach()):
         warnings.warn(
             f"None of these images has a value below 0 ({low:g}..{high:g}): are they in [0, 1]? Images are expected in [-1, 1]. If "
             "so, multiply them by 2 and subtract 1.",
             stacklevel=5,
         )
     return x
+
+
+def _are_of_bytes(x: Tensor) -> bool:
+    """Whether all values are such as bytes have in [-1, 1], odd multiples of 1/255; in [0, 1] they have even ones too."""
+    halves = (x.float() * 255 - 1) / 2
+    return float((halves - halves.round()).abs().max()) < 1e-3
 
 
 def check_counts(**counts: int | None) -> None:
