@@ -187,7 +187,7 @@ DISTILLATION = TrainingConfig(
     validation_images=128,
 )
 """Of `diffae distill`. Each image seen costs about as much as four and a half of the decoder's own training."""
-DISTILLED_SHARE = 20
+DISTILLED_SHARE = 24
 """One image for so many that the decoder was trained on."""
 
 
