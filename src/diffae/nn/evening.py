@@ -85,7 +85,8 @@ class Unevened(nn.Module):
 
     def __init__(self, z_dim: int) -> None:
         super().__init__()
-        self.register_buffer("weight", torch.eye(z_dim))
+        # Not `torch.eye`, for which PyTorch loads its compiler where a model is only sketched.
+        self.register_buffer("weight", torch.zeros(z_dim, z_dim).fill_diagonal_(1))
         self.register_buffer("bias", torch.zeros(z_dim))
 
     def forward(self, z_sem: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
