@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffae.config import EncoderConfig, spelled
+from diffae.nn.evening import rounding
 from diffae.nn.layers import ResBlock, SelfAttention, Stage
 from diffae.nn.normalisation import NormSiLU
 from diffae.nn.resampling import adaptive_average_pool, patched
@@ -87,7 +88,7 @@ class SemanticEncoder(nn.Module):
         mean = f.mean(0)
         _, singular, directions = torch.linalg.svd(f - mean, full_matrices=False)
         variances = singular.square()[: len(initial)] / max(len(f) - 1, 1)
-        if variances[0] <= (torch.finfo(features.dtype).eps * f.norm() / len(f) ** 0.5).square():
+        if variances[0] <= rounding(f, features.dtype):
             return
         # The floor keeps directions of rounding errors from being amplified.
         whitening = directions[: len(initial)] / (variances[:, None] + 1e-6 * variances[0]).sqrt()

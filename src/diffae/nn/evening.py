@@ -45,12 +45,17 @@ class Evening(NamedTuple):
         z = torch.cat(views).double()
         mean = z.mean(0)
         variances, axes = torch.linalg.eigh(_covariance([view.double() for view in views]))
-        if variances[-1] <= (torch.finfo(torch.float32).eps * z.norm() / len(z) ** 0.5).square():
+        if variances[-1] <= rounding(z, torch.float32):
             return cls(mean, torch.eye(len(mean)).to(z), torch.eye(len(mean)).to(z))
         variances = variances.clamp(min=LEAST * float(variances[-1]))
         scale = variances ** ((POWER - 1) / 2)
         scale = scale / (scale.square() * variances).mean().sqrt()
         return cls(mean, axes * scale @ axes.T, axes / scale @ axes.T)
+
+
+def rounding(values: Float[Tensor, "n d"], dtype: torch.dtype) -> Tensor:
+    """The variance that rounding to a type of numbers may give: what varies less does not vary."""
+    return (torch.finfo(dtype).eps * values.norm() / len(values) ** 0.5).square()
 
 
 def _covariance(views: Sequence[Float[Tensor, "n d"]]) -> Float[Tensor, "d d"]:
