@@ -231,8 +231,8 @@ def test_a_student_learns_to_jump_and_keeps_what_is_not_its_own(teacher, tmp_pat
 
 
 def test_which_images_are_inverted_does_not_depend_on_who_computes_them(teacher, tmp_path, tiny_run):
-    with pytest.raises(ValueError, match=r"a multiple of as many: training.batch_size 8 and training.accumulation 8 do not"):
-        distilled(distilling(teacher, tmp_path, tiny_run, images=16, batch_size=8, accumulation=8), tmp_path / "two")
+    with pytest.raises(ValueError, match=r"a multiple of as many: training.batch_size 8 and training.accumulation 4 do not"):
+        distilled(distilling(teacher, tmp_path, tiny_run, images=16, batch_size=8, accumulation=4), tmp_path / "two")
     losses = []
     for parts in (1, 2):
         out = tmp_path / f"{parts}"
@@ -283,7 +283,7 @@ def test_the_command_distils_a_run_with_its_images(teacher, tmp_path, make_image
     assert config.data.source == str(make_images())
     assert diffae.load(tmp_path / "quick").decode(torch.zeros(1, 6), steps=1).shape == (1, 3, 8, 8)
     cli.main(["distill", str(run), "--out", str(tmp_path / "quick"), "--seed", "5", "--images", "48"])
-    assert "Going on after 24 images" in capsys.readouterr().err
+    assert "Going on after 32 images" in capsys.readouterr().err
 
 
 def test_a_model_without_images_is_distilled_on_its_samples(teacher, tmp_path, capsys):

@@ -38,7 +38,7 @@ class Distill:
     data: str | None = None
     """The images; by default those that the run was trained on."""
     images: arguments.Number = None
-    """Budget in images seen; by default one for every 28 that the decoder was trained on."""
+    """Budget in images seen; by default a twentieth of those that the decoder was trained on."""
     minutes: arguments.Minutes = None
     """Budget in minutes, in place of images."""
     samples: Count = 2000

@@ -38,7 +38,7 @@ TEACHER_STEPS = 6
 """Of the teacher's ways. Of a model of minutes, images of 6 calls are as good as those of 21."""
 PAIRS = 4
 """Of states, that are learned of each way; one of them is a state and itself. A call of the teacher costs a third of a pair."""
-INVERTED = 2
+INVERTED = 4
 """One of so many images is followed to its noise, the others' z_sem from noise to an image."""
 NEAR = 0.3
 """Sine of the angle between two levels below which a pair counts less: there what the network shall say is a small difference, and
@@ -123,7 +123,7 @@ class DistilledSubject(ImageSubject):
         with torch.no_grad():
             # In float32, as states and timesteps are then, whatever the networks compute in.
             z_sem = (model.encoder(x) if features is None else model.encoder(x, features)).float()
-        # Every second of the run, whoever computes it; known to the host, so that no device is waited for.
+        # Every fourth of the run, whoever computes it; known to the host, so that no device is waited for.
         some = [torch.arange(len(x), device=x.device)[first::INVERTED] for first in range(INVERTED)]
         halves = [(some[0], self._of_image), (torch.cat(some[1:]), self._to_image)]
         losses = []
