@@ -175,6 +175,7 @@ def _page(runs: tuple[Path, ...], page: Path | None) -> str:
         lines += [f"## {title}", table_markdown(["", *measures], rows)]
     if page is not None:
         picture = page.with_suffix(".png")
+        picture.parent.mkdir(parents=True, exist_ok=True)
         picture.write_bytes((runs[0] / "jumps.png").read_bytes())
         lines.append(f"![held-out images, and what is made of their z_sem]({picture.name})")
     return "\n\n".join(lines) + "\n"
