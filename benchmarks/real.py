@@ -9,10 +9,9 @@ other .npz files hold `images` and an array for each label: `flycells3ch_48` (`l
 `hubble_32` (`flux`, `area`, `redness`, `ellipticity`), `coil20_32` (`labels`, `pose`). Of each set an autoencoder is
 trained without labels; a linear model of standardised z_sem, as strong as cross-validation says, is fitted on the images that it
 was trained on, and tells the others: of signs by person, of blood by smear, of MedMNIST the official test set, else at random.
-Where there are persons or smears, cross-validation keeps each on one side too.
-Beside it stands the same linear model of principal components of pixels. With `--changes "" frozen` half of z_sem is components of
-a frozen Inception's features, whose own linear model stands beside it too. A run that is measured is not repeated, and one that
-was stopped goes on.
+Where there are persons or smears, cross-validation keeps each on one side too. Beside it stands the same linear model of principal
+components of pixels. With `--changes "" frozen` half of z_sem is components of a frozen Inception's features, whose own linear
+model stands beside it too. A run that is measured is not repeated, and one that was stopped goes on.
 """
 
 import csv

@@ -318,12 +318,14 @@ def _child(asked, out):
 
 def _serve():
     import matplotlib  # noqa: F401
-    import pandas  # noqa: F401
     import pyarrow.parquet  # noqa: F401
     import sklearn.covariance
     import sklearn.linear_model  # noqa: F401
     import torch._dynamo
     import torch.utils.tensorboard
+
+    with contextlib.suppress(ImportError):
+        import pandas  # noqa: F401  # Which pyarrow imports where it is.
 
     import diffae.cli
     import diffae.metrics.images

@@ -1,10 +1,12 @@
 """Run by test_kernels.py where Triton is: kernels on tensors of the processor, by Triton's interpreter, beside float64.
 
-python interpreted_kernels.py normalisation          a line of JSON: relative errors of results and gradients of each case
+python interpreted_kernels.py normalisation [all]    a line of JSON: relative errors of results and gradients of each case; with
+                                                     `all` of large shapes in every setting
 python interpreted_kernels.py philox                 the largest difference of uniform, and of normal, numbers
 python interpreted_kernels.py compile CAPABILITY     what each kernel takes of a card of that compute capability
 """
 
+import itertools
 import json
 import os
 import sys
@@ -54,11 +56,10 @@ def relative(found, expected):
     return float((found.double() - expected.double()).detach().norm() / expected.double().detach().norm())
 
 
-def normalised(name, dtype):
-    """Errors of both directions for all shapes."""
-    settings = SETTINGS[name]
+def normalised(settings, dtype, shapes):
+    """Errors of both directions for each shape."""
     dropout, key, errors = settings.get("dropout", 0.0), 123_456_789_123, []
-    for n, c, groups, h, w in SMALL + LARGE * (name == "dropout" and dtype == torch.float32):
+    for n, c, groups, h, w in shapes:
         torch.manual_seed(0)
         x = (torch.randn(n, c, h, w) * 2 + 3).to(dtype, memory_format=torch.channels_last)
         # As the UNet has them: parts of the rows of a larger matrix.
@@ -134,5 +135,9 @@ if __name__ == "__main__":
         print(json.dumps(drawn()))
     else:
         round_to_nearest()
-        kinds = ("float32", "bfloat16")
-        print(json.dumps({f"{n}, {kind}": normalised(n, getattr(torch, kind)) for n in SETTINGS for kind in kinds}))
+        found = {}
+        for (name, settings), dtype in itertools.product(SETTINGS.items(), (torch.float32, torch.bfloat16)):
+            large = sys.argv[2:] == ["all"] or (name, dtype) == ("dropout", torch.float32)
+            kind = str(dtype).removeprefix("torch.")
+            found[f"{name}, {kind}"] = normalised(settings, dtype, SMALL + LARGE if large else SMALL)
+        print(json.dumps(found))

@@ -40,8 +40,9 @@ def asked(*words):
 
 @interpreted
 @pytest.mark.slow
-def test_normalisation_by_kernels_is_that_of_float64():
-    found = asked("normalisation")
+@pytest.mark.parametrize("shapes", [pytest.param(("all",), marks=pytest.mark.soak), ()])
+def test_normalisation_by_kernels_is_that_of_float64(shapes):
+    found = asked("normalisation", *shapes)
     assert len(found) == 10
     for case, errors in found.items():
         print(f"{case}: {max(map(max, errors)):.1e}")

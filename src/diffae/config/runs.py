@@ -10,6 +10,8 @@ from diffae.config.training import TrainingConfig
 
 M = TypeVar("M")
 Frozen = Literal["encoder", "decoder"]
+OF_Z_SEM = ("z_sem_dropout", "encoder_shift", "whitened_start")
+"""Settings of training that say nothing where no z_sem is learned."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +64,7 @@ class RunConfig(AnyRunConfig[AutoencoderConfig]):
         if self.training.contrast:
             self._check_contrast()
         if self.model.z_dim is None:
-            for name in ("z_sem_dropout", "encoder_shift", "whitened_start"):
+            for name in OF_Z_SEM:
                 if getattr(self.training, name):
                     raise ValueError(f"training.{name} is of z_sem and its encoder, and a plain DDIM has none: leave it away.")
         if self.model.unet.jumps and (self.start.model is None or self.start.freeze != "encoder"):
@@ -120,7 +122,7 @@ class PriorRunConfig(AnyRunConfig[PriorConfig]):
         if self.training.augment:
             raise ValueError("training.augment changes images, and a prior is trained on codes: leave it at 0.")
         usual = TrainingConfig()
-        for name in ("timesteps", "min_snr", "contrast", "z_sem_dropout", "encoder_shift", "whitened_start"):
+        for name in ("timesteps", "min_snr", "contrast", *OF_Z_SEM):
             if getattr(self.training, name) != getattr(usual, name):
                 raise ValueError(f"training.{name} is of images and their encoder, and a prior is trained on codes: leave it away.")
         if self.model.schedule.zero_terminal_snr:
