@@ -14,11 +14,13 @@ components of pixels. With `--changes "" frozen` half of z_sem is components of 
 model stands beside it too. A run that is measured is not repeated, and one that was stopped goes on.
 """
 
+import contextlib
 import csv
 import dataclasses
 import json
 import math
 import statistics
+import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -342,7 +344,17 @@ def _trained(config: RunConfig, run: Path, picked: Picked, num: int, samples: in
 
 
 def write_images(rows: Iterator[Row], folder: Path) -> None:
-    """Images as files, and the table of their labels, last."""
+    """Images as files, and the table of their labels; masks beside the folder. All of it or nothing, as another process may be
+    about to read it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as part:
+        _write_images(rows, Path(part) / folder.name)
+        for made in sorted(Path(part).iterdir(), reverse=True):  # Masks first.
+            with contextlib.suppress(OSError):  # Another process was quicker.
+                made.rename(folder.with_name(made.name))
+
+
+def _write_images(rows: Iterator[Row], folder: Path) -> None:
     table = []
     for row in rows:
         file, image = folder / row["file"], row["image"]
@@ -354,11 +366,10 @@ def write_images(rows: Iterator[Row], folder: Path) -> None:
         else:
             Image.fromarray(image).save(file)
         table.append({key: value for key, value in row.items() if key != "image"})
-    with (folder / "labels.part").open("w", newline="", encoding="utf-8") as text:
+    with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as text:
         writer = csv.DictWriter(text, list(table[0]))
         writer.writeheader()
         writer.writerows(table)
-    (folder / "labels.part").replace(folder / "labels.csv")
 
 
 def told(ae: DiffusionAutoencoder, data: ImageSet, picked: Picked) -> dict[str, float]:

@@ -24,7 +24,7 @@ from PIL import Image
 import diffae
 from diffae.cli.bars import work_bar
 from diffae.cli.runs import show_training
-from diffae.config import DataConfig, RunConfig, read_json
+from diffae.config import DataConfig, FeaturesConfig, RunConfig, read_json
 from diffae.data import ImageSet, prepare
 from diffae.evaluation.pages.figures import Encoded
 from diffae.evaluation.pages.report import machine
@@ -44,6 +44,7 @@ def main(
     out: Path = Path("runs/fashion"),
     minutes: float = 6.0,
     z_dim: int = 128,
+    features: str | None = None,
     seed: int = 0,
 ) -> None:
     """Trains and measures.
@@ -53,6 +54,7 @@ def main(
         out: the run directory; the same command again goes on where it stopped.
         minutes: of training.
         z_dim: dimension of z_sem.
+        features: a frozen network, such as `inception`, whose features' components are half of z_sem.
         seed: of weights, order and noise.
     """
     started = time.monotonic()
@@ -61,6 +63,8 @@ def main(
     base = diffae.preset("pictures32")
     training = replace(base.training, minutes=minutes, seed=seed)
     model = replace(base.model, channels=1, z_dim=z_dim)
+    if features:
+        model = replace(model, features=FeaturesConfig(network=features), learned=z_dim // 2)
     data_config = DataConfig(source=str(images), validation="published")
     config = resolve(replace(base, model=model, data=data_config, training=training), out)
     with work_bar("Data") as update:

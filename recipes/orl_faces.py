@@ -39,7 +39,7 @@ from torch import Tensor
 import diffae
 from diffae.cli.bars import say
 from diffae.cli.runs import show_training
-from diffae.config import DataConfig, RunConfig
+from diffae.config import DataConfig, FeaturesConfig, RunConfig
 from diffae.data import ImageSet, prepare
 from diffae.data.labels.labels import write_labels
 from diffae.evaluation.pages.report import machine
@@ -63,6 +63,8 @@ def main(
     minutes: float = 2.0,
     reconstructed: int = 2,
     steps: int = 100,
+    z_dim: int = 64,
+    features: str | None = None,
     seed: int = 0,
 ) -> None:
     """Cross-validates, and writes results.json and edits.png.
@@ -74,11 +76,13 @@ def main(
         minutes: of training, each fold.
         reconstructed: photographs of each held-out subject that are reconstructed.
         steps: network calls of the decoder, either way.
+        z_dim: dimension of z_sem.
+        features: a frozen network, such as `inception`, whose features' components are half of z_sem.
         seed: of folds, weights and noise.
     """
     started = time.monotonic()
     write_photos(faces or packaged_faces(), labels, out / "photos")
-    config = settings(out / "photos", minutes, seed)
+    config = settings(out / "photos", minutes, seed, z_dim, features)
     photos = prepare(config.data, size=config.model.image_size, channels=1)
     folds: list[dict[str, float | None]] = []
     for k, data in enumerate(over_subjects(photos, seed)):
@@ -135,12 +139,15 @@ def write_photos(faces: Path, labels: Path, folder: Path) -> None:
     write_labels(folder / "labels.csv", rows)
 
 
-def settings(photos: Path, minutes: float, seed: int) -> RunConfig:
+def settings(photos: Path, minutes: float, seed: int, z_dim: int, features: str | None) -> RunConfig:
     """What is trained: the small preset, grey, with a z_sem that 320 photographs can fill."""
     base = diffae.preset("pictures32")
+    model = replace(base.model, channels=1, z_dim=z_dim)
+    if features:
+        model = replace(model, features=FeaturesConfig(network=features), learned=z_dim // 2)
     return replace(
         base,
-        model=replace(base.model, channels=1, z_dim=64),
+        model=model,
         data=DataConfig(source=str(photos)),
         training=replace(base.training, minutes=minutes, precision="float32", seed=seed),
     )
