@@ -4,7 +4,7 @@
     python benchmarks/jumps.py runs/signs-quick --num 500 --page benchmarks/jumps-signs.md
 
 Each run names its teacher. Images are held-out ones; where several runs are given (seeds of one set), figures are ± over them.
-LPIPS and KID are by the genuine networks. Samples are of a smoothed bootstrap of training codes, which asks no network. Edits go
+LPIPS and KID are by the genuine networks, KID beside as many other held-out images, as a picture made of an image is too near to that one. Samples are of a smoothed bootstrap of training codes, which asks no network. Edits go
 half of the way to the z_sem of another image, with their own x_T, and are compared with those along the teacher's ODE in 100 steps
 either way.
 """
@@ -49,7 +49,7 @@ def main(runs: tyro.conf.Positional[tuple[Path, ...]], num: int = 500, batch: in
 
     Args:
         runs: distilled runs. What is measured of one is kept in RUN/jumps.json.
-        num: held-out images, and as many samples.
+        num: held-out images, and as many samples; at most half of those held out.
         batch: images at a time.
         page: where the table goes, and beside it the first run's picture.
     """
@@ -69,9 +69,8 @@ def measured(run: Path, num: int, batch: int) -> dict[str, dict[str, float]]:
     assert isinstance(teacher, DiffusionAutoencoder)
     assert isinstance(student, DiffusionAutoencoder)
     data = inputs.images(student, str(run), None)
-    chosen = np.random.default_rng(0).permutation(data.validation)[:num]
-    x = data.images(chosen)
-    num = len(x)
+    num = min(num, len(data.validation) // 2)
+    x, others = (data.images(part) for part in np.split(np.random.default_rng(0).permutation(data.validation)[: 2 * num], 2))
     lpips, inception = load_network("alexnet")[0], load_network("inception")[0]
 
     def each(make: Callable[[range], Tensor], count: int = num) -> Tensor:
@@ -81,7 +80,7 @@ def measured(run: Path, num: int, batch: int) -> dict[str, dict[str, float]]:
     def features(images: Tensor) -> Tensor:
         return each(lambda part: inception(in_colour(teacher.to_pictures(images[part.start : part.stop]))), len(images))
 
-    real, z_sem = features(x), each(lambda part: teacher.encode(x[part.start : part.stop]))
+    real, z_sem = features(others), each(lambda part: teacher.encode(x[part.start : part.stop]))
 
     @torch.no_grad()
     def judged(images: Tensor, seconds: float) -> dict[str, float]:
@@ -161,7 +160,7 @@ def _page(runs: tuple[Path, ...], page: Path | None) -> str:
     first = read_json(RunConfig, runs[0] / "config.json")
     about = diffae.load(str(runs[0])).about
     lines = [
-        f"# In few calls: {Path(first.data.source).name}",
+        f"# In few calls: {'/'.join(Path(first.data.source).parts[-2:])}",
         f"{len(runs)} run{'s' * (len(runs) > 1)}, {first.training.images:,} images seen by each; the teacher saw "
         f"{about.get('images_seen', '?')}. ± over runs. {measured_on()}.",
     ]
