@@ -19,6 +19,7 @@ from diffae.nn.resampling import adaptive_average_pool
 from diffae.nn.winograd import Conv3x3
 from diffae.runtime import processor
 from diffae.runtime.seeding import Draws
+from diffae.training.updates import move_towards
 
 
 def perturb(module):
@@ -199,6 +200,28 @@ def test_winograds_convolution_knows_when_its_weight_has_changed():
         assert twin._transformed is None, "a copy does not carry four times its weights"
         conv.weight.zero_()
         torch.testing.assert_close(twin(x), before, rtol=1e-4, atol=1e-4)
+
+
+def _ours(conv):
+    move_towards([conv.weight], [torch.randn(conv.weight.shape)], torch.tensor(0.5))
+
+
+def _fused_adam(conv):
+    conv.weight.grad = torch.randn(conv.weight.shape)
+    torch.optim.AdamW([conv.weight], lr=0.1, fused=True).step()
+
+
+@pytest.mark.usefixtures("quick_products")
+@pytest.mark.parametrize("update", [_ours, _fused_adam])
+def test_winograds_convolution_knows_what_fused_kernels_change_and_do_not_tell(update):
+    conv, x = Conv3x3(128, 128), torch.randn(4, 128, 8, 8)
+    with torch.no_grad():
+        before = conv(x)
+    update(conv)
+    with torch.no_grad():
+        after, expected = conv(x), torch.nn.functional.conv2d(x, conv.weight, conv.bias, padding=1)
+    assert float((after - before).abs().max()) > 0.1
+    torch.testing.assert_close(after, expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.usefixtures("quick_products")

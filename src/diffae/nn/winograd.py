@@ -53,7 +53,7 @@ class Conv3x3(nn.Conv2d):
     then keeps the transformed filter, which is four times as large. Everywhere else it is the plain convolution.
     """
 
-    _transformed: tuple[tuple[int, int], Tensor] | None = None
+    _transformed: tuple[tuple[int, int], Tensor, Tensor] | None = None
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 3, padding=1)
@@ -78,11 +78,14 @@ class Conv3x3(nn.Conv2d):
         )
 
     def _transformed_weight(self) -> Tensor:
-        """The filter at the 36 points, computed again when the weight has changed."""
+        """The filter at the 36 points, computed again when the weight has changed: by torch's count of changes, and, as fused
+        optimizers leave that as it is, by some of its values."""
         version = (self.weight.data_ptr(), self.weight._version)
-        if self._transformed is None or self._transformed[0] != version:
-            self._transformed = (version, transform_filter(self.weight))
-        return self._transformed[1]
+        some = self.weight.detach()[:, :, 1, 1].diagonal()
+        before = self._transformed
+        if before is None or before[0] != version or not torch.equal(before[1], some):
+            self._transformed = before = (version, some.clone(), transform_filter(self.weight))
+        return before[2]
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_transformed": None}

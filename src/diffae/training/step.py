@@ -19,7 +19,7 @@ from diffae.runtime.processor import autocast, resolve_precision
 from diffae.runtime.seeding import Draws
 from diffae.training.sharding import is_sharded, whole
 from diffae.training.state import PROFILES, TrainingState
-from diffae.training.updates import move_towards
+from diffae.training.updates import local_part, move_towards
 
 Sent = list[Tensor]
 """What the host sends for one step: for each micro-batch, what the loss takes."""
@@ -61,7 +61,7 @@ class DeviceStep:
         self._first = torch.full((), state.step * config.batch_size, dtype=torch.int64, device=device)
         self._failed = torch.full((), -1, dtype=torch.int64, device=device)
         self._numbers: dict[str, tuple[float, Tensor]] = {}
-        self.seen = torch.zeros(3, dtype=torch.float64, device=device)
+        self.seen = torch.tensor([0.0, 0.0, -1.0], dtype=torch.float64, device=device)
         for i, group in enumerate(group for optimizer in state.optimizers for group in optimizer.param_groups):
             group["lr"] = self._number(f"rate {i}", float(group["lr"]))
         # What is divided over processes is gathered by the host's commands, and compiled networks record for themselves.
@@ -131,9 +131,11 @@ class DeviceStep:
             optimizer.grad_scale, optimizer.found_inf = clip, stays  # type: ignore[attr-defined]
             optimizer.step()
         weights = [p.detach() for p in self._parameters]
+        torch.autograd.graph.increment_version([local_part(p) for p in weights])  # Fused Adam does not.
         for i, average in enumerate([state.ema, *state.averages]):
             move_towards(list(average.parameters()), weights, self._numbers[f"average {i}"][1], found_inf=stays)
-        self.seen.copy_(torch.stack([loss.double(), norm.double(), self._failed.double()]))
+        now = torch.stack([loss.double(), norm.double(), self._failed.double()])
+        self.seen.copy_(torch.where(self.seen[2] >= 0, self.seen, now))  # Of a step that failed, whenever it is looked at.
         self._first += config.batch_size
 
     def _micro_batch(self, i: int) -> Tensor:

@@ -35,7 +35,7 @@ def fused_sgd(
         grad_scale: of the device.
         found_inf: of the device; where it is 1 nothing changes.
     """
-    local_weights, local_gradients, averages = ([_local(t) for t in tensors] for tensors in (weights, gradients, momenta))
+    local_weights, local_gradients, averages = ([local_part(t) for t in tensors] for tensors in (weights, gradients, momenta))
     # The kernel goes through memory, and does not look whether all lie alike.
     alike = [
         g if g.stride() == w.stride() else torch.empty_like(w).copy_(g) for w, g in zip(local_weights, local_gradients, strict=True)
@@ -54,6 +54,7 @@ def fused_sgd(
         grad_scale=grad_scale,
         found_inf=found_inf,
     )
+    torch.autograd.graph.increment_version([*local_weights, *averages])  # The kernel does not.
     for gradient, scaled in zip(local_gradients, alike, strict=True):
         if scaled is not gradient:
             gradient.copy_(scaled)
@@ -64,6 +65,6 @@ def move_towards(averages: Sequence[Tensor], weights: Sequence[Tensor], rate: Te
     fused_sgd(averages, weights, lr=rate, weight_decay=1.0, maximize=True, found_inf=found_inf)
 
 
-def _local(tensor: Tensor) -> Tensor:
+def local_part(tensor: Tensor) -> Tensor:
     """This process's part of it, where it is divided over processes."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
