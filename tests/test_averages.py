@@ -74,6 +74,12 @@ def test_what_is_kept_itself_is_given_back():
         np.testing.assert_allclose(combination([10, 20, 30, 40, 50, 60], length), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("snapshots", [1, 2, 3, 8])
+@pytest.mark.parametrize("length", [0.02, 0.05, 0.2, 0.28])
+def test_of_few_snapshots_too_it_is_an_average(snapshots, length):
+    assert combination([100 * (i + 1) for i in range(snapshots)], length).sum() == pytest.approx(1, abs=1e-9)
+
+
 def follow(state, decay=0.9):
     """The averages, as a step moves them."""
     for moved, rate in zip([state.ema, *state.averages], average_rates(state.step, decay), strict=False):

@@ -37,6 +37,13 @@ def save_averages(state: TrainingState[Any], folder: Path, images: int, *, main:
     return file
 
 
+def drop_averages(folder: Path, *, beyond: int) -> None:
+    """Deletes those of more images than a run goes on from: it may never come there again, or otherwise."""
+    for file in folder.glob("images-*.safetensors"):
+        if int(file.stem.removeprefix("images-")) > beyond:
+            file.unlink()
+
+
 def average(folder: Path, lengths: Sequence[float]) -> Iterator[tuple[float, dict[str, Tensor]]]:
     """The weights of a run, averaged over its past, for each length.
 
@@ -71,7 +78,8 @@ def average(folder: Path, lengths: Sequence[float]) -> Iterator[tuple[float, dic
 
 
 def combination(steps: Sequence[int], length: float) -> np.ndarray:
-    """Weights of the snapshots, whose weighted sum is nearest to the profile of this length at the last snapshot (least squares).
+    """Weights of the snapshots, 1 in all, whose weighted sum is nearest to the profile of this length at the last snapshot (least
+    squares). Of few snapshots the nearest sum without that would be smaller than an average: a network of smaller weights.
 
     Args:
         steps: of each snapshot, rising.
@@ -84,7 +92,10 @@ def combination(steps: Sequence[int], length: float) -> np.ndarray:
     powers = np.tile([exponent(profile) for profile in AVERAGES], len(steps))
     among = _overlap(times[:, None], powers[:, None], times[None], powers[None])
     wanted = _overlap(times, powers, times[-1], exponent(length))
-    weights = np.linalg.lstsq(among, wanted, rcond=None)[0]
+    # Bordered by what their sum is (Lagrange), in units of the last step.
+    bordered = np.pad(among * times[-1], (0, 1), constant_values=1.0)
+    bordered[-1, -1] = 0
+    weights = np.linalg.lstsq(bordered, np.append(wanted * times[-1], 1.0), rcond=None)[0][:-1]
     return weights.reshape(len(steps), len(AVERAGES))
 
 

@@ -26,7 +26,7 @@ from diffae.config import to_dict
 from diffae.runtime import processes, seeding
 from diffae.runtime.files import locked
 from diffae.training.accumulation import explaining_out_of_memory, find_accumulation
-from diffae.training.averages import save_averages
+from diffae.training.averages import drop_averages, save_averages
 from diffae.training.budget import Budget, Due
 from diffae.training.determinism import deterministic
 from diffae.training.early_stopping import FROM_HERE, EarlyStopping
@@ -144,6 +144,8 @@ def _train(subject: Subject, out: Path, accelerator: Accelerator) -> Iterator[Ev
         write_data(out, subject)
     budget = Budget(training, started_at=state.step * training.batch_size)
     log = Log(out, images=budget.start) if main else None
+    if main:
+        drop_averages(out / "averages", beyond=budget.start)
     if log and from_here:
         log.write(budget.start, {FROM_HERE: float(training.patience or 0)})
     due = Due(training, images=budget.start)
@@ -169,9 +171,11 @@ def _train(subject: Subject, out: Path, accelerator: Accelerator) -> Iterator[Ev
                 noted = True
                 yield Noted(step.note)
             done = interrupted or (budget.total is not None and images >= budget.total)
-            logs, saves, averages = (due(what, images) or done for what in ("log", "checkpoint", "average"))
+            logs, saves = (due(what, images) or done for what in ("log", "checkpoint"))
             saves |= found
-            validates, draws = (due(what, images) or (done and not interrupted) for what in ("validate", "sample"))
+            validates, draws, averages = (
+                due(what, images) or (done and not interrupted) for what in ("validate", "sample", "average")
+            )
             if logs or saves or averages or validates or draws:
                 loss_now, norm = step.loss_and_norm()  # Nothing is made of weights that are no numbers.
             if logs and log:
