@@ -102,6 +102,16 @@ def test_a_model_of_another_type_does_what_it_does_in_float32(ae, x, dtype, near
     assert torch.equal(other.reconstruct(x, steps=3), x), "anchored is exact in whatever type the images have"
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_what_a_model_of_v_predicts_is_not_lost_in_a_small_type(tiny, dtype):
+    """x_0 = alpha x - sigma v, as well as the network says v; not a small difference of rounded numbers, divided by alpha."""
+    torch.manual_seed(0)
+    exact = perturb(DiffusionAutoencoder(replace(tiny, prediction="v"))).eval()
+    low, z_sem = copy.deepcopy(exact).to(dtype), torch.randn(4, exact.z_dim)
+    (expected, found) = (model.decode_mean(z_sem, t=950).double() for model in (exact, low))
+    assert float((found - expected).abs().mean()) < 0.05 * float(expected.abs().mean())
+
+
 @pytest.mark.parametrize("quick", [True, False])
 def test_auto_decodes_in_bfloat16_where_it_is_quick(ae, quick, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # Its networks are on the processor all the same.

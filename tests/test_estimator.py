@@ -177,3 +177,10 @@ def test_other_images_than_it_was_fitted_to_are_refused(model):
         transformer.transform(np.zeros((3, 8, 9)))
     with pytest.raises(ValueError, match="X has 5 features, and z_sem has 6"):
         transformer.inverse_transform(np.zeros((3, 5)))
+
+
+def test_images_of_a_shape_that_was_said_come_back_as_they_were_given(model, digits):
+    X, _ = digits
+    as_images = X[:4].reshape(4, 8, 8) if X.ndim == 2 else X[:4]
+    fitted = DiffAETransformer(image_shape=(8, 8), model=model).fit(as_images)
+    assert fitted.inverse_transform(fitted.transform(as_images)).shape == as_images.shape

@@ -19,6 +19,7 @@ from diffae.interop.fingerprints import digest_model
 from diffae.nn.evening import POWER, Evening
 from diffae.training.evening import evened
 from diffae.training.starting import take_weights
+from diffae.training.subjects import ImageSubject
 
 
 def with_evening(tiny, **changes):
@@ -215,3 +216,17 @@ def test_more_is_told_by_a_penalised_model_of_evened_codes():
         model = LogisticRegression(C=0.01, max_iter=500).fit(codes[:600], y[:600])
         right.append(model.score(codes[600:], y[600:]))
     assert right[1] > right[0] + 0.1, right
+
+
+def test_networks_of_ones_own_are_refused_before_training(tiny_run, make_images):
+    config = tiny_run(source=make_images(12))
+    config = replace(config, model=replace(config.model, unet=replace(config.model.unet, evened=True)))
+    config = replace(config, training=replace(config.training, whitened_start=False))
+    data = prepare(config.data, size=config.model.image_size, channels=3)
+
+    class Own(torch.nn.Conv2d):
+        pass
+
+    subject = ImageSubject(config, data, make=lambda model: DiffusionAutoencoder(model, unet=Own(3, 3, 1)))
+    with pytest.raises(ValueError, match=r"model\.unet\.evened .* and this is a Own: switch it off"):
+        subject.build()

@@ -21,6 +21,7 @@ from diffae.runtime import graphs
 from diffae.training.accumulation import TrainingOutOfMemory
 from diffae.training.loop import NonFiniteLoss
 from diffae.training.run import Logged, Noted, Stepped, resolve, train
+from diffae.training.speed import TRAINING_STEP, measure
 from diffae.training.state import TrainingState
 from diffae.training.subjects import ImageSubject
 
@@ -116,7 +117,7 @@ def test_a_step_that_is_not_finite_changes_nothing_nor_does_any_after_it(config,
                 seen.append(event.step.images)
                 tensors.append({name: t.cpu().clone() for name, t in states[0]._tensors().items()})
 
-    with pytest.raises(NonFiniteLoss, match=r"at step 6; training stopped before that step.*Its batch: .*\.png") as error:
+    with pytest.raises(NonFiniteLoss, match=r"The loss is nan at step 6; training stopped before that step.*\.png") as error:
         follow()
     assert error.value.positions == range(48, 56)
     assert seen[-1] == 64
@@ -170,6 +171,30 @@ def test_recorded_calls_are_the_calls(ae, device, precision):
             for p in model.parameters():
                 p.mul_(1.1)
     assert torch.equal(*(model.reconstruct(x, inversion="fast", steps=6) for model in (plain, ae)))
+
+
+def test_a_call_in_inference_mode_leaves_nothing_that_cannot_be_written_again(ae, monkeypatch):
+    """Of processors that record, as the pretended device knows no inference mode."""
+    monkeypatch.setitem(graphs.RECORDERS, "cpu", Recorder)
+    monkeypatch.setattr(graphs, "BOUND", 0.0)
+    z_sem, t = torch.ones(2, ae.z_dim), torch.full((2,), 500.0)
+    for precision in ("float32", "bfloat16"):
+        ae.precision = precision
+        with torch.inference_mode():
+            first = ae.decode(z_sem, steps=6)
+            eps = ae.eps_model(z_sem)(first, t)
+        again = ae.decode(z_sem, steps=6), ae.eps_model(z_sem)(first, t)
+        if precision == "float32":
+            torch.testing.assert_close(again, (first, eps), atol=1e-4, rtol=1e-4)
+
+
+def test_the_arithmetic_of_a_step_is_counted_though_it_is_recorded(config, device):
+    counted = []
+    for graphs_too in (True, False):
+        asked = replace(config, training=replace(config.training, graphs=graphs_too, precision="float32"))
+        (speed,) = measure(asked, 4, accelerator=Accelerator(), seconds=0.05, what=(TRAINING_STEP,))
+        counted.append(speed.flop)
+    assert counted[0] == counted[1] > 0
 
 
 def test_a_recording_is_of_one_precision(ae, device):

@@ -56,7 +56,8 @@ def border(method: M) -> M:
         token = _inside.set(self)
         try:
             # Kernels and recordings are of the card that is current.
-            with torch.no_grad(), torch.cuda.device(home) if home.type == "cuda" else nullcontext():
+            # What is kept for later calls could not be written again if it were made in inference mode.
+            with torch.inference_mode(False), torch.no_grad(), torch.cuda.device(home) if home.type == "cuda" else nullcontext():
                 found = method(self, **moved)
         finally:
             _inside.reset(token)

@@ -24,6 +24,7 @@ from diffae.diffusion.schedule import (
     draw_timesteps,
     each_error,
     encoding_path,
+    kind_of_t,
     min_snr_weights,
     one_step,
     spaced_path,
@@ -172,7 +173,8 @@ class ImageDiffusion(ImageModel):
         return usual and self.config.latents is None if asked is None else asked
 
     def _solve(self, x: Tensor, z_sem: Tensor | None, path: NoisePath, solver: Solver = "ddim", *, clamp: bool) -> Tensor:
-        return solve(self.eps_model(z_sem), x, path, solver=solver, clamp=clamp)
+        # States of at least float32: x_0 of v is a small difference, which bfloat16 would lose.
+        return solve(self.eps_model(z_sem), x.to(kind_of_t(x)), path, solver=solver, clamp=clamp).to(x)
 
     def _loss(
         self, x_0: Tensor, draws: Draws, z_sem: Tensor | None, *, noisy: bool, min_snr: float | None = None,

@@ -97,11 +97,12 @@ class Predictor:
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             output = self._ask(*inputs)
         else:
-            self._make_ready()
-            if self._recordings is None or self._unet.training:
-                output = self._ask_ready(*inputs)
-            else:
-                output = self._recordings.calls(self._ask_ready, inputs, self._key)
+            with torch.inference_mode(False), torch.no_grad():  # What is kept is written again.
+                self._make_ready()
+                if self._recordings is None or self._unet.training:
+                    output = self._ask_ready(*inputs)
+                else:
+                    output = self._recordings.calls(self._ask_ready, inputs, self._key)
         output = output.to(x_t)
         if self._prediction == "eps":
             return output

@@ -41,8 +41,8 @@ class Budget:
             wait()
             seconds = time.monotonic() - self._clock[1]
             rate = (images - self._clock[0]) / seconds
-            # A new run's budget is so large that the learning rate's hold is not over yet.
-            least = images / HOLD if self.start == 0 and self._minutes > 1 else images
+            # So large that the learning rate's hold is not over yet.
+            least = images / HOLD if self._minutes > 1 else images
             total = max(rate * 60 * self._minutes, least)
             decision[0] = -(-round(total) // self._batch) * self._batch
         if accelerator.num_processes > 1:

@@ -123,7 +123,9 @@ class DistilledSubject(ImageSubject):
         with torch.no_grad():
             # In float32, as states and timesteps are then, whatever the networks compute in.
             z_sem = (model.encoder(x) if features is None else model.encoder(x, features)).float()
-        # Every fourth of the run, whoever computes it; known to the host, so that no device is waited for.
+        if len(x) % INVERTED:  # Known to the host, as all of this, so that no device is waited for.
+            raise ValueError(f"Every {INVERTED}th image of a run is followed to its noise, and here {len(x)} come at a time.")
+        # Every fourth of the run, whoever computes it.
         some = [torch.arange(len(x), device=x.device)[first::INVERTED] for first in range(INVERTED)]
         halves = [(some[0], self._of_image), (torch.cat(some[1:]), self._to_image)]
         losses = []

@@ -143,10 +143,11 @@ class DiffAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             self, X, reset=reset, allow_nd=True, dtype=None, ensure_min_samples=2 if reset and self.model is None else 1
         )
         X = X if X.dtype == np.uint8 else self._light(check_array(X, allow_nd=True, dtype=np.float32))
+        given = X.shape[1:]
         if X.ndim == 2:
             X = X.reshape(len(X), *self._shape_of_rows(X.shape[1]))
         if reset:
-            self._given_shape = (self.n_features_in_,) if self.image_shape is not None else X.shape[1:]
+            self._given_shape = given
         if X.ndim not in (3, 4):
             raise ValueError(f"Expected images (n, h, w) or (n, h, w, c), got {X.ndim} dimensions: {X.shape}.")
         return X if X.ndim == 4 else X[..., None]

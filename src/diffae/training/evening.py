@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffae.autoencoder import DiffusionAutoencoder
+from diffae.diffusion.networks import configured
 from diffae.frozen.encoder import learned_part
 from diffae.nn.encoder import SemanticEncoder
 from diffae.nn.evening import Evening, follow
@@ -26,6 +27,20 @@ def learned_encoder(model: DiffusionAutoencoder, why: str) -> SemanticEncoder | 
     if ours is None or isinstance(ours, SemanticEncoder):
         return ours
     raise ValueError(f"{why} sets the last layer of the configured encoder, and this is a {type(ours).__name__}: switch it off.")
+
+
+def check_evens(model: DiffusionAutoencoder) -> None:
+    """Refuses a model whose z_sem cannot be evened: before it is trained, not when it is saved.
+
+    Raises:
+        ValueError: the encoder or the decoder is none of ours.
+    """
+    learned_encoder(model, "model.unet.evened")
+    if not configured(model.unet):
+        raise ValueError(
+            f"model.unet.evened has the configured UNet go back to the coordinates that it was trained in, and this is a "
+            f"{type(model.unet).__name__}: switch it off."
+        )
 
 
 @torch.no_grad()

@@ -1,7 +1,9 @@
 """Is the model learning? Users of the authors' code ask this most; every validation answers it."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
@@ -132,13 +134,10 @@ def check_codes(
 ) -> CodeHealth:
     """Validates an autoencoder on images in [-1, 1], with the same timesteps and noise at every call."""
     z_sem = torch.cat([model.encode(part) for part in x.split(batch_size)])
-    # Few images, such as 5 of a set of 100, are looked at again, at other timesteps.
-    again = -(-LEAST_DRAWS // len(x))
-    totals = [0.0, 0.0]
-    for i, z in enumerate((z_sem, z_sem.roll(1, dims=0))):
-        for part, draws in (pair for time in range(again) for pair in _parts(x, batch_size, seed, start=time * len(x))):
-            loss = model.loss(x[part], draws, noisy=noisy, z_sem=z[part], known=None if known is None else known[part])
-            totals[i] += float(loss) * len(draws) / len(x) / again
+    totals = []
+    for other in (z_sem, z_sem.roll(1, dims=0)):
+        asked = partial(_loss_of_part, model, x, known, noisy=noisy, z_sem=other)
+        totals.append(_mean_loss(asked, x, batch_size=batch_size, seed=seed))
     z = z_sem.double().cpu() - z_sem.double().cpu().mean(0)
     spectrum = torch.linalg.svdvals(z).square()
     dimensions = float(spectrum.sum() ** 2 / spectrum.square().sum()) if spectrum.sum() > 0 else 0.0
@@ -150,12 +149,22 @@ def check_images(
     model: DDIM, x: Float[Tensor, "n c *sides"], *, batch_size: int, noisy: bool, seed: int, known: Tensor | None = None
 ) -> LossHealth:
     """Validates a plain DDIM on images in [-1, 1], with the same timesteps and noise at every call."""
-    parts = _parts(x, batch_size, seed)
-    counts = [None if known is None else known[part] for part, _ in parts]
-    losses = [
-        float(model.loss(x[part], draws, noisy=noisy, known=c)) * len(draws) for (part, draws), c in zip(parts, counts, strict=True)
-    ]
-    return LossHealth(sum(losses) / len(x))
+    return LossHealth(_mean_loss(partial(_loss_of_part, model, x, known, noisy=noisy), x, batch_size=batch_size, seed=seed))
+
+
+def _loss_of_part(
+    model: DiffusionAutoencoder | DDIM, x: Tensor, known: Tensor | None, part: slice, draws: Draws, *, noisy: bool,
+    z_sem: Tensor | None = None,
+) -> float:  # fmt: skip
+    settings: dict[str, Any] = {} if z_sem is None else {"z_sem": z_sem[part]}
+    return float(model.loss(x[part], draws, noisy=noisy, known=None if known is None else known[part], **settings))
+
+
+def _mean_loss(loss: Callable[[slice, Draws], float], x: Tensor, *, batch_size: int, seed: int) -> float:
+    """The mean of at least LEAST_DRAWS: few images, such as 5 of a set of 100, are looked at again, at other timesteps."""
+    again = -(-LEAST_DRAWS // len(x))
+    parts = [pair for time in range(again) for pair in _parts(x, batch_size, seed, start=time * len(x))]
+    return sum(loss(part, draws) * len(draws) for part, draws in parts) / len(x) / again
 
 
 @torch.no_grad()

@@ -83,7 +83,8 @@ def measure(
         loss = LossModule(model, model.loss)
         steps = training_steps(state, loss, lambda _: x, training, accelerator=accelerator, total=lambda: 10**9)
         step = partial(next, steps)
-        yield Speed(TRAINING_STEP, batch, _seconds(step, device, seconds), _flop(step), _peak(device))
+        flop = _flop(step)  # Of the first, which is never a recording, in which nothing can be counted.
+        yield Speed(TRAINING_STEP, batch, _seconds(step, device, seconds), flop, _peak(device))
 
 
 def most_rate(precision: Precision, device: torch.device, *, size: int = 2048, seconds: float = 0.5) -> float:

@@ -22,7 +22,7 @@ from diffae.nn.layers import Stage
 from diffae.pictures import save_png, scale_for, sheet
 from diffae.runtime import processes, seeding
 from diffae.runtime.seeding import Draws
-from diffae.training.evening import evened, learned_encoder
+from diffae.training.evening import check_evens, evened, learned_encoder
 from diffae.training.features import features_of, fit_features
 from diffae.training.health import Health, check_codes, check_images
 from diffae.training.starting import take_weights, trained_model
@@ -136,6 +136,8 @@ class ImageSubject:
             if network is None:
                 raise ValueError("A plain DDIM has no encoder to freeze.")
             network.requires_grad_(False)
+        if self._evens and isinstance(model, DiffusionAutoencoder):
+            check_evens(model)
         return model
 
     @torch.no_grad()
@@ -231,10 +233,14 @@ class ImageSubject:
         } | features_about(ema.config)
         (self._evened(ema) if isinstance(ema, DiffusionAutoencoder) else ema).save_pretrained(folder)
 
+    @property
+    def _evens(self) -> bool:
+        return self.config.model.unet.evened and self.config.start.freeze is None
+
     @torch.no_grad()
     def _evened(self, ema: DiffusionAutoencoder) -> DiffusionAutoencoder:
         """The model as users get it. What begins with a trained part that stays keeps that one's z_sem."""
-        if not self.config.model.unet.evened or self.config.start.freeze is not None:
+        if not self._evens:
             return ema
         ways: list[Callable[[Tensor], Tensor]] = [lambda x: x]
         if self.config.data.flip and self.config.model.latents is None:
