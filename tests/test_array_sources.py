@@ -258,6 +258,19 @@ def test_several_arrays_that_could_be_the_images_are_named(tmp_path, write):
 # Damage, pickles, memory ------------------------------------------------------------------------------------------------
 
 
+def test_images_beside_those_of_a_split_are_named(tmp_path):
+    np.savez(tmp_path / "a.npz", images=PIXELS, test_images=PIXELS[:4])
+    with pytest.raises(ValueError, match=r"holds images beside test_images, .*: call it `train_images`, or save it alone"):
+        open_source(tmp_path / "a.npz")
+
+
+def test_labels_that_are_called_like_a_part_of_a_split_are_labels(tmp_path):
+    np.savez(tmp_path / "a.npz", images=PIXELS, age=np.arange(12.0), test_result=np.arange(12) % 2)
+    source = open_source(tmp_path / "a.npz")
+    assert labels(source).values["test_result"].tolist() == [0, 1] * 6
+    assert "age" in labels(source).values
+
+
 @pytest.mark.parametrize("write", [npz, stored, hdf5, zipped])
 def test_files_that_are_cut_short_are_refused(tmp_path, write):
     file = write(tmp_path / "set", images=PIXELS)

@@ -1,10 +1,10 @@
 """Images in: what is read, how it is joined, split and ordered, and what happens to files that are no good."""
 
 import io
-import os
 import warnings
 import zipfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from diffae.data import avatars, prepare
 from diffae.data.dataset import ImageSet, Order, split
 from diffae.data.feed import Rows
 from diffae.data.images import UnusableImage, in_range, read_image, scaled
+from diffae.runtime import seeding
 from diffae.runtime.seeding import Draws
 from diffae.training.views import training_view
 
@@ -320,6 +321,17 @@ def test_groups_are_never_divided():
     assert not {groups[i] for i in train} & {groups[i] for i in held}
 
 
+def test_a_hash_is_asked_once_for_each_slide_of_many_tiles(monkeypatch):
+    asked, mix = [], seeding.mix
+    monkeypatch.setattr("diffae.data.dataset.seeding.mix", lambda *of: asked.append(of) or mix(*of))
+    names = [f"{i}.png" for i in range(600)]
+    for share in (1e-6, 1 - 1e-6):  # Which no slide, or every, falls under.
+        asked.clear()
+        train, held = split(names, [f"slide {i % 3}" for i in range(600)], share)
+        assert (len(train), len(held)) == (400, 200)
+        assert len(asked) == 3
+
+
 def test_very_few_images_still_leave_one_to_validate():
     train, held = split(["a", "b", "c"], None, 0.05)
     assert (len(train), len(held)) == (2, 1)
@@ -439,7 +451,7 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache_folder() == tmp_path / "xdg" / "diffae"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_folder() == os.path.expanduser("~/.cache/diffae") or cache_folder().name == "diffae"
+    assert cache_folder() == Path.home() / ".cache" / "diffae"
 
 
 def test_some_of_many_images_are_of_all_kinds_and_the_same_when_others_come():

@@ -99,6 +99,7 @@ def test_parquet_labels_are_the_same(tmp_path):
         ),
         ("file,A\na.png,1\n".encode("utf-16-le"), "labels.csv, line 1: there is a zero byte, so this is UTF-16"),
         (b"PK\x03\x04....", "labels.csv is a spreadsheet or an archive"),
+        (b'file,"age\n' + b"a.png,1\n" * 20_000, "labels.csv, line 1: this is no header of a table"),
         (b"\xff\xfef", "byte 0x66 is not UTF-16"),
     ],
 )
@@ -137,6 +138,11 @@ def test_decimal_commas_are_read_where_semicolons_separate_and_that_is_said(tmp_
 def test_backslashes_are_slashes_where_no_image_has_them(tmp_path):
     labels = read(tmp_path, "file,A\nx\\a.png,1\ny\\b.png,0\n", ["x/a.png", "y\\b.png"])
     assert labels.values["A"].tolist() == [1, 0]
+
+
+def test_a_number_with_a_comma_among_texts_is_a_text(tmp_path):
+    labels = read(tmp_path, 'file,A,note\na.png,1,"1,000"\nb.png,0,words\nc.png,1,more of them\n', ["a.png", "b.png", "c.png"])
+    assert list(labels.values) == ["A"]
 
 
 def test_text_columns_are_left_out_with_a_note_from_every_kind_of_table(tmp_path):

@@ -12,6 +12,7 @@ from test_nn import perturb
 import diffae
 from diffae.config import DataConfig
 from diffae.data import prepare
+from diffae.data.companions import _stem
 from diffae.runtime.seeding import Draws
 from diffae.training.run import train
 from diffae.training.subjects import ImageSubject
@@ -49,6 +50,21 @@ def test_images_of_another_shape_than_the_model_say_how_to_name_theirs(tmp_path)
     folder = with_gaps(tmp_path / "images", channels=2)
     with pytest.raises(ValueError, match=r"has shape \(2, 8, 8\)(.|\n)*--model.channels and --model.image-size"):
         prepare(DataConfig(source=str(folder), range=(-3.0, 5.0), mask="gaps"), size=(8, 8), channels=3)
+
+
+def test_images_of_which_nothing_counts_are_skipped_and_said(tmp_path):
+    folder = with_gaps(tmp_path / "images", num=6)
+    scattered = np.random.default_rng(0).normal(size=(3, 64, 64)).astype(np.float32)
+    scattered[:, ::4, ::4] = np.nan
+    np.save(folder / "scattered.npy", scattered)
+    data = prepare(DataConfig(source=str(folder), range=(-3.0, 5.0), mask="gaps"), size=(8, 8), channels=3)
+    assert "scattered.npy" not in data.names
+    assert any("scattered.npy has gaps in what every pixel is made of, at 8 x 8 pixels" in note for note in data.notes)
+
+
+def test_names_that_are_numbers_with_dots_have_no_ending(tmp_path):
+    for name in ("1.2.840.1", "1.2.840.2", "a/x.nii.gz", "a/y.PNG", "z"):
+        assert _stem(name) == {"a/x.nii.gz": "a/x", "a/y.PNG": "a/y"}.get(name, name)
 
 
 def test_a_folder_of_masks_says_what_counts(tmp_path):

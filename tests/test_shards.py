@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 import tarfile
 
 import numpy as np
@@ -332,3 +334,24 @@ def test_more_classes_than_become_attributes_are_left_out_by_number(tmp_path):
     source = open_source(tmp_path / "many.tar")
     assert source.notes == [f"The 101 classes of {tmp_path / 'many.tar'} were left out: at most 100 become attributes."]
     assert {*source.label_rows()[0]} == {"file"}
+
+
+def test_more_tars_are_open_than_the_system_usually_lets(tmp_path):
+    """In a process of its own, as its limit is lowered."""
+    for i in range(80):
+        with tarfile.open(tmp_path / f"train-{i:04d}.tar", "w") as archive:
+            member = tarfile.TarInfo("0.png")
+            member.size = len(png(i % 20))
+            archive.addfile(member, io.BytesIO(png(i % 20)))
+    code = """
+import resource, sys
+from pathlib import Path
+soft, hard = int(sys.argv[2]), int(sys.argv[3])
+from diffae.data.sources import open_source
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+print(len(open_source(Path(sys.argv[1])).names))
+"""
+    asked = [sys.executable, "-c", code, str(tmp_path), "64"]
+    assert subprocess.run([*asked, "4096"], capture_output=True, text=True, check=True).stdout.strip() == "80"
+    refused = subprocess.run([*asked, "64"], capture_output=True, text=True, check=False).stderr
+    assert "has 80 tars, and the system lets a process open no more than" in refused

@@ -229,7 +229,7 @@ def _write_part(
         stacked = _stacked(arrays)
         most = float(np.iinfo(stacked.dtype).max)
         also = [(c.min() / most, c.max() / most) for c in stacked[:, decode.own : decode.channels].swapaxes(0, 1)]
-        seen = stacked[:, : decode.channels]
+        seen = stacked[:, : decode.own]
         extent = (int(seen.min()), int(seen.max())) if stacked.dtype == np.uint16 else None
         with replacing(file) as target, target.open("wb") as opened:
             np.save(opened, stacked if convert is None else convert(stacked))

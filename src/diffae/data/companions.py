@@ -7,7 +7,9 @@ import numpy as np
 
 from diffae.config import Crop, Preparation
 from diffae.data.images import Grid, UnusableImage, Warn, ending, read_photo, read_placed, values_of
+from diffae.data.images.arrays import PACKED
 from diffae.data.images.crops import sides_text
+from diffae.data.images.files import EXTENSIONS
 from diffae.data.images.values import WithoutRange
 from diffae.data.sources import Source, open_source
 
@@ -112,7 +114,9 @@ def _check_placed(own: Grid, image: Grid) -> None:
 
 
 def _stem(name: str) -> str:
-    return str(PurePosixPath(name).parent / PurePosixPath(name).name.removesuffix(ending(name)))
+    """A name without its ending; DICOM files may have none, and names that are numbers with dots."""
+    path, kind = PurePosixPath(name), ending(name)
+    return str(path.parent / path.name[: -len(kind)]) if kind in EXTENSIONS | {PACKED} else name
 
 
 def append_channels(pixels: np.ndarray, more: Sequence[np.ndarray]) -> np.ndarray:

@@ -140,10 +140,12 @@ def split(names: Sequence[str], groups: Sequence[str] | None, share: float) -> t
     if not 0 <= share < 1:
         raise ValueError(f"The share of images to hold out (data.validation) must be within [0, 1), got {share}.")
     keys = names if groups is None else groups
-    held = np.array([seeding.mix("split", key) / 2**63 < share for key in keys])
-    if share > 0 and len(set(keys)) > 1 and (not held.any() or held.all()):
-        # Very few images: hold out the one with the smallest hash rather than none, or all.
-        held = np.array([key == min(keys, key=lambda k: seeding.mix("split", k)) for key in keys])
+    hashes = {key: seeding.mix("split", key) for key in set(keys)}
+    held = np.array([hashes[key] / 2**63 < share for key in keys])
+    if share > 0 and len(hashes) > 1 and (not held.any() or held.all()):
+        # Very few images or groups: hold out the one with the smallest hash rather than none, or all.
+        least = min(hashes, key=hashes.__getitem__)
+        held = np.array([key == least for key in keys])
     if held.all():
         what = "the only image is held out" if len(names) == 1 else f"all {len(names)} images share one group, which is held out"
         raise ValueError(f"Nothing is left to train on: {what}. Set data.validation to 0.")

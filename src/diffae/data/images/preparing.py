@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from diffae.config import Preparation
-from diffae.data.images.crops import box_of
+from diffae.data.images.crops import box_of, sides_text
 from diffae.data.images.decoded import Decoded
 from diffae.data.images.files import UnusableImage, Warn
 from diffae.data.images.resizing import mark_resized, resized
@@ -38,7 +38,10 @@ def prepared(decoded: Decoded, *, size: tuple[int, ...], channels: int, preparat
     made = _with_channels(made, decoded, channels)
     if preparation.mask != "gaps":
         return made
-    return with_known(made, None if gaps is None else mark_resized(np.any(gaps, axis=0), size, box))
+    marked = None if gaps is None else mark_resized(np.any(gaps, axis=0), size, box)
+    if marked is not None and marked.all():
+        raise UnusableImage(f"has gaps in what every pixel is made of, at {sides_text(size)} pixels, so nothing of it counts")
+    return with_known(made, marked)
 
 
 def with_known(images: np.ndarray, gaps: np.ndarray | None) -> np.ndarray:

@@ -64,7 +64,7 @@ def numbers(name: str, cells: Sequence[Any], where: Callable[[int], str]) -> np.
     bad = [i for i, value in enumerate(found) if value is None]
     filled = sum(value is None or value == value for value in found)
     commas = [i for i in bad if isinstance(cells[i], str) and COMMA.fullmatch(cells[i].strip())]
-    if commas:
+    if commas and 2 * (len(bad) - len(commas)) <= filled:
         raise ValueError(
             f"{where(commas[0])}: {name} is {cells[commas[0]]!r}, which may have a decimal comma or one between thousands. Write "
             "a decimal point, and nothing between thousands."

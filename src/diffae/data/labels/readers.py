@@ -47,7 +47,10 @@ def csv_rows(content: bytes, path: Path) -> Rows:
         ValueError: as in `read_rows`.
     """
     text = _text(content, path)
-    headers = {d: next(csv.reader(io.StringIO(text, newline=""), delimiter=d), []) for d in ",;\t"}
+    try:
+        headers = {d: next(csv.reader(io.StringIO(text, newline=""), delimiter=d), []) for d in ",;\t"}
+    except csv.Error as error:
+        raise ValueError(f"{path}, line 1: this is no header of a table ({error}). Write the table again.") from None
     delimiter = next((d for d, header in headers.items() if "file" in map(str.strip, header)), None)
     if delimiter is None:
         raise ValueError(_no_file(path, headers[","]))

@@ -35,7 +35,7 @@ def hdf5_arrays(path: Path) -> tuple[dict[str, Array], list[str]]:
             found[name] = item if text is None else Texts(item)
             if len(item.shape) > 2:
                 folder = item.parent.name.strip("/")
-                for key, value in _values([item, item.parent], item.shape[0]):
+                for key, value in _values([item.parent, item], item.shape[0]):
                     attributes[f"{folder}/{key}" if folder else key] = value
         else:
             odd.append(name)

@@ -65,6 +65,9 @@ def parts_of(arrays: Mapping[str, Array], path: Path) -> list[Part]:
         rest = (found["rest"] or found["first"] or "images") if found else key
         grouped.setdefault(name, {})[rest] = key
     images = {name: _images(arrays, own, path) for name, own in grouped.items()}
+    for name in [name for name, key in images.items() if name and key is None]:
+        # No part of a split, but labels that are called like one, such as `test_result`.
+        grouped.setdefault("", {}).update({key: key for key in grouped.pop(name).values()})
     found_in = [name for name, key in images.items() if key and name] or [name for name, key in images.items() if key]
     if not found_in:
         raise ValueError(
@@ -72,6 +75,11 @@ def parts_of(arrays: Mapping[str, Array], path: Path) -> list[Part]:
             f"`images`. It holds {listed(arrays)}."
         )
     split = bool(found_in[0])
+    if split and any(rest.lower() in IMAGES for rest, key in grouped.get("", {}).items() if key == images.get("")):
+        raise ValueError(
+            f"{path} holds {images['']} beside {images[found_in[0]]}, and which part of a split the first is nobody says: call it "
+            "`train_images`, or save it alone."
+        )
     common = grouped.get("", {}) if split else {}
     return [
         Part(name, str(images[name]), {rest: k for rest, k in (common | grouped[name]).items() if k != images[name]})

@@ -1,5 +1,6 @@
 """Images in tar files, as WebDataset shards them: files whose names begin alike belong together, labels beside images."""
 
+import errno
 import json
 import os
 import tarfile
@@ -11,6 +12,14 @@ from diffae.data.labels.classes import MOST_CLASSES
 from diffae.data.sources.names import is_hidden, is_image, note_doubled, texts
 from diffae.data.sources.parts import folder_classes, told_classes
 from diffae.runtime.files import pointer_or, printable
+
+try:
+    import resource
+except ImportError:  # Windows, which has no such limit.
+    resource = None  # type: ignore[assignment]
+
+OTHER_FILES = 256
+"""That a process needs open beside tars."""
 
 
 class Shards:
@@ -37,7 +46,7 @@ class Shards:
         self._inside: dict[str, str] = {}
         self.others = 0
         # Read by position, so that threads share a file without moving each other's place in it.
-        self.descriptors = [os.open(file, os.O_RDONLY) for file in files]
+        self.descriptors = _opened(files)
         for i, file in enumerate(files):
             self._list(i, file, "" if file == root else f"{file.relative_to(root).with_suffix('').as_posix()}/")
         self.names = texts(list(self.places), self.notes)
@@ -133,3 +142,29 @@ class Shards:
                 elif isinstance(value, dict):
                     found |= {k: v for k, v in value.items() if k not in ("file", "cls")}
         return found
+
+
+def _opened(files: Sequence[Path]) -> list[int]:
+    """Descriptors of all tars, of which a set may have more than a process may usually open.
+
+    Raises:
+        ValueError: the system does not let it.
+    """
+    if resource is not None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = len(files) + OTHER_FILES if hard == resource.RLIM_INFINITY else min(len(files) + OTHER_FILES, hard)
+        if soft != resource.RLIM_INFINITY and soft < most:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    descriptors: list[int] = []
+    try:
+        descriptors.extend(os.open(file, os.O_RDONLY) for file in files)
+    except OSError as error:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if error.errno != errno.EMFILE:
+            raise
+        raise ValueError(
+            f"{files[0].parent} has {len(files):,} tars, and the system lets a process open no more than some "
+            f"{len(descriptors):,} files: let it open more (`ulimit -n {len(files) + OTHER_FILES}`), or pack them into fewer tars."
+        ) from None
+    return descriptors
