@@ -9,12 +9,14 @@ import warnings
 
 import pytest
 import torch
+import tyro
 
 from diffae import cli
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.cli import arguments
 from diffae.cli.bench import BenchData, BenchNetwork
 from diffae.config import Range
+from diffae.config.presets import preset
 from diffae.diffusion.border import check_images
 from diffae.runtime.files import check_target
 from diffae.semantics.prior import GaussianPrior
@@ -204,3 +206,10 @@ def test_a_port_that_is_taken_is_said_before_anything_is_loaded(capsys):
         port = other.getsockname()[1]
         error = fails(capsys, "studio", "nowhere", "--port", port)
     assert f"127.0.0.1:{port} cannot be listened on (Address already in use). Give another --port." in error
+
+
+@pytest.mark.parametrize("form", ["--preset {}", "--preset={}"])
+def test_of_an_option_that_is_given_twice_the_last_counts_in_what_follows_from_it_too(form):
+    argv = ["train", "images", "--out", "run", *form.format("avatars32").split(), *form.format("pictures64").split()]
+    found = tyro.cli(cli._command(argv), args=argv)
+    assert (found.preset, found.model, found.training) == ("pictures64", preset("pictures64").model, preset("pictures64").training)

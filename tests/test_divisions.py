@@ -1,12 +1,14 @@
 """Which images a run holds out: the same ones whatever its images are labelled with, and wherever they lie."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 
+from diffae import cli
 from diffae.autoencoder import build
 from diffae.cli import inputs
 from diffae.cli.evaluation import _check_division
@@ -14,6 +16,7 @@ from diffae.config import RunConfig
 from diffae.data import prepare
 from diffae.data.codes import read_codes, write_codes
 from diffae.training.resumption import write_config
+from diffae.training.subjects import ImageSubject
 
 NUM = 24
 
@@ -176,3 +179,28 @@ def test_a_run_of_a_published_split_reads_images_that_have_none(tiny_run, make_i
     fitted = inputs.divided_images(ae, source, others)
     assert 0 < len(fitted.validation) < 10
     assert "is held out, 0.05, since it is no published split" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("command", ["average", "distill"])
+def test_other_commands_hold_out_what_the_run_did(plain, tmp_path, capsys, command):
+    """Groups laid beside the images would divide them otherwise."""
+    _, source, own = plain
+    write(Path(own.config.source) / "labels.csv", group=person)
+    asked = {"average": ["--lengths", "0.1"], "distill": ["--images", "8"]}[command]
+    said = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ImageSubject, "__init__", lambda self, config, data, **_: said.append(held(data)) or sys.exit(3))
+        patch.setattr("diffae.training.distillation.DistilledSubject.__init__", ImageSubject.__init__)
+        with pytest.raises(SystemExit):
+            cli.main([command, source, "--out", str(tmp_path / "out"), *asked])
+    assert said == [held(own)], capsys.readouterr()
+
+
+def test_a_run_is_not_measured_on_what_it_was_trained_on(plain, tmp_path, capsys):
+    ae, source, own = plain
+    table = write(Path(own.config.source) / "labels.csv", ill=lambda i: i % 2)
+    data = inputs.images(ae, source, own.config.source, table)
+    unseen = inputs.measured_unseen(source, data, own.config.source)
+    assert {name for name, y in zip(unseen.names, unseen.labels["ill"], strict=True) if not np.isnan(y)} == held(own)
+    assert "nothing is measured on them" in capsys.readouterr().err
+    assert inputs.measured_unseen(source, data, None) is data

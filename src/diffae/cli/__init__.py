@@ -72,7 +72,7 @@ TRACEBACK = "--traceback"
 def _command(argv: list[str]) -> Any:
     """All commands as one type. The training command asked for gets the defaults of the preset that the command line names."""
     given = itertools.chain.from_iterable(a.split("=", 1) if a.startswith("--") else [a] for a in argv)
-    pairs = list(itertools.pairwise(given))
+    pairs = list(itertools.pairwise(given))[::-1]  # Of what is given twice the last counts, as everywhere.
     name, start, out = (next((b for a, b in pairs if a == option), None) for option in ("--preset", "--from", "--out"))
     kinds = []
     for command, kind in COMMANDS.items():

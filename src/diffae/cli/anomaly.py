@@ -37,6 +37,7 @@ class Anomaly(arguments.Labelling):
         data = inputs.images(ae, self.source, self.data, self.labels, labels_kind=self.labels_kind)
         same = self.data is None and self.usual is None
         trained = data if same else inputs.divided_images(ae, self.source, self.usual)
+        data = inputs.measured_unseen(self.source, data, self.data)
         indices = inputs.looked_at(data, self.data, "look at")
         with work_bar("Looking") as update:
             scorer = AnomalyScorer(ae, trained, update)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from diffae.cli import arguments, inputs
 from diffae.cli.bars import say
-from diffae.cli.divisions import data_config, is_own
+from diffae.cli.divisions import as_divided, data_config, is_own
 from diffae.cli.runs import train, with_budget
 from diffae.cli.sampling import Sample
 from diffae.config import Count, DataConfig, RunConfig, Seed, StartConfig
@@ -60,7 +60,9 @@ class Distill:
         training = with_budget(dataclasses.replace(DISTILLATION, seed=self.seed), self.minutes, images, out=self.out)
         model = dataclasses.replace(ae.config, unet=dataclasses.replace(ae.config.unet, jumps=True))
         start = StartConfig(model=start_name(self.source, self.out), freeze="encoder")
-        train(RunConfig(preset="distillation", model=model, data=data, training=training, start=start), self.out)
+        # What the teacher's encoder has seen is not held out of the student.
+        divide = as_divided(self.source) if is_own(self.source, self.data) else None
+        train(RunConfig(preset="distillation", model=model, data=data, training=training, start=start), self.out, divide=divide)
 
     def _data(self, ae: "DiffusionAutoencoder") -> DataConfig:
         """The images to follow to their noise, and whose z_sem are decoded."""

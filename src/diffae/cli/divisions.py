@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +99,11 @@ def divided_as(source: str, data: "ImageSet", *, own: bool, comparable: bool) ->
     if found is None:
         return data
     return found if asked == run.validation else dataclasses.replace(data, groups=found.groups).divided_by(asked)
+
+
+def as_divided(run: str) -> "Callable[[ImageSet], ImageSet]":
+    """What divides a run's own images as the run does, and raises as `divided_as`."""
+    return lambda data: divided_as(run, data, own=True, comparable=True)
 
 
 def _divided(data: "ImageSet", run: DataConfig) -> "Iterator[ImageSet]":

@@ -136,10 +136,12 @@ class Evaluate(arguments.Labelling):
             as_trained = data if self.labels is None and chosen.crop is None else inputs.images(ae, self.source, None)
             _check_division(as_trained, others)
         names = available_priors(Path(self.source))
-        loaded_priors = {name: inputs.autoencoder(self.source, prior=name).prior for name in names} or {"saved": ae.prior}
-        priors = {name: prior for name, prior in loaded_priors.items() if prior is not None}
-        fitted = {"prior": ae.prior, "attributes": ae.attributes} | {f"prior {name}": prior for name, prior in priors.items()}
-        depends |= {name: digest_module(part) for name, part in fitted.items() if part is not None}
+        with_priors = {name: inputs.autoencoder(self.source, prior=name) for name in names} or {"saved": ae}
+        priors = {name: (a.prior, a.standardizer) for name, a in with_priors.items() if a.prior and a.standardizer}
+        fitted = {f"prior {name}": parts for name, parts in priors.items()} | {"prior": (ae.prior, ae.standardizer)}
+        for name, parts in fitted.items():
+            depends |= {name: "-".join(digest_module(part) for part in parts if part is not None)}
+        depends |= {} if ae.attributes is None else {"attributes": digest_module(ae.attributes)}
         made = {
             "command": shlex.join(["diffae", *sys.argv[1:]]),
             "commit": commit(),

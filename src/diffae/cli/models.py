@@ -9,6 +9,7 @@ import tyro
 
 from diffae.cli import arguments, inputs
 from diffae.cli.bars import say, work_bar
+from diffae.cli.divisions import as_divided
 from diffae.config import Range, RunConfig, read_json, spelled
 from diffae.config.presets import preset
 
@@ -89,12 +90,11 @@ class Average:
     """Standard deviation of the average over time, as a share of the whole run: small is short."""
 
     def run(self) -> None:
-        from diffae.data import prepare
         from diffae.training.averages import average
         from diffae.training.subjects import ImageSubject
 
         config = read_json(RunConfig, self.run_folder / "config.json")
-        data = prepare(config.data, size=config.model.image_size, channels=config.model.channels)
+        data = inputs.prepared(config.data, config.model, divide=as_divided(str(self.run_folder)))
         subject = ImageSubject(config, data)
         if not len(data.validation):
             raise ValueError("The run holds no images out to compare averages on. Give data.validation when training.")

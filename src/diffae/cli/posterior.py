@@ -48,6 +48,7 @@ class Posterior(arguments.Labelling):
         trained = inputs.images(ae, self.source, None, self.labels, **kinds)
         # Those that are told of need not be measured, nor by the same table.
         data = trained if self.data is None else inputs.images(ae, self.source, self.data)
+        data = inputs.measured_unseen(self.source, data, self.data)
         rows = inputs.looked_at(data, self.data, "tell of")
         asked = [*dict.fromkeys([*((name, False) for name in self.column), *((name, True) for name in self.log)])]
         names = asked or [(name, False) for name in _numbers(trained)]

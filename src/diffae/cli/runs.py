@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,13 +19,17 @@ if TYPE_CHECKING:
     from diffae.training.subjects import Subject
 
 
-def train(asked: RunConfig | ComparatorRunConfig, out: Path, *, first_look: bool = False) -> "ImageSet | None":
+def train(
+    asked: RunConfig | ComparatorRunConfig, out: Path, *, first_look: bool = False,
+    divide: "Callable[[ImageSet], ImageSet] | None" = None,
+) -> "ImageSet | None":  # fmt: skip
     """Starts the run at `out`, or goes on with it, and shows its progress.
 
     Args:
         asked: the configuration; what an earlier start has fixed goes before it.
         out: the run directory.
         first_look: whether a new run begins with a picture of its images.
+        divide: divides the images, by default as they are configured.
 
     Returns:
         The images; None in all processes but the first.
@@ -39,7 +44,7 @@ def train(asked: RunConfig | ComparatorRunConfig, out: Path, *, first_look: bool
     accelerator = create_accelerator()
     if processes.is_first() and accelerator.device.type == "cpu":
         _warn_of_crowds()
-    data = inputs.prepared(config.data, config.model)
+    data = inputs.prepared(config.data, config.model, divide=divide)
     if processes.is_first():
         size = spelled(config.model.image_size)
         say(f"{len(data.train):,} images to train on, {len(data.validation):,} held out, {size}, {config.training.precision}")
