@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 
 import tyro
-from beside import measure_z_sem, measured_on, publish, seconds_of, spread, to_the_end
+from beside import is_measured, measure_z_sem, measured_on, publish, seconds_of, spread, to_the_end
 
 from diffae.cli.bars import say
 from diffae.config import RunConfig
@@ -88,7 +88,7 @@ def variant_of(config: RunConfig, variant: str) -> RunConfig:
 def _train_and_measure(out: Path, variant: str, seed: int, images: int, name: str, num: int) -> None:
     """Trains one run and writes what it reached, unless it is there."""
     folder = out / f"{variant}, {images} images, seed {seed}"
-    if (folder / "measured.json").is_file():
+    if is_measured(folder / "measured.json", num=num, preset=name):
         return
     config = variant_of(preset(name), variant)
     training = dataclasses.replace(
@@ -104,7 +104,8 @@ def _train_and_measure(out: Path, variant: str, seed: int, images: int, name: st
         for event in to_the_end(train(ImageSubject(config, data), folder)):
             if isinstance(event, Validated):
                 say(f"  {event.images:,} images: {event.health.summary()}")
-    measured = measure_z_sem(folder, data, num) | {"seconds": seconds(), "variant": variant, "images": images, "seed": seed}
+    asked = {"variant": variant, "images": images, "seed": seed, "num": num, "preset": name}
+    measured = measure_z_sem(folder, data, num) | {"seconds": seconds()} | asked
     write_text(folder / "measured.json", json.dumps(measured) + "\n")
 
 

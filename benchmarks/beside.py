@@ -124,6 +124,20 @@ def to_the_end(events: Iterator[Event]) -> Iterator[Event]:
             raise SystemExit(f"Stopped after {event.images:,} images, not measured; the same command goes on there.")
 
 
+def kinds_of(data: ImageSet, column: str) -> np.ndarray:
+    """The number of each image, or its kind, a number too, of the columns NAME=KIND that one of words has become."""
+    if column in data.labels:
+        found = data.labels[column]
+    else:
+        several = [values for name, values in data.labels.items() if name.startswith(f"{column}=")]
+        if not several:
+            raise SystemExit(f"There is no column {column!r}; there are {', '.join(data.labels)}.")
+        found = np.where(np.isnan(several).any(0), np.nan, np.nan_to_num(several).argmax(0))
+    if unknown := int(np.isnan(found).sum()):
+        raise SystemExit(f"{unknown} of {len(found)} images have no {column}: give them one, or measure those that have.")
+    return found
+
+
 @contextlib.contextmanager
 def seconds_of(run: Path) -> Iterator[Callable[[], float]]:
     """Within it a run is trained; afterwards, how many seconds that took: of one that was stopped in between, nobody knows."""
@@ -133,7 +147,7 @@ def seconds_of(run: Path) -> Iterator[Callable[[], float]]:
     ended.append(time.monotonic())
 
 
-def is_measured(file: Path, **asked: float | None) -> bool:
+def is_measured(file: Path, **asked: float | str | None) -> bool:
     """Whether a run is measured, and as it is asked for now.
 
     Args:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-from beside import is_measured, measured_on, publish, seconds_of, spread, to_the_end
+from beside import is_measured, kinds_of, measured_on, publish, seconds_of, spread, to_the_end
 
 import diffae
 from diffae.cli.bars import say, work_bar
@@ -112,16 +112,6 @@ def main(
     publish(_table(out, len(data.train), len(data.validation)), out / "encoders.md")
 
 
-def kinds_of(data: ImageSet, column: str) -> np.ndarray:
-    """The kind of each image, a number: of a column of numbers, or of the columns NAME=KIND that one of words has become."""
-    if column in data.labels:
-        return data.labels[column]
-    several = [values for name, values in data.labels.items() if name.startswith(f"{column}=")]
-    if not several:
-        raise SystemExit(f"There is no column {column!r}; there are {', '.join(data.labels)}.")
-    return np.stack(several).argmax(0)
-
-
 def right(train: np.ndarray, test: np.ndarray, kinds: np.ndarray, data: ImageSet) -> float:
     """The share of held-out images whose kind a logistic regression of standardised features tells."""
     from sklearn.linear_model import LogisticRegression
@@ -191,7 +181,8 @@ def _edited(run: Path, data: ImageSet, kinds: np.ndarray, judge: Judge, num: int
     z_train, z_held = (Encoded.of(ae, data, part, lambda *_: None).z_sem for part in (data.train, data.validation))
     every = np.unique(kinds)
     labels, held = ({f"{k:g}": (kinds[part] == k).astype(float) for k in every} for part in (data.train, data.validation))
-    ae.attributes, _ = fit_attributes(z_train, labels, held_z_sem=z_held, held_labels=held)
+    groups = data.grouped(data.train)
+    ae.attributes, _ = fit_attributes(z_train, labels, held_z_sem=z_held, held_labels=held, groups=groups)
     perceptual = load_network("alexnet")[0]
     assert isinstance(perceptual, LPIPS)
     flipped, far = [], []

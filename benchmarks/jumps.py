@@ -4,9 +4,9 @@
     python benchmarks/jumps.py runs/signs-quick --num 500 --page benchmarks/jumps-signs.md
 
 Each run names its teacher. Images are held-out ones; where several runs are given (seeds of one set), figures are ± over them.
-LPIPS and KID are by the genuine networks, KID beside as many other held-out images, as a picture made of an image is too near to that one. Samples are of a smoothed bootstrap of training codes, which asks no network. Edits go
-half of the way to the z_sem of another image, with their own x_T, and are compared with those along the teacher's ODE in 100 steps
-either way.
+LPIPS and KID are by the genuine networks, KID beside as many other held-out images: a picture made of an image is too near to it.
+Samples are of a smoothed bootstrap of training codes, which asks no network. Edits go half of the way to the z_sem of another
+image, with their own x_T, and are compared with those along the teacher's ODE in 100 steps either way.
 """
 
 import json

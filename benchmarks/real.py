@@ -31,7 +31,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import tyro
-from beside import is_measured, measured_on, publish, spread
+from beside import is_measured, kinds_of, measured_on, publish, spread
 from PIL import Image
 from torch import Tensor
 
@@ -388,16 +388,9 @@ def told(ae: DiffusionAutoencoder, data: ImageSet, picked: Picked) -> dict[str, 
         known["features"] = features[data.train], features[test]
     for name, (fit, held) in known.items():
         for column in picked.told:
-            y = _column(data, column)
+            y = kinds_of(data, column)
             found[f"{name}: {column}"] = _score(fit, y[data.train], groups, held, y[test], picked.measure)
     return found
-
-
-def _column(data: ImageSet, column: str) -> np.ndarray:
-    """Numbers of each image; of a column of words, which of NAME=KIND it is."""
-    if column in data.labels:
-        return data.labels[column]
-    return np.stack([values for name, values in data.labels.items() if name.startswith(f"{column}=")]).argmax(0)
 
 
 def _score(fit: np.ndarray, y: np.ndarray, groups: Any, held: np.ndarray, y_held: np.ndarray, measure: str) -> float:

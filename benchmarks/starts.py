@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from beside import measured_on, publish, spread, to_the_end
+from beside import is_measured, measured_on, publish, spread, to_the_end
 from torch import nn
 
 import diffae
@@ -79,7 +79,8 @@ def main(
     for seed in seeds:
         for variant in variants:
             folder = out / f"{variant}, seed {seed}"
-            if (folder / "measured.json").is_file():
+            asked = {"num": num, "size": size, "images": images, "augment": augment, "kid_of": kid}
+            if is_measured(folder / "measured.json", **asked):
                 continue
             starts = variant.startswith("start")
             training = dataclasses.replace(
@@ -90,7 +91,7 @@ def main(
             run = resolve(dataclasses.replace(config, model=networks, data=data_config, training=training, start=start), folder)
             say(folder.name)
             points, told = points_of(Watched(run, data), folder)
-            measured: dict[str, Any] = {"variant": variant, "seed": seed, "points": points, "told": told}
+            measured: dict[str, Any] = {"variant": variant, "seed": seed, "points": points, "told": told} | asked
             measured["kid"] = _kid(folder, data, whole, kid) if kid else None
             write_text(folder / "measured.json", json.dumps(measured) + "\n")
             say(f"  {points[-1]}, KID {measured['kid']}; {' '.join(told)}")
@@ -169,7 +170,7 @@ def _table(out: Path, data: ImageSet, size: int) -> str:
         same = [r for r in runs if r["variant"] == variant]
         if not same:
             continue
-        # The share of scratch's seconds after which this run was as good as scratch at its end.
+        # The share of scratch's images after which this run was as good as scratch at its end.
         shares = []
         for r in same:
             reached = [p["images"] for p in r["points"] if r["seed"] in final and p["mean"] <= final[r["seed"]]]

@@ -144,3 +144,10 @@ def test_noise_of_another_scale_is_warned_of(ae, x):
         with pytest.warns(UserWarning, match="where that of normal noise is 1: is it scaled"):
             ae.decode(z_sem, scale * noise, steps=2)
     ae.decode(z_sem, noise, steps=2)
+
+
+def test_calibrating_again_tries_the_same(ae, x):
+    first = calibrate(ae, x, progress=quiet)
+    ae.calibration = Calibration(spacing="karras", t_max=940.0, mean_t=400, steps=3, sample_steps=4)
+    again = calibrate(ae, x, progress=quiet)
+    assert again == first, "what a first try with few images found is no bound"

@@ -58,6 +58,27 @@ def test_an_interval_holds_the_mean_as_often_as_it_says():
     assert (low, high) == (0.5, 0.5)
 
 
+@pytest.mark.parametrize("n", [8, 12, 30])
+def test_an_interval_of_few_images_holds_the_mean_as_often_too(n, monkeypatch):
+    monkeypatch.setattr("diffae.evaluation.compare.RESAMPLES", 2000)
+    rng = np.random.default_rng(1)
+    held = [low <= 0 <= high for low, high in (interval(rng.normal(size=n), seed=i) for i in range(300))]
+    assert np.mean(held) > 0.91
+
+
+def test_images_of_one_person_count_as_one(monkeypatch):
+    monkeypatch.setattr("diffae.evaluation.compare.RESAMPLES", 2000)
+    rng, groups = np.random.default_rng(2), np.repeat(np.arange(20), 10)
+    drawn = [rng.normal(size=20)[groups] + rng.normal(size=200) for _ in range(100)]
+    held = {}
+    for known in (groups, None):
+        held[known is None] = [low <= 0 <= high for low, high in (interval(v, known) for v in drawn)]
+    assert np.mean(held[False]) > 0.88
+    assert np.mean(held[True]) < 0.75
+    a = Result("s", "m", "mse", 0.1, 8, each=[0.1] * 8, groups=[0] * 4 + [1] * 4)
+    assert "[" not in difference(a, a), "two persons"
+
+
 def test_a_paired_difference_is_sharper_than_the_images_spread():
     a, b = rows()[0], rows(0.001)[0]
     shown = difference(a, b)

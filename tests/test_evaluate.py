@@ -86,7 +86,8 @@ def bench(made, tmp_path, monkeypatch):
     ae, ddim, data = made
     ae, data = copy.deepcopy(ae), replace(data, labels=dict(data.labels))
     store = Store(tmp_path / "out" / "measured", {"model": "m"})
-    bench = Bench(ae, data, store, lambda *a: None, ddim=copy.deepcopy(ddim), priors={"gaussian": ae.prior}, batch_size=8)
+    bench = Bench(ae, data, store, lambda *a: None, ddim=copy.deepcopy(ddim), batch_size=8)
+    bench.priors = {"gaussian": (ae.prior, ae.standardizer)}
     bench.protocol = Protocol(num=12, num_inception=16, num_real=32, steps=(2, 4), generation_steps=(2, 4))
     return bench
 
@@ -657,3 +658,32 @@ def test_inferred_noise_comes_nearer_than_fresh_noise(bench, tmp_path):
     value = {(r.model, r.steps): r.value for r in section.results if r.metric == "mse"}
     assert value["diffae, inferred x_T", 4] < value["diffae, random x_T", 4]
     assert value["ddim", 4] < value["diffae, random x_T", 4]
+
+
+def test_samples_of_a_prior_are_in_the_space_that_it_was_fitted_in(bench):
+    mean, scale = torch.full((bench.ae.z_dim,), 100.0), torch.ones(bench.ae.z_dim)
+    other = Standardizer.fit(mean + torch.randn(64, bench.ae.z_dim))
+    bench.priors["elsewhere"] = (GaussianPrior(bench.ae.z_dim).fit(torch.randn(64, bench.ae.z_dim)), other)
+    decoded = []
+    bench.ae.decode = lambda z_sem, **_: decoded.append(z_sem) or torch.zeros(len(z_sem), 3, 8, 8)
+    generation._sampled(bench, "elsewhere", 2, None, range(8))
+    assert float((decoded[0] - mean).abs().mean()) < 3 * float(scale.mean())
+
+
+def test_attributes_are_told_where_those_elsewhere_cannot_be(bench, tmp_path):
+    alike = {"Red": np.ones(len(bench.data.names))}
+    bench.transfer_data = replace(bench.data, labels=alike)
+    page = evaluate(bench, ("attributes",), tmp_path / "out").read_text()
+    rows = [Result(**row) for row in json.loads((tmp_path / "out/results.json").read_text())["results"]]
+    assert {r.suite for r in rows} >= {"attributes"}
+    assert "No attribute has both values among the training images and in" in page
+
+
+def test_one_image_has_no_spread_and_groups_go_with_the_values(bench, tmp_path):
+    bench.data = replace(bench.data, groups=np.array([f"p{i // 4}" for i in range(len(bench.data.names))]))
+    bench.protocol = replace(bench.protocol, num=1, steps=(2,))
+    evaluate(bench, ("reconstruction",), tmp_path / "out")
+    text = (tmp_path / "out/results.json").read_text()
+    assert "NaN" not in text
+    rows = json.loads(text)["results"]
+    assert {(row["spread"], tuple(row["groups"])) for row in rows} == {(None, (0,))}

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffae.autoencoder import DiffusionAutoencoder
-from diffae.diffusion.schedule import Calibration, Spacing
+from diffae.diffusion.schedule import Calibration, Spacing, uncalibrated
 from diffae.evaluation.pages.figures import Progress
 from diffae.metrics.batches import in_batches
 from diffae.metrics.images import mse
@@ -66,11 +66,13 @@ def calibrate(
     z_sem = in_batches(ae.encode, x, batch_size=BATCH)
     spread = np.unique(np.linspace(0, len(x) - 1, FEW_IMAGES).round().astype(int))
     few, z_few = x[spread], z_sem[spread]
-    start, T = ae.calibration, ae.schedule.T
-    times = sorted({min(round(fraction * T), start.mean_t) for fraction in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)})
+    # Only a distilled model keeps the levels that it had; what an earlier calibration chose is no bound.
+    most, T = uncalibrated(ae.schedule, ae.config.prediction), ae.schedule.T
+    start = ae.calibration if ae.jumps else most
+    times = sorted({min(round(fraction * T), most.mean_t) for fraction in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)})
     means = {f"t = {t}": replace(start, mean_t=t) for t in times}
     chosen = means[best("mean decode", means, lambda: mse(in_batches(of_the_decoder, z_sem, batch_size=BATCH), x))]
-    ends = sorted({min(t, start.t_max) for t in (0.94 * T, 0.97 * T, T - 1.0)})
+    ends = sorted({min(t, most.t_max) for t in (0.94 * T, 0.97 * T, T - 1.0)})
     grids = {
         f"{spacing}, from t = {t:g}": replace(chosen, spacing=spacing, t_max=t)
         for spacing, t in itertools.product(get_args(Spacing), ends)

@@ -3,9 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from diffae.evaluation.compare import LEAST, interval
+from diffae.evaluation.compare import paired
 from diffae.evaluation.pages.tables import Table, number
 from diffae.evaluation.results import Result
 from diffae.evaluation.suites.section import JUMPED, OURS
@@ -43,11 +41,8 @@ def claims_table(found: Sequence[Claim]) -> Table:
 def claim_less(text: str, a: Result, b: Result) -> Claim:
     """The claim that a's number is below b's."""
     measured = f"{number(a.value)} < {number(b.value)}" if a.value < b.value else f"{number(a.value)} > {number(b.value)}"
-    sure = None
-    if a.each is not None and b.each is not None and len(a.each) == len(b.each) >= LEAST:
-        low, high = interval(np.array(a.each) - np.array(b.each))
-        sure = low > 0 or high < 0
-    return Claim(text, a.value < b.value, measured, sure)
+    between = paired(b, a)
+    return Claim(text, a.value < b.value, measured, None if between is None else between[0] > 0 or between[1] < 0)
 
 
 def _steps(rows: Sequence[Result]) -> list[int]:

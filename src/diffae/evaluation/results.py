@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import Float
+from torch import Tensor
+
 from diffae.runtime import processes
 from diffae.runtime.files import write_text
 
@@ -24,12 +27,13 @@ class Result:
         value: the number.
         n: number of images.
         steps: network calls of the decoder, where they matter.
-        spread: standard deviation over draws or subsets, where there are several.
+        spread: standard deviation over images, draws or subsets, where there are several.
         seed: of all that was drawn.
         seconds: that it took to make and measure the images.
         subject: what else tells this row from others: the attribute, the class.
         detail: conventions and files that the number depends on.
         each: the value of each image, where the number is their mean; for comparisons of the same images.
+        groups: of these images, which come of one person or slide, and tell less than as many strangers: a number for each.
         command: that measured it.
         commit: of the code that measured it: the package's version and, in a checkout, git's commit.
         config: hash of the model's configuration.
@@ -47,9 +51,15 @@ class Result:
     subject: str | None = None
     detail: str | None = None
     each: list[float] | None = field(default=None, repr=False)
+    groups: list[int] | None = field(default=None, repr=False)
     command: str = ""
     commit: str = ""
     config: str = ""
+
+
+def spread_of(each: Float[Tensor, " n"]) -> float | None:
+    """The standard deviation of several images' values; None of one's."""
+    return float(each.std()) if len(each) > 1 else None
 
 
 class Store:

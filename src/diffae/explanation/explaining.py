@@ -155,22 +155,23 @@ def _agreement(explainer: Explainer, second: Classifier, images: tuple[Tensor, T
 def _controls(
     explainer: Explainer, x: Tensor, before: Tensor, flipped: Tensor, found: Counterfactuals, seed: int
 ) -> dict[str, float]:
-    """Moves of the same lengths in the direction of answers dealt out at random; and of one length for all, in the real one."""
+    """Of decisions: moves of the same lengths in the direction of answers dealt out at random; and of one length for all, in the
+    real one."""
+    if explainer.classifier.measures:
+        return {}
     spread = explainer.spread
-    sign = _signs(explainer, found, before)[:CONTROLS]
     x, before, flipped = x[:CONTROLS], before[:CONTROLS], flipped[:CONTROLS]
+    # Whether each image's score had to rise, or to fall.
+    sign = torch.ones_like(before) if explainer.classifier.target is not None else torch.where(before > 0, -1.0, 1.0)
     order = Draws.of(len(explainer.scores), seed).uniform("random answers", ()).argsort()
     shuffled = (explainer.scores - explainer.scores.mean())[order]
     z = spread.standardizer(explainer.z_sem).double()
     dealt = (z * shuffled[:, None]).mean(0)
-    result: dict[str, float] = {}
     by_chance = _scores(explainer, move_images(explainer, x, dealt, sign * found.length[:CONTROLS, 0]))
-    if not explainer.classifier.measures:
-        result["compared images"] = float(len(x))
-        result["random flipped"] = float(((by_chance > 0) != (before > 0)).double().mean())
-        images, length, share = one_move(explainer, x, before, sign, wanted=float(flipped.double().mean()))
-        if share:
-            result |= {"fixed flipped": share, "fixed l1": float((images - x).abs().mean() / 2), "fixed length": length}
+    result = {"compared images": float(len(x)), "random flipped": float(((by_chance > 0) != (before > 0)).double().mean())}
+    images, length, share = one_move(explainer, x, before, sign, wanted=float(flipped.double().mean()))
+    if share:
+        result |= {"fixed flipped": share, "fixed l1": float((images - x).abs().mean() / 2), "fixed length": length}
     return result
 
 
@@ -202,24 +203,18 @@ def one_move(
         The images, that length, and the share that changed; the images as they are, 0 and 0 where no length does it.
     """
     direction = explainer.spread.likeliest(explainer.slope[None])[0]
-    best, length, reached = x, 0.0, 0.0
-    low, high = 0, len(STRENGTHS) - 1
-    while low <= high:
-        middle = (low + high) // 2
-        images = move_images(explainer, x, direction, sign * STRENGTHS[middle])
-        share = float(((_scores(explainer, images) > 0) != (before > 0)).double().mean())
-        if share >= wanted:
-            best, length, reached, high = images, STRENGTHS[middle], share, middle - 1
-        else:
-            low = middle + 1
-    return best, length, reached
 
+    def moved(i: int) -> tuple[Tensor, float, float]:
+        images = move_images(explainer, x, direction, sign * STRENGTHS[i])
+        return images, STRENGTHS[i], float(((_scores(explainer, images) > 0) != (before > 0)).double().mean())
 
-def _signs(explainer: Explainer, found: Counterfactuals, before: Tensor) -> Tensor:
-    """Whether each image's score had to rise, 1, or to fall, -1."""
-    if explainer.classifier.measures:
-        return torch.where(found.after[:, 0] >= found.before, 1.0, -1.0)
-    return torch.ones_like(before) if explainer.classifier.target is not None else torch.where(before > 0, -1.0, 1.0)
+    # From below, every second one: where moves leave the codes, longer ones change fewer decisions again.
+    for i in range(0, len(STRENGTHS), 2):
+        found = moved(i)
+        if found[2] >= wanted:
+            shorter = moved(i - 1) if i else found
+            return shorter if shorter[2] >= wanted else found
+    return x, 0.0, 0.0
 
 
 def _distances(explainer: Explainer, x: Tensor, made: Tensor, before: Tensor, notes: list[str]) -> dict[str, float]:

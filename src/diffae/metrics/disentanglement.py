@@ -101,7 +101,9 @@ def factors(*sides: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def _entropy(weights: np.ndarray) -> np.ndarray:
-    """Of each column, scaled to sum to one; in units of the largest possible. Of a column of zeros, the largest."""
+    """Of each column, scaled to sum to one; in units of the largest possible. Of zeros, the largest; of one value, 0."""
+    if len(weights) == 1:
+        return np.zeros(weights.shape[1])
     total = weights.sum(0)
     p = np.where(total > 0, weights / np.where(total > 0, total, 1), 1 / len(weights))
     terms = np.where(p > 0, p * np.log(np.where(p > 0, p, 1)), 0)

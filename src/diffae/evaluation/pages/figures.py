@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
@@ -22,6 +23,8 @@ from diffae.semantics.fitting import fit_few
 Progress = Callable[[str, int, int], None]
 STEPS = 20
 """Solver steps of pictures."""
+CHUNK = 256
+"""Images that are looked at together, where all are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,12 @@ class Figure:
     title: str
     text: str
     picture: Image.Image
+
+
+def mean_image(data: ImageSet, indices: np.ndarray) -> Float[Tensor, "c *sides"]:
+    """The mean of some images, a chunk at a time."""
+    chunks = [indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK)]
+    return (torch.stack([data.images(chunk).double().sum(0) for chunk in chunks]).sum(0) / len(indices)).float()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import RunConfig, read_json, spelled
 from diffae.data.dataset import ImageSet
 from diffae.evaluation.pages import figures
-from diffae.evaluation.pages.figures import Encoded, Figure, Progress
+from diffae.evaluation.pages.figures import CHUNK, Encoded, Figure, Progress, mean_image
 from diffae.evaluation.pages.page import figure_html, html, table_html
 from diffae.metrics.images import mse, psnr, ssim
 from diffae.metrics.probe import linear_probe, principal_components
@@ -124,15 +124,13 @@ def _reconstructions(ae: DiffusionAutoencoder, x: Tensor, z_sem: Tensor, data: I
 
 def _pixel_floors(data: ImageSet, x: Tensor) -> tuple[Tensor, Tensor]:
     """The mean training image, and for each image the training image that is nearest in pixels; a chunk at a time."""
-    total = torch.zeros_like(x[0], dtype=torch.float64)
     best, nearest = torch.full((len(x),), torch.inf), torch.zeros(len(x), dtype=torch.long)
-    for start in range(0, len(data.train), 1024):
-        chunk = data.images(data.train[start : start + 1024])
-        total += chunk.double().sum(0)
+    for start in range(0, len(data.train), CHUNK):
+        chunk = data.images(data.train[start : start + CHUNK])
         distance, index = torch.cdist(x.flatten(1), chunk.flatten(1)).min(1)
         nearest = torch.where(distance < best, index + start, nearest)
         best = torch.minimum(best, distance)
-    return (total / len(data.train)).to(x), data.images(data.train[nearest.numpy()])
+    return mean_image(data, data.train).to(x), data.images(data.train[nearest.numpy()])
 
 
 def _probes(data: ImageSet, train: Encoded, held: Encoded) -> dict[str, dict[str, float]]:
@@ -200,6 +198,8 @@ def _probe_section(result: dict) -> str:
         return ""
     train, held = result["n_probe"]
     names = list(probes["z_sem"])
+    if not names:
+        return ""
     lines = [(name, [p[name] for p in probes.values()]) for name in names]
     lines.append(("mean", [float(np.mean(list(p.values()))) for p in probes.values()]))
     rows = "".join(

@@ -78,7 +78,8 @@ def attributes(bench: Bench) -> Section:
             results += bench.store.get({"suite": DISENTANGLEMENT} | key, partial(_disentangled, bench, r), on=on)
     rows = {suite: [r for r in results if r.suite == suite] for suite in (SUITE, ELSEWHERE, DISENTANGLEMENT)}
     tables = [by_model(rows[SUITE], "auroc", "AUROC"), by_model(rows[SUITE], "ap", "Average precision")]
-    if transfer_data is not None:
+    if rows[ELSEWHERE]:
+        assert transfer_data is not None
         where = f"AUROC on {len(transfer_data.names):,} images of {transfer_data.config.source}, with the same classifiers"
         tables.append(by_model(rows[ELSEWHERE], "auroc", where))
     if rows[DISENTANGLEMENT]:
@@ -89,6 +90,8 @@ def attributes(bench: Bench) -> Section:
         "those of random forests (Eastwood & Williams 2018); TAD is the total AUROC difference of an attribute's best two values, "
         "over those attributes that one value captures (Yeats et al. 2022)."
     )
+    if transfer_data is not None and not rows[ELSEWHERE]:
+        text += f" No attribute has both values among the training images and in {transfer_data.config.source}: left out."
     return Section(SUITE, "What z_sem knows (section 5.3)", text, results, tables)
 
 
@@ -119,7 +122,10 @@ def _known(bench: Bench, r: Representation) -> list[Result]:
 
 def _known_elsewhere(bench: Bench, r: Representation) -> list[Result]:
     assert bench.transfer_data is not None
-    return _scores(bench, r, ELSEWHERE, bench.transfer_data, np.arange(len(bench.transfer_data.names)))
+    try:
+        return _scores(bench, r, ELSEWHERE, bench.transfer_data, np.arange(len(bench.transfer_data.names)))
+    except NotMeasurable:  # What was held out is told of all the same.
+        return []
 
 
 def _scores(bench: Bench, r: Representation, suite: str, data: ImageSet, indices: np.ndarray) -> list[Result]:

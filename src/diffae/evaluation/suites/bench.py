@@ -17,7 +17,7 @@ from diffae.data.dataset import ImageSet
 from diffae.data.labels.columns import members
 from diffae.diffusion.ddim import DDIM
 from diffae.evaluation.pages.figures import Progress
-from diffae.evaluation.results import Result, Store
+from diffae.evaluation.results import Result, Store, spread_of
 from diffae.evaluation.suites.section import NotMeasurable, Section
 from diffae.frozen.perceptual import LEAST, Backbone
 from diffae.frozen.weights import load_network
@@ -26,6 +26,7 @@ from diffae.metrics.batches import in_batches
 from diffae.metrics.images import LEAST_MS_SSIM, each_ms_ssim, each_mse, each_psnr, each_ssim
 from diffae.runtime import processes
 from diffae.semantics.prior import Prior
+from diffae.semantics.standardizer import Standardizer
 
 
 @runtime_checkable
@@ -49,7 +50,7 @@ class Bench:
         progress: told how far it is.
         ddim: the plain DDIM to compare with, if there is one.
         comparators: autoencoders of other families to compare with.
-        priors: of the autoencoder, by name.
+        priors: of the autoencoder, by name, each with the standardizer of the codes that it was fitted to.
         protocol: how many images, steps and what classes.
         seed: of everything that is drawn.
         batch_size: images at a time.
@@ -66,7 +67,7 @@ class Bench:
     transfer_data: ImageSet | None = None
     ddim: DDIM | None = None
     comparators: Sequence[Autoencoder] = ()
-    priors: dict[str, Prior] = field(default_factory=dict)
+    priors: dict[str, tuple[Prior, Standardizer]] = field(default_factory=dict)
     protocol: EvaluationProtocol = field(default_factory=EvaluationProtocol)
     seed: int = 0
     batch_size: int = 50
@@ -99,6 +100,11 @@ class Bench:
     def test(self, num: int) -> Float[Tensor, "n c *sides"]:
         """The images of `some_tested`."""
         return self.data.images(self.some_tested(num))
+
+    def groups(self, indices: np.ndarray) -> list[int] | None:
+        """Which images come of one person or slide: a number for each; None where nobody says."""
+        known = self.data.grouped(indices)
+        return None if known is None else np.unique(known, return_inverse=True)[1].tolist()
 
     def network(self, name: Any) -> tuple[Callable[..., Tensor], str]:
         """A metric network, which computes where the autoencoder does, and the file that its weights are from."""
@@ -172,7 +178,7 @@ class Bench:
         Args:
             suite: which table.
             model: what makes them.
-            x: the images.
+            x: the images of `test`, or what was made of their codes.
             make: numbers of images -> what is made of them.
             on: what the result depends on, see `Store.get`.
             steps: network calls, for the record.
@@ -201,8 +207,8 @@ class Bench:
             for name, each in zip(measures, found.unbind(1), strict=True):
                 detail = f"{nets[name]}: {self.network(nets[name])[1]}" if name in nets else None
                 rows.append(
-                    Result(suite, model, name, float(each.mean()), len(x), steps, float(each.std()), self.seed,
-                           detail=detail, each=each.tolist())
+                    Result(suite, model, name, float(each.mean()), len(x), steps, spread_of(each), self.seed,
+                           detail=detail, each=each.tolist(), groups=self.groups(self.some_tested(len(x))))
                 )  # fmt: skip
             return rows
 

@@ -19,7 +19,6 @@ from diffae.metrics.statistics import Moments, frechet_distance, kernel_distance
 from diffae.pictures import scale_for, sheet
 from diffae.runtime import seeding
 from diffae.semantics.fitting import fit_few
-from diffae.semantics.prior import Prior
 
 GENERATION, FEWSHOT = "generation", "fewshot"
 
@@ -40,8 +39,8 @@ def generation(bench: Bench) -> Section:
     pictures: dict[str, Tensor] = {}
     for steps in bench.protocol.generation_steps:
         makers: dict[str, tuple[Make, list[str]]] = {
-            f"diffae, prior {name}": (partial(_sampled, bench, prior, steps, "ddim"), ["model", f"prior {name}"])
-            for name, prior in bench.priors.items()
+            f"diffae, prior {name}": (partial(_sampled, bench, name, steps, "ddim"), ["model", f"prior {name}"])
+            for name in bench.priors
         }
         makers["diffae, + autoencoding"] = (partial(_autoencoded, bench, x, steps), ["model"])
         if ddim is not None:
@@ -52,8 +51,8 @@ def generation(bench: Bench) -> Section:
             pictures[f"{model}, T = {steps}"] = make(range(8))
     path = bench.ae.sample_path()
     ours = JUMPED if path.jumps else OURS
-    for name, prior in bench.priors.items():
-        make, on = partial(_sampled, bench, prior, None, None), ["model", "calibration", f"prior {name}"]
+    for name in bench.priors:
+        make, on = partial(_sampled, bench, name, None, None), ["model", "calibration", f"prior {name}"]
         results += compared(bench, GENERATION, f"diffae, prior {name}, {ours}", real, make, num=n, on=on, steps=len(path))
     text = (
         f"{n} images each against {n} training images; Inception features, {CONVENTION}. At so few images FID is mostly bias: "
@@ -153,12 +152,11 @@ def over_draws(results: list[Result]) -> list[Result]:
     return found
 
 
-def _sampled(bench: Bench, prior: Prior, steps: int | None, solver: ImageSolver | None, part: range) -> Tensor:
+def _sampled(bench: Bench, name: str, steps: int | None, solver: ImageSolver | None, part: range) -> Tensor:
     """Images of codes number `part` of a prior."""
-    ae = bench.ae
-    assert ae.standardizer is not None
-    z_sem = ae.standardizer.inverse(prior.sample(len(part), seed=bench.seed, start=part.start))
-    return ae.decode(z_sem, steps=steps, solver=solver, seed=seeding.mix(bench.seed, "samples"), start=part.start)
+    prior, standardizer = bench.priors[name]
+    z_sem = standardizer.inverse(prior.sample(len(part), seed=bench.seed, start=part.start))
+    return bench.ae.decode(z_sem, steps=steps, solver=solver, seed=seeding.mix(bench.seed, "samples"), start=part.start)
 
 
 def _autoencoded(bench: Bench, x: Tensor, steps: int, part: range) -> Tensor:

@@ -11,7 +11,7 @@ from diffae.diffusion.interpolation import slerp
 from diffae.diffusion.inversion import interpolate_codes
 from diffae.evaluation.pages.figures import interpolation_figure
 from diffae.evaluation.pages.tables import by_metric
-from diffae.evaluation.results import Result
+from diffae.evaluation.results import Result, spread_of
 from diffae.evaluation.suites.bench import Bench, in_colour
 from diffae.evaluation.suites.section import NotMeasurable, Section
 from diffae.frozen.perceptual import LEAST
@@ -24,7 +24,8 @@ EPSILON = 1e-2
 
 def interpolation(bench: Bench) -> Section:
     """The perceptual path length of interpolations between pairs of held-out images, and pictures of some."""
-    x = bench.test(min(bench.protocol.num, 100) // 2 * 2)
+    tested = bench.some_tested(min(bench.protocol.num, 100) // 2 * 2)
+    x = bench.data.images(tested)
     if not len(x):
         raise NotMeasurable("A way leads from one held-out image to another, and fewer than two were asked for.")
     steps, pairs = max(bench.protocol.steps), len(x) // 2
@@ -39,11 +40,10 @@ def interpolation(bench: Bench) -> Section:
                 return path_length(frames_between(network, a, b, steps=steps), weight, bench.network("vgg16")[0])
 
             each = bench.over(pairs, f"{SUITE}: {model}", lengths)
-            spread = float(each.std()) if pairs > 1 else None
             detail = f"{bench.network('vgg16')[1]}; step {EPSILON}"
             return [
-                Result(SUITE, model, "path_length", float(each.mean()), pairs, steps, spread, bench.seed,
-                       detail=detail, each=each.tolist())
+                Result(SUITE, model, "path_length", float(each.mean()), pairs, steps, spread_of(each), bench.seed,
+                       detail=detail, each=each.tolist(), groups=bench.groups(tested[:pairs]))
             ]  # fmt: skip
 
         if x.dim() == 4 and min(x.shape[-2:]) >= LEAST["vgg16"]:

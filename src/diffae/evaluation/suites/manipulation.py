@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from diffae.data.labels.columns import NOT
-from diffae.evaluation.pages.figures import STEPS, Figure, edit_figures
+from diffae.evaluation.pages.figures import STEPS, Figure, edit_figures, mean_image
 from diffae.evaluation.pages.tables import by_metric
 from diffae.evaluation.results import Result
 from diffae.evaluation.suites.bench import Bench, in_colour
@@ -58,7 +58,7 @@ def manipulation(bench: Bench) -> Section:
         for way, (make, on) in (ways | floor).items():
             key = {"suite": SUITE, "model": way, "subject": name, "n": len(x), "seed": bench.seed, "steps": STEPS}
             key |= {"faces": True} if bench.protocol.faces else {}
-            measure = partial(_seen, bench, judge, name, way, x, make)
+            measure = partial(_seen, bench, judge, name, way, lacking, make)
             results += bench.store.get(key, measure, on=["labels", *on])
         shown = min(3, len(x))
         if ae.attributes.tells(name):
@@ -93,14 +93,18 @@ Way = tuple[Callable[[range], Tensor], list[str]]
 
 def _ways(bench: Bench, name: str, x: Tensor) -> dict[str, Way]:
     data = bench.data
-    y = bench.members(name)
-    difference = data.images(data.train[y == 1]).mean(0) - data.images(data.train[y == 0]).mean(0)
-    crude = (x + difference).clamp(-1, 1)
+
+    @cache
+    def crude() -> Tensor:
+        y = bench.members(name)
+        return (x + mean_image(data, data.train[y == 1]) - mean_image(data, data.train[y == 0])).clamp(-1, 1)
+
+    def pixels(part: range) -> Tensor:
+        return crude()[part.start : part.stop]
 
     def sdedit(fraction: float, part: range) -> Tensor:
         assert bench.ddim is not None
-        x, seed = crude[part.start : part.stop], seeding.mix(bench.seed, "sdedit")
-        return bench.ddim.sdedit(x, t_0=fraction, steps=STEPS, seed=seed, start=part.start)
+        return bench.ddim.sdedit(pixels(part), t_0=fraction, steps=STEPS, seed=seeding.mix(bench.seed, "sdedit"), start=part.start)
 
     def edited(part: range) -> Tensor:
         return bench.ae.manipulate(x[part.start : part.stop], name, target_probability=TARGET, steps=STEPS)
@@ -109,7 +113,7 @@ def _ways(bench: Bench, name: str, x: Tensor) -> dict[str, Way]:
     ways: dict[str, Way] = {}
     if bench.ae.attributes.tells(name):
         ways["diffae"] = (edited, ["model", "calibration", "attributes"])
-    ways["pixels"] = (lambda part: crude[part.start : part.stop], [])
+    ways["pixels"] = (pixels, [])
     if bench.ddim is not None:
         ways |= {f"sdedit, {fraction:g}": (partial(sdedit, fraction), ["ddim"]) for fraction in FRACTIONS}
     return ways
@@ -120,10 +124,10 @@ def _another(x: Tensor, part: range) -> Tensor:
 
 
 def _seen(
-    bench: Bench, judge: Callable[[], Judge], name: str, way: str, x: Tensor, make: Callable[[range], Tensor]
+    bench: Bench, judge: Callable[[], Judge], name: str, way: str, lacking: np.ndarray, make: Callable[[range], Tensor]
 ) -> list[Result]:
     """What the judge sees in edited images, beside what it saw before."""
-    decide = judge()
+    decide, x = judge(), bench.data.images(lacking)
     made = bench.over(len(x), f"{SUITE}: {name}, {way}", make).clamp(-1, 1)
     before, after = decide.decide(x), decide.decide(made)
     row = decide.names.index(name)
@@ -146,7 +150,7 @@ def _seen(
     return [
         Result(
             SUITE, way, metric, float(v.mean()), len(x), STEPS,
-            seed=bench.seed, subject=name, each=v.tolist(), detail=files.get(metric),
+            seed=bench.seed, subject=name, each=v.tolist(), groups=bench.groups(lacking), detail=files.get(metric),
         )
         for metric, v in each.items()
     ]  # fmt: skip
