@@ -27,6 +27,9 @@ from diffae.evaluation.suites import bench
 from diffae.semantics.fitting import fit_attributes
 from diffae.semantics.prior import GaussianPrior, LatentPrior
 from diffae.semantics.standardizer import Standardizer
+from diffae.studio.examples import from_examples
+from diffae.studio.visit import Visit
+from diffae.studio.workshop import Workshop
 from diffae.training.run import create_accelerator
 
 
@@ -240,6 +243,14 @@ def test_the_studio_computes_on_the_device(shop):  # noqa: F811 - the fixture
         visit = replace(visit, defined={"Mine": own})
         assert set(shop.probabilities(visit, moved)) >= {"Red", "Mine"}
         assert np.isfinite(shop.map()).all()
+        drawn = shop.draw(4, seed=1)
+        images = shop.ae.decode(drawn.z_sem)
+        assert not any(isinstance(found, Pretended) for found in (drawn.z_sem, images))
+        alone = Workshop(shop.ae, None, None, name="alone")
+        assert not isinstance(alone.examples, Pretended)
+        visit, _ = alone.open(Visit(), alone.examples[:1])
+        assert visit.find_opened(images[:1]) is None
+        from_examples(alone, "Own", torch.randn(6, shop.ae.z_dim), torch.empty(0, shop.ae.z_dim))
 
 
 def test_the_device_finds_mistakes(ae, away, x):

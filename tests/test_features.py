@@ -15,7 +15,8 @@ from torch import nn
 import diffae
 from diffae import cli
 from diffae.autoencoder import DiffusionAutoencoder
-from diffae.config import AutoencoderConfig, FeaturesConfig
+from diffae.config import AutoencoderConfig, FeaturesConfig, to_dict
+from diffae.config.presets import preset
 from diffae.data import prepare
 from diffae.frozen import feature_cache, programs
 from diffae.frozen.encoder import FeatureEncoder
@@ -544,3 +545,20 @@ def test_a_model_of_any_kind_of_network_is_trained_saved_loaded_edited_and_shown
     moved = shop.moved(visit, {"Red": 0.3}, {}, [])
     assert not torch.equal(moved, z[:1])
     assert set(shop.probabilities(visit, moved)) == {"Red"}
+
+
+def test_a_model_that_is_started_from_does_not_have_its_program_run(tmp_path, write_colours, monkeypatch, capsys):
+    """What a downloaded configuration names becomes the default of the option; nobody has named it thereby."""
+    photos, ran = tmp_path / "photos", tmp_path / "ran"
+    write_colours(photos, 24)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "others_network.py").write_text(f"open({str(ran)!r}, 'w')\ndef means(x):\n    return x.mean((2, 3))\n")
+    model = replace(preset("avatars32").model, z_dim=4, learned=0, features=FeaturesConfig(network="others_network:means", width=3))
+    (tmp_path / "downloaded").mkdir()
+    (tmp_path / "downloaded/config.json").write_text(json.dumps({"format": "diffae-1", "model": to_dict(model)}))
+    (tmp_path / "downloaded/model.safetensors").write_bytes(b"")
+    with pytest.raises(SystemExit):
+        cli.main(["train", str(photos), "--from", "downloaded", "--out", "run", "--images", "16"])
+    assert "A model alone does not have it run" in " ".join(capsys.readouterr().err.split())
+    assert not ran.exists()

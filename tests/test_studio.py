@@ -14,12 +14,14 @@ import torch
 
 pytest.importorskip("gradio", reason="The studio's tests need gradio: pip install 'diffae[studio]'.")
 
+from pretended_device import Recorder
 from shops import small
 
 from diffae import cli
 from diffae.edits import Edit
 from diffae.interop.fingerprints import fingerprint
 from diffae.pictures import save_png, to_pil
+from diffae.runtime import graphs
 from diffae.studio.app import application
 from diffae.studio.display import bars, difference, enlarged
 from diffae.studio.page import Page
@@ -270,3 +272,35 @@ def test_a_session_that_is_named_as_a_path_reaches_nothing_but_its_own_files(sho
     assert written not in before
     page.forget(request)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_attribute_of_ones_own_takes_no_name_of_a_measurement(shop):
+    scores = shop.ae.attributes.scores
+    scores["Green"] = replace(scores["Green"], kind="continuous")
+    assert "Green" not in shop.attributes(Visit())
+    with pytest.raises(ValueError, match="There is an attribute 'Green' already"):
+        shop.define("Green", [0, 1, 2, 3], [4, 5, 6, 7])
+
+
+def test_network_calls_are_told_where_they_are_replayed(shop, monkeypatch):
+    """A replay of a recording does not call the network: bars would stand still, and work would not end."""
+
+    class Replaying(Recorder):
+        def record(self, compute):
+            compute()
+            result = []
+            return lambda: result.append(None)
+
+    monkeypatch.setitem(graphs.RECORDERS, "cpu", Replaying)
+    monkeypatch.setattr(graphs, "BOUND", 0.0)
+    told, z_sem = [], torch.zeros(2, shop.ae.z_dim)
+    before = shop.ae.watch
+    with shop.serving():
+        with shop.watched(told.append):
+            for _ in range(3):
+                shop.ae.decode(z_sem, steps=5)
+        assert told == [2] * 18
+        shop.ended.set()
+        with pytest.raises(RuntimeError, match="The studio has ended"):
+            shop.ae.decode(z_sem, steps=5)
+    assert shop.ae.watch is before

@@ -233,18 +233,20 @@ def test_odd_entries_of_a_zip_are_named_and_end_nothing(shop, folder, tmp_path):
     long = "名" * 300 + ".png"
     with zipfile.ZipFile(tmp_path / "odd.zip", "w") as archive:
         archive.writestr("bent.png", bytes(range(256)) * 8, zipfile.ZIP_LZMA)
+        archive.writestr("nothing.png", bytes(2**20), zipfile.ZIP_BZIP2)
         archive.writestr("..", good)
         archive.writestr(long, good)
         archive.writestr("no image/" + "x" * 300, b"no image")
         archive.writestr("last.png", good)
-    content = bytearray((tmp_path / "odd.zip").read_bytes())
-    at = content.index(b"bent.png") + len("bent.png") + 4  # Behind the version, and the length of the options.
-    content[at : at + 40] = b"\xff" * 40
-    (tmp_path / "odd.zip").write_bytes(content)
     with Uploads([tmp_path / "odd.zip"], tmp_path / "own") as uploads:
         found = edit_all(shop, edited(shop), uploads, tmp_path / "out.zip", silent)
     assert found.num == 3
-    assert [said[:30] for said in found.unread] == ["bent.png cannot be unpacked (I", "no image/" + "x" * 21]
+    # Of such, a kilobyte may be gigabytes: Python does not bound what it unpacks of them.
+    assert [said[:30] for said in found.unread] == [
+        "bent.png is packed by bzip2 or",
+        "nothing.png is packed by bzip2",
+        "no image/" + "x" * 21,
+    ]
     assert "upload-" not in " ".join(found.unread)
     with zipfile.ZipFile(tmp_path / "out.zip") as archive:
         assert {"image.png", long, "last.png"} < set(archive.namelist())

@@ -6,6 +6,7 @@ const worker = new Worker("worker.js" + location.search, { type: "module" });
 const ask = (what, values, transfer = []) => worker.postMessage({ ask: what, ...values }, transfer);
 
 let model, size;
+const early = {};
 let last = 0;  // Number of the last edit that was asked for: what is told of earlier ones is not shown.
 let frames = [], strengths = [];
 const opened = {}, turns = { a: 0, b: 0 };  // Of each place: the picture that is shown, and how many have been asked for.
@@ -96,7 +97,10 @@ function zero() {
 
 /** Asks for a picture; the page stays with the one before until the worker has `opened` it. */
 function open(place, blob, button = null) {
-  if (!model) return;
+  if (!model) {  // Opened in place of the example as soon as there is one.
+    early[place] = blob;
+    return;
+  }
   wrong("");
   if (place === "a") state("Looking at the picture", 0);
   else $("way-text").textContent = "Looking at the picture";
@@ -126,6 +130,7 @@ async function exampleFaces() {
       $(`examples-${place}`).append(button);
     });
   }
+  for (const [place, blob] of Object.entries(early)) open(place, blob);
   if (!turns.a) open("a", faces[0], $("examples-a").firstChild);
 }
 

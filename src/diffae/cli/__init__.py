@@ -69,11 +69,20 @@ TRACEBACK = "--traceback"
 """Anywhere on a command line: an error is shown with the way to it, for reports."""
 
 
+NETWORK = "--model.features.network"
+"""The option by which a command line names a frozen network, which may be a program."""
+
+
 def _command(argv: list[str]) -> Any:
     """All commands as one type. The training command asked for gets the defaults of the preset that the command line names."""
     given = itertools.chain.from_iterable(a.split("=", 1) if a.startswith("--") else [a] for a in argv)
     pairs = list(itertools.pairwise(given))[::-1]  # Of what is given twice the last counts, as everywhere.
-    name, start, out = (next((b for a, b in pairs if a == option), None) for option in ("--preset", "--from", "--out"))
+    options = ("--preset", "--from", "--out", NETWORK)
+    name, start, out, network = (next((b for a, b in pairs if a == option), None) for option in options)
+    if network is not None:  # Whoever names it here has it run; a model that is started from does not.
+        from diffae.frozen.programs import permit
+
+        permit(network)
     kinds = []
     for command, kind in COMMANDS.items():
         # Other commands know no preset of that name.

@@ -68,13 +68,14 @@ class Studio:
                 z_sem = inputs.codes(ae, source, data)
             else:
                 warn("Without images there is nothing to explore or to label: name some with --data.")
+            host = f"[{self.host}]" if ":" in self.host else self.host  # IPv6.
             opened = {name: Classifier(open_classifier(name), self.answers) for name in self.classifier}
             serve(
                 Workshop(ae, data, z_sem, name=Path(source).name, classifiers=opened),
                 reserved,
                 host=self.host,
                 password=self.password,
-                opened=lambda: say(f"Open http://{self.host}:{self.port} (Ctrl-C ends it)"),
+                opened=lambda: say(f"Open http://{host}:{self.port} (Ctrl-C ends it)"),
             )
 
 

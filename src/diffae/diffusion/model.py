@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -53,11 +54,13 @@ class ImageDiffusion(ImageModel):
     Attributes:
         precision: of the UNet's calls by solvers, float32 unless set. `bfloat16` is up to twice as quick where the processor has it
             (`auto` asks), and errs by a hundredth of what the network says; states and images keep the type that they came in.
+        watch: told, before each call of the UNet by a solver, of how many images it is; what it raises ends the work.
         records: whether a card records the UNet's calls by solvers, a few shapes of batches, and replays them (CUDA graphs).
     """
 
     precision: Precision = "float32"
     records = True
+    watch: Callable[[int], None] | None = None
 
     def __init__(self, config: AutoencoderConfig, *, unet: NoisePredictor | None = None) -> None:
         super().__init__(config)
@@ -89,7 +92,7 @@ class ImageDiffusion(ImageModel):
         """The network as solvers want it: `(x_t, t) -> eps`, whatever it was trained to predict."""
         return Predictor(
             self.unet, z_sem, schedule=self.schedule, prediction=self.config.prediction, precision=self.precision,
-            recordings=self._recordings if self.records else None,
+            recordings=self._recordings if self.records else None, watch=self.watch,
         )  # fmt: skip
 
     @property

@@ -1,6 +1,6 @@
 """The network as solvers ask it: `(x_t, t) -> eps`, whatever it was trained to predict, and as quickly as its device can."""
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -69,11 +69,12 @@ class Predictor:
         prediction: what it says.
         precision: of its calls; `auto` is what is quick where it is.
         recordings: of earlier calls, or None to record nothing.
+        watch: told before each call of how many images it is: on the host, which a card's replay of the network is not.
     """
 
     def __init__(
         self, unet: Any, z_sem: Tensor | None, *, schedule: Schedule, prediction: Prediction, precision: Precision,
-        recordings: Recordings | None,
+        recordings: Recordings | None, watch: Callable[[int], None] | None = None,
     ) -> None:  # fmt: skip
         like = next(unet.parameters())
         device = like.device
@@ -82,6 +83,7 @@ class Predictor:
         self._precision = resolve_precision(precision, device)
         self._dtype = torch.bfloat16 if self._precision == "bfloat16" else None
         self._recordings = recordings if recorder_of(device) is not None else None
+        self._watch = watch
         self._prepared: Prepared | None = None
         self._key: Hashable = None
 
@@ -89,6 +91,8 @@ class Predictor:
         self, x_t: Float[Tensor, "n *s"], t: Float[Tensor, " n"], to: Float[Tensor, " n"] | None = None
     ) -> Float[Tensor, "n *s"]:
         """The noise in x_t at timesteps t (0..T-1); where it jumps, that with which DDIM's step leads to timesteps `to`."""
+        if self._watch is not None:
+            self._watch(len(x_t))
         like = next(self._unet.parameters())
         # Networks of others may not take another type than their weights have.
         kind = kind_of_t(like) if isinstance(self._unet, UNet) else like.dtype

@@ -30,11 +30,7 @@ def frozen_network(settings: FeaturesConfig) -> FrozenNetwork:
     """
     if settings.network is None:
         raise ValueError("No frozen network is named: give model.features.network.")
-    if is_program(settings.network) and not permitted(settings.network):
-        raise ImportError(
-            f"z_sem is made of what {settings.network} says, which is a program. A model alone does not have it run: name it in "
-            f"{ALLOWED}, or in `diffae.frozen.programs.permit`."
-        )
+    _check_permitted(settings.network)
     found = function(settings.network) if is_function(settings.network) else _opened(settings.network)
     if settings.digest and settings.digest != found.digest:
         raise ValueError(
@@ -43,6 +39,14 @@ def frozen_network(settings: FeaturesConfig) -> FrozenNetwork:
         )
     size = found.size if settings.size is None else (settings.size, settings.size)
     return replace(found, size=size, mean=settings.mean or found.mean, std=settings.std or found.std)
+
+
+def _check_permitted(name: str) -> None:
+    if is_program(name) and not permitted(name):
+        raise ImportError(
+            f"z_sem is made of what {name} says, which is a program. A model alone does not have it run: name it in {ALLOWED}, in "
+            f"`diffae.frozen.programs.permit`, or where it is trained, --model.features.network."
+        )
 
 
 def described_features(config: AutoencoderConfig) -> AutoencoderConfig:
@@ -76,9 +80,10 @@ def features_about(config: AutoencoderConfig) -> dict[str, str]:
 
 
 def named_features(settings: FeaturesConfig) -> FeaturesConfig:
-    """What a command line asks for, by a name that holds wherever the model is loaded. The module of a function is imported.
+    """What a command line asks for, by a name that holds wherever the model is loaded.
 
-    What is to be found of the network is left to be found: what stands there may be of the one of a model that a run starts from.
+    Programs have to be permitted: the name may be that of a model that a run starts from. What is to be found of the network is
+    left to be found: what stands there may be of the one of such a model.
     """
     if settings.network is None:
         return FeaturesConfig()
@@ -88,7 +93,7 @@ def named_features(settings: FeaturesConfig) -> FeaturesConfig:
         name = f"{kind}:{local}{Path(rest).resolve()}" if Path(rest).is_dir() else name
     elif name != "inception" and Path(name).is_file():
         name = str(Path(name).resolve())
-    permit(name)
+    _check_permitted(name)
     return replace(settings, network=name, width=0, digest="", licence="")
 
 

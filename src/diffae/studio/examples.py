@@ -10,7 +10,7 @@ from diffae.semantics.attributes import Attributes
 from diffae.semantics.fitting import fit_few
 from diffae.studio.batch import Edited, read
 from diffae.studio.uploads import Uploads
-from diffae.studio.visit import Visit, new_name
+from diffae.studio.visit import new_name
 from diffae.studio.workshop import Workshop
 
 OTHERS = 256
@@ -35,7 +35,7 @@ def codes_of_examples(
     Raises:
         ValueError: no name, one that a fitted attribute has, or too few files; nothing is encoded then.
     """
-    new_name(name, shop.attributes(Visit()))
+    new_name(name, shop.fitted)
     for uploads, what in ((shows, "show"), (lacks, "lack")):
         if len(uploads) < LEAST and (uploads is shows or len(uploads)):
             unread = "".join(f" {sentence}" for sentence in uploads.unread)
@@ -65,7 +65,7 @@ def from_examples(shop: Workshop, name: str, shows: Float[Tensor, "p d"], lacks:
     Raises:
         ValueError: no name or one that a fitted attribute has, too few examples, or nothing to compare them with.
     """
-    name = new_name(name, shop.attributes(Visit()))
+    name = new_name(name, shop.fitted)
     standardizer = shop.standardizer or shop.ae.standardizer
     if standardizer is None:
         raise ValueError(
@@ -75,7 +75,7 @@ def from_examples(shop: Workshop, name: str, shows: Float[Tensor, "p d"], lacks:
         return fit_few(name, shows, lacks, standardizer)
     others = shop.z_sem
     if others is None and shop.ae.prior is not None:
-        others = shop.ae.sample_z_sem(OTHERS).z_sem
+        others = shop.draw(OTHERS).z_sem
     if others is None:
         raise ValueError("There is nothing to compare the examples with: drop images that lack it too.")
     return fit_few(name, shows, others, standardizer, unlabelled=True)

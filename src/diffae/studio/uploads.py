@@ -13,6 +13,8 @@ from diffae.data.images.files import ending
 
 MOST_BYTES = 256 * 2**20
 """Of a file in a zip, unpacked."""
+BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Ways of packing of which Python unpacks no more than it is asked for; of others a kilobyte can become gigabytes at once."""
 MOST_ENDING = 16
 """Characters of a name's ending, by which some formats are known."""
 
@@ -74,12 +76,15 @@ class Uploads:
                 target = Path(folder) / f"upload-{i}{ending(name)[:MOST_ENDING]}"
                 try:
                     with archive.open(info) as member:
-                        content = member.read(MOST_BYTES + 1)
-                    if len(content) <= MOST_BYTES:
+                        content = member.read(MOST_BYTES + 1) if info.compress_type in BOUNDED else None
+                    if content is not None and len(content) <= MOST_BYTES:
                         target.write_bytes(content)
                 except TORN as error:
                     said = str(error).replace(str(target), name).rstrip(".")
                     yield name, f"{name} cannot be unpacked ({said})."
+                    continue
+                if content is None:
+                    yield name, f"{name} is packed by bzip2 or LZMA, which may unpack to anything: pack it as usual (deflate)."
                     continue
                 if len(content) > MOST_BYTES:
                     yield name, f"{name} is more than {MOST_BYTES >> 20} MiB unpacked."

@@ -25,6 +25,7 @@ from diffae.semantics.attributes import Attributes
 from diffae.semantics.classifiers import Classifier
 from diffae.semantics.explanations import Explainer
 from diffae.semantics.fitting import fit_few
+from diffae.semantics.rejection import Accepted
 from diffae.semantics.standardizer import Standardizer
 from diffae.studio.moves import move
 from diffae.studio.visit import OpenImage, Visit, new_name
@@ -77,12 +78,13 @@ class Workshop:
         """Within it the studio is open: network calls are told to who watches. At its end they are given up, and the model is then
         as it was before; work that is within a call for longer than `LEAVING` seconds keeps it until that call ends."""
         self.ended.clear()
-        owner, handle = threading.current_thread(), self.ae.unet.register_forward_hook(self._asked)
+        owner, before = threading.current_thread(), self.ae.watch
+        self.ae.watch = self._asked
 
         def leave() -> None:
             for worker in set(self._workers) - {owner}:
                 worker.join()
-            handle.remove()
+            self.ae.watch = before
 
         try:
             yield
@@ -100,11 +102,11 @@ class Workshop:
         finally:
             del self._watching.tell
 
-    def _asked(self, network: torch.nn.Module, arguments: tuple[Any, ...], answer: Tensor) -> None:
+    def _asked(self, images: int) -> None:
         self._workers.add(threading.current_thread())
         self.check_open()
         if tell := getattr(self._watching, "tell", None):
-            tell(len(answer))
+            tell(images)
 
     @functools.cached_property
     def examples(self) -> Tensor:
@@ -115,10 +117,15 @@ class Workshop:
         drawn: list[Tensor] = []
         until = time.monotonic() + PATIENCE
         if self.ae.prior is not None and self.ae.standardizer is not None:
-            z = self.ae.sample_z_sem(DRAWN).z_sem
+            z = self.draw(DRAWN).z_sem
             while len(drawn) < DRAWN and (not drawn or time.monotonic() < until):
                 drawn.append(self.ae.decode(z[len(drawn) : len(drawn) + 1], start=len(drawn)))
         return self.ae.clamp(torch.cat(drawn)) if drawn else torch.empty(0, *self.ae.image_shape)
+
+    def draw(self, num: int, **settings: Any) -> Accepted:
+        """`sample_z_sem`, of which everything else here is on the processor, wherever the model computes."""
+        z_sem, proposals = self.ae.sample_z_sem(num, **settings)
+        return Accepted(z_sem.cpu(), proposals)
 
     @functools.cached_property
     def first(self) -> OpenImage | None:
@@ -140,6 +147,11 @@ class Workshop:
         scores = {} if fitted is None else fitted.scores
         binary = sorted((n for n, s in scores.items() if s.kind == "binary"), key=lambda n: -(scores[n].auroc or 0.0))
         return [*binary, *visit.defined]
+
+    @property
+    def fitted(self) -> list[str]:
+        """The names that are taken: of all fitted attributes, measurements too, which no slider moves."""
+        return [] if self.ae.attributes is None else list(self.ae.attributes.names)
 
     def open_files(self, files: Sequence[str | Path], tell: Callable[[str], object] = lambda what: None) -> Tensor:
         """Image files as the model takes them; arguments and errors as of `load_images`."""
@@ -193,7 +205,7 @@ class Workshop:
 
     def define(self, name: str, positives: Sequence[int], negatives: Sequence[int]) -> Attributes:
         """An attribute from two groups of the set's images; errors as of `new_name` and `fit_few`."""
-        name = new_name(name, self.attributes(Visit()))
+        name = new_name(name, self.fitted)
         z_sem, standardizer = self._codes()
         return fit_few(name, z_sem[list(positives)], z_sem[list(negatives)], standardizer)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from diffae.pictures import save_png, to_pil
 from diffae.runtime.files import write_text
 from diffae.semantics.attributes import Attributes
-from diffae.studio.display import bars, choices, difference, enlarged
+from diffae.studio.display import bars, choices, difference, enlarged, magnified
 from diffae.studio.page import ANY, MODEL, EditPanel, Page, shows_errors
 from diffae.studio.panels.sliders import is_late, slider_list, sliders, strengths
 from diffae.studio.visit import MOST_BYTES, MOST_UNDOS, OpenImage, Visit
@@ -72,7 +72,7 @@ def panel(page: Page) -> EditPanel:
         png, text = (page.file(request, f"edit.{kind}") for kind in ("png", "json"))
         save_png(to_pil(ae.to_pictures(after)[0]), png)
         write_text(text, shop.edit_of(visit).to_json())
-        gap = enlarged(ae, difference(one.x[0], after[0]))
+        gap = magnified(difference(ae.to_pictures(one.x)[0], ae.to_pictures(after)[0]))
         return [visit, enlarged(ae, after[0]), gap, bars_of(visit, z, asked), str(png), str(text)]
 
     def changed(visit: Visit, asked: Mapping[str, Any], request: gr.Request) -> list[Any]:

@@ -37,7 +37,7 @@ def panel(page: Page, editor: EditPanel) -> None:
     def colours(name: str) -> list[float | None]:
         """The labels by which the map is coloured; it asks for those that it needs, of maybe hundreds."""
         values = data.labels[name][indices] if name in data.labels else []
-        return [None if np.isnan(v) else round(float(v), 3) for v in values]
+        return [None if np.isnan(v) else float(f"{v:.6g}") for v in values]
 
     @shows_errors
     def choose(event: gr.EventData) -> list[Any]:

@@ -8,11 +8,17 @@ if (root && !root.ready) {
   const pen = canvas.getContext('2d'), W = canvas.width, H = canvas.height, margin = 14;
   const at = data.at.map(p => [margin + p[0] * (W - 2 * margin), margin + (1 - p[1]) * (H - 2 * margin)]);
   let start = null, now = null, chosen = new Set(), values = null;
+  // From blue to orange: 0 and 1, or from a little above the least to a little below the most.
+  let low = 0, high = 1;
+  const between = v => {
+    const share = Math.min(1, Math.max(0, (v - low) / (high - low || 1)));
+    return `rgb(${[[47, 224], [111, 123], [208, 31]].map(([a, b]) => Math.round(a + share * (b - a))).join(',')})`;
+  };
   const paint = () => {
     pen.clearRect(0, 0, W, H);
     at.forEach((p, i) => {
       const v = values ? values[i] : null;
-      pen.fillStyle = values ? (v === null ? '#9aa2ad55' : v > 0.5 ? '#e07b1f' : '#2f6fd0') : '#2f6fd0';
+      pen.fillStyle = values ? (v === null ? '#9aa2ad55' : between(v)) : '#2f6fd0';
       pen.beginPath(); pen.arc(p[0], p[1], chosen.has(i) ? 5 : 3, 0, 7); pen.fill();
       if (chosen.has(i)) { pen.strokeStyle = '#e0245e'; pen.lineWidth = 2; pen.stroke(); }
     });
@@ -27,7 +33,12 @@ if (root && !root.ready) {
   colour.addEventListener('change', async () => {
     const name = colour.value, asked = name ? await server.colours(name) : null;
     // Another may have been chosen meanwhile.
-    if (colour.value === name) { values = asked; root.dataset.colour = name; paint(); }
+    if (colour.value === name) {
+      values = asked;
+      const known = (values || []).filter(v => v !== null).sort((a, b) => a - b), at = share => known[Math.round(share * (known.length - 1))];
+      [low, high] = known.every(v => v === 0 || v === 1) ? [0, 1] : [at(0.02), at(0.98)];
+      root.dataset.colour = name; paint();
+    }
   });
   canvas.addEventListener('pointermove', e => {
     const q = place(e);

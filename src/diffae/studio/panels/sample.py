@@ -39,7 +39,7 @@ def panel(page: Page, editor: EditPanel) -> None:
         with page.working(request, progress) as left:
             left("Drawing z_sem", 0, 1)
             accept = of_class(visit, what, present, truncation)
-            z, proposals = ae.sample_z_sem(int(num), seed=int(seed), accept=accept)
+            z, proposals = shop.draw(int(num), seed=int(seed), accept=accept)
             z = truncated(z, truncation)
             left("Drawing z_sem", 1, 1)
             with left.asking("Decoding", int(num) * len(ae.sample_path(int(steps)))):
