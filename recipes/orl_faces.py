@@ -139,7 +139,7 @@ def write_photos(faces: Path, labels: Path, folder: Path) -> None:
     write_labels(folder / "labels.csv", rows)
 
 
-def settings(photos: Path, minutes: float, seed: int, z_dim: int, features: str | None) -> RunConfig:
+def settings(photos: Path, minutes: float, seed: int, z_dim: int = 64, features: str | None = None) -> RunConfig:
     """What is trained: the small preset, grey, with a z_sem that 320 photographs can fill."""
     base = diffae.preset("pictures32")
     model = replace(base.model, channels=1, z_dim=z_dim)

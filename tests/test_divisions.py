@@ -11,6 +11,7 @@ import pytest
 from diffae import cli
 from diffae.autoencoder import build
 from diffae.cli import inputs
+from diffae.cli.divisions import measured_unseen
 from diffae.cli.evaluation import _check_division
 from diffae.config import RunConfig
 from diffae.data import prepare
@@ -200,7 +201,7 @@ def test_a_run_is_not_measured_on_what_it_was_trained_on(plain, tmp_path, capsys
     ae, source, own = plain
     table = write(Path(own.config.source) / "labels.csv", ill=lambda i: i % 2)
     data = inputs.images(ae, source, own.config.source, table)
-    unseen = inputs.measured_unseen(source, data, own.config.source)
+    unseen = measured_unseen(source, data, own.config.source)
     assert {name for name, y in zip(unseen.names, unseen.labels["ill"], strict=True) if not np.isnan(y)} == held(own)
     assert "nothing is measured on them" in capsys.readouterr().err
-    assert inputs.measured_unseen(source, data, None) is data
+    assert measured_unseen(source, data, None) is data

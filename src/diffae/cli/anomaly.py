@@ -5,6 +5,7 @@ from pathlib import Path
 
 from diffae.cli import arguments, inputs
 from diffae.cli.bars import say, work_bar
+from diffae.cli.divisions import measured_unseen
 from diffae.config import Count
 
 
@@ -37,7 +38,7 @@ class Anomaly(arguments.Labelling):
         data = inputs.images(ae, self.source, self.data, self.labels, labels_kind=self.labels_kind)
         same = self.data is None and self.usual is None
         trained = data if same else inputs.divided_images(ae, self.source, self.usual)
-        data = inputs.measured_unseen(self.source, data, self.data)
+        data = measured_unseen(self.source, data, self.data)
         indices = inputs.looked_at(data, self.data, "look at")
         with work_bar("Looking") as update:
             scorer = AnomalyScorer(ae, trained, update)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffae.cli.bars import warn
 from diffae.config import DataConfig, RunConfig, read_json
 
 if TYPE_CHECKING:
@@ -99,6 +100,17 @@ def divided_as(source: str, data: "ImageSet", *, own: bool, comparable: bool) ->
     if found is None:
         return data
     return found if asked == run.validation else dataclasses.replace(data, groups=found.groups).divided_by(asked)
+
+
+def measured_unseen(source: str, data: "ImageSet", named: str | None) -> "ImageSet":
+    """Images whose labels are unknown where the run was trained on them, if its own were named: nothing is measured on them."""
+    import numpy as np
+
+    if named is None or not is_own(source, named) or not data.labels or not len(data.train):
+        return data
+    warn(f"{len(data.train):,} of the images in {named} are those that {source} was trained on: nothing is measured on them.")
+    seen = np.isin(np.arange(len(data.names)), data.train)
+    return dataclasses.replace(data, labels={name: np.where(seen, np.nan, values) for name, values in data.labels.items()})
 
 
 def as_divided(run: str) -> "Callable[[ImageSet], ImageSet]":

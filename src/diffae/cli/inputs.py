@@ -145,17 +145,6 @@ def looked_at(data: "ImageSet", named: str | None, what: str) -> "np.ndarray":
     return indices
 
 
-def measured_unseen(source: str, data: "ImageSet", named: str | None) -> "ImageSet":
-    """Images whose labels are unknown where the run was trained on them, if its own were named: nothing is measured on them."""
-    import numpy as np
-
-    if named is None or not is_own(source, named) or not data.labels or not len(data.train):
-        return data
-    warn(f"{len(data.train):,} of the images in {named} are those that {source} was trained on: nothing is measured on them.")
-    seen = np.isin(np.arange(len(data.names)), data.train)
-    return dataclasses.replace(data, labels={name: np.where(seen, np.nan, values) for name, values in data.labels.items()})
-
-
 def prepared(
     config: DataConfig,
     model: AutoencoderConfig | ComparatorConfig,

@@ -8,6 +8,7 @@ import numpy as np
 
 from diffae.cli import arguments, inputs
 from diffae.cli.bars import say, warn, work_bar
+from diffae.cli.divisions import measured_unseen
 from diffae.config import Range, Seed
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Posterior(arguments.Labelling):
         trained = inputs.images(ae, self.source, None, self.labels, **kinds)
         # Those that are told of need not be measured, nor by the same table.
         data = trained if self.data is None else inputs.images(ae, self.source, self.data)
-        data = inputs.measured_unseen(self.source, data, self.data)
+        data = measured_unseen(self.source, data, self.data)
         rows = inputs.looked_at(data, self.data, "tell of")
         asked = [*dict.fromkeys([*((name, False) for name in self.column), *((name, True) for name in self.log)])]
         names = asked or [(name, False) for name in _numbers(trained)]

@@ -5,6 +5,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,12 +26,11 @@ from diffae.diffusion.schedule import (
     draw_timesteps,
     each_error,
     encoding_path,
-    kind_of_t,
     min_snr_weights,
     one_step,
     spaced_path,
     uncalibrated,
-)
+)  # fmt: skip
 from diffae.diffusion.solvers import EpsModel, Solver, solve, to_target
 from diffae.nn import UNet
 from diffae.runtime.seeding import Draws as Draws
@@ -53,7 +53,7 @@ class ImageDiffusion(ImageModel):
 
     Attributes:
         precision: of the UNet's calls by solvers, float32 unless set. `bfloat16` is up to twice as quick where the processor has it
-            (`auto` asks), and errs by a hundredth of what the network says; states and images keep the type that they came in.
+            (`auto` asks), and errs by a hundredth of what the network says; images keep the type that they came in.
         watch: told, before each call of the UNet by a solver, of how many images it is; what it raises ends the work.
         records: whether a card records the UNet's calls by solvers, a few shapes of batches, and replays them (CUDA graphs).
     """
@@ -67,10 +67,8 @@ class ImageDiffusion(ImageModel):
         self.schedule = Schedule(config.schedule)
         self._calibration: Calibration | None = None
         self._recordings = Recordings()
-        own = (
-            UNet(config.unet, image_size=config.image_size, channels=config.channels, z_dim=config.z_dim) if unet is None else unet
-        )
-        self.unet: Any = own
+        make = partial(UNet, config.unet, image_size=config.image_size, channels=config.channels, z_dim=config.z_dim)
+        self.unet: Any = make() if unet is None else unet
 
     @property
     def calibration(self) -> Calibration:
@@ -106,11 +104,8 @@ class ImageDiffusion(ImageModel):
         return 1 if self.jumps else self.calibration.sample_steps
 
     def solver(self, asked: Solver | None, steps: int) -> Solver:
-        """The solver of so many steps: by default `jump` where the network does and the steps are few, else `dpmpp2m`.
-
-        Raises:
-            ValueError: `jump` is asked of a network that does not.
-        """
+        """The solver of so many steps: by default `jump` where the network does and the steps are few, else `dpmpp2m`. A ValueError
+        where `jump` is asked of a network that does not."""
         if asked == "jump" and not self.jumps:
             raise ValueError("The solver 'jump' is for distilled models, and this one is not: distil it with `diffae distill`.")
         return asked or ("jump" if self.jumps and steps <= JUMPS else "dpmpp2m")
@@ -176,8 +171,7 @@ class ImageDiffusion(ImageModel):
         return usual and self.config.latents is None if asked is None else asked
 
     def _solve(self, x: Tensor, z_sem: Tensor | None, path: NoisePath, solver: Solver = "ddim", *, clamp: bool) -> Tensor:
-        # States of at least float32: x_0 of v is a small difference, which bfloat16 would lose.
-        return solve(self.eps_model(z_sem), x.to(kind_of_t(x)), path, solver=solver, clamp=clamp).to(x)
+        return solve(self.eps_model(z_sem), x, path, solver=solver, clamp=clamp)
 
     def _loss(
         self, x_0: Tensor, draws: Draws, z_sem: Tensor | None, *, noisy: bool, min_snr: float | None = None,

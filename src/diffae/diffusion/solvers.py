@@ -70,10 +70,10 @@ def solve(
         Song et al. 2021 (DDIM), eq. 12 with sigma = 0; Preechakul et al. 2022, eqs. 2 and 8; Lu et al. 2022
         (DPM-Solver++), algorithm 2; Zhao et al. 2023 (UniPC), algorithm 1 of second order with B(h) = exp(h) - 1.
     """
-    state = x
-    for state, _ in trajectory(eps_model, x, path, solver=solver, clamp=clamp):  # noqa: B007 - the last state is the result
+    state = start = x.to(kind_of_t(x))  # Of at least float32: x_0 of v is a small difference, which bfloat16 would lose.
+    for state, _ in trajectory(eps_model, start, path, solver=solver, clamp=clamp):  # noqa: B007 - the last state is the result
         pass
-    return state
+    return state.to(x)
 
 
 def trajectory(

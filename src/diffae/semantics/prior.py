@@ -75,8 +75,9 @@ class GaussianPrior(nn.Module):
         mean)`, which is the best that any denoiser can say of a Gaussian."""
         # In float32 also where the network is not: small variances would drown in bfloat16's rounding.
         with torch.autocast(z_t.device.type, enabled=False):
-            along = (z_t - alpha * self.mean) @ self.axes
-            return sigma * (along / (alpha**2 * self.variances + sigma**2)) @ self.axes.T
+            axes = self.axes.to(z_t)
+            along = (z_t - alpha * self.mean) @ axes
+            return sigma * (along / (alpha**2 * self.variances + sigma**2)) @ axes.T
 
     @torch.no_grad()
     def sample(self, num: int, *, seed: int = 0, start: int = 0, steps: int = 0) -> Float[Tensor, "num d"]:
@@ -221,7 +222,7 @@ class LatentPrior(nn.Module):
 
     def eps(self, z_t: Float[Tensor, "n d"], t: Float[Tensor, " n"]) -> Float[Tensor, "n d"]:
         """The noise in z_t at timesteps t (0..T-1)."""
-        eps = self.net(z_t, t)
+        eps = self.net(z_t.to(self.net.out.weight), t).to(z_t)  # Solvers' states are of at least float32.
         if self.gaussian is None:
             return eps
         alpha, sigma = self.schedule.alpha_sigma(t, like=z_t)
