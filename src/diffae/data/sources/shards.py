@@ -1,5 +1,6 @@
 """Images in tar files, as WebDataset shards them: files whose names begin alike belong together, labels beside images."""
 
+import contextlib
 import errno
 import json
 import os
@@ -154,7 +155,8 @@ def _opened(files: Sequence[Path]) -> list[int]:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         most = len(files) + OTHER_FILES if hard == resource.RLIM_INFINITY else min(len(files) + OTHER_FILES, hard)
         if soft != resource.RLIM_INFINITY and soft < most:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            with contextlib.suppress(ValueError, OSError):  # Some systems let less be set than they say.
+                resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     descriptors: list[int] = []
     try:
         descriptors.extend(os.open(file, os.O_RDONLY) for file in files)

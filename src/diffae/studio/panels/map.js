@@ -35,8 +35,9 @@ if (root && !root.ready) {
     // Another may have been chosen meanwhile.
     if (colour.value === name) {
       values = asked;
-      const known = (values || []).filter(v => v !== null).sort((a, b) => a - b), at = share => known[Math.round(share * (known.length - 1))];
-      [low, high] = known.every(v => v === 0 || v === 1) ? [0, 1] : [at(0.02), at(0.98)];
+      const known = (values || []).filter(v => v !== null).sort((a, b) => a - b);
+      const quantile = share => known[Math.round(share * (known.length - 1))];
+      [low, high] = known.every(v => v === 0 || v === 1) ? [0, 1] : [quantile(0.02), quantile(0.98)];
       root.dataset.colour = name; paint();
     }
   });
