@@ -64,3 +64,11 @@ def test_unknown_and_constant_labels_are_no_factors(rng):
     assert tad(z, labels)[1] == 3
     with pytest.raises(ValueError, match="expected at least two binary labels, got 1"):
         dci(z, {"f0": labels["f0"]}, z, {"f0": labels["f0"]})
+
+
+def test_a_code_of_one_number_is_complete():
+    z = np.random.default_rng(0).normal(size=(200, 1))
+    labels = {"a": (z[:, 0] > 0).astype(float), "b": (z[:, 0] > 0.5).astype(float)}
+    found = dci(z[:100], {k: v[:100] for k, v in labels.items()}, z[100:], {k: v[100:] for k, v in labels.items()}, seed=0)
+    assert all(np.isfinite(value) for value in found.values())
+    assert found["completeness"] == pytest.approx(1)

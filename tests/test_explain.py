@@ -483,3 +483,25 @@ def test_the_command_explains_a_run_and_its_page_opens(tmp_path, tiny_run, made,
         cli.main(["explain", str(tmp_path / "run"), "--classifier", "colour", "--out", str(out)])
     assert "is no classifier: give a column" in " ".join(capsys.readouterr().err.split())
     browser(out / "report.html")
+
+
+@pytest.mark.parametrize(("shares", "wanted", "expected"), [
+    ((0, 0, 0.4, 0.95, 0.95, 0.5, 0.5, 0.5), 0.9, (3, 0.95)),
+    ((0, 0, 0.4, 0.6, 0.95, 0.5, 0.5, 0.5), 0.9, (4, 0.95)),
+    ((1.0,) * 8, 0.9, (0, 1.0)),
+    ((0.5,) * 8, 0.9, (None, 0.0)),
+])  # fmt: skip
+def test_the_fixed_move_is_the_least_though_longer_ones_do_less(shares, wanted, expected, monkeypatch):
+    lengths = explaining.STRENGTHS[: len(shares)]
+    monkeypatch.setattr(explaining, "STRENGTHS", lengths)
+    monkeypatch.setattr(explaining, "move_images", lambda explainer, x, direction, length: length[:, None, None, None] + 0 * x)
+
+    def scores(explainer, images):
+        flipped = round(20 * shares[int(np.argmin(np.abs(np.array(lengths) - float(images[0, 0, 0, 0]))))])
+        return torch.where(torch.arange(20) < flipped, 1.0, -1.0)
+
+    monkeypatch.setattr(explaining, "_scores", scores)
+    explainer = Explainer.__new__(Explainer)
+    explainer.spread, explainer.slope = SimpleNamespace(likeliest=lambda slope: slope), torch.zeros(3)
+    _, length, share = explaining.one_move(explainer, torch.zeros(20, 1, 2, 2), -torch.ones(20), torch.ones(20), wanted=wanted)
+    assert (length, share) == (0.0 if expected[0] is None else lengths[expected[0]], pytest.approx(expected[1]))
