@@ -74,7 +74,8 @@ NETWORK = "--model.features.network"
 
 
 def _command(argv: list[str]) -> Any:
-    """All commands as one type. The training command asked for gets the defaults of the preset that the command line names."""
+    """All commands as one type. The training command asked for gets the defaults of the preset that the command line names; a
+    program that the line itself names is permitted."""
     given = itertools.chain.from_iterable(a.split("=", 1) if a.startswith("--") else [a] for a in argv)
     pairs = list(itertools.pairwise(given))[::-1]  # Of what is given twice the last counts, as everywhere.
     options = ("--preset", "--from", "--out", NETWORK)

@@ -139,8 +139,7 @@ class Evaluate(arguments.Labelling):
         with_priors = {name: inputs.autoencoder(self.source, prior=name) for name in names} or {"saved": ae}
         priors = {name: (a.prior, a.standardizer) for name, a in with_priors.items() if a.prior and a.standardizer}
         fitted = {f"prior {name}": parts for name, parts in priors.items()} | {"prior": (ae.prior, ae.standardizer)}
-        for name, parts in fitted.items():
-            depends |= {name: "-".join(digest_module(part) for part in parts if part is not None)}
+        depends |= {name: "-".join(digest_module(p) for p in parts if p is not None) for name, parts in fitted.items()}
         depends |= {} if ae.attributes is None else {"attributes": digest_module(ae.attributes)}
         made = {
             "command": shlex.join(["diffae", *sys.argv[1:]]),

@@ -5,7 +5,6 @@
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -30,7 +29,7 @@ from diffae.diffusion.schedule import (
     one_step,
     spaced_path,
     uncalibrated,
-)  # fmt: skip
+)
 from diffae.diffusion.solvers import EpsModel, Solver, solve, to_target
 from diffae.nn import UNet
 from diffae.runtime.seeding import Draws as Draws
@@ -67,8 +66,9 @@ class ImageDiffusion(ImageModel):
         self.schedule = Schedule(config.schedule)
         self._calibration: Calibration | None = None
         self._recordings = Recordings()
-        make = partial(UNet, config.unet, image_size=config.image_size, channels=config.channels, z_dim=config.z_dim)
-        self.unet: Any = make() if unet is None else unet
+        if unet is None:
+            unet = UNet(config.unet, image_size=config.image_size, channels=config.channels, z_dim=config.z_dim)
+        self.unet: Any = unet
 
     @property
     def calibration(self) -> Calibration:

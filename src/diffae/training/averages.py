@@ -20,14 +20,14 @@ from torch import Tensor
 
 from diffae.runtime.files import replacing
 from diffae.training.sharding import whole_weights
-from diffae.training.state import AVERAGES, TrainingState, exponent
+from diffae.training.state import AVERAGES, TrainingState, checkpoint_file, exponent
 
 FORMAT = "diffae-averages-1"
 
 
 def save_averages(state: TrainingState[Any], folder: Path, images: int, *, main: bool = True) -> Path:
     """Writes the state's two averages to one safetensors file, atomically. All processes have to call this; `main` writes."""
-    file = folder / f"images-{images:012d}.safetensors"
+    file = checkpoint_file(folder, images)
     tensors = {f"{i}/{name}": v for i, model in enumerate(state.averages) for name, v in whole_weights(model).items()}
     if not main:
         return file
@@ -40,7 +40,7 @@ def save_averages(state: TrainingState[Any], folder: Path, images: int, *, main:
 def drop_averages(folder: Path, *, beyond: int) -> None:
     """Deletes those of more images than a run goes on from: it may never come there again, or otherwise."""
     for file in folder.glob("images-*.safetensors"):
-        if int(file.stem.removeprefix("images-")) > beyond:
+        if file > checkpoint_file(folder, beyond):
             file.unlink()
 
 

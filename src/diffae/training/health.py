@@ -1,8 +1,6 @@
 """Is the model learning? Users of the authors' code ask this most; every validation answers it."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -134,14 +132,12 @@ def check_codes(
 ) -> CodeHealth:
     """Validates an autoencoder on images in [-1, 1], with the same timesteps and noise at every call."""
     z_sem = torch.cat([model.encode(part) for part in x.split(batch_size)])
-    totals = []
-    for other in (z_sem, z_sem.roll(1, dims=0)):
-        asked = partial(_loss_of_part, model, x, known, noisy=noisy, z_sem=other)
-        totals.append(_mean_loss(asked, x, batch_size=batch_size, seed=seed))
+    settings: dict[str, Any] = {"batch_size": batch_size, "noisy": noisy, "seed": seed}
+    own, shuffled = (_mean_loss(model, x, known, z_sem=codes, **settings) for codes in (z_sem, z_sem.roll(1, dims=0)))
     z = z_sem.double().cpu() - z_sem.double().cpu().mean(0)
     spectrum = torch.linalg.svdvals(z).square()
     dimensions = float(spectrum.sum() ** 2 / spectrum.square().sum()) if spectrum.sum() > 0 else 0.0
-    return CodeHealth(totals[0], totals[1], float(z.square().mean(0).sqrt().mean()), dimensions)
+    return CodeHealth(own, shuffled, float(z.square().mean(0).sqrt().mean()), dimensions)
 
 
 @torch.no_grad()
@@ -149,22 +145,19 @@ def check_images(
     model: DDIM, x: Float[Tensor, "n c *sides"], *, batch_size: int, noisy: bool, seed: int, known: Tensor | None = None
 ) -> LossHealth:
     """Validates a plain DDIM on images in [-1, 1], with the same timesteps and noise at every call."""
-    return LossHealth(_mean_loss(partial(_loss_of_part, model, x, known, noisy=noisy), x, batch_size=batch_size, seed=seed))
+    return LossHealth(_mean_loss(model, x, known, batch_size=batch_size, noisy=noisy, seed=seed))
 
 
-def _loss_of_part(
-    model: DiffusionAutoencoder | DDIM, x: Tensor, known: Tensor | None, part: slice, draws: Draws, *, noisy: bool,
+def _mean_loss(
+    model: DiffusionAutoencoder | DDIM, x: Tensor, known: Tensor | None, *, batch_size: int, noisy: bool, seed: int,
     z_sem: Tensor | None = None,
 ) -> float:  # fmt: skip
-    settings: dict[str, Any] = {} if z_sem is None else {"z_sem": z_sem[part]}
-    return float(model.loss(x[part], draws, noisy=noisy, known=None if known is None else known[part], **settings))
-
-
-def _mean_loss(loss: Callable[[slice, Draws], float], x: Tensor, *, batch_size: int, seed: int) -> float:
     """The mean of at least LEAST_DRAWS: few images, such as 5 of a set of 100, are looked at again, at other timesteps."""
-    again = -(-LEAST_DRAWS // len(x))
-    parts = [pair for time in range(again) for pair in _parts(x, batch_size, seed, start=time * len(x))]
-    return sum(loss(part, draws) * len(draws) for part, draws in parts) / len(x) / again
+    given: dict[str, Any] = {name: rows for name, rows in (("known", known), ("z_sem", z_sem)) if rows is not None}
+    again, total = -(-LEAST_DRAWS // len(x)), 0.0
+    for part, draws in (pair for time in range(again) for pair in _parts(x, batch_size, seed, start=time * len(x))):
+        total += float(model.loss(x[part], draws, noisy=noisy, **{name: rows[part] for name, rows in given.items()})) * len(draws)
+    return total / len(x) / again
 
 
 @torch.no_grad()
