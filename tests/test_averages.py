@@ -149,6 +149,14 @@ def test_an_interrupted_run_keeps_the_same_averages(tiny_run, tmp_path):
         assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+def test_snapshots_beyond_the_checkpoint_that_a_run_goes_on_from_are_deleted(tiny_run, tmp_path):
+    config, averages = tiny_run(images=64, average_every=16), tmp_path / "run" / "averages"
+    run(config, tmp_path / "run", stop_after=40)
+    (averages / f"images-{200:012d}.safetensors").write_bytes(b"of a run that died there")
+    run(config, tmp_path / "run")
+    assert sorted(int(file.stem.removeprefix("images-")) for file in averages.iterdir()) == [16, 32, 48, 64]
+
+
 def test_the_command_writes_the_average_with_the_least_loss(tiny_run, tmp_path, capsys):
     out, chosen = tmp_path / "run", tmp_path / "chosen"
     run(tiny_run(images=64, average_every=8), out)
