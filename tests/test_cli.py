@@ -137,10 +137,12 @@ def test_the_quick_start_ends_with_a_page(tmp_path, capsys, monkeypatch):
     assert diffae.load(tmp_path / "quick", prior="ddim").prior is not None
 
 
-def test_training_says_where_others_use_the_cores(make_images, tmp_path, capsys, monkeypatch):
+def test_training_takes_the_cores_that_others_leave(make_images, tmp_path, capsys, monkeypatch):
     command = ["train", str(make_images(12)), "--preset", "avatars32", "--out", str(tmp_path / "run"), *SMALL]
     monkeypatch.setattr(cores, "usable_cores", lambda: {0, 1, 4, 5})
     monkeypatch.setattr("torch.get_num_threads", lambda: 4)
+    taken = []
+    monkeypatch.setattr("torch.set_num_threads", taken.append)
     for images, (busy, told) in enumerate({0.3: None, 1.2: "OMP_NUM_THREADS=3", 4.0: "OMP_NUM_THREADS=1", None: None}.items()):
         monkeypatch.setattr(cores, "busy_cores", lambda busy=busy: busy)
         cli.main([*command, "--images", str(4 + 4 * images)])
@@ -148,6 +150,16 @@ def test_training_says_where_others_use_the_cores(make_images, tmp_path, capsys,
         assert ("Other processes use" in error) == (told is not None)
         assert told is None or f"Other processes use {busy} of 4 cores" in error
         assert told is None or told in error
+    assert not taken, "how many the user chose stays"
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(cores, "busy_cores", lambda: 1.2)
+    cli.main([*command, "--images", "20"])
+    assert "training takes 3 of 4 threads" in " ".join(capsys.readouterr().err.split())
+    assert taken == [3]
+    monkeypatch.setattr(cores, "busy_cores", lambda: 0.3)
+    cli.main([*command, "--images", "24"])
+    assert "threads" not in capsys.readouterr().err
+    assert taken == [3]
 
 
 def test_a_run_goes_on_with_its_own_budget_where_none_is_named(make_images, tmp_path, monkeypatch):

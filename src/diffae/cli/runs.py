@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,7 +44,7 @@ def train(
     config: RunConfig | ComparatorRunConfig = resolve(asked, out, say=warn)
     accelerator = create_accelerator()
     if processes.is_first() and accelerator.device.type == "cpu":
-        _warn_of_crowds()
+        _take_free_threads()
     data = inputs.prepared(config.data, config.model, divide=divide)
     if processes.is_first():
         size = spelled(config.model.image_size)
@@ -130,19 +131,29 @@ def with_budget(
     return training
 
 
-def _warn_of_crowds() -> None:
-    """Says so where others use the cores that several threads of a network would run on: each step waits for its slowest thread."""
+def _take_free_threads() -> None:
+    """Where others use the cores that several threads of a network would run on, takes as many threads as cores are free, and says
+    so: each step waits for its slowest thread. How many the user chose stays."""
     import torch
 
     from diffae.runtime.cores import busy_cores, usable_cores
 
     cores, threads = len(usable_cores()), torch.get_num_threads()
     busy = busy_cores() if threads > 1 else None
-    if busy is not None and threads > max(1.0, cores - busy + 0.5):
-        free = max(1, round(cores - busy))
+    if busy is None or threads <= max(1.0, cores - busy + 0.5):
+        return
+    free = max(1, round(cores - busy))
+    used = f"Other processes use {busy:.1f} of {cores} cores"
+    if "OMP_NUM_THREADS" in os.environ:
         warn(
-            f"Other processes use {busy:.1f} of {cores} cores, and the network's {threads} threads wait for each other: training "
-            f"may be several times slower than with OMP_NUM_THREADS={free} set before the command."
+            f"{used}, and the network's {threads} threads (OMP_NUM_THREADS) wait for each other: training may be several times "
+            f"slower than with OMP_NUM_THREADS={free}."
+        )
+    else:
+        torch.set_num_threads(free)
+        warn(
+            f"{used}: training takes {free} of {threads} threads, as more would wait for each other. When cores are free, stop it "
+            "(Ctrl-C) and give the same command again: it goes on with all."
         )
 
 
