@@ -215,6 +215,16 @@ def test_the_page_leaves_no_event_loop_or_socket_open(shop, tmp_path, monkeypatc
     assert all(loop.is_closed() for loop in loops)
 
 
+def test_requests_are_counted_as_they_come(shop, tmp_path):
+    from fastapi.testclient import TestClient
+
+    with shop.serving(), TestClient(application(shop, tmp_path)) as client:
+        client.get("/config")
+        assert shop.requests == 0
+        client.post("/gradio_api/queue/join", json={"data": [], "fn_index": 0, "session_hash": "a"})
+    assert shop.requests == 1
+
+
 def test_others_reach_the_page_only_with_a_password(shop, tmp_path, capsys):
     with pytest.raises(ValueError, match="others can reach the page: give a --password"):
         application(shop, tmp_path, host="0.0.0.0")

@@ -303,6 +303,27 @@ def test_all_that_changes_a_visit_takes_turns(page):
     assert [fn.targets[0][1] for fn in alone] == ["load"], "with which a visit begins"
 
 
+def test_codes_are_computed_before_they_are_asked_for_and_give_way_to_who_asks(shop, page):
+    left, opened = [], [shop.open(Visit(), shop.data.images([i]))[0] for i in range(3)]
+
+    def count(unet, args):
+        if left:
+            left.pop()
+            shop.requests += not left  # Someone asks, while the network is at work.
+
+    hook = shop.ae.unet.register_forward_pre_hook(count)
+    for visit, calls in zip(opened, (1, 10, 1000), strict=True):
+        left[:] = [None] * calls
+        page.ready(visit)
+        assert "preview" in vars(visit.opened), "which every edit needs first"
+    assert ["code" in vars(visit.opened) for visit in opened] == [False, False, True]
+    hook.remove()
+    page.ready(Visit())
+    shop.requests += 1
+    page.ready(opened[0])
+    assert torch.equal(opened[0].opened.code.x_T, shop.ae.infer(opened[0].opened.x).x_T), "what came before does not matter"
+
+
 def test_a_preview_that_comes_after_the_finished_picture_is_that_picture(shop, page):
     visit, _ = shop.open(Visit(), shop.data.images([0]))
     sent = {"strengths": {"Red": 0.5}, "told": visit.told}
@@ -562,9 +583,9 @@ def held(*things):
 def test_what_a_visit_says_that_it_holds_is_what_it_holds(shop):
     visit, _ = shop.open(Visit(), shop.data.images([0]))
     before = held(visit)
-    _ = visit.opened.code
+    _ = visit.opened.preview, visit.opened.code
     visit, _ = shop.open(visit, shop.data.images([1]))
-    _ = visit.opened.code
+    _ = visit.opened.preview, visit.opened.code
     visit = replace(
         visit,
         defined={"Mine": shop.define("Mine", [0, 1, 2], [3, 4, 5])},
@@ -581,14 +602,14 @@ def test_a_visitors_memory_is_bounded_and_the_oldest_images_are_forgotten(shop, 
     visit, forgotten, most = Visit(), [], 0
     for i in range(30):
         visit, gone = shop.open(visit, shop.data.images([i]))
-        _ = visit.opened.code
+        _ = visit.opened.preview, visit.opened.code
         forgotten.append(gone)
         most = max(most, held(visit))
         assert torch.equal(visit.recent[-1].x, shop.data.images([i]))
     assert forgotten == [0] * 5 + [1] * 25
     assert most <= 5 * one + 20_000
     asked = []
-    monkeypatch.setattr(shop.ae, "infer", lambda *_, **__: asked.append(1))
+    monkeypatch.setattr(shop.ae, "encode", lambda *_, **__: asked.append(1))
     again, gone = shop.open(visit, shop.data.images([27]))
     assert not asked, "what is remembered is not computed again"
     assert torch.equal(again.opened.x, shop.data.images([27]))

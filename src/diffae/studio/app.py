@@ -18,6 +18,7 @@ import gradio as gr
 import gradio.routes
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from diffae.config import spelled
 from diffae.runtime.memory import share_arenas
@@ -35,6 +36,8 @@ ARENAS = 2
 """Of the allocator, for all threads of the server."""
 GRACE = 5
 """Seconds that visitors have, when the studio is to end, to be answered."""
+ASKING = "/queue/join"
+"""Where Gradio's page asks for work."""
 THEME = gr.themes.Default(
     primary_hue="blue",
     neutral_hue="slate",
@@ -172,9 +175,11 @@ def application(shop: Workshop, files: Path, *, host: str = "127.0.0.1", passwor
     if host not in LOCAL and not password:
         raise ValueError(f"With --host {host} others can reach the page: give a --password. The name to log in with is diffae.")
 
+    served = FastAPI()
+    served.add_middleware(_Counting, shop=shop)
     return _within_a_loop(
         lambda: gr.mount_gradio_app(
-            FastAPI(),
+            served,
             build(shop, files),
             path="",
             auth=("diffae", password) if password else None,
@@ -187,6 +192,18 @@ def application(shop: Workshop, files: Path, *, host: str = "127.0.0.1", passwor
             max_file_size="64mb",
         )
     )
+
+
+class _Counting:
+    """Tells the workshop of what visitors ask for when it comes: Gradio would tell when its turn has come."""
+
+    def __init__(self, app: ASGIApp, shop: Workshop) -> None:
+        self._app, self._shop = app, shop
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].endswith(ASKING):
+            self._shop.requests += 1
+        await self._app(scope, receive, send)
 
 
 def _within_a_loop(make: Callable[[], R]) -> R:

@@ -41,13 +41,17 @@ class OpenImage:
         x: (1, c, *sides)
 
     Attributes:
-        preview: its code at few steps; the unmoved image stays exact all the same, thanks to the code's defects.
+        z_sem: its semantic code, all that showing it takes.
     """
 
     def __init__(self, ae: DiffusionAutoencoder, x: Float[Tensor, "1 c *sides"]) -> None:
-        self.x = x
-        self.preview = ae.infer(x, steps=PREVIEW_JUMPS if ae.jumps else PREVIEW_STEPS)
-        self._ae = ae
+        self.x, self.z_sem, self._ae = x, ae.encode(x), ae
+        self._few = PREVIEW_JUMPS if ae.jumps else PREVIEW_STEPS
+
+    @functools.cached_property
+    def preview(self) -> Code:
+        """The code at few steps; the unmoved image stays exact all the same, thanks to the code's defects."""
+        return self._ae.infer(self.x, steps=self._few)
 
     @functools.cached_property
     def code(self) -> Code:
@@ -56,11 +60,9 @@ class OpenImage:
 
     @functools.cached_property
     def nbytes(self) -> int:
-        """Of image and codes, with the one at full quality, whether it is there yet or not."""
-        states, few = self.preview.states, self.preview.steps
-        both = 2 * (self.preview.z_sem.nbytes + self.preview.x_T.nbytes)
-        kept = 0 if states is None else states.nbytes + -(-states.nbytes // few) * self._ae.calibration.steps
-        return self.x.nbytes + both + kept
+        """Of image and codes, whether these are there yet or not: each has z_sem, x_T, and of every step two states."""
+        steps = self._few + self._ae.calibration.steps
+        return 3 * self.z_sem.nbytes + (1 + 2 + 2 * steps) * self.x.nbytes
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ class Workshop:
 
     Attributes:
         ended: set when the studio ends: work that takes long gives up then.
+        requests: how often visitors have asked for something.
         paces: seconds that one of what was done took, by what it was.
     """
 
@@ -62,7 +63,7 @@ class Workshop:
         classifiers: Mapping[str, Classifier] | None = None,
     ) -> None:  # fmt: skip
         self.ae, self.data, self.z_sem, self.name, self.classifiers = ae, data, z_sem, name, dict(classifiers or {})
-        self.ended, self.paces = threading.Event(), dict[str, float]()
+        self.ended, self.requests, self.paces = threading.Event(), 0, dict[str, float]()
         self._watching, self._workers = threading.local(), weakref.WeakSet[threading.Thread]()
         self._explainers: dict[str, Explainer] = {}
         self.model, self.networks = fingerprint(ae), digest_model(ae)
@@ -133,8 +134,8 @@ class Workshop:
         if not len(self.examples):
             return None
         opened = OpenImage(self.ae, self.examples[:1])
-        # Whoever comes moves a slider at once, and it should not have to wait for this.
-        _ = opened.code
+        # Whoever comes moves a slider at once, and it should not have to wait for these.
+        _ = opened.preview, opened.code
         return opened
 
     def open(self, visit: Visit, x: Float[Tensor, "1 c *sides"]) -> tuple[Visit, int]:
@@ -184,7 +185,7 @@ class Workshop:
     def moved(self, visit: Visit, strengths: Mapping[str, float], targets: Mapping[str, float], keep: Sequence[str]) -> Tensor:
         """z_sem of the opened image, moved by strengths and then to probabilities."""
         assert visit.opened is not None
-        return move(visit.opened.preview.z_sem, self.ae.attributes, visit.defined, strengths, targets, keep)
+        return move(visit.opened.z_sem, self.ae.attributes, visit.defined, strengths, targets, keep)
 
     def probabilities(self, visit: Visit, z_sem: Float[Tensor, "1 d"]) -> dict[str, float]:
         """The probability of every attribute at a code."""

@@ -1,5 +1,6 @@
 """Edit: one image, a slider for every attribute."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,10 @@ from diffae.studio.display import bars, choices, difference, enlarged, magnified
 from diffae.studio.page import ANY, MODEL, EditPanel, Page, shows_errors
 from diffae.studio.panels.sliders import is_late, slider_list, sliders, strengths
 from diffae.studio.visit import MOST_BYTES, MOST_UNDOS, OpenImage, Visit
+
+
+class _Asked(Exception):
+    """A visitor has asked for something."""
 
 
 def panel(page: Page) -> EditPanel:
@@ -38,7 +43,7 @@ def panel(page: Page) -> EditPanel:
 
     def bars_of(visit: Visit, z: Tensor, asked: Mapping[str, Any]) -> str:
         moved = [*asked.get("strengths", ()), *asked.get("targets", ())]
-        return bars(shop.probabilities(visit, opened(visit).preview.z_sem), shop.probabilities(visit, z), moved)
+        return bars(shop.probabilities(visit, opened(visit).z_sem), shop.probabilities(visit, z), moved)
 
     @shows_errors
     def open_image(visit: Visit, x: Tensor) -> list[Any]:
@@ -49,7 +54,7 @@ def panel(page: Page) -> EditPanel:
                 "opened longest ago were forgotten: opened again, they are computed anew."
             )
         picture = enlarged(ae, x[0])
-        z = opened(visit).preview.z_sem
+        z = opened(visit).z_sem
         return [visit, picture, picture, None, bars_of(visit, z, {}), None, None, sliders_of(visit, {})]
 
     @shows_errors
@@ -144,7 +149,7 @@ def panel(page: Page) -> EditPanel:
                 text = gr.DownloadButton("Edit (JSON)", size="sm", elem_id="edit-json")
             begun = "<p>What the classifiers say appears here.</p>"
             if first is not None:
-                begun = bars_of(Visit(opened=first), first.preview.z_sem, {})
+                begun = bars_of(Visit(opened=first), first.z_sem, {})
             shown_bars = gr.HTML(begun, elem_id="edit-bars")
         with gr.Column(scale=3, min_width=260, elem_id="edit-right"):
             moving = sliders(slider_list(fitted, (), {}), elem_id="edit-sliders")
@@ -163,9 +168,19 @@ def panel(page: Page) -> EditPanel:
         return open_image(visit, shop.examples[event.index : event.index + 1])
 
     def ready(visit: Visit) -> None:
-        """Full quality is computed before it is asked for."""
-        if visit.opened is not None:
-            _ = visit.opened.code
+        """Codes are computed before they are asked for. That of full quality is given up where a visitor asks for something
+        meanwhile: a preview would wait for it."""
+        if (one := visit.opened) is None:
+            return
+        requests = shop.requests
+
+        def give_way(images: int) -> None:
+            if shop.requests > requests:
+                raise _Asked
+
+        _ = one.preview
+        with contextlib.suppress(_Asked), shop.watched(give_way):
+            _ = one.code
 
     soon: dict[str, Any] = dict(show_progress="hidden", api_visibility="private", **MODEL)
     # A visit that ended of age is an empty one, with no image: what the page still shows is not there any more.
