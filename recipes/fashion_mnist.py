@@ -45,6 +45,7 @@ def main(
     minutes: float = 6.0,
     z_dim: int = 128,
     features: str | None = None,
+    train: int = TRAIN,
     seed: int = 0,
 ) -> None:
     """Trains and measures.
@@ -55,11 +56,12 @@ def main(
         minutes: of training.
         z_dim: dimension of z_sem.
         features: a frozen network, such as `inception`, whose features' components are half of z_sem.
+        train: training images, the first ones.
         seed: of weights, order and noise.
     """
     started = time.monotonic()
     images = out.with_name(out.name + "-images")
-    y = {part: write_images(source, images, part, num) for part, num in (("train", TRAIN), ("test", TEST))}
+    y = {part: write_images(source, images, part, num) for part, num in (("train", train), ("test", TEST))}
     base = diffae.preset("pictures32")
     training = replace(base.training, minutes=minutes, seed=seed)
     model = replace(base.model, channels=1, z_dim=z_dim)
@@ -83,7 +85,8 @@ def main(
         "machine": machine(),
         "seed": seed,
         "images_seen": read_json(RunConfig, out / "config.json").training.images,
-        "n_fit": FIT,
+        "n_train": train,
+        "n_fit": min(FIT, train),
         "n_test": TEST,
         "accuracy": accuracy,
         "mse": {name: mse(again, x) for name, again in made.items()} | {"n": len(x)},
