@@ -7,8 +7,10 @@ import torch
 from runs import run
 
 import diffae
+from diffae.autoencoder import build
 from diffae.config import FeaturesConfig
 from diffae.runtime.seeding import Draws
+from diffae.training import health
 from diffae.training.early_stopping import EarlyStopping
 from diffae.training.health import LossHealth
 from diffae.training.run import Finished, Noted, Validated, resolve
@@ -230,14 +232,14 @@ def test_patience_is_counted_from_the_lowest(tiny_run):
     assert EarlyStopping(replace(config, patience=None), [{"images": 5, "validation/loss": 1.0}]).note() is None
 
 
-def test_few_held_out_images_are_looked_at_at_many_timesteps(tiny, monkeypatch):
-    from diffae.training.health import check_codes
-
+@pytest.mark.parametrize(("z_dim", "check", "losses"), [(4, health.check_codes, 2), (None, health.check_images, 1)])
+def test_few_held_out_images_are_looked_at_at_many_timesteps(tiny, monkeypatch, z_dim, check, losses):
     torch.manual_seed(0)
-    ae = diffae.DiffusionAutoencoder(tiny).eval()
+    model = build(replace(tiny, z_dim=z_dim)).eval()
     seen = []
-    real = type(ae).loss
-    monkeypatch.setattr(type(ae), "loss", lambda self, x, draws, **kw: seen.append(len(x)) or real(self, x, draws, **kw))
-    x = torch.rand(5, 3, 8, 8) * 2 - 1
-    check_codes(ae, x, batch_size=8, noisy=True, seed=0)
-    assert sum(seen) == 2 * 65
+    real = type(model).loss
+    monkeypatch.setattr(type(model), "loss", lambda self, x, draws, **kw: seen.append(draws) or real(self, x, draws, **kw))
+    check(model, torch.rand(5, 3, 8, 8) * 2 - 1, batch_size=8, noisy=True, seed=0)
+    numbers = torch.cat([draws.numbers for draws in seen])
+    assert len(numbers) == losses * 65
+    assert len(numbers.unique()) == 65, "each with its own timestep and noise"
