@@ -38,6 +38,7 @@ from diffae.semantics.fitting import fit_attributes
 from diffae.semantics.prior import GaussianPrior
 from diffae.semantics.standardizer import Standardizer
 from diffae.studio.app import application, temporary_folder
+from diffae.studio.panels import own
 from diffae.studio.workshop import Workshop
 
 pytestmark = [
@@ -185,14 +186,13 @@ def drag(page, slider, share):
     page.mouse.move(box["x"] + box["width"] * share, y, steps=4)
 
 
-def drop_and_drag(page, shop, dropped=lambda: None):
-    """Drops a picture and moves a slider, which stays held; prints how long that took. `dropped` is called when it is open."""
+def drop_and_drag(page, shop):
+    """Drops a picture and moves a slider, which stays held; prints how long that took."""
     began = time.monotonic()
     before = picture(page, "#edit-after")
     page.locator("#edit-file input[type=file]").set_input_files(str(shop.folder / "images" / "00.png"))
     changed(page, "#edit-after", before)
     opened = picture(page, "#edit-after")
-    dropped()
     drag(page, "slider-0", 0.8)
     changed(page, "#edit-after", opened)
     print(f"\nfrom drop to the first edited preview: {time.monotonic() - began:.2f} s", end="")
@@ -231,20 +231,22 @@ def test_previews_of_a_distilled_model_are_jumps(browser, tmp_path):
     # Of the whole size: how long a drop and a drag take by jumps is printed.
     model = preset("avatars64").model
     shop = workshop_of(replace(model, unet=replace(model.unet, jumps=True)), tmp_path)
-    # Where each call is told to lead; None of a step that is no jump.
+    # From where each call is told to lead, and where; None of a step that is no jump.
     asked = []
-    shop.ae.unet.register_forward_pre_hook(lambda unet, args, kwargs: asked.append(kwargs.get("to")), with_kwargs=True)
+    shop.ae.unet.register_forward_pre_hook(
+        lambda unet, args, kwargs: asked.append((float(args[1][0]), kwargs.get("to"))), with_kwargs=True
+    )
     with served(shop) as address, contextlib.closing(browser.new_context()) as context:
         page = context.new_page()
         page.set_default_timeout(PATIENCE)
         page.goto(address)
         page.wait_for_selector("#edit-set img")
-        # Within this the code of many steps is computed too, which no preview waits for.
-        drop_and_drag(page, shop, dropped=asked.clear)
+        asked.clear()
+        drop_and_drag(page, shop)
         page.mouse.up()
         page.wait_for_selector("#edit-pictures > :last-child img")
-    led = [float(to[0]) for to in asked if to is not None]
-    assert len(led) >= 2, "there was a preview"
+    led = [float(to[0]) for t, to in asked if to is not None and float(to[0]) < t]
+    assert len(led) >= 4, "there were previews"
     assert led == pytest.approx(shop.ae.path(2).t[1:].tolist() * (len(led) // 2)), "each is two jumps to the image"
 
 
@@ -433,6 +435,29 @@ def test_example_images_become_sliders_more_than_four_of_them(visitor, shop):
     page.keyboard.press("Enter")
     changed(page, "#edit-after", before)
     page.wait_for_selector("#edit-bars th:has-text('Look 5')")
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_slider_that_is_moved_while_an_attribute_is_learned_stays_there(visitor, shop, monkeypatch, held):
+    learn, go = own.codes_of_examples, threading.Event()
+    monkeypatch.setattr(own, "codes_of_examples", lambda *args: go.wait(60) and learn(*args))
+    page, name = visitor(), f"Meanwhile {held}"
+    page.get_by_role("tab", name="Own").click()
+    page.locator("#own-shows input[type=file]").set_input_files([str(shop.folder / "images" / f"{i:02d}.png") for i in range(4)])
+    page.wait_for_selector("#own-shows [aria-label='03.png']")
+    page.locator("#own-name textarea, #own-name input").fill(name)
+    page.locator("#own-go").click()
+    page.get_by_role("tab", name="Edit").click()
+    with page.expect_request("**/queue/join*"):
+        if held:
+            drag(page, "slider-0", 0.8)
+        else:
+            page.locator("#slider-0 input[type=number]").fill("0.36")
+            page.keyboard.press("Enter")
+    go.set()
+    page.wait_for_selector(f".attribute:has-text('{name}')")
+    page.wait_for_selector("#edit-pictures > :last-child img")
+    assert float(page.locator("#slider-0 input[type=number]").input_value()) == pytest.approx(0.36, abs=0.05)
 
 
 def test_two_groups_of_the_map_become_a_slider(visitor):

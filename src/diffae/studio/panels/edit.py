@@ -38,7 +38,7 @@ def panel(page: Page) -> EditPanel:
         stay |= targets or {}
         return {"strengths": now, "targets": stay, "keep": [name for name in keep if name not in now and name not in stay]}
 
-    def sliders_of(visit: Visit, at: Mapping[str, float]) -> dict[str, Any]:
+    def sliders_of(visit: Visit, at: Mapping[str, float] | None) -> dict[str, Any]:
         return slider_list(shop.attributes(visit), visit.defined, at, visit.told)
 
     def bars_of(visit: Visit, z: Tensor, asked: Mapping[str, Any]) -> str:
@@ -113,9 +113,10 @@ def panel(page: Page) -> EditPanel:
         return [*finished(visit, {**moves, "keep": keep}, request), sliders_of(visit, moves["strengths"]), keep]
 
     def listed(visit: Visit) -> list[Any]:
-        visit, names = replace(visit, told=visit.told + 1), choices(shop.attributes(visit))
+        names = choices(shop.attributes(visit))
         dropdowns = [gr.Dropdown(choices=names), gr.Dropdown(choices=names), gr.Dropdown(choices=[ANY, *names])]
-        return [visit, sliders_of(visit, visit.asked.get("strengths", {})), *dropdowns]
+        # A slider that was moved meanwhile stays where it is.
+        return [visit, sliders_of(visit, None), *dropdowns]
 
     def define(visit: Visit, name: str, attribute: Attributes) -> list[Any]:
         visit.check_unused([name])

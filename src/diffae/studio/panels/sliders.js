@@ -70,9 +70,12 @@ const show = () => {
 const take = () => {
   // What comes from the studio says which attributes there are; what goes to it is strengths, and what they are an answer to.
   if (!props.value || !Array.isArray(props.value.names)) return;
-  names = props.value.names; strengths = {...props.value.strengths}; told = props.value.told; rows = new Map(); moved = false;
+  const before = props.value.strengths ?? strengths, stays = moved && !props.value.strengths;
+  names = props.value.names; told = props.value.told; rows = new Map(); moved = false;
+  strengths = Object.fromEntries(names.filter(({name}) => before[name]).map(({name}) => [name, before[name]]));
   props.value = value();
   show();
+  if (stays) tell('release');  // The slider that was held is not there any more.
 };
 search.addEventListener('input', show);
 watch('value', take);

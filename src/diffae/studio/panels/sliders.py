@@ -12,17 +12,18 @@ from diffae.studio.display import worded
 LIST = Path(__file__).with_name("sliders.js").read_text(encoding="utf-8")
 
 
-def slider_list(names: Sequence[str], own: Collection[str], strengths: Mapping[str, float], told: int = 0) -> dict[str, Any]:
+def slider_list(names: Sequence[str], own: Collection[str], strengths: Mapping[str, float] | None, told: int = 0) -> dict[str, Any]:
     """What the list is told: which attributes there are, and where their sliders stand.
 
     Args:
         names: of all attributes, the best known first.
         own: those of them that the visitor made.
-        strengths: attribute -> strength; all others are at 0.
+        strengths: attribute -> strength; all others are at 0. None where they stay as the page has them.
         told: a number that comes back with what the page sends, until it is told another.
     """
     listed = [{"name": name, "label": worded(name), "own": name in own} for name in names]
-    return {"names": listed, "strengths": {name: s for name, s in strengths.items() if name in names and s}, "told": told}
+    at = None if strengths is None else {name: s for name, s in strengths.items() if name in names and s}
+    return {"names": listed, "strengths": at, "told": told}
 
 
 def sliders(value: dict[str, Any], **settings: Any) -> gr.HTML:
