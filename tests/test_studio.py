@@ -222,7 +222,8 @@ def test_requests_are_counted_as_they_come(shop, tmp_path):
         client.get("/config")
         assert shop.requests == 0
         client.post("/gradio_api/queue/join", json={"data": [], "fn_index": 0, "session_hash": "a"})
-    assert shop.requests == 1
+        client.post("/gradio_api/call/preview", json={"data": []})
+    assert shop.requests == 2
 
 
 def test_others_reach_the_page_only_with_a_password(shop, tmp_path, capsys):

@@ -36,8 +36,6 @@ ARENAS = 2
 """Of the allocator, for all threads of the server."""
 GRACE = 5
 """Seconds that visitors have, when the studio is to end, to be answered."""
-ASKING = "/queue/join"
-"""Where Gradio's page asks for work."""
 THEME = gr.themes.Default(
     primary_hue="blue",
     neutral_hue="slate",
@@ -195,13 +193,13 @@ def application(shop: Workshop, files: Path, *, host: str = "127.0.0.1", passwor
 
 
 class _Counting:
-    """Tells the workshop of what visitors ask for when it comes: Gradio would tell when its turn has come."""
+    """Tells the workshop of what visitors and scripts send when it comes: Gradio would tell when its turn has come."""
 
     def __init__(self, app: ASGIApp, shop: Workshop) -> None:
         self._app, self._shop = app, shop
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].endswith(ASKING):
+        if scope["type"] == "http" and scope["method"] == "POST":
             self._shop.requests += 1
         await self._app(scope, receive, send)
 
