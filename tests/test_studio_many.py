@@ -294,6 +294,13 @@ def same(a, b):
     return np.array_equal(np.asarray(a), np.asarray(b))
 
 
+def test_there_is_nothing_but_tabs_among_the_tabs(page):
+    """Gradio counts children: a tab behind something else has two headings as soon as it is opened."""
+    (tabs,) = (block for block in page.blocks.blocks.values() if isinstance(block, gr.Tabs))
+    assert len(tabs.children) == 9
+    assert {type(child) for child in tabs.children} == {gr.Tab}
+
+
 def test_all_that_changes_a_visit_takes_turns(page):
     changing = [
         fn for fn in page.blocks.fns.values() if any(isinstance(out, gr.State) and out.value == Visit() for out in fn.outputs)

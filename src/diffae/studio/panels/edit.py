@@ -154,6 +154,7 @@ def panel(page: Page) -> EditPanel:
             shown_bars = gr.HTML(begun, elem_id="edit-bars")
         with gr.Column(scale=3, min_width=260, elem_id="edit-right"):
             moving = sliders(slider_list(fitted, (), {}), elem_id="edit-sliders")
+        picked = gr.State()  # Of all galleries, and within a tab: beside tabs Gradio would count it as one.
     opens = [page.visit, before, after, gap, shown_bars, png, text, moving]
     finishes = [page.visit, after, gap, shown_bars, png, text]
     previews = [after, shown_bars]
@@ -201,7 +202,6 @@ def panel(page: Page) -> EditPanel:
         return [*open_image(visit, x), gr.Tabs(selected="edit")]
 
     def opens_in_front(gallery: gr.Gallery, pick: Callable[..., Tensor], inputs: list[Any]) -> None:
-        picked = gr.State()
         clicked = gallery.select(pick, inputs, picked, show_progress="hidden", api_visibility="private", queue=False)
         clicked.success(open_in_front, [page.visit, picked], [*opens, page.tabs], api_visibility="private", **MODEL)
 
