@@ -42,6 +42,7 @@ from diffae.pictures import save_png, to_pil
 from diffae.runtime.files import replacing, write_text
 from diffae.runtime.seeding import mix
 from diffae.semantics.prior import LatentPrior
+from diffae.studio.visit import PREVIEW_JUMPS
 
 HERE = Path(__file__).parent
 PAGE = ("index.html", "style.css", "page.js", "worker.js", "numbers.js")
@@ -74,8 +75,8 @@ class _Call(nn.Module):
         super().__init__()
         self.unet = unet
 
-    def forward(self, x_t: Tensor, t: Tensor, z_sem: Tensor) -> Tensor:
-        return self.unet(x_t, t, z_sem=z_sem)
+    def forward(self, x_t: Tensor, t: Tensor, z_sem: Tensor, to: Tensor | None = None) -> Tensor:
+        return self.unet(x_t, t, z_sem=z_sem, **({} if to is None else {"to": to}))
 
 
 class _Prior(nn.Module):
@@ -115,9 +116,10 @@ def main(
     sizes = {name: unpacked(package, name, out / "runtime") for name in BUILDS}
     written(out / "runtime" / "LICENSE", (HERE / "onnxruntime-web.txt").read_bytes())
     x, vector, one = torch.zeros(2, *ae.image_shape), torch.zeros(2, ae.z_dim), torch.ones(2)
+    asked = {"x_t": x, "t": one, "z_sem": vector} | ({"to": one} if ae.jumps else {})
     files = {
         "encode": packed(traced(ae.encoder, {"x": x}, "z_sem"), out, "encode"),
-        "network": packed(traced(_Call(ae.unet), {"x_t": x, "t": one, "z_sem": vector}, "output"), out, "network"),
+        "network": packed(traced(_Call(ae.unet), asked, "output"), out, "network"),
     }
     if isinstance(ae.prior, LatentPrior):
         inputs = {"z_t": vector, "t": one, "alpha": one[:, None], "sigma": one[:, None]}
@@ -147,11 +149,6 @@ def check(ae: DiffusionAutoencoder) -> None:
         or ae.image_shape[0] != 3
     ):
         raise SystemExit("The page shows models of colour pictures whose networks are all their own, and this is another.")
-    if ae.jumps:
-        raise SystemExit(
-            "The page walks from noise to a picture step by step, and this model was distilled to jump: name the model that it was "
-            "distilled from."
-        )
     if ae.attributes is None or ae.standardizer is None:
         raise SystemExit("The page's sliders are attributes, and this model has none: fit them with `diffae fit-attributes`.")
     if ae.preparation.crop != "center":
@@ -288,6 +285,10 @@ def description(ae: DiffusionAutoencoder) -> dict[str, Any]:
     """`model.json`, but for its files."""
     assert ae.attributes is not None
     ways = {name: rows(way.path, ae.config.prediction) | {"clamp": way.clamp} for name, way in loops(ae).items()}
+    if ae.jumps:
+        few = ae.path_of("anchored", PREVIEW_JUMPS)
+        for name, path in (("few_back", few.backwards()), ("few", few)):
+            ways[name] = rows(path, ae.config.prediction) | {"clamp": False}
     if isinstance(ae.prior, LatentPrior):
         path = spaced_path(ae.prior.schedule, PRIOR_STEPS - 1).to_the_image()
         ways["prior"] = rows(path, "eps") | {"clamp": False}

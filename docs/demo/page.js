@@ -216,7 +216,7 @@ const told = {
       draw($("morphed"), picture);
     }
   },
-  mean({ place, turn }) {
+  editable({ place, turn }) {
     if (turn !== opened[place]?.turn) return;
     if (place === "a") {
       if (turn === turns.a) happened("editable");

@@ -6,7 +6,7 @@
 import { lerp, moved, next, normal, predicted, prepared, slerp, toPixels, unpacked, widened } from "./numbers.js";
 
 const NOW = 0, SOON = 1, LATER = 2;
-const codes = {};  // Of each place: x, z_sem, the mean of z_sem, and x_T once it is inferred.
+const codes = {};  // Of each place: x, z_sem, what previews start from, and x_T once it is inferred.
 let model, space, networks, ort, backend;
 
 // Loading ---------------------------------------------------------------------------------------------------------------------
@@ -85,7 +85,7 @@ function spaceOf(numbers) {
 
 /** Whether the network says what it said when the page was built, and quickly: a card that errs or is slow is not worked with. */
 async function agrees() {
-  const asked = () => called("network", normal(0, BigInt(model.keys.x_T), 3 * area()), model.ways.mean.t[0], space.mean);
+  const asked = () => outputOf(model.ways.mean, 0, normal(0, BigInt(model.keys.x_T), 3 * area()), space.mean);
   const said = await asked();  // The first call makes the card's programs.
   const begun = performance.now();
   await asked();
@@ -100,10 +100,16 @@ const image = (x) => new ort.Tensor("float32", x, [1, ...model.shape]);
 const row = (values) => new ort.Tensor("float32", Float32Array.from(values), [1, values.length]);
 const scalar = (value) => new ort.Tensor("float32", Float32Array.of(value), [1]);
 
-async function called(name, x, t, z_sem) {
-  const inputs = name === "encode" ? { x: image(x) } : { x_t: image(x), t: scalar(t), z_sem: row(z_sem) };
-  return first(await networks[name].run(inputs));
+const encoded = async (x) => first(await networks.encode.run({ x: image(x) }));
+
+/** What the network says at a step of a way; one that was distilled is also told where the step leads. */
+async function outputOf(way, i, x, z_sem) {
+  const inputs = { x_t: image(x), t: scalar(way.t[i]), z_sem: row(z_sem) };
+  if (model.ways.few) inputs.to = scalar(way.to[i]);
+  return first(await networks.network.run(inputs));
 }
+
+const imageOf = async (way, i, x, z_sem) => predicted(way, i, x, await outputOf(way, i, x, z_sem));
 
 const first = (outputs) => Float32Array.from(Object.values(outputs)[0].data);
 
@@ -112,7 +118,7 @@ async function* solved(way, x, z_sem, told = () => {}) {
   let before = x;
   const begun = performance.now(), steps = way.t.length;
   for (let i = 0; i < steps; i++) {
-    const x_0 = predicted(way, i, x, await called("network", x, way.t[i], z_sem));
+    const x_0 = await imageOf(way, i, x, z_sem);
     x = next(way, i, x, x_0, before);
     before = x_0;
     told(i + 1, steps, ((performance.now() - begun) / (i + 1)) * (steps - i - 1), x_0);
@@ -122,9 +128,31 @@ async function* solved(way, x, z_sem, told = () => {}) {
 }
 
 /** The mean of all images with this z_sem, by one call. */
-async function meanOf(z_sem) {
-  const noise = normal(0, BigInt(model.keys.x_T), 3 * area()), way = model.ways.mean;
-  return predicted(way, 0, noise, await called("network", noise, way.t[0], z_sem));
+const meanOf = (z_sem) => imageOf(model.ways.mean, 0, normal(0, BigInt(model.keys.x_T), 3 * area()), z_sem);
+
+/** One jump of a network that was distilled. */
+async function jumped(way, i, x, z_sem) {
+  const x_0 = await imageOf(way, i, x, z_sem);
+  return next(way, i, x, x_0, x_0);
+}
+
+/** The code of a picture in few jumps, `anchored`: the states on the way to x_T, and where a jump back from each leads. */
+async function* anchored(x, z_sem) {
+  const { few_back: there, few: back } = model.ways, seen = [x], own = [];
+  for (let i = 0; i < there.t.length; i++, yield) seen.unshift(await jumped(there, i, seen[0], z_sem));
+  for (let i = 0; i < back.t.length; i++, yield) own.push(await jumped(back, i, seen[i], z_sem));
+  return { seen, own };
+}
+
+/** The picture of an `anchored` code with another z_sem: what each jump misses is added, so that an unmoved one is exact. Whole, as
+ *  a newer preview would else take the place of each before it is seen. */
+async function rendered({ seen, own }, z_sem) {
+  let x = seen[0];
+  for (let i = 0; i < own.length; i++) {
+    const after = await jumped(model.ways.few, i, x, z_sem);
+    x = seen[i + 1].map((value, j) => value + (after[j] - own[i][j]));
+  }
+  return x;
 }
 
 /** What the classifiers say: probabilities, or values of what is measured. */
@@ -168,17 +196,18 @@ const replaced = (...kinds) => (jobs = jobs.filter((job) => !kinds.includes(job.
 
 /** Takes in a picture, and infers its codes. The one before stays until then, for the page shows it until it is told `opened`. */
 async function* open(place, turn, x) {
-  const z_sem = await called("encode", x);
+  const z_sem = await encoded(x);
   const code = { turn, x, z_sem };
   if (turn !== taken[place]) return;  // Another picture has been taken in meanwhile.
   delete codes[place];
   replaced(...(place === "a" ? ["preview", "edit"] : []), "morph", `invert ${place}`);
   tell("opened", { place, turn, picture: shown(x), said: said(z_sem) });
   yield;
-  code.mean = await meanOf(z_sem);
+  if (model.ways.few) code.few = yield* anchored(x, z_sem);
+  else code.mean = await meanOf(z_sem);
   if (turn !== taken[place]) return;
   codes[place] = code;
-  tell("mean", { place, turn });
+  tell("editable", { place, turn });
   add(`invert ${place}`, LATER, invert(place, code));
 }
 
@@ -191,11 +220,16 @@ async function* invert(place, code) {
   tell("inverted", { place, turn });
 }
 
-/** At once: the picture, and by how much the mean has changed. */
+/** At once: the picture in few jumps; of a network that does not jump, the picture and by how much the mean has changed. */
 async function* preview(number, strengths) {
-  const { x, z_sem, mean } = codes.a, edited = moved(z_sem, space.shifts, strengths);
-  const changed = await meanOf(edited);
-  tell("preview", { number, picture: shown(x.map((value, i) => value + changed[i] - mean[i])), said: said(edited) });
+  const { x, z_sem, mean, few } = codes.a, edited = moved(z_sem, space.shifts, strengths);
+  let after;
+  if (few) after = await rendered(few, edited);
+  else {
+    const changed = await meanOf(edited);
+    after = x.map((value, i) => value + changed[i] - mean[i]);
+  }
+  tell("preview", { number, picture: shown(after), said: said(edited) });
 }
 
 async function* edit(number, strengths) {
