@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import PIL
 from PIL import Image
 
 QUADRANTS = ((204, 51, 0), (0, 102, 204), (255, 204, 51), (51, 153, 102))
@@ -117,9 +118,10 @@ def formats():
                 seen = picture(mode.removesuffix("A"))[1]  # These have no alpha, so it is lost as Pillow writes,
                 if kind == "GIF" and mode == "RGBA":
                     seen[0, 1] = 255  # or is one of two values.
-            # Of numbers of 32 bits nobody knows which are black and white; raw YCbCr that Pillow writes lacks the tag that says how
-            # it is sampled.
-            unread = kind in UNREAD or (mode in ("I", "F", "YCbCr") and kind == "TIFF")
+            # Of numbers of 32 bits nobody knows which are black and white; raw YCbCr that Pillow writes before its version 13 lacks
+            # the tag that says how it is sampled.
+            unsaid = ("I", "F") if int(PIL.__version__.split(".")[0]) >= 13 else ("I", "F", "YCbCr")
+            unread = kind in UNREAD or (mode in unsaid and kind == "TIFF")
             yield File(name, content, None if unread else seen, near=30.0 if kind in LOSSY else 4.0)
 
 
