@@ -67,7 +67,8 @@ def main(
     model = replace(base.model, channels=1, z_dim=z_dim)
     if features:
         model = replace(model, features=FeaturesConfig(network=features), learned=z_dim // 2)
-    data_config = DataConfig(source=str(images), validation="published")
+    # Features of mirrored images would take as long again; and all shoes of this set point to the left.
+    data_config = DataConfig(source=str(images), validation="published", flip=features is None)
     config = resolve(replace(base, model=model, data=data_config, training=training), out)
     with work_bar("Data") as update:
         data = prepare(config.data, size=(32, 32), channels=1, progress=update)
@@ -97,8 +98,9 @@ def main(
 
 
 def probe(ae: diffae.DiffusionAutoencoder, data: ImageSet, y: np.ndarray, y_test: np.ndarray) -> dict[str, float]:
-    """Accuracy on the test images of logistic regressions (C = 0.1, standardised) of z_sem, of pixels, of their components."""
-    from sklearn.linear_model import LogisticRegression
+    """Accuracy on the test images of logistic regressions of z_sem, of pixels, of their components: standardised, and of the
+    strength that cross-validation finds."""
+    from sklearn.linear_model import LogisticRegressionCV
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
@@ -113,8 +115,8 @@ def probe(ae: diffae.DiffusionAutoencoder, data: ImageSet, y: np.ndarray, y_test
     }
     accuracy = {}
     for name, (a, b) in features.items():
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000)).fit(a, y[:FIT])
-        accuracy[name] = float(model.score(b, y_test))
+        logistic = LogisticRegressionCV(Cs=[1e-3, 1e-2, 1e-1], l1_ratios=(0,), cv=3, max_iter=500, use_legacy_attributes=False)
+        accuracy[name] = float(make_pipeline(StandardScaler(), logistic).fit(a, y[:FIT]).score(b, y_test))
     return accuracy
 
 
