@@ -39,7 +39,7 @@ CARD = {
 def main(
     out: Path = Path("models/avatars64"),
     run: Path = Path("runs/avatars64"),
-    images: int = 108_000,
+    images: int = 80_000,
     avatars: int = 12_000,
     prior_codes: int = 1_000_000,
     num: int = 300,
