@@ -6,9 +6,10 @@ The same command goes on where it stopped. What is measured is what is saved: we
 (seed 0). `models/avatars64/README.md` is the card, with every table in `evaluation.md` beside it.
 
 Reached on two threads of an AMD EPYC, in bfloat16, 56 minutes in all (a twentieth of the faces held out, where it is a tenth now;
-Muon of fewer matrices, see `docs/design/muon.md`): 107,888 images in 35 minutes; 300 held-out images, made of both codes MSE 6.8e-8, of z_sem and random
-x_T .0029 (SSIM .854, LPIPS .027), of z_sem alone .0019; mean AUROC .983 of twelve attributes on 315 images (16x16 pixels .945);
-edits flip a judge in .91 (Long_Hair) and .92 (Wearing_Hat) of 100 images; KID of 200 samples .077 (autoencoded images .057).
+Muon of fewer matrices, see `docs/design/muon.md`): 107,888 images in 35 minutes; 300 held-out images, made of both codes MSE
+6.8e-8, of z_sem and random x_T .0029 (SSIM .854, LPIPS .027), of z_sem alone .0019; mean AUROC .983 of twelve attributes on 315
+images (16x16 pixels .945); edits flip a judge in .91 (Long_Hair) and .92 (Wearing_Hat) of 100 images; KID of 200 samples .077
+(autoencoded images .057).
 """
 
 import json
