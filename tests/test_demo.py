@@ -52,11 +52,11 @@ def nothing_is_left():
 
 @pytest.fixture(scope="module")
 def ae(tiny, tmp_path_factory):
-    """A model with all that the page shows, never trained, but each of its inputs counts; of one level, as exporting takes time."""
     return untrained(tiny, tmp_path_factory.mktemp("demo") / "model")
 
 
 def untrained(tiny, folder, *, jumps=False):
+    """A model with all that the page shows, never trained, but each of its inputs counts; of one level, as exporting takes time."""
     torch.manual_seed(0)
     one = {"channel_mult": (1,), "attention_resolutions": ()}
     unet = replace(tiny.unet, **one, jumps=jumps)

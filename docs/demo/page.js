@@ -216,12 +216,10 @@ const told = {
       draw($("morphed"), picture);
     }
   },
-  editable({ place, turn }) {
-    if (turn !== opened[place]?.turn) return;
-    if (place === "a") {
-      if (turn === turns.a) happened("editable");
-      for (const input of $("sliders").querySelectorAll("input")) input.disabled = false;
-    }
+  editable({ turn }) {
+    if (turn !== opened.a?.turn) return;
+    if (turn === turns.a) happened("editable");
+    for (const input of $("sliders").querySelectorAll("input")) input.disabled = false;
   },
   inverting({ place, turn, done, total, left: time }) {
     if (turn !== opened[place]?.turn) return;

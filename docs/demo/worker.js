@@ -6,7 +6,7 @@
 import { lerp, moved, next, normal, predicted, prepared, slerp, toPixels, unpacked, widened } from "./numbers.js";
 
 const NOW = 0, SOON = 1, LATER = 2;
-const codes = {};  // Of each place: x, z_sem, what previews start from, and x_T once it is inferred.
+const codes = {};  // Of each place: x, z_sem, of the first what previews start from, and x_T once it is inferred.
 let model, space, networks, ort, backend;
 
 // Loading ---------------------------------------------------------------------------------------------------------------------
@@ -203,11 +203,13 @@ async function* open(place, turn, x) {
   replaced(...(place === "a" ? ["preview", "edit"] : []), "morph", `invert ${place}`);
   tell("opened", { place, turn, picture: shown(x), said: said(z_sem) });
   yield;
-  if (model.ways.few) code.few = yield* anchored(x, z_sem);
-  else code.mean = await meanOf(z_sem);
+  if (place === "a") {  // The second picture is not edited.
+    if (model.ways.few) code.few = yield* anchored(x, z_sem);
+    else code.mean = await meanOf(z_sem);
+  }
   if (turn !== taken[place]) return;
   codes[place] = code;
-  tell("editable", { place, turn });
+  if (place === "a") tell("editable", { turn });
   add(`invert ${place}`, LATER, invert(place, code));
 }
 
