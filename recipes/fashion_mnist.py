@@ -68,7 +68,7 @@ def main(
     model = replace(base.model, channels=1, z_dim=z_dim)
     if features:
         model = replace(model, features=FeaturesConfig(network=features), learned=z_dim // 2)
-    # Features of mirrored images would take as long again; and all shoes of this set point to the left.
+    # Features of mirrored images would take as long again.
     data_config = DataConfig(source=str(images), validation="published", flip=features is None)
     config = resolve(replace(base, model=model, data=data_config, training=training), out)
     with work_bar("Data") as update:
