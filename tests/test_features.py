@@ -472,6 +472,22 @@ def test_training_sees_the_features_of_mirrored_images(config, tmp_path):
     assert 0 < sum(flips) < 16
 
 
+def test_no_features_of_mirrored_images_that_are_held_out(config, tmp_path, monkeypatch):
+    """Nothing asks for them, and a large network takes most of a short training's time."""
+    asked = []
+    monkeypatch.setattr(
+        diffae.training.features, "frozen_features", lambda network, x, device: asked.append(len(x)) or network(x.to(device))
+    )
+    subject = subject_of(resolve(config, tmp_path / "run"))
+    n, train = len(subject.data.names), subject.data.train
+    assert 0 < len(train) < n
+    assert sum(asked) == n + len(train)
+    plain, mirrored = subject._features
+    assert np.isfinite(plain).all()
+    assert np.isfinite(mirrored[train]).all()
+    assert np.isnan(mirrored[subject.data.validation]).all()
+
+
 def test_commands_take_such_a_model_as_any(program, tmp_path, write_colours, capsys, monkeypatch):
     photos = tmp_path / "photos"
     write_colours(photos, 24)

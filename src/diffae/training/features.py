@@ -19,7 +19,8 @@ PIECE = 64
 
 
 def features_of(data: ImageSet, settings: FeaturesConfig, *, progress: Progress | None = None) -> list[np.ndarray]:
-    """What a frozen network says of images (n, f), and of the same images mirrored if training mirrors them.
+    """What a frozen network says of images (n, f), and of the same images mirrored if training mirrors them: of those it is trained
+    on, since nothing asks for others mirrored; their rows are NaN.
 
     What it said before is not computed again. Several processes divide what is left.
 
@@ -28,21 +29,26 @@ def features_of(data: ImageSet, settings: FeaturesConfig, *, progress: Progress 
         settings: which network.
         progress: called with the number of images done.
     """
-    network, flips = frozen_network(settings), (False, True) if data.config.flip else (False,)
+    network, n = frozen_network(settings), len(data.names)
+    seen = [np.arange(n), np.sort(data.train)] if data.config.flip else [np.arange(n)]  # As they are, and mirrored.
+    pieces = [(way, part) for way, rows in enumerate(seen) for part in np.split(rows, range(PIECE, len(rows), PIECE))]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    mine = processes.shard(range(0, len(data.names), PIECE))
-    found: dict[tuple[int, bool], np.ndarray] = {}
-    for i, start in enumerate(mine):
-        x = data.images(range(start, min(start + PIECE, len(data.names))))
-        for flip in flips:
-            found[start, flip] = frozen_features(network, x.flip(-1) if flip else x, device).cpu().numpy()
+    mine = processes.shard(range(len(pieces)))
+    found: dict[int, np.ndarray] = {}
+    for i, piece in enumerate(mine):
+        mirrored, part = pieces[piece]
+        x = data.images(part)
+        found[piece] = frozen_features(network, x.flip(-1) if mirrored else x, device).cpu().numpy()
         if progress:
             progress(f"Features of {network.name}", i + 1, len(mine))
     if network.module is not None:
         network.module.to("cpu")  # A card has better things to keep while it trains.
     for others in processes.all_gather(found):
         found |= others
-    return [np.concatenate([found[start, flip] for start in range(0, len(data.names), PIECE)]) for flip in flips]
+    features = [np.full((n, found[0].shape[1]), np.nan, dtype=found[0].dtype) for _ in seen]
+    for piece, (way, part) in enumerate(pieces):
+        features[way][part] = found[piece]
+    return features
 
 
 def fit_features(model: DiffusionAutoencoder | DDIM, data: ImageSet, features: Sequence[np.ndarray]) -> str:
