@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import errno
 import gc
+import importlib.util
 import os
 import shutil
 import sys
@@ -27,20 +28,8 @@ atexit.register(shutil.rmtree, os.environ["DIFFAE_CACHE"], ignore_errors=True)
 os.environ["HF_MODULES_CACHE"] = str(Path(os.environ["DIFFAE_CACHE"]) / "modules")
 
 # Not the autoencoder, whose own checks tell users what is wrong in words of their own, and are tested.
-CHECKED = [
-    "schedule",
-    "solvers",
-    "latents",
-    "seeding",
-    "nn.unet",
-    "nn.encoder",
-    "nn.mlp",
-    "prior",
-    "pictures",
-    "evaluation",
-    "data",
-]
-install_import_hook([f"diffae.{name}" for name in CHECKED], "beartype.beartype")
+SOURCE = Path(importlib.util.find_spec("diffae").origin).parent
+install_import_hook([f"diffae.{path.stem}" for path in SOURCE.iterdir() if path.stem != "autoencoder"], "shapes.enforced")
 
 import torch  # noqa: E402
 
