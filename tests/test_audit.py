@@ -141,6 +141,22 @@ def test_a_label_that_says_the_same_is_left_out_with_a_line(known):
     assert any("no a was left out" in line for line in told)
 
 
+def test_an_attribute_that_is_hardly_known_is_left_out_with_a_line(known, tmp_path):
+    """Or "nothing else that was looked at" would be read as if it had been."""
+    ae, pattern, _, among, x = known
+    z, rng = codes(600), np.random.default_rng(0)
+    labels = {"a": (z[:, 0] > 0).double().numpy(), "scanner": rng.permutation(np.repeat([0.0, 1.0], 300))}
+    attributes, _ = fit_attributes(z[:400], {k: v[:400] for k, v in labels.items()}, held_z_sem=z[400:],
+                                   held_labels={k: v[400:] for k, v in labels.items()})  # fmt: skip
+    explainer = Explainer(ae, Classifier(Linear(pattern, [4.0, 0.0, 0.0, 0.0, 0.0, 0.0]).eval(), "logit"), among)
+    told = []
+    made = changes(explainer, attributes, x, about="a", tell=told.append)
+    assert [change.name for change in made] == ["a"]
+    assert told == [f"scanner was left out: z_sem hardly knows it (AUROC {attributes.scores['scanner'].auroc:.2f})."]
+    about = {"classifier": "x", "about": "a", "n": 40, "left_out": told}
+    assert told[0] in write_audit(audit(explainer, attributes, x, made, about="a"), tmp_path, ae=ae, about=about).read_text()
+
+
 def test_as_many_images_at_a_time_as_are_asked_for(known, monkeypatch):
     ae, pattern, attributes, among, x = known
     seen, draw = [], ae.unet.forward

@@ -284,6 +284,8 @@ def test_the_command_distils_a_run_with_its_images(teacher, tmp_path, make_image
     assert diffae.load(tmp_path / "quick").decode(torch.zeros(1, 6), steps=1).shape == (1, 3, 8, 8)
     cli.main(["distill", str(run), "--out", str(tmp_path / "quick"), "--seed", "5", "--images", "48"])
     assert "Going on after 32 images" in capsys.readouterr().err
+    cli.main(["distill", str(run), "--out", str(tmp_path / "quick"), "--seed", "5", "--images", "48"])
+    assert "48 images were seen already, and no more are asked for" in capsys.readouterr().err
 
 
 def test_a_model_without_images_is_distilled_on_its_samples(teacher, tmp_path, capsys):

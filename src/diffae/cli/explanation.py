@@ -161,8 +161,9 @@ class Explain(Classifying):
 class Audit(Classifying):
     """Say what a classifier decides by, of what is known of the images and what has no name: OUT/report.html, audit.json, PNGs.
 
-    Each labelled attribute is taken from held-out images and given to them, and the classifier asked what it says now; so is what
-    it follows beside all of them. What it should decide by is --about: other factors that change decisions are suspicious.
+    Each labelled attribute that z_sem knows is taken from held-out images and given to them, and the classifier asked what it says
+    now; so is what it follows beside all of them. What it should decide by is --about: other factors that change decisions are
+    suspicious.
 
     Example: diffae audit runs/quickstart --classifier mymodule:smiles --about Smiling --out runs/quickstart/audit
     """
@@ -186,9 +187,13 @@ class Audit(Classifying):
             x = data.images(chosen)
             made = changes(explainer, attributes, x, about=self.about, progress=update, tell=notes.append)
             factors = audit(explainer, attributes, x, made, about=self.about)
+        unfitted = sorted({*trained.labels, *data.labels} - {*(attributes.names if attributes is not None else ())})
+        if unfitted:
+            notes.append(f"{', '.join(unfitted)}: no attributes of the model. `diffae fit-attributes` makes them, or says why not.")
         for note in notes:
             warn(note)
-        about = {key: getattr(self, key) for key in ("classifier", "about", "target", "steps", "seed")} | {"n": len(chosen)}
+        about = {key: getattr(self, key) for key in ("classifier", "about", "target", "steps", "seed")}
+        about |= {"n": len(chosen), "left_out": notes}
         page = write_audit(factors, self.out, ae=ae, about=about)
         for factor in factors[:8]:
             said = ", suspicious" if factor.suspicious else ""

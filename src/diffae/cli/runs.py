@@ -85,6 +85,7 @@ def show_training(subject: "Subject", out: Path, accelerator: "Accelerator", *, 
                 continue
             match event:
                 case Started(images=images):
+                    before = images
                     if images:
                         say(f"Going on after {images:,} {what}")
                 case Stepped(step=step, total=total):
@@ -102,6 +103,8 @@ def show_training(subject: "Subject", out: Path, accelerator: "Accelerator", *, 
                 case Finished(images=images, interrupted=interrupted):
                     if interrupted:
                         say(f"Stopped after {images:,} {what}; everything is saved. The same command goes on from here.")
+                    elif images == before:
+                        say(f"{images:,} {what} were seen already, and no more are asked for: nothing was trained.")
     if interrupted:
         processes.barrier()  # One that failed earlier would have the first ended while it still saves.
         raise SystemExit(130)

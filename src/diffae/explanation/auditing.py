@@ -19,7 +19,7 @@ from diffae.data.dataset import split
 from diffae.diffusion.inversion import Code
 from diffae.evaluation.pages.figures import Progress
 from diffae.metrics.batches import in_batches
-from diffae.semantics.attributes import Attributes, least_squares
+from diffae.semantics.attributes import Attributes, Score, least_squares
 from diffae.semantics.explanations import Explainer
 from diffae.semantics.fitting import fit_attributes
 
@@ -88,16 +88,15 @@ def changes(
         x: images that are changed.
         about: the attribute that stays as it is while others change.
         progress: told how far it is.
-        tell: told of attributes that are left out.
+        tell: told of each attribute that is left out, and why.
 
     Raises:
         ValueError: `about` is no attribute that is known well enough.
     """
-    known = (
-        []
-        if attributes is None
-        else [name for name, score in attributes.scores.items() if _known(score) and attributes.tells(name)]
-    )
+    scores = {} if attributes is None else attributes.scores
+    known = [name for name, score in scores.items() if _known(score) and attributes is not None and attributes.tells(name)]
+    for name in (name for name in scores if name not in known):
+        tell(f"{name} was left out: z_sem hardly knows it ({_measured(scores[name])}).")
     if about is not None and about not in known:
         raise ValueError(
             f"{about!r} is no attribute that is known well enough; those are: {', '.join(known) or 'none'}. Fit it with "
@@ -177,7 +176,12 @@ def known_attributes(ae: Any, data: "ImageSet", among: np.ndarray, progress: Pro
     )[0]
 
 
-def _known(score: Any) -> bool:
+def _measured(score: Score) -> str:
+    value, name = (score.auroc, "AUROC") if score.kind == "binary" else (score.r2, "R²")
+    return "not measured" if value is None else f"{name} {value:.2f}"
+
+
+def _known(score: Score) -> bool:
     value = score.auroc if score.kind == "binary" else None if score.r2 is None else max(score.r2, 0) ** 0.5
     return value is not None and value >= LEAST_KNOWN
 

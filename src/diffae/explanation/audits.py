@@ -27,7 +27,7 @@ def write_audit(factors: Sequence[Factor], out: Path, *, ae: Any, about: Mapping
         factors: as `audit` found them.
         out: the folder.
         ae: the model.
-        about: classifier, what it is about, and whatever else identifies the figures.
+        about: classifier, what it is about, which attributes were left out, and whatever else identifies the figures.
 
     Returns:
         The page.
@@ -85,6 +85,7 @@ def _page(factors: Sequence[Factor], figures: Sequence[Figure], result: Mapping[
         f"{escape(result['machine'])} with diffae {escape(result['version'])}.</p>",
         table_html(["factor", "effect on the score", "share of decisions changed", "suspicious"], rows),
         f"<p>{escape(text)}</p>",
+        *(f"<p>Not looked at: {escape(note)}</p>" for note in result.get("left_out", ())),
         *(figure_html(figure) for figure in figures),
     ]
     return html("diffae audit", sections)
