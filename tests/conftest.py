@@ -4,7 +4,6 @@ import atexit
 import contextlib
 import errno
 import gc
-import importlib.util
 import os
 import shutil
 import sys
@@ -27,9 +26,7 @@ atexit.register(shutil.rmtree, os.environ["DIFFAE_CACHE"], ignore_errors=True)
 # Where diffusers copies the code in a pipeline's folder to before it imports it.
 os.environ["HF_MODULES_CACHE"] = str(Path(os.environ["DIFFAE_CACHE"]) / "modules")
 
-# Not the autoencoder, whose own checks tell users what is wrong in words of their own, and are tested.
-SOURCE = Path(importlib.util.find_spec("diffae").origin).parent
-install_import_hook([f"diffae.{path.stem}" for path in SOURCE.iterdir() if path.stem != "autoencoder"], "shapes.enforced")
+install_import_hook("diffae", "shapes.enforced")
 
 import torch  # noqa: E402
 
