@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import errno
 import gc
+import importlib.util
 import os
 import shutil
 import sys
@@ -26,7 +27,9 @@ atexit.register(shutil.rmtree, os.environ["DIFFAE_CACHE"], ignore_errors=True)
 # Where diffusers copies the code in a pipeline's folder to before it imports it.
 os.environ["HF_MODULES_CACHE"] = str(Path(os.environ["DIFFAE_CACHE"]) / "modules")
 
-install_import_hook("diffae", "shapes.enforced")
+# Not of old names, whose warnings tell the line of whoever asks.
+SOURCE = Path(importlib.util.find_spec("diffae").origin).parent
+install_import_hook([f"diffae.{path.stem}" for path in SOURCE.iterdir() if path.stem != "_moved"], "shapes.enforced")
 
 import torch  # noqa: E402
 
