@@ -250,7 +250,9 @@ COMMANDS = [
 def test_a_command_is_one_that_is_taken(page, line, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)  # models/avatars64 is there.
     program, *argv = shlex.split(line)
-    if program == "make":
+    if program == "source":
+        assert argv == [".venv/bin/activate"]
+    elif program == "make":
         assert f"\n{argv[0]}:" in (ROOT / "Makefile").read_text()
     elif program == "pip":
         assert argv[:2] == ["install", "-e"]

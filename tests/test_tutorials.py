@@ -11,6 +11,7 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 
 from diffae import cli
+from diffae.frozen import programs
 
 QUICKER = ("manipulate", "interpolate", "vary", "sample", "explain", "audit")
 PAGES = dict.fromkeys(("evaluate", "explain", "audit", "anomaly", "posterior"), "report.html") | {"compare": "compare.html"}
@@ -62,7 +63,7 @@ def here(workplace, tmp_path, monkeypatch):
 )
 @pytest.mark.filterwarnings("ignore:x_T has a standard deviation")  # The model has learned almost nothing.
 @pytest.mark.filterwarnings("ignore:__array")  # NumPy's, of tensors that diffusers turns into arrays.
-def test_a_tutorial_runs_as_it_stands(tutorial, here, capsys):
+def test_a_tutorial_runs_as_it_stands(tutorial, here, capsys, monkeypatch):
     text = tutorial.read_text()
     made = []
     for kind, block in re.findall(r"```(sh|python)\n(.*?)```", text, flags=re.DOTALL):
@@ -71,7 +72,11 @@ def test_a_tutorial_runs_as_it_stands(tutorial, here, capsys):
             continue
         for line in block.splitlines():
             program, *arguments = shlex.split(line)
+            if program == "export":
+                monkeypatch.setenv(*arguments[0].split("=", 1))
+                continue
             assert program == "diffae"
+            programs.PERMITTED.clear()  # Each command is a process of its own.
             # The commands are the tutorial's; only the number of network calls is a test's.
             quick = ["--steps", "4"] if arguments[0] in QUICKER else []
             cli.main([*arguments, *quick])
@@ -85,6 +90,7 @@ def test_a_tutorial_runs_as_it_stands(tutorial, here, capsys):
 
 def test_there_is_a_tutorial_for_each_of_the_things_one_does():
     assert {p.stem for p in TUTORIALS.glob("*.md")} == {
+        "pictures",
         "start",
         "diffusers",
         "encoders",

@@ -78,7 +78,7 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
         Args:
             x: images in [-1, 1].
             z_sem: their semantic codes.
-            steps: number of network calls, by default 20.
+            steps: number of network calls, by default the calibration's, without one 20.
             solver: see `Solver`; `ddim` is the authors' scheme. By default `dpmpp2m`, of a distilled model up to 4 steps `jump`.
             clamp: whether predicted images are clamped to [-1, 1] on the way; by default as the authors do with `ddim`, else not.
 
@@ -99,13 +99,13 @@ class DiffusionAutoencoder(SemanticSpace, ImageDiffusion):
             z_sem: semantic codes.
             x_T: as `invert` gives them, decoded along the path that they came by, in as many steps; by default drawn from N(0, I),
                 and a last predicted x_0 takes the noise away.
-            steps: and `solver`, as for `invert`; where x_T is drawn by default 10, of a distilled model 1.
+            steps: and `solver`, as for `invert`; where x_T is drawn by default the calibration's, else 10, of a distilled model 1.
             clamp: whether predicted images are clamped on the way; by default where x_T is drawn, and with `ddim`.
             seed: of the drawn x_T; that of image number i depends on the seed and i alone. Or a `generator` in its place.
             start: number of the first image, or (n,) of each.
 
         Raises:
-            ValueError: codes of another shape, an x_T that is not normal noise, or an impossible number of steps.
+            ValueError: codes of another shape, an x_T of uniform noise (of other noise it warns), or an impossible number of steps.
         """
         if x_T is not None:
             return self._to_image(x_T, z_sem, steps=steps, solver=solver, clamp=clamp)
