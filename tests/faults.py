@@ -97,7 +97,7 @@ def check_whole(folder):
     import numpy as np
     import pyarrow.parquet
     import safetensors.torch
-    from PIL import Image
+    from PIL import Image, ImageSequence
 
     readers = {
         ".safetensors": safetensors.torch.load_file,
@@ -105,6 +105,8 @@ def check_whole(folder):
         ".npy": lambda file: np.load(file).sum(),
         ".parquet": pyarrow.parquet.read_table,
         ".png": lambda file: Image.open(file).load(),
+        ".gif": lambda file: [frame.load() for frame in ImageSequence.Iterator(Image.open(file))],
+        ".jsonl": lambda file: [json.loads(line) for line in file.read_text().splitlines()],
     }
     for file in folder.rglob("*"):
         if file.is_file() and not file.name.startswith(".") and file.suffix in readers:

@@ -98,17 +98,17 @@ def main() -> int:
     options = asked.parse_args()
     found = {"machine": f"{platform.processor() or platform.machine()}, torch {torch.__version__}", "runs": {}}
     for name in options.only:
-        with tempfile.TemporaryDirectory() as folder:
-            found["runs"][name] = digests(name, Path(folder))
+        with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as cache:
+            found["runs"][name] = digests(name, Path(folder), cache)
         options.out.write_text(json.dumps(found, indent=1) + "\n")
         print(f"{name}: {len(found['runs'][name])} files", flush=True)
     return 0 if options.against is None else compared(json.loads(options.against.read_text()), found)
 
 
-def digests(name: str, folder: Path) -> dict[str, str]:
-    """What a run left, file by file."""
+def digests(name: str, folder: Path, cache: str) -> dict[str, str]:
+    """What a run left, file by file. Its cache is its own: what another version has prepared would be compared with itself."""
     grey_images(folder / "grey")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DIFFAE_CACHE": str(folder.parent / "golden-cache"), "COLUMNS": "200"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DIFFAE_CACHE": cache, "COLUMNS": "200"}
     places = {"A": "grey/a.png", "B": "grey/b.png"}
     for command in RUNS[name]:
         words = [places.get(word, word) for word in command]

@@ -9,7 +9,11 @@ python interpreted_kernels.py compile CAPABILITY     what each kernel takes of a
 import itertools
 import json
 import os
+import re
+import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 COMPILING = sys.argv[1] == "compile"
 if not COMPILING:
@@ -67,6 +71,7 @@ def normalised(settings, dtype, shapes):
         z = torch.randn(n, c).to(dtype) if settings["adaptive"] > 1 else None
         operands = [v for v in (x, torch.randn(c), torch.randn(c), t, z) if v is not None]
         numbers, others = torch.arange(n) * 7 + 3, (groups, 1e-5, settings["silu"], dropout, key)
+        assert triton_normalisation._is_supported(x, groups, dropout), "PyTorch would be compared with itself"
         y, mean, inverse = triton_normalisation.forward(*operands[:3], t, z, numbers, *others)
         doubles = [v.double().requires_grad_() for v in operands]
         expected = torch.nn.functional.group_norm(doubles[0], groups, doubles[1], doubles[2], eps=1e-5)
@@ -96,12 +101,13 @@ def drawn():
         for count in (1, 7, 1500):
             for i, plain in enumerate((philox.uniform_numbers, philox.normal_numbers)):
                 found = philox.draw(numbers, key, count, normal=bool(i))
+                assert found.isfinite().all()
                 errors[i] = max(errors[i], float((found - plain(numbers, key, count)).abs().max()))
     return errors
 
 
 def compiled(capability):
-    """Registers a thread, and bytes that did not fit in them, of each kernel in bfloat16; no card is needed for that."""
+    """Bytes of each kernel in bfloat16 that did not fit in registers, and of shared memory; no card is needed for that."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
@@ -123,9 +129,19 @@ def compiled(capability):
         aligned = [i for i, name in enumerate(kernel.arg_names) if name in pointers or name == "channels"]
         source = ASTSource(kernel, kinds, constants, {(i,): [["tt.divisibility", 16]] for i in aligned})
         made = triton.compile(source, target=GPUTarget("cuda", capability, 32))
-        assert made.asm["cubin"]
-        found[f"{kernel.__name__} {constants}"] = {"spilled": "st.local" in made.asm["ptx"], "shared": made.metadata.shared}
+        found[f"{kernel.__name__} {constants}"] = {"stack": stack(made.asm["cubin"]), "shared": made.metadata.shared}
     return found
+
+
+def stack(cubin):
+    """Bytes of local memory a thread. Registers are given out when a program is made for a card, so PTX knows of none."""
+    program = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        told = subprocess.run([program, "-res-usage", file.name], capture_output=True, text=True, check=True)
+    (found,) = re.findall(r"STACK:(\d+)", told.stdout + told.stderr)
+    return int(found)
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def images(ae):
 
 def write(folder):
     """One of each."""
-    ae, run = small(), folder / "run"
+    ae, run, expected = small(), folder / "run", {}
     data = images(ae)
     x = data.images(range(len(data.names)))
     z_sem = ae.encode(x)
@@ -92,13 +92,13 @@ def write(folder):
     for name, prior in (("ddim", ddim), ("gaussian", GaussianPrior(4).fit(z)), ("kernel", KernelPrior.of(z))):
         ae.prior = prior
         save_part(ae, prior_folder(run, name) / "model", ["prior", "standardizer"])
+        expected[name] = prior.sample(3, seed=0)
     ae.attributes, _ = fit_attributes(z_sem, data.labels, held_z_sem=z_sem, held_labels=data.labels, components=2)
     save_part(ae, run / "attributes", ["attributes"])
     moved = ae.edit(z_sem[:1], "bright", strength=0.3)
     edit = Edit(fingerprint(ae), x[0], moved[0], "anchored", 4, {"bright": 0.3})
     (folder / "edit.json").write_text(edit.to_json())
     write_codes(ae, data, folder / "codes.parquet", identity=fingerprint(ae), x_T_steps=4)
-    expected = {}
     for kind in ("vae", "vq"):
         sizes = dict(image_size=(8, 8), channels=1, latent_channels=1, halvings=1, base_channels=2, codebook=4)
         comparator = stirred(Comparator(ComparatorConfig(kind=kind, **sizes))).eval()
@@ -112,6 +112,7 @@ def write(folder):
         "decoded": ae.decode_mean(z_sem[:2], t=900, seed=0),
         "edited": edit.render(ae, model=fingerprint(ae)),
         "bright": ae.attributes.probabilities(z_sem)[:, 0],
+        "level": ae.attributes.probabilities(z_sem)[:, 1],
     }
     safetensors.torch.save_file({k: v.contiguous() for k, v in expected.items()}, folder / "expected.safetensors")
 

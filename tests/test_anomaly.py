@@ -107,7 +107,11 @@ def test_what_is_found_is_written(made, tmp_path):
 
 
 def test_the_command_looks_at_what_a_run_held_out(tmp_path, tiny_run, capsys):
-    run(tiny_run(images=64), tmp_path / "run")
+    config = tiny_run(images=64)
+    run(config, tmp_path / "run")
     cli.main(["anomaly", str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--num", "1"])
     assert "Open" in capsys.readouterr().out
-    assert json.loads((tmp_path / "out" / "anomaly.json").read_text())["n"] > 0
+    data = prepare(config.data, size=(8, 8), channels=3)
+    told = json.loads((tmp_path / "out" / "anomaly.json").read_text())
+    assert {image["file"] for image in told["images"]} == {data.names[i] for i in data.validation}
+    assert told["n"] == len(data.validation) > 0

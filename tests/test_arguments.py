@@ -37,13 +37,21 @@ def metadata(kind):
     return getattr(kind, "__metadata__", ())
 
 
+def plain_kinds(kind):
+    """What a type is made of: of `tuple[int, ...] | None` int and None."""
+    inner = typing.get_args(kind.__origin__ if metadata(kind) else kind)
+    return {kind} if not inner else set().union(*map(plain_kinds, inner))
+
+
+def ranged(kind):
+    return any(isinstance(m, Range) for m in metadata(kind)) or any(map(ranged, typing.get_args(kind)))
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c.__name__)
 def test_every_number_of_every_command_has_a_range_and_every_place_a_kind(command):
     for name, kind in typing.get_type_hints(command, include_extras=True).items():
-        plain = kind.__origin__ if metadata(kind) else kind
-        options = typing.get_args(plain) or (plain,)
-        if {int, float} & set(options):
-            assert any(isinstance(m, Range) for m in metadata(kind)), f"{name} has no range"
+        if {int, float} & plain_kinds(kind):
+            assert ranged(kind), f"{name} has no range"
         if name == "out":
             assert any(isinstance(m, arguments.Writes) for m in metadata(kind)), f"{name} is no place of a kind"
 

@@ -44,7 +44,7 @@ def known():
 def test_attributes_are_measured_on_images_that_they_were_not_fitted_to(groups):
     """Where none are held out: luck would have been known without fault, of more numbers than images."""
     rng = np.random.default_rng(0)
-    images, luck = torch.from_numpy(rng.normal(size=(40, 1, 8, 8))).float(), rng.permutation(np.repeat([0.0, 1.0], 20))
+    images, luck = torch.from_numpy(rng.normal(size=(40, 1, 8, 8))).float(), np.arange(40.0) // 10 % 2  # Both in each group.
     pixels = ((images.clamp(-1, 1) + 1) * 127.5).byte().numpy()
     data = ImageSet(
         [f"{i}.png" for i in range(40)], pixels, {"luck": luck}, np.arange(40), np.arange(0), [], DataConfig(), "",
@@ -55,7 +55,10 @@ def test_attributes_are_measured_on_images_that_they_were_not_fitted_to(groups):
     score = found.scores["luck"]
     assert (score.n + score.n_held, found.names) == (40, ["luck"])
     assert 0 < score.n_held < 20
-    assert score.auroc is None or score.auroc < 0.95
+    if groups is None:
+        assert score.auroc < 0.95
+    else:
+        assert score.n_held % 4 == 0, "a group is on one side"
 
 
 def audited(known, weight, *, gradients=True, about="a"):
@@ -80,7 +83,7 @@ def test_what_a_classifier_decides_by_is_found(known, weight, suspicious, gradie
     assert [f.name for f in factors if f.suspicious] == suspicious
     assert [abs(f.effect) for f in factors] == sorted((abs(f.effect) for f in factors), reverse=True)
     said = verdict(factors, "a")
-    assert all(name in said for name in suspicious)
+    assert not suspicious or f"decides by {', '.join(suspicious)} too" in said
     assert ("nothing else" in said) == (not suspicious)
 
 

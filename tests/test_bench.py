@@ -29,7 +29,7 @@ def test_decoding_that_takes_long_is_what_is_measured(tiny_run, monkeypatch):
     config = tiny_run()
     source = open_source(Path(config.data.source))
     monkeypatch.setattr(type(source), "read", lambda self, name: (time.sleep(0.01), (self.root / name).read_bytes())[1])
-    one, four, reading = input_rates(source, config, num=12, threads=(1, 4), batch_size=8)
+    one, four, reading = input_rates(source, config, num=60, threads=(1, 4), batch_size=8)
     assert (one.use, four.use, reading.use) == ("decoding", "decoding", "reading")
     assert one.images < 100, "ten milliseconds an image"
     assert four.images > 1.5 * one.images, "threads wait at the same time"

@@ -46,12 +46,15 @@ def test_latents_of_a_codebook_are_its_entries():
     assert torch.cdist(vectors, book).min(1).values.max() < 1e-5
 
 
-def test_every_weight_learns(model):
+def test_every_weight_learns_of_images(model):
+    """A VAE's encoder from the error of its images too, not from what keeps its latents near to normal alone."""
+    model.config = replace(model.config, kl_weight=0.0)
     model.train()
     model.loss(images(), Draws.of(4, 0)).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.any(), name
 
 
 def test_the_loss_depends_on_its_draws_alone():

@@ -1,5 +1,6 @@
 """z_sem as features of scikit-learn: what its own checks ask of a transformer, and images in and out."""
 
+import json
 import pickle
 from dataclasses import replace
 
@@ -112,6 +113,9 @@ def test_training_learns_and_is_the_same_again(tiny_run, digits, tmp_path):
     again = pickle.loads(pickle.dumps(two))
     assert np.array_equal(again.transform(X[:9]), two.transform(X[:9]))
     assert LogisticRegression().fit(one.transform(X[:200]), y[:200]).score(one.transform(X[200:]), y[200:]) > 0.8
+    rows = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert np.mean(losses[-3:]) < 0.9 * losses[0]
 
 
 def test_images_that_are_no_squares_are_taken_whole(tiny_run):

@@ -543,6 +543,19 @@ def test_attribute_scores_are_of_held_out_images(bench):
     assert {r.n for r in section.results} == {32}
 
 
+def test_means_over_attributes_are_weighted_by_positives(bench):
+    red, rng = bench.data.labels["Red"], np.random.default_rng(0)
+    bench.data = replace(bench.data, labels={"Red": red, "Rare": (rng.random(len(red)) < 0.2).astype(float)})
+    value = {(r.model, r.metric, r.subject): r.value for r in attributes.attributes(bench).results}
+    held = {name: values[bench.data.validation] for name, values in bench.data.labels.items()}
+    assert held["Rare"].sum() not in (0, held["Red"].sum(), len(held["Red"]) / 2)
+    for metric in ("auroc", "ap"):
+        both = [value["z_sem", metric, name] for name in ("Red", "Rare")]
+        assert value["z_sem", metric, "mean"] == pytest.approx(np.mean(both))
+        weights = [held["Red"].sum(), held["Rare"].sum()]
+        assert value["z_sem", metric, "weighted by positives"] == pytest.approx(np.average(both, weights=weights))
+
+
 @pytest.mark.parametrize("damage", ["", "{", '{"results": [{"other": 1}]}', "[]"])
 def test_a_damaged_result_is_measured_anew(tmp_path, damage):
     store = Store(tmp_path, {})
@@ -630,10 +643,16 @@ def test_anything_that_encodes_and_decodes_can_stand_beside(bench, tmp_path):
     assert "halves" not in (tmp_path / "alone" / "tables.md").read_text(), "what is kept knows who stood beside"
 
 
-def test_the_best_known_frequent_attributes_are_sampled(bench):
+def test_the_best_known_frequent_attributes_are_sampled(bench, monkeypatch):
     labels = bench.data.labels["Red"]
     bench.data = replace(bench.data, labels={"Red": labels, "Other": labels})
     assert bench.classes() == ["Red"], "only what is fitted"
+    scores = bench.ae.attributes.scores
+    for best, other in (("Red", "Other"), ("Other", "Red")):
+        known = {"Red": replace(scores["Red"], auroc=0.7 + 0.2 * (best == "Red")), "Other": replace(scores["Red"], auroc=0.8)}
+        monkeypatch.setattr(bench.ae.attributes, "scores", known)
+        assert bench.classes() == [best, other]
+    monkeypatch.setattr(bench.ae.attributes, "scores", scores)
     bench.protocol = replace(bench.protocol, num_inception=200)
     with pytest.raises(ValueError, match="No attribute is fitted that enough training images show"):
         bench.classes()

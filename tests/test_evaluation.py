@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import re
+import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -87,7 +89,12 @@ def test_ms_ssim_is_of_large_images_and_falls_with_noise():
 
 
 def test_what_was_measured_says_by_which_code(monkeypatch, tmp_path):
-    assert commit().startswith(diffae.__version__)
+    root = Path(diffae.__file__).parents[2]
+    said = subprocess.run(["git", "-C", str(root), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    if said.returncode == 0:
+        assert commit().removesuffix("-dirty") == f"{diffae.__version__}, {said.stdout.strip()}"
+    else:
+        assert commit() == diffae.__version__
     monkeypatch.setattr(diffae, "__file__", str(tmp_path / "site-packages" / "diffae" / "__init__.py"))
     (tmp_path / ".git").mkdir()
     assert commit() == diffae.__version__, "a repository that a package is merely installed in says nothing of it"

@@ -469,7 +469,8 @@ def test_the_command_explains_a_run_and_its_page_opens(tmp_path, tiny_run, made,
         level = generator.uniform(0, 255)
         Image.fromarray(np.full((8, 8, 3), level, np.uint8)).save(source / f"{i:03d}.png")
     seldom = {"validate_every": 10**6, "sample_every": 10**6, "checkpoint_every": 10**6}
-    run(tiny_run(source=source, images=200, **seldom), tmp_path / "run")
+    config = tiny_run(source=source, images=200, **seldom)
+    run(config, tmp_path / "run")
     (tmp_path / "theirs.py").write_text("def classify(x):\n    return (x.mean((1, 2, 3)) * 4).sigmoid()\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     out = tmp_path / "why"
@@ -477,6 +478,8 @@ def test_the_command_explains_a_run_and_its_page_opens(tmp_path, tiny_run, made,
     assert "Open" in capsys.readouterr().out
     told = json.loads((out / "explain.json").read_text())
     assert told["n"] == 8
+    data = prepare(config.data, size=(8, 8), channels=3)
+    assert {image["file"] for image in told["images"]} <= {data.names[i] for i in data.validation}
     assert [len(image["gradients"]) for image in told["images"]] == [1] * 8
     assert 0 <= told["measured"]["flipped"] <= 1
     with pytest.raises(SystemExit):

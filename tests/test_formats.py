@@ -607,6 +607,11 @@ def test_every_image_of_astropys_tests_is_read_as_astropy_does_or_refused():
             decoded = values_of(content, file.name, sides=2, channels=1)
         except UnusableImage as error:
             refused.append(f"{file.name} {error}")
+            if "holds no image" in str(error):
+                with fits.open(file) as parts:
+                    kinds = fits.PrimaryHDU | fits.ImageHDU | fits.CompImageHDU
+                    images = [p for p in parts if isinstance(p, kinds) and not isinstance(p, fits.GroupsHDU)]
+                    assert all(sum(n > 1 for n in p.shape) < 2 for p in images), file.name
             continue
         with fits.open(file) as parts:
             images = [p for p in parts if isinstance(p, fits.PrimaryHDU | fits.ImageHDU | fits.CompImageHDU)]

@@ -62,6 +62,11 @@ EXTRAS = {
     "h5py",
     "zarr",
     "openslide",
+    "scipy",
+    "pandas",
+    "transformers",
+    "timm",
+    "imageio_ffmpeg",
 }
 
 
@@ -76,6 +81,7 @@ def room(path):
 def imports(path):
     """Every diffae module, or name in one, that a file imports, wherever in the file: dotted names below diffae, as lists."""
     for node in ast.walk(ast.parse(path.read_text())):
+        assert not getattr(node, "level", 0), f"{path} imports {node.module} by dots"
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "diffae":
             yield from [[*node.module.split(".")[1:], a.name] for a in node.names]
         elif isinstance(node, ast.Import):

@@ -47,7 +47,9 @@ def test_normalisation_by_kernels_is_that_of_float64(shapes):
     for case, errors in found.items():
         print(f"{case}: {max(map(max, errors)):.1e}")
     most = {"float32": 1e-6, "bfloat16": 4e-3}
-    assert {case for case, errors in found.items() if max(map(max, errors)) >= most[case.split(", ")[1]]} == set()
+    # "Not all below" rather than "one above": what is NaN is neither.
+    small = {case: all(e < most[case.split(", ")[1]] for each in errors for e in each) for case, errors in found.items()}
+    assert [case for case in found if not small[case]] == []
 
 
 @interpreted
@@ -64,7 +66,7 @@ def test_kernels_compile_for_cards_and_keep_all_in_registers(capability):
     found = asked("compile", str(capability))
     assert len(found) == 8
     # The angle of a random number, reduced by pi in a way that is never gone, has a table.
-    assert {name for name, made in found.items() if made["spilled"] and "'NORMAL': True" not in name} == set()
+    assert {name for name, made in found.items() if made["stack"] and "'NORMAL': True" not in name} == set()
     assert max(made["shared"] for made in found.values()) < 48 * 1024
 
 

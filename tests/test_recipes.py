@@ -15,7 +15,7 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 
 from diffae.config import DataConfig
-from diffae.data import prepare
+from diffae.data import ImageSet, prepare
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 RECIPES = sorted(path.stem for path in FOLDER.glob("*.py"))
@@ -71,8 +71,29 @@ def test_a_fold_measures_pixels_beside_z_sem(tmp_path, tiny):
     orl = recipe("orl_faces")
     assert orl.settings(tmp_path, 1.0, 3).training.seed == 3
     assert orl.settings(tmp_path, 1.0, 3).model.channels == 1
-    x = torch.rand(4, 1, 32, 32)
-    assert orl.small_pixels(x).shape == (4, 256)
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 60, (40, 1, 32, 32)).astype(np.uint8)
+    labels = {a: rng.permutation(np.arange(40.0) % 2) for a in orl.ATTRIBUTES}
+    first = orl.ATTRIBUTES[0]
+    pixels[labels[first] == 1] += 150
+    data = ImageSet([f"s{i}/0.png" for i in range(40)], pixels, labels, np.arange(30), np.arange(30, 40), [], DataConfig(), "")
+    encoded = []
+
+    class Dark:
+        """Of which z_sem says nothing of the attribute that pixels show."""
+
+        def encode(self, x):
+            encoded.append(len(x))
+            return torch.randn(len(x), 3, generator=torch.Generator().manual_seed(len(x)))
+
+    _, scores = orl.probe(Dark(), data)
+    assert set(scores) == {f"{a}, {name}" for a in orl.ATTRIBUTES for name in ("z_sem", "16x16 pixels", "32x32 pixels")}
+    assert encoded == [30, 10]
+    assert scores[f"{first}, 16x16 pixels"] == scores[f"{first}, 32x32 pixels"] == 1
+    assert scores[f"{first}, z_sem"] < 0.95
+    # Of those that are held out: their labels turned around, what was told is told wrong.
+    turned = labels | {first: np.where(np.arange(40) < 30, labels[first], 1 - labels[first])}
+    assert orl.probe(Dark(), replace(data, labels=turned))[1][f"{first}, 32x32 pixels"] == 0
 
 
 class Stub(torch.nn.Module):

@@ -352,7 +352,9 @@ def test_samples_are_drawn_and_one_is_edited(visitor):
     page.locator("#sample-go").click()
     page.wait_for_selector("#sample-shown button:has(img)")
     shot(page, "sample")
+    before = picture(page, "#edit-after")
     page.locator("#sample-shown button:has(img)").nth(2).click()
+    changed(page, "#edit-after", before)
     page.wait_for_selector("#edit-after img", state="visible")
 
 
@@ -490,7 +492,7 @@ def test_two_groups_of_the_map_become_a_slider(visitor):
     shot(page, "explore")
     page.locator("#explore-define").click()
     page.get_by_role("tab", name="Edit").click()
-    page.wait_for_selector("text=Left of the map")
+    page.wait_for_selector(".attribute:has-text('Left of the map')")
     open_first(page)
 
 
@@ -519,7 +521,7 @@ def test_labels_are_taught_and_written(visitor, shop, monkeypatch):
     assert len(lines) == 10
     page.locator("#teach-define").click()
     page.get_by_role("tab", name="Edit").click()
-    page.wait_for_selector("text=Bright")
+    page.wait_for_selector(".attribute:has-text('Bright')")
 
 
 def test_nothing_serious_hinders_those_who_cannot_see_the_page_well(visitor):
@@ -532,7 +534,7 @@ def test_nothing_serious_hinders_those_who_cannot_see_the_page_well(visitor):
     for rule in found:
         for node in rule["nodes"]:
             where = " ".join(map(str, node["target"]))
-            (ours if re.search(r"\.bars|\.map|#edit-bars|\.attribute", where) else theirs).append(
+            (ours if re.search(r"\.bars|\.map|#edit-bars|attribute|#slider-|#range-|#edit-sliders", where) else theirs).append(
                 (rule["id"], rule["impact"], where)
             )
     print("\nGradio's own:", json.dumps(sorted({(a, b) for a, b, _ in theirs})), end="")

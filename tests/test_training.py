@@ -462,14 +462,17 @@ def test_a_prior_is_trained_by_the_same_loop_and_resumes_bitwise(tiny_run, tiny,
     model = PriorConfig(z_dim=6, width=16, layers=3, gaussian_start=gaussian_start)
     config = PriorRunConfig(model=model, data=data.config, training=base.training)
 
+    told = []
+
     def run_prior(out, stop_after=None):
         for event in train(PriorSubject(resolve(config, out), ae, z_sem, data), out):
             if isinstance(event, Validated):
-                assert set(event.health.metrics()) == {f"validation/{k}" for k in ("loss", "train_loss", "gaussian_loss")}
+                told.append(set(event.health.metrics()))
             if stop_after and isinstance(event, Stepped) and event.step.images >= stop_after:
                 break
 
     run_prior(tmp_path / "whole")
+    assert told == [{f"validation/{k}" for k in ("loss", "train_loss", "gaussian_loss")}] * 2
     run_prior(tmp_path / "parts", stop_after=40)
     run_prior(tmp_path / "parts")
     assert_same(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts"))
