@@ -99,13 +99,18 @@ def check_whole(folder):
     import safetensors.torch
     from PIL import Image, ImageSequence
 
+    def frames(file):
+        with Image.open(file) as image:
+            for frame in ImageSequence.Iterator(image):
+                frame.load()
+
     readers = {
         ".safetensors": safetensors.torch.load_file,
         ".json": lambda file: json.loads(file.read_text()),
         ".npy": lambda file: np.load(file).sum(),
         ".parquet": pyarrow.parquet.read_table,
         ".png": lambda file: Image.open(file).load(),
-        ".gif": lambda file: [frame.load() for frame in ImageSequence.Iterator(Image.open(file))],
+        ".gif": frames,
         ".jsonl": lambda file: [json.loads(line) for line in file.read_text().splitlines()],
     }
     for file in folder.rglob("*"):
