@@ -21,6 +21,12 @@ CALL, STEP = {"operations": 818, "dispatched": 1367}, {"operations": 4834, "disp
 """Of a decoder call of ffhq128 and a training step of avatars32 (batch 16, bfloat16), before."""
 TRAFFIC = 8690.6e6
 """Bytes an image of a training step of ffhq128 (batch 128, bfloat16) that are neither a convolution's nor a product's, before."""
+NOW = {
+    "call float32": (310, 441), "call bfloat16": (344, 475), "step": (1615, 3312), "traffic": 1419.3e6,
+}  # fmt: skip
+"""What they take now, in the same order: the goals above would not notice an operation that falls apart again."""
+MORE = 1.05
+"""For what another version of PyTorch dispatches otherwise."""
 
 
 def counted_step(name, batch, precision, monkeypatch):
@@ -56,6 +62,9 @@ def test_a_decoder_call_is_half_as_many_commands_and_neither_waits_nor_is_sent_a
     assert (counts.waits, counts.copies) == (0, 0)
     assert counts.operations <= CALL["operations"] / 2
     assert counts.dispatched <= CALL["dispatched"] / 2
+    operations, dispatched = NOW[f"call {precision}"]
+    assert counts.operations <= MORE * operations
+    assert counts.dispatched <= MORE * dispatched
 
 
 def test_a_training_step_is_half_as_many_commands_and_never_waits(monkeypatch):
@@ -64,12 +73,14 @@ def test_a_training_step_is_half_as_many_commands_and_never_waits(monkeypatch):
     assert counts.copies <= 1
     assert counts.operations <= STEP["operations"] / 2
     assert counts.dispatched <= STEP["dispatched"] / 2
+    assert counts.operations <= MORE * NOW["step"][0]
+    assert counts.dispatched <= MORE * NOW["step"][1]
 
 
 def test_a_training_step_moves_a_third(monkeypatch):
     counts = counted_step("ffhq128", 128, "bfloat16", monkeypatch)
     assert (counts.waits, counts.copies) == (0, 1)
-    assert counts.traffic() / 128 <= TRAFFIC / 3
+    assert counts.traffic() / 128 <= min(TRAFFIC / 3, MORE * NOW["traffic"])
 
 
 @pytest.mark.parametrize("inversion", ["fast", "anchored", "reversible"])
