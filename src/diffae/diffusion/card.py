@@ -114,8 +114,8 @@ def _measured_lines(repo_id: str, about: Mapping[str, Any], scores: Mapping[str,
         "    metrics:",
     ]
     for kind, name, value in found:
-        # To YAML 1e-07 is a word.
-        number = format(Decimal(repr(float(value))), "f")
+        # Six digits, as models were measured at most; to YAML 1e-07 is a word.
+        number = format(Decimal(f"{value:.6g}"), "f")
         lines.append(f"    - {{type: {json.dumps(kind or 'other')}, name: {json.dumps(name)}, value: {number}}}")
     return lines
 
