@@ -66,6 +66,9 @@ def untrained(tiny, folder, *, jumps=False):
     with torch.no_grad():
         for p in ae.parameters():
             p.copy_(0.3 * torch.randn_like(p) / max(1, p[0].numel()) ** 0.5 if p.dim() > 1 else p + 0.1 * torch.randn_like(p))
+        if jumps:
+            for p in ae.unet.towards.parameters():
+                p *= 20  # Where a step leads makes another picture, as in a model that is trained.
     x = torch.rand(400, 3, 8, 8) * 2 - 1
     ae.encoder.whiten(ae.encoder.features(x).detach())
     z = ae.encode(x).detach()
@@ -298,8 +301,11 @@ def test_a_distilled_model_edits_while_a_slider_moves_and_draws_new_faces_in_one
         visitor.click("#sample")
         waits(visitor, "sampled")
         assert visitor.inner_text("#sample-text") == "Nobody has seen them before."
-        for i, expected in enumerate(ae.sample(9, seed=0)[5:]):
+        drawn = ae.sample(9, seed=0)[5:]
+        for i, expected in enumerate(drawn):
             assert apart(pixels(visitor, f"#samples div:nth-child({i + 1}) canvas"), levels(expected)) <= LEVELS, i
+        torch.nn.init.zeros_(ae.unet.towards[2].weight)
+        assert apart(levels(ae.sample(9, seed=0)[5]), levels(drawn[0])) > 2 * LEVELS, "it would not matter where a step leads"
 
 
 def test_a_new_face_is_edited_only_once_it_is_drawn(visitor):
