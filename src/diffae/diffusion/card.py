@@ -19,7 +19,7 @@ USE = """```python
 import diffae
 
 ae = diffae.load("{repo_id}")
-z_sem = ae.encode(x)                     # x: (n, c, h, w) in [-1, 1]
+z_sem = ae.encode(x)  # x: (n, c, h, w) in [-1, 1]
 x_T = ae.invert(x, z_sem)
 x_hat = ae.decode(z_sem, x_T)
 ```"""
@@ -28,7 +28,7 @@ USE_PLAIN = """```python
 import diffae
 
 ddim = diffae.load_diffusion("{repo_id}")
-x_T = ddim.invert(x)                     # x: (n, c, h, w) in [-1, 1]
+x_T = ddim.invert(x)  # x: (n, c, h, w) in [-1, 1]
 x_hat = ddim.decode(x_T)
 new = ddim.sample(4)
 ```"""

@@ -44,8 +44,8 @@ def traced(network: nn.Module, inputs: Mapping[str, Tensor], output: str) -> Any
         try:
             # Each a tensor of its own: of one that is given twice, the exporter makes one input.
             program = torch.onnx.export(
-                network, tuple(value.clone() for value in inputs.values()), input_names=list(inputs), output_names=[output], dynamo=True, verbose=False,
-                dynamic_shapes=[{0: n}] * len(inputs), opset_version=OPSET,
+                network, tuple(value.clone() for value in inputs.values()), input_names=list(inputs), output_names=[output],
+                dynamo=True, verbose=False, dynamic_shapes=[{0: n}] * len(inputs), opset_version=OPSET,
             )  # fmt: skip
         finally:
             log.setLevel(level)
