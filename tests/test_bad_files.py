@@ -174,6 +174,7 @@ import diffae, torch
 ae = diffae.load(sys.argv[1])
 torch.nn.init.ones_(ae.unet.conv_in.weight)
 # The system refuses to let a file grow, in the middle of writing it, as a full disk does.
+sys.dont_write_bytecode = True  # Or what Python keeps of a module that is imported now would be cut, for everybody after.
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 try:
