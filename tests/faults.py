@@ -303,7 +303,7 @@ def _child(asked, out):
     try:
         _fail(folder, seen, asked.get("at"), asked.get("code"))
         if "room" in asked:
-            sys.dont_write_bytecode = True  # Or what Python keeps of a module that is imported now would be cut, for everybody after.
+            sys.dont_write_bytecode = True  # Or what Python keeps of a module that is imported now would be cut, for all after.
             signal.signal(signal.SIGXFSZ, signal.SIG_DFL if asked["dies"] else signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             resource.setrlimit(resource.RLIMIT_FSIZE, (asked["room"], resource.RLIM_INFINITY))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from numbers import Integral
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from diffae.runtime import philox
@@ -25,7 +25,7 @@ def mix(*parts: int | str) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-Start = int | Int[Tensor, " n"]
+Start = int | Integer[Tensor, " n"]
 """The number of the first of several samples, whose numbers rise by one; or the number of each."""
 
 
