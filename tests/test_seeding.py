@@ -121,6 +121,4 @@ def test_numbers_may_be_named_one_by_one_in_any_whole_type():
     assert Draws.of(3, 7, start=apart).numbers.is_contiguous()
     assert torch.equal(Draws.of(3, 7, start=apart).normal("x", (2,)), wanted)
     with pytest.raises(ValueError, match=r"a whole number for each of 3 samples, got \(3,\) of torch.float32"):
-        inspect.unwrap(Draws.of.__func__)(
-            Draws, 3, 7, start=torch.zeros(3)
-        )  # As users have it: tests enforce shapes by themselves.
+        inspect.unwrap(Draws.of.__func__)(Draws, 3, 7, start=torch.zeros(3))  # As users call it.
