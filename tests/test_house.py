@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from jaxtyping import TypeCheckError
+from shapes import TELLING, WHOLE
 
 import diffae
 from diffae.config import ScheduleConfig
@@ -237,6 +238,9 @@ def test_shapes_are_enforced_wherever_they_are_said():
         if "from jaxtyping" in path.read_text():
             name = ".".join(("diffae", *path.relative_to(ROOT).with_suffix("").parts))
             assert type(importlib.import_module(name).__loader__).__module__ == "jaxtyping._import_hook", name
+    for name in (*TELLING, *WHOLE):
+        place = ROOT.joinpath(*name.split(".")[1:])
+        assert place.is_dir() or place.with_suffix(".py").is_file(), name
     x, t = torch.zeros(2, 3, 4, 4), torch.tensor([1, 2])
     schedule = Schedule(ScheduleConfig())
     schedule.add_noise(x, x, t)

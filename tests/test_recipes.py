@@ -71,6 +71,7 @@ def test_a_fold_measures_pixels_beside_z_sem(tmp_path, tiny):
     orl = recipe("orl_faces")
     assert orl.settings(tmp_path, 1.0, 3).training.seed == 3
     assert orl.settings(tmp_path, 1.0, 3).model.channels == 1
+    assert orl.small_pixels(torch.rand(4, 1, 32, 32)).shape == (4, 256)
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 60, (40, 1, 32, 32)).astype(np.uint8)
     labels = {a: rng.permutation(np.arange(40.0) % 2) for a in orl.ATTRIBUTES}

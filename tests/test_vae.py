@@ -211,6 +211,8 @@ def test_a_dc_autoencoder_is_taken_too(tmp_path, folder):
         torch.testing.assert_close(frozen.decode(z), net.decode(z / 2).sample.clamp(-1, 1))
     assert z.shape == (2, 4, SIDE // frozen.factor, SIDE // frozen.factor)
     assert frozen.decode(z).shape == (2, 3, SIDE, SIDE)
+    frozen_autoencoder.cache_clear()
+    assert torch.equal(frozen_autoencoder(str(tmp_path / "dc")).encode(pictures()[:2]), z)
 
 
 def test_a_pipelines_folder_has_its_autoencoder_in_it(vae, tmp_path):
