@@ -7,6 +7,7 @@ import runpy
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -95,6 +96,87 @@ def test_a_fold_measures_pixels_beside_z_sem(tmp_path, tiny):
     # Of those that are held out: their labels turned around, what was told is told wrong.
     turned = labels | {first: np.where(np.arange(40) < 30, labels[first], 1 - labels[first])}
     assert orl.probe(Dark(), replace(data, labels=turned))[1][f"{first}, 32x32 pixels"] == 0
+
+
+def orl_photos(folder):
+    """Photographs of ten people as the set has them, and its table: glasses by person, smiles by photograph, some unsure."""
+    rng = np.random.default_rng(0)
+    lines = ["file,subject,glasses,smiling,facial_hair"]
+    for subject in range(1, 11):
+        (folder / f"s{subject}").mkdir(parents=True)
+        for i in range(1, 5):
+            name = f"s{subject}/{i}.pgm"
+            Image.fromarray(rng.integers(0, 256, (12, 10), np.uint8)).save(folder / name)
+            lines.append(f"{name},{subject},{subject % 2},{-1 if i == 4 else i % 2},{int(subject > 5)}")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    return folder, folder / "labels.csv"
+
+
+def test_photographs_keep_their_pixels_their_people_and_what_is_unsure(tmp_path):
+    faces, labels = orl_photos(tmp_path / "faces")
+    recipe("orl_faces").write_photos(faces, labels, tmp_path / "photos")
+    photos = prepare(DataConfig(source=str(tmp_path / "photos"), validation=0.3), size=(12, 10), channels=1)
+    assert len(photos.names) == 40
+    for i, name in enumerate(photos.names):
+        subject, number = int(Path(name).parent.name[1:]), int(Path(name).stem)
+        there = np.asarray(Image.open(faces / Path(name).with_suffix(".pgm")))
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "photos" / name)), there)
+        assert photos.labels["glasses"][i] == subject % 2
+        assert np.isnan(photos.labels["smiling"][i]) if number == 4 else photos.labels["smiling"][i] == number % 2
+    held = {Path(photos.names[i]).parent.name for i in photos.validation}
+    assert held
+    assert not held & {Path(photos.names[i]).parent.name for i in photos.train}, "a person is on one side alone"
+
+
+def test_errors_of_a_fold_are_of_the_photographs_that_were_chosen():
+    pixels = np.repeat(np.array([0, 255, 255, 51, 204], np.uint8), 4).reshape(5, 1, 2, 2)
+    data = ImageSet([f"s{i}/1.png" for i in range(5)], pixels, {}, np.arange(3), np.arange(3, 5), [], DataConfig(), "")
+    asked = {}
+
+    class Off:
+        """Whose images are off by known amounts on the scale of [-1, 1]."""
+
+        def encode(self, x):
+            return x
+
+        def reconstruct(self, x, **settings):
+            asked.update(settings)
+            return x + 0.2
+
+        def decode_mean(self, z_sem):
+            return z_sem - 0.6
+
+    found = recipe("orl_faces").errors(Off(), data, [3, 4], 7)
+    assert asked["steps"] == 7
+    # The mean photograph is 2/3; the two are 1/5 and 4/5.
+    mean = ((2 / 3 - 1 / 5) ** 2 + (4 / 5 - 2 / 3) ** 2) / 2
+    assert found == pytest.approx({"MSE, z_sem and x_T": 0.01, "MSE, z_sem alone": 0.09, "MSE, mean photograph": mean}, rel=1e-5)
+
+
+def test_a_row_of_edits_is_one_attribute_and_strength(monkeypatch):
+    orl = recipe("orl_faces")
+    x = torch.linspace(-1, 1, 3 * 8 * 8).reshape(3, 1, 8, 8)
+    shown = {}
+    monkeypatch.setattr(orl, "sheet", lambda rows, *, scale, names: shown.update(zip(names, rows, strict=True)))
+
+    class Shifting:
+        """Whose z_sem says what was asked for, and is drawn as it is."""
+
+        def infer(self, x, *, steps):
+            return SimpleNamespace(x_T=x, z_sem=torch.zeros(len(x)))
+
+        def edit(self, z_sem, name, *, strength):
+            return z_sem + strength + 10 * orl.ATTRIBUTES.index(name)
+
+        def render(self, code, *, z_sem):
+            return code.x_T + z_sem.view(-1, 1, 1, 1)
+
+    orl.edits(Shifting(), x, 4)
+    assert torch.equal(shown.pop("photograph"), x)
+    assert len(shown) == 2 * len(orl.STRENGTHS)
+    for i, name in enumerate(("glasses", "smiling")):
+        for strength in orl.STRENGTHS:
+            assert torch.allclose(shown[f"{name} {strength:+.1f}"] - x, torch.tensor(strength + 10.0 * i))
 
 
 class Stub(torch.nn.Module):

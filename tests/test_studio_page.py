@@ -336,13 +336,24 @@ def test_two_visitors_do_not_see_each_others_work(visitor):
     assert float(two.locator("#slider-0 input[type=number]").input_value()) == 0
 
 
-def test_a_page_that_is_loaded_again_in_the_middle_of_work_works(visitor):
+def test_a_page_that_is_loaded_again_in_the_middle_of_work_works(visitor, shop, monkeypatch):
+    begun, goes_on, draw = threading.Event(), threading.Event(), shop.draw
+
+    def draws(*args, **settings):
+        begun.set()
+        assert goes_on.wait(PATIENCE / 1000)
+        return draw(*args, **settings)
+
+    monkeypatch.setattr(shop, "draw", draws)
     page = visitor()
     page.get_by_role("tab", name="Sample").click()
     page.locator("#sample-go").click()
-    page.wait_for_timeout(300)
-    page.reload()
-    page.wait_for_selector("#edit-set img")
+    try:
+        assert begun.wait(PATIENCE / 1000)
+        page.reload()
+        page.wait_for_selector("#edit-set img")
+    finally:
+        goes_on.set()
     open_first(page)
 
 
