@@ -62,6 +62,8 @@ def test_what_was_due_before_a_resume_is_not_due_again():
     assert not due("log", 40)
     assert due("log", 60)
     assert due("validate", 20_000), "each kind has its own clock"
+    assert TrainingConfig().average_every is None
+    assert not any(due("average", images) for images in range(31, 20_000, 7)), "what is never wanted is never due"
 
 
 def test_minutes_become_images_at_the_rate_of_the_first_minute(clock, accelerator):

@@ -1,5 +1,6 @@
 """Training: a run is a function of images, whatever interrupts or divides it."""
 
+import contextlib
 import json
 import math
 import os
@@ -41,6 +42,37 @@ def assert_same(a, b):
     assert a.keys() == b.keys()
     for name, tensor in a.items():
         assert torch.equal(tensor, b[name]), name
+
+
+def test_the_host_looks_where_something_is_due_and_not_at_every_step(tiny_run, tmp_path, monkeypatch):
+    from diffae.training.loop import TrainingStep
+
+    looked, look = [], TrainingStep.loss_and_norm
+    monkeypatch.setattr(TrainingStep, "loss_and_norm", lambda step: looked.append(step.images) or look(step))
+    often = {"validate_every": 96, "sample_every": 96, "checkpoint_every": 48}
+    run(tiny_run(images=96, log_every=32, **often), tmp_path / "run")
+    # On a processor, where there is nothing to wait for, steps look themselves.
+    assert [images for images in range(8, 97, 8) if looked.count(images) > 1] == [32, 48, 64, 96]
+
+
+def test_a_run_that_is_told_to_stop_in_its_last_step_has_all_that_belongs_to_its_end(tiny_run, tmp_path, monkeypatch):
+    config = tiny_run(images=64, average_every=48)
+    run(config, tmp_path / "whole")
+    config = resolve(config, tmp_path / "stopped")
+    data, told = prepare(config.data, size=config.model.image_size, channels=3), []
+    monkeypatch.setattr("diffae.training.run.stop_requested", lambda: contextlib.nullcontext(lambda: bool(told)))
+    for event in train(ImageSubject(config, data), tmp_path / "stopped"):
+        if isinstance(event, Stepped) and event.step.images == 56:
+            told.append(True)
+    assert event.interrupted, "and who called it does not go on"
+    whole, stopped = (
+        [{k: v for k, v in line.items() if k != "time"} for line in read_metrics(tmp_path / name)] for name in ("whole", "stopped")
+    )
+    assert stopped == whole
+    assert any("validation/loss" in line for line in whole if line["images"] == 64)
+    for part in ("pictures", "averages", "checkpoints"):
+        names = [sorted(path.name for path in (tmp_path / name / part).iterdir()) for name in ("whole", "stopped")]
+        assert names[0] == names[1] != []
 
 
 def assert_same_gradients(a, b):

@@ -52,7 +52,8 @@ class Budget:
 
 
 class Due:
-    """Whether something that happens every so many images is due: once per multiple, also across a resume."""
+    """Whether something that happens every so many images is due: once per multiple, also across a resume. What has no number of
+    images is never due."""
 
     def __init__(self, config: TrainingConfig, *, images: int) -> None:
         self._every = {
@@ -60,10 +61,11 @@ class Due:
             "validate": config.validate_every,
             "sample": config.sample_every,
             "checkpoint": config.checkpoint_every,
-            "average": config.average_every or 1,
+            "average": config.average_every,
         }
         self._last = dict.fromkeys(self._every, images)
 
     def __call__(self, what: str, images: int) -> bool:
         before, self._last[what] = self._last[what], images
-        return images // self._every[what] > before // self._every[what]
+        every = self._every[what]
+        return every is not None and images // every > before // every

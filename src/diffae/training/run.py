@@ -170,12 +170,12 @@ def _train(subject: Subject, out: Path, accelerator: Accelerator) -> Iterator[Ev
             if main and step.note and not noted:
                 noted = True
                 yield Noted(step.note)
-            done = interrupted or (budget.total is not None and images >= budget.total)
+            # Also of a run that is told to stop during its last step: whoever gives the command again finds nothing left to do.
+            whole = budget.total is not None and images >= budget.total
+            done = interrupted or whole
             logs, saves = (due(what, images) or done for what in ("log", "checkpoint"))
             saves |= found
-            validates, draws, averages = (
-                due(what, images) or (done and not interrupted) for what in ("validate", "sample", "average")
-            )
+            validates, draws, averages = (due(what, images) or whole for what in ("validate", "sample", "average"))
             if logs or saves or averages or validates or draws:
                 loss_now, norm = step.loss_and_norm()  # Nothing is made of weights that are no numbers.
             if logs and log:
