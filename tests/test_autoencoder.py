@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import diffae
 from diffae.autoencoder import DiffusionAutoencoder
 from diffae.config import PriorConfig
 from diffae.diffusion.interpolation import lerp, slerp
+from diffae.diffusion.inversion import Inversion
 from diffae.runtime.seeding import Draws
 from diffae.semantics.prior import LatentPrior
 from diffae.semantics.standardizer import Standardizer
@@ -53,6 +55,30 @@ def test_what_is_kept_reconstructs_exactly(ae, x, inversion):
     code = ae.infer(x, inversion=inversion, steps=10)
     torch.testing.assert_close(ae.render(code[1:2]), x[1:2], atol=1e-4, rtol=0)
     assert not torch.allclose(ae.render(code, z_sem=code.z_sem + 5), x, atol=1e-2), "and another z_sem makes another image"
+
+
+@pytest.mark.parametrize("inversion", get_args(Inversion))
+def test_images_of_a_small_type_are_inverted_as_others_are(ae, x, inversion):
+    low = x.bfloat16()
+    code, exact = (ae.infer(images, inversion=inversion, steps=8) for images in (low, low.float()))
+    made = ae.render(code)
+    assert made.dtype == code.z_sem.dtype == torch.bfloat16
+    if inversion in ("anchored", "reversible", "bdia"):
+        assert torch.equal(made, low)
+    # z_sem itself is rounded, by a 256th at most.
+    assert float((code.x_T.float() - exact.x_T).norm() / exact.x_T.norm()) < 0.02
+    moved = (ae.render(c, z_sem=c.z_sem + 0.1).float() for c in (code, exact))
+    difference = next(moved) - next(moved)
+    assert float(difference.square().mean()) < 1e-4
+
+
+def test_values_to_reach_are_one_for_all_or_one_for_each_image(ae, x):
+    asked = []
+    ae.unet.register_forward_pre_hook(lambda unet, args: asked.append(args))
+    for value in (torch.zeros(2), [0.0, 0.0], torch.zeros(3, 1)):
+        with pytest.raises(ValueError, match=r"one value for all images, or one for each of 3 \(n,\); got values of shape"):
+            ae.manipulate(x, "age", target_value=value)
+    assert not asked, "before anything is computed"
 
 
 def test_bfloat16_is_the_decoders_alone_and_errs_by_a_hundredth(ae, x, tmp_path):

@@ -33,7 +33,8 @@ def border(method: M) -> M:
 
     Args:
         method: of a model with `config` and `schedule`. Tensors among its arguments, and codes, which have
-            `device` and `to` as tensors have, are moved; every argument that has a check by its name passes it.
+            `device` and `to` as tensors have, are moved; networks stay where they are. Every argument that has a check by its
+            name passes it.
 
     Raises:
         ValueError: shapes, ranges or numbers that cannot be.
@@ -95,6 +96,7 @@ CHECKS: dict[str, Callable[[Any, Any, int | None], object]] = {
     "past": lambda model, past, num: check_z_sem(past, model.z_dim, None),
     "x_T": lambda model, x_T, num: check_x_T(x_T, shape_of(model), num),
     "t": lambda model, t, num: check_timestep(t, model.schedule.T),
+    "target_value": lambda model, value, num: check_one_each(value, num),
     "weights": lambda model, weights, num: check_weights(weights),
     "inversion": lambda model, inversion, num: check_inversion(inversion, model),
     "solver": lambda model, solver, num: check_solver(solver),
@@ -103,7 +105,8 @@ CHECKS: dict[str, Callable[[Any, Any, int | None], object]] = {
 
 
 def _has_a_place(value: Any) -> bool:
-    return isinstance(value, Tensor) or (hasattr(value, "device") and hasattr(value, "to"))
+    # What can be called, such as a classifier, is where its owner put it.
+    return isinstance(value, Tensor) or (hasattr(value, "device") and hasattr(value, "to") and not callable(value))
 
 
 def device_of(model: torch.nn.Module) -> torch.device:
@@ -181,6 +184,13 @@ def check_weights(weights: Sequence[float]) -> None:
     """Refuses weights of an interpolation that are no numbers, and none at all."""
     if not len(weights) or not all(math.isfinite(w) for w in weights):
         raise ValueError(f"Expected weights that are numbers, from 0 for the first image to 1 for the second, got {list(weights)}.")
+
+
+def check_one_each(value: Any, num: int | None) -> None:
+    """Refuses values that are neither one for all images nor one for each."""
+    shape = tuple(torch.as_tensor(value).shape)
+    if shape not in ((), (num,)):
+        raise ValueError(f"Give one value for all images, or one for each of {num} (n,); got values of shape {shape}.")
 
 
 def check_z_sem(z_sem: Tensor, z_dim: int, num: int | None) -> None:

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffae.diffusion.interpolation import Weight, geodesic, lerp, slerp
-from diffae.diffusion.schedule import NoisePath
+from diffae.diffusion.schedule import NoisePath, kind_of_t
 from diffae.diffusion.solvers import EpsModel, ask, ddim_step, dpmpp2m_step, predict, solve, trajectory
 
 Inversion = Literal["fast", "anchored", "refine", "reversible", "bdia", "official"]
@@ -84,7 +84,8 @@ def check_inversion(inversion: str, network: nn.Module) -> None:
 def encode_along_path(
     inversion: Inversion, eps_model: EpsModel, x: Float[Tensor, "n *s"], path: NoisePath
 ) -> tuple[Tensor, Tensor | None]:
-    """x_T of images, and what the inversion keeps beside it; of any but `official`."""
+    """x_T of images, and what the inversion keeps beside it, of at least float32; of any but `official`."""
+    x = x.to(kind_of_t(x))  # What two-step recursions and differences of states round away comes back enlarged.
     match inversion:
         case "anchored":
             return anchored_encode(eps_model, x, path)
@@ -100,15 +101,17 @@ def encode_along_path(
 def decode_along_path(
     eps_model: EpsModel, code: Code, path: NoisePath, *, detail: float = 1.0, hold: Tensor | None = None
 ) -> Tensor:
-    """The images of a code that `encode_along_path` found. Of an anchored code, `detail` is the share of the defects that it adds,
-    and `hold` is 1 where the image stays what it was."""
+    """The images of a code that `encode_along_path` found, of the type of its z_sem. Of an anchored code, `detail` is the share of
+    the defects that it adds, and `hold` is 1 where the image stays what it was."""
     if hold is not None and code.inversion != "anchored":
         raise ValueError(f"Only an `anchored` code knows what is to stay on the way, and this one is `{code.inversion}`.")
     if code.states is None:
-        return solve(eps_model, code.x_T, path, solver="dpmpp2m")
-    if code.inversion == "anchored":
-        return anchored_decode(eps_model, code.x_T, path, code.states, detail=detail, hold=hold)
-    return reversible_decode(eps_model, code.x_T, code.states[:, 0], path, RECURSIONS[code.inversion])
+        x = solve(eps_model, code.x_T, path, solver="dpmpp2m")
+    elif code.inversion == "anchored":
+        x = anchored_decode(eps_model, code.x_T, path, code.states, detail=detail, hold=hold)
+    else:
+        x = reversible_decode(eps_model, code.x_T, code.states[:, 0], path, RECURSIONS[code.inversion])
+    return x.to(code.z_sem)
 
 
 def interpolate_codes(a: Code, b: Code, weight: Weight) -> Code:
