@@ -1,10 +1,12 @@
 """The plain DDIM: the baseline, through the same solver; and what a saved model carries with it."""
 
 import json
+import shutil
 import warnings
 from dataclasses import replace
 
 import pytest
+import safetensors.torch
 import torch
 from test_nn import perturb
 
@@ -17,6 +19,9 @@ from diffae.diffusion.schedule import decoding_path
 from diffae.diffusion.solvers import solve
 from diffae.interop.fingerprints import fingerprint
 from diffae.interop.parts import available_priors, prior_folder, save_part
+from diffae.runtime import weights as weights_module
+from diffae.runtime.files import digest_file
+from diffae.runtime.weights import files_of_weights, write_weights
 from diffae.semantics.attributes import Attributes, Score
 from diffae.semantics.prior import GaussianPrior, KernelPrior, LatentPrior
 from diffae.semantics.standardizer import Standardizer
@@ -261,3 +266,29 @@ def test_noise_of_one_sign_is_no_mistake_but_uniform_noise_is(ddim):
     assert ddim.decode(flat, steps=2).shape == (2, 3, 8, 8)
     with pytest.raises(ValueError, match=r"lies within 0..1: draw it with torch.randn"):
         ddim.decode(torch.rand(2, 3, 8, 8), steps=2)
+
+
+def test_weights_and_their_configuration_are_a_pair_through_two_failures_in_a_row(tmp_path, monkeypatch):
+    def pair():
+        config, weights = files_of_weights(tmp_path / "model")
+        return json.loads(config.read_text())["number"], float(safetensors.torch.load_file(weights)["w"])
+
+    for folder, number in (("model", 1.0), ("other", 2.0)):
+        write_weights(tmp_path / folder, {"number": number}, {"w": torch.tensor(number)})
+    # A process that died after its weights had taken their place, and before its configuration had.
+    config, weights = files_of_weights(tmp_path / "other")
+    shutil.copy(config, tmp_path / "model" / f".config.json-{digest_file(weights)}")
+    shutil.copy(weights, tmp_path / "model" / "model.safetensors")
+    assert pair() == (2.0, 2.0)
+
+    def full(path):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(weights_module, "replacing", full)
+        with pytest.raises(OSError, match="No space"):
+            write_weights(tmp_path / "model", {"number": 3.0}, {"w": torch.tensor(3.0)})
+    assert pair() == (2.0, 2.0)
+    write_weights(tmp_path / "model", {"number": 3.0}, {"w": torch.tensor(3.0)})
+    assert pair() == (3.0, 3.0)
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["config.json", "model.safetensors"]

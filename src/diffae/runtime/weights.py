@@ -19,6 +19,9 @@ def write_weights(folder: Path, config: dict[str, Any], tensors: dict[str, Tenso
 
     The new `config.json` is put beside the old under a name that tells the weights that it is of, and takes its place after them.
     """
+    there, _ = files_of_weights(folder)
+    if there.name != CONFIG:  # What a process that died has left to do; until then it is the only one of these weights.
+        there.replace(folder / CONFIG)
     for left in folder.glob(f".{CONFIG}-*"):
         left.unlink()
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
