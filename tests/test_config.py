@@ -101,6 +101,20 @@ def test_every_configuration_is_frozen_and_every_setting_is_explained():
     ("make", "message"),
     [
         (lambda: TrainingConfig(gradient_clip=0), "gradient_clip 0 would let no step move anything"),
+        (lambda: TrainingConfig(min_snr=0), "min_snr 0 would let no error count"),
+        (lambda: TrainingConfig(ema_decay=1), "ema_decay 1 would leave the averaged weights"),
+        (lambda: config_module.UNetConfig(dropout=1), "unet.dropout 1 would leave nothing"),
+        *(
+            (
+                lambda name=name, value=value: RunConfig(
+                    model=AutoencoderConfig(unet=config_module.UNetConfig(jumps=True)),
+                    start=config_module.StartConfig(model="teacher", freeze="encoder"),
+                    training=TrainingConfig(**{name: value}),
+                ),
+                f"training.{name} is of learning from images, and model.unet.jumps from a teacher",
+            )
+            for name, value in (("min_snr", 5.0), ("z_sem_dropout", 0.1), ("encoder_shift", 0.1))
+        ),
         (lambda: ScheduleConfig(beta_start=0.0), "must lie between 0 and 1, got 0.0 and 0.02"),
         (lambda: ScheduleConfig(beta_end=1.0), "must lie between 0 and 1, got 0.0001 and 1.0"),
         (lambda: PriorRunConfig(training=TrainingConfig(timesteps="noisy")), "training.timesteps is of images and their encoder"),

@@ -29,6 +29,22 @@ from diffae.semantics.classifiers import Classifier
 from diffae.semantics.explanations import Explainer
 
 
+def test_a_classifier_stays_where_its_owner_put_it(tiny):
+    """Those of others have a `device` and a `to`, as tensors have."""
+
+    class Placed(nn.Module):
+        device = torch.device("cpu")
+
+        def to(self, *args, **settings):
+            pytest.fail("it was moved")
+
+        def forward(self, x):
+            return x.mean((1, 2, 3)).sigmoid()
+
+    ae = perturb(DiffusionAutoencoder(tiny)).eval()
+    ae.explain(torch.rand(12, 3, 8, 8) * 2 - 1, Placed().eval(), steps=4)
+
+
 class Linear(nn.Module):
     """Logits of images, linear in z_sem."""
 

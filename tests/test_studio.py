@@ -1,6 +1,7 @@
 """The studio without its page: what visitors do, and edits that are the same pixels again."""
 
 import asyncio
+import base64
 import json
 import subprocess
 import sys
@@ -103,6 +104,16 @@ def test_what_is_known_best_comes_first_and_own_attributes_last(shop, monkeypatc
         shop.define("Mine", [0], [1, 2, 3])
     with pytest.raises(ValueError, match="Give the attribute a name"):
         shop.define(" ", [0, 1, 2], [3, 4, 5])
+
+
+def test_an_edit_whose_array_is_damaged_is_no_edit(shop):
+    visit = visiting(shop)
+    visit = replace(visit, z_sem=shop.moved(visit, {"Red": 0.3}, {}, []), asked={"strengths": {"Red": 0.3}})
+    edit = json.loads(shop.edit_of(visit).to_json())
+    content = base64.b64decode(edit["image"])
+    for damaged in (content.replace(b")", b"(", 1), content.replace(b"'<f4'", b"'<f4(", 1), content[:40]):
+        with pytest.raises(ValueError, match="This is no edit that the studio saved"):
+            Edit.from_json(json.dumps(edit | {"image": base64.b64encode(damaged).decode()}))
 
 
 def test_a_saved_edit_is_the_same_pixels_again(shop, tmp_path, capsys):

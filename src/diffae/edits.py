@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import math
+import tokenize
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -117,7 +118,7 @@ class Edit:
             if values["z_sem"].dim() != 1 or not values["z_sem"].isfinite().all():
                 raise ValueError("'z_sem' is no list of finite numbers")
             return cls(**values)
-        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError, SyntaxError, tokenize.TokenError) as error:
             raise ValueError(f"This is no edit that the studio saved ({error}).") from None
 
 

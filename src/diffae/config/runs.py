@@ -72,6 +72,12 @@ class RunConfig(AnyRunConfig[AutoencoderConfig]):
                 "model.unet.jumps is learned from a trained decoder, whose encoder stays: use `diffae distill MODEL`, or give "
                 "start.model (--from MODEL) and start.freeze encoder."
             )
+        if self.model.unet.jumps:
+            for name in ("min_snr", "z_sem_dropout", "encoder_shift"):
+                if getattr(self.training, name):
+                    raise ValueError(
+                        f"training.{name} is of learning from images, and model.unet.jumps from a teacher: leave it away."
+                    )
         if self.start.freeze is not None and self.start.model is None:
             raise ValueError(
                 f"start.freeze keeps the {self.start.freeze} as it begins, which is at random. Give start.model (--from MODEL) too."

@@ -59,6 +59,11 @@ class UNetConfig(InRange):
     """Whether z_sem comes in coordinates in which its directions vary more alike than in training, for whoever reads it
     (`docs/design/evening.md`). The network turns them back."""
 
+    def __post_init__(self) -> None:
+        InRange.__post_init__(self)
+        if self.dropout == 1:
+            raise ValueError("unet.dropout 1 would leave nothing of what a block computes: give less, such as 0.1.")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderConfig(InRange):

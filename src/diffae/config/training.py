@@ -106,6 +106,12 @@ class TrainingConfig(InRange):
             raise ValueError(
                 "training.gradient_clip 0 would let no step move anything. To clip nothing give a large one, such as 1e9."
             )
+        if self.min_snr == 0:
+            raise ValueError("training.min_snr 0 would let no error count. Give another, such as 5, or leave it away.")
+        if self.ema_decay == 1:
+            raise ValueError(
+                "training.ema_decay 1 would leave the averaged weights, which are used afterwards, as they began: give .9999, say."
+            )
         if self.views != "moment" and not self.contrast:
             raise ValueError(
                 f"training.views {self.views} says what training.contrast takes for the same, and that is 0: set it, to 0.03 say."
