@@ -166,7 +166,9 @@ def test_one_image_or_group_that_is_named_is_used_and_fitted_to(plain, make_imag
     assert len(fitted.validation) == 0
 
 
-def test_a_run_of_a_published_split_reads_images_that_have_none(tiny_run, make_images, tmp_path, capsys):
+@pytest.fixture
+def published(tiny_run, make_images, tmp_path):
+    """The same of images that lie as they were divided: the first 16 to train on."""
     root = make_images(NUM)
     for part, numbers in (("train", range(16)), ("test", range(16, NUM))):
         (root / part).mkdir()
@@ -174,7 +176,27 @@ def test_a_run_of_a_published_split_reads_images_that_have_none(tiny_run, make_i
             (root / f"{i:03d}.png").rename(root / part / f"{i:03d}.png")
     ae, own = trained(tiny_run(images=8, source=root, data={"validation": "published"}), tmp_path / "run")
     assert len(held(own)) == NUM - 16
-    others, source = str(make_images(40, size=(12, 12), folder="others")), str(tmp_path / "run")
+    return ae, str(tmp_path / "run"), own
+
+
+def test_groups_on_both_sides_of_a_published_split_are_told_and_results_know_them(published, tmp_path, monkeypatch, capsys):
+    _, source, own = published
+    table = tmp_path / "people.csv"
+    table.write_text("\n".join(["file,group", *(f"{name},{person(int(name[-7:-4]))}" for name in own.names)]) + "\n")
+    benches = []
+    monkeypatch.setattr("diffae.evaluation.evaluate.evaluate", lambda bench, suites, out: benches.append(bench) or out)
+    for words in ([], ["--labels", str(table)]):
+        assert "on both sides" not in " ".join(capsys.readouterr().err.split())
+        cli.main(["evaluate", source, "--out", str(tmp_path / "out"), *words])
+    assert "6 of 6 groups have images on both sides of the split" in " ".join(capsys.readouterr().err.split())
+    assert benches[0].data.groups is None
+    assert [held(bench.data) for bench in benches] == [held(own)] * 2
+    assert len({bench.store.depends["images"] for bench in benches}) == 2, "intervals of before are of strangers"
+
+
+def test_a_run_of_a_published_split_reads_images_that_have_none(published, make_images, capsys):
+    ae, source, _ = published
+    others = str(make_images(40, size=(12, 12), folder="others"))
     assert len(inputs.images(ae, source, others).names) == 40
     capsys.readouterr()
     fitted = inputs.divided_images(ae, source, others)
@@ -197,11 +219,19 @@ def test_other_commands_hold_out_what_the_run_did(plain, tmp_path, capsys, comma
     assert said == [held(own)], capsys.readouterr()
 
 
-def test_a_run_is_not_measured_on_what_it_was_trained_on(plain, tmp_path, capsys):
+@pytest.mark.parametrize("lies", ["where it lay", "elsewhere"])
+def test_a_run_is_not_measured_on_what_it_was_trained_on(plain, tmp_path, capsys, lies):
     ae, source, own = plain
     table = write(Path(own.config.source) / "labels.csv", ill=lambda i: i % 2)
-    data = inputs.images(ae, source, own.config.source, table)
-    unseen = measured_unseen(source, data, own.config.source)
+    named = own.config.source
+    if lies == "elsewhere":
+        named = str(shutil.move(named, tmp_path / "moved"))
+        table = Path(named) / "labels.csv"
+    data = inputs.images(ae, source, named, table)
+    unseen = measured_unseen(source, data, named)
     assert {name for name, y in zip(unseen.names, unseen.labels["ill"], strict=True) if not np.isnan(y)} == held(own)
     assert "nothing is measured on them" in capsys.readouterr().err
     assert measured_unseen(source, data, None) is data
+    with pytest.raises(SystemExit):
+        cli.main(["evaluate", source, "--data", named, "--unseen", "True", "--out", str(tmp_path / "out")])
+    assert "was trained on these images, and --unseen True says that it has seen none" in " ".join(capsys.readouterr().err.split())

@@ -408,6 +408,14 @@ def test_an_even_way_has_the_length_of_its_speed():
     torch.testing.assert_close(curved, (2 * weight + interpolation.EPSILON) ** 2, rtol=1e-3, atol=0)
 
 
+def test_pairs_that_share_a_person_at_either_end_are_not_strangers():
+    assert interpolation.tied(None, 2) is None
+    # Pairs of 0-1, 2-3, 3-4 and 5-5: the second and the third share person 3.
+    first, second, third, fourth = interpolation.tied([0, 2, 3, 5, 1, 3, 4, 5], 4)
+    assert second == third
+    assert len({first, second, fourth}) == 3
+
+
 def test_a_way_needs_two_images(bench):
     bench.protocol = replace(bench.protocol, num=1)
     with pytest.raises(NotMeasurable, match="fewer than two were asked for"):

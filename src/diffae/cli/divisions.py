@@ -103,10 +103,11 @@ def divided_as(source: str, data: "ImageSet", *, own: bool, comparable: bool) ->
 
 
 def measured_unseen(source: str, data: "ImageSet", named: str | None) -> "ImageSet":
-    """Images whose labels are unknown where the run was trained on them, if its own were named: nothing is measured on them."""
+    """Images whose labels are unknown where the run was trained on them, if its own were named, wherever they lie: nothing is
+    measured on them. Images that are not the run's are not divided."""
     import numpy as np
 
-    if named is None or not is_own(source, named) or not data.labels or not len(data.train):
+    if named is None or not data.labels or not len(data.train):
         return data
     warn(f"{len(data.train):,} of the images in {named} are those that {source} was trained on: nothing is measured on them.")
     seen = np.isin(np.arange(len(data.names)), data.train)

@@ -13,7 +13,7 @@ import tyro
 
 from diffae.cli import arguments, inputs
 from diffae.cli.bars import work_bar
-from diffae.cli.divisions import began_with, is_own
+from diffae.cli.divisions import began_with
 from diffae.config import ComparatorRunConfig, Count, Protocol, Range, RunConfig, Seed, read_json, to_dict
 from diffae.config.data import HeldOut
 from diffae.config.protocols import protocol
@@ -87,7 +87,7 @@ class Evaluate(arguments.Labelling):
         from diffae.interop.fingerprints import digest_model
         from diffae.interop.parts import available_priors
         from diffae.runtime import processes, seeding
-        from diffae.runtime.files import digest_arrays
+        from diffae.runtime.files import digest_arrays, digest_lines
         from diffae.runtime.weights import digest_module
 
         processes.join()
@@ -99,19 +99,19 @@ class Evaluate(arguments.Labelling):
             )
         named = {f.name: getattr(self, f.name, None) for f in dataclasses.fields(Protocol)}
         chosen = dataclasses.replace(protocol(self.protocol), **{k: v for k, v in named.items() if v is not None})
-        own = is_own(self.source, self.data)
+        read = {"labels_kind": self.labels_kind}
+        found = inputs.images(ae, self.source, self.data, self.labels, crop=chosen.crop, validation=chosen.validation, **read)
+        own = inputs.are_the_runs(found)
         if own and chosen.unseen:
             raise ValueError(
                 f"{self.source} was trained on these images, and {'--unseen True' if self.unseen else f'protocol {self.protocol}'} "
                 "says that it has seen none of them: name others with --data, or measure what it held out, with --unseen False."
             )
-        read = {"labels_kind": self.labels_kind}
-        data = inputs.divided_images(
-            ae, self.source, self.data, self.labels, crop=chosen.crop, validation=chosen.validation, **read
-        )
+        data = inputs.divided(found, self.data)
+        grouped = "" if data.groups is None else f", in groups {digest_lines(data.groups.tolist())[:16]}"
         depends = {
             "model": digest_model(ae),
-            "images": f"{data.identity}{', none of which it saw' if chosen.unseen else ''}, by hash",
+            "images": f"{data.identity}{', none of which it saw' if chosen.unseen else ''}, by hash{grouped}",
             "labels": digest_arrays(data.labels),
         }
         depends["calibration"] = json.dumps(dataclasses.asdict(ae.calibration))
@@ -133,7 +133,7 @@ class Evaluate(arguments.Labelling):
                 raise ValueError(f"{folder} is a second one that a table would call {other.title!r}. Evaluate them apart.")
             depends[f"against {other.title}"] = digest_module(other)
         if own and any(run is not None and began_with(run) for run in others):
-            as_trained = data if self.labels is None and chosen.crop is None else inputs.images(ae, self.source, None)
+            as_trained = data if self.labels is None and chosen.crop is None else inputs.images(ae, self.source, self.data)
             _check_division(as_trained, others)
         names = available_priors(Path(self.source))
         with_priors = {name: inputs.autoencoder(self.source, prior=name) for name in names} or {"saved": ae}

@@ -112,23 +112,30 @@ def images(ae: "DiffusionAutoencoder", source: str, data: str | None, labels: Pa
 def divided_images(
     ae: "DiffusionAutoencoder", source: str, data: str | None, labels: Path | None = None, **settings: Any
 ) -> "ImageSet":
-    """As `images`, and others divided too, for what is fitted to them and measured: as many are held out as the run holds out.
+    """`images`, `divided`; arguments and errors as of `images`."""
+    return divided(images(ae, source, data, labels, **settings), data)
 
-    One image alone, or one group, is not held out. Arguments and errors as of `images`.
-    """
-    found = images(ae, source, data, labels, **settings)
-    if len(found.train) or len(found.validation):
+
+def are_the_runs(found: "ImageSet") -> bool:
+    """Whether images that `images` found are those that the run began with, wherever they lie."""
+    return len(found.train) + len(found.validation) > 0
+
+
+def divided(found: "ImageSet", data: str | None) -> "ImageSet":
+    """Images of the run as they are, and others divided too, for what is fitted to them and measured: as many are held out as the
+    run holds out. One image alone, or one group, is not held out."""
+    if are_the_runs(found):
         return found
     keys, share = found.names if found.groups is None else found.groups.tolist(), found.config.validation
     try:
-        divided = found.divided_by(share if len({*keys}) > 1 else 0.0)
+        parts = found.divided_by(share if len({*keys}) > 1 else 0.0)
     except ValueError as error:
         if share != "published":
             raise
-        divided = found.divided_by(DataConfig().validation)
-        divided.notes.append(f"A share of {data} is held out, {DataConfig().validation:g}, since it is no published split: {error}")
-    _tell(divided.notes[len(found.notes) :])
-    return divided
+        parts = found.divided_by(DataConfig().validation)
+        parts.notes.append(f"A share of {data} is held out, {DataConfig().validation:g}, since it is no published split: {error}")
+    _tell(parts.notes[len(found.notes) :])
+    return parts
 
 
 def looked_at(data: "ImageSet", named: str | None, what: str) -> "np.ndarray":

@@ -89,7 +89,15 @@ class ImageSet:
                     "what was held out there is trained on here. To keep them apart: --data.validation published."
                 )
         config = replace(self.config, validation=validation)
-        return replace(self, train=train, validation=held, notes=notes, config=config)
+        sides = replace(self, train=train, validation=held, notes=notes, config=config)
+        notes += sides.torn()
+        return sides
+
+    def torn(self) -> list[str]:
+        """What there is to note of groups that have images on both sides; nothing where there are none."""
+        both = set() if self.groups is None else {*self.groups[self.train]} & {*self.groups[self.validation]}
+        what = f"{len(both)} of {len({*(() if self.groups is None else self.groups)})} groups have images on both sides"
+        return [f"{what} of the split: what is held out is of groups that were trained on."] if both else []
 
     @property
     def arrays(self) -> list[np.ndarray]:

@@ -129,7 +129,9 @@ def _relabelled(data: ImageSet, table: LabelTable) -> ImageSet:
     found = load_labels(table.path, data.names, table.kinds)
     groups = data.groups if found.groups is None else np.array(found.groups)
     config = replace(data.config, labels=str(table.path), labels_kind=table.kinds)
-    return replace(data, labels=found.values, groups=groups, notes=[*data.notes, *found.notes], config=config)
+    relabelled = replace(data, labels=found.values, groups=groups, notes=[*data.notes, *found.notes], config=config)
+    relabelled.notes.extend(relabelled.torn())
+    return relabelled
 
 
 def source_of(config: DataConfig, *, size: tuple[int, ...], progress: Progress) -> tuple[Path, Source]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -43,7 +44,7 @@ def interpolation(bench: Bench) -> Section:
             detail = f"{bench.network('vgg16')[1]}; step {EPSILON}"
             return [
                 Result(SUITE, model, "path_length", float(each.mean()), pairs, steps, spread_of(each), bench.seed,
-                       detail=detail, each=each.tolist(), groups=bench.groups(tested[:pairs]))
+                       detail=detail, each=each.tolist(), groups=tied(bench.groups(tested), pairs))
             ]  # fmt: skip
 
         if x.dim() == 4 and min(x.shape[-2:]) >= LEAST["vgg16"]:
@@ -55,6 +56,23 @@ def interpolation(bench: Bench) -> Section:
     )
     figures = [interpolation_figure(network, x[:12]) for network in models.values()]
     return Section(SUITE, "From image to image (figure 4)", text, results, [by_metric(results)] if results else [], figures)
+
+
+def tied(groups: list[int] | None, pairs: int) -> list[int] | None:
+    """A group of each pair, from those of its ends: pairs that share a group at either end are of one, and so is whatever they tie.
+
+    Args:
+        groups: from 0 on, of the first ends, then of the second ends (2 pairs,); None where nobody says.
+        pairs: how many there are.
+    """
+    if groups is None:
+        return None
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    ends, num = np.reshape(groups, (2, pairs)), max(groups) + 1
+    _, component = connected_components(coo_array((np.ones(pairs), (ends[0], ends[1])), shape=(num, num)), directed=False)
+    return component[ends[0]].tolist()
 
 
 def frames_between(
