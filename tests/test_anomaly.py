@@ -13,7 +13,7 @@ from runs import run
 from diffae import cli
 from diffae.config import DataConfig
 from diffae.data import prepare
-from diffae.explanation.anomalies import write_anomalies
+from diffae.explanation.anomalies import _flat, write_anomalies
 from diffae.explanation.anomaly import AnomalyScorer
 from diffae.pictures import save_png, to_pil
 
@@ -54,6 +54,25 @@ def test_the_far_and_the_strange_are_told(made):
     assert np.median(found.error[60:]) > 10 * np.median(found.error[:40])
     assert found.score[40:].min() > np.quantile(found.score[:40], 0.9)
     assert abs(found.score[:40].mean()) < 0.5  # Usual images are as those that were held out.
+
+
+def test_an_error_is_of_the_pixels_that_count(made):
+    ae, own, new = made
+    scorer = AnomalyScorer(ae, own, NOTHING)
+    known = np.full((80, 1, 8, 8), 255, np.uint8)
+    known[60:, :, 3:5, 3:5] = 0  # Where the strange ones have their dot.
+    masked = dataclasses.replace(new, known=known)
+    found, before = (scorer.score(data, np.arange(80), NOTHING) for data in (masked, new))
+    assert np.array_equal(found.distance, before.distance)
+    assert np.array_equal(found.error[:60], before.error[:60])
+    x = new.images(np.arange(60, 80))
+    squared = ((scorer.maps(x, ae.encode(x), None)[0] - x) / 2).square()
+    squared[:, :, 3:5, 3:5] = 0
+    np.testing.assert_allclose(found.error[60:], squared.sum((1, 2, 3)) / 60, rtol=1e-4)
+    assert np.median(found.error[60:]) < np.median(before.error[60:]) / 3
+    weights = _flat(masked, np.arange(59, 61))[1].reshape(2, 8, 8)
+    assert weights.sum((1, 2)).tolist() == [64, 60], "the floor is of the same pixels"
+    assert not weights[1, 3:5, 3:5].any()
 
 
 def test_the_score_of_an_image_does_not_depend_on_the_others(made):

@@ -235,6 +235,10 @@ def test_of_all_suites_those_that_cannot_be_measured_are_left_out_with_the_reaso
     assert "Left out: These images have no labels" in page
     assert "Left out: No attribute is fitted" in page
     assert "same z_sem, other x_T" in page
+    assert "did not count" not in page
+    bench.data = replace(bench.data, known=np.full_like(bench.data.pixels[:, :1], 255))
+    page = evaluate(bench, ["variation"], tmp_path / "masked").read_text()
+    assert "some pixels of these images did not count (data.mask)" in page
 
 
 def test_images_that_the_model_never_saw_are_all_tested(bench):

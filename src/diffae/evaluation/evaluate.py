@@ -70,6 +70,7 @@ def evaluate(bench: Bench, names: Sequence[str], out: Path, *, suites: Mapping[s
         "machine": machine(),
         "seed": bench.seed,
         "model": bench.ae.about,
+        "masked": bench.data.known is not None,
         "depends": bench.store.depends,
         "seconds": round(time.monotonic() - started, 1),
     }
@@ -111,6 +112,11 @@ def _page(sections: list[Section], found: list[Claim], about: dict) -> str:
         "the paper's data, at its size and training: they show the order of things, not a race. Seed "
         f"{about['seed']}, {escape(about['machine'])}.</p>",
     ]
+    if about["masked"]:
+        parts.append(
+            "<p>In training some pixels of these images did not count (data.mask), so nothing taught the decoder what to draw "
+            "there. Here they count as all others do.</p>"
+        )
     if found:
         summary = f"{sum(c.holds for c in found)} of {len(found)} orderings that the paper reports come out the same here."
         claimed = claims_table(found)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from diffae.evaluation.pages.figures import Figure, Progress
 from diffae.evaluation.pages.page import figure_html, html, table_html
@@ -94,17 +95,24 @@ def _auroc(y: np.ndarray, found: AnomalyScores, trained: "ImageSet", data: "Imag
     train = trained.images(np.random.default_rng(0).permutation(trained.train)[:4000]).flatten(1).numpy()
     pca = PCA(min(COMPONENTS, *train.shape), random_state=0).fit(train)
     floor = np.concatenate([
-        np.square(pca.inverse_transform(pca.transform(x)) - x).mean(1)
-        for x in (data.images(part).flatten(1).numpy() for part in np.array_split(indices, -(-len(indices) // 256)))
+        np.average(np.square(pca.inverse_transform(pca.transform(x)) - x), 1, weights)
+        for x, weights in (_flat(data, part) for part in np.array_split(indices, -(-len(indices) // 256)))
     ])  # fmt: skip
     measures = {"score": found.score, "distance": found.distance, "error": found.error, "pixels": floor}
     return {name: float(roc_auc_score(y[known], values[known])) for name, values in measures.items()}
 
 
+def _flat(data: "ImageSet", indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Images (n, pixels), and 1 for those of their numbers that count, else 0."""
+    x, counted = data.images(indices), data.counted(indices)
+    weights = torch.ones_like(x) if counted is None else counted.to(x).expand_as(x)
+    return x.flatten(1).numpy(), weights.flatten(1).numpy()
+
+
 def _figure(name: str, title: str, scorer: AnomalyScorer, data: "ImageSet", indices: np.ndarray) -> Figure:
     x = data.images(indices)
     ae = scorer.ae
-    mean, error = scorer.maps(x, ae.encode(x))
+    mean, error = scorer.maps(x, ae.encode(x), data.counted(indices))
     shown, made = ae.to_pictures(x), ae.to_pictures(mean)
     hot = heat(error, most=float(error.flatten(1).quantile(0.995, dim=1).max()))
     text = (
