@@ -379,7 +379,7 @@ def told(ae: DiffusionAutoencoder, data: ImageSet, picked: Picked) -> dict[str, 
         z = [Encoded.of(ae, data, part, update).z_sem for part in (data.train, test)]
     pixels = [data.images(part).flatten(1).numpy() for part in (data.train, test)]
     variances = torch.linalg.eigvalsh(torch.cov(z[1].T.double()))
-    found = {"dimensions": float(variances.sum() ** 2 / variances.square().sum())}
+    found = {"dimensions": float(variances.sum() ** 2 / variances.square().sum()), "tested": float(len(test))}
     groups = data.grouped(data.train)
     known = {"z_sem": [part.numpy() for part in z], "pixels": principal_components(pixels[0], pixels[1], COMPONENTS)}
     if ae.config.features.network is not None:
@@ -490,6 +490,7 @@ def _page(out: Path, only: tuple[str, ...], changes: tuple[str, ...], seeds: tup
         "set",
         "",
         "seeds",
+        "tested",
         "z_sem",
         "pixels",
         "frozen features",
@@ -514,6 +515,7 @@ def _page(out: Path, only: tuple[str, ...], changes: tuple[str, ...], seeds: tup
                 known = [[run.get(f"{what}: {column}") for run in runs] for what in ("z_sem", "pixels", "features")]
                 cells = ["" if None in values else spread(values) for values in known]
                 cells += [spread([run[key] for run in runs]) for key in ("both", "mean", "dimensions")]
+                cells[:0] = [" or ".join(sorted({f"{run['tested']:,.0f}" for run in runs if "tested" in run}))]
                 cells += [
                     " or ".join(sorted({f"{run['images']:,}" for run in runs})),
                     f"{statistics.mean(run['training'] for run in runs) / 60:.1f}",

@@ -74,8 +74,8 @@ def main(
 def about(out: Path, evaluation: Path, more: dict[str, Any]) -> None:
     """Puts what was measured into the model's card, and the tables beside it."""
     ae, results = diffae.load(out), json.loads((evaluation / "results.json").read_text())["results"]
-    values = {tuple(r[key] for key in ("suite", "model", "metric", "steps", "subject")): r["value"] for r in results}
-    ae.about |= more | {"metrics": {name: values[key] for name, key in CARD.items()}}
+    rows = {tuple(r[key] for key in ("suite", "model", "metric", "steps", "subject")): r for r in results}
+    ae.about |= more | {"metrics": {f"{name} (n = {rows[key]['n']})": rows[key]["value"] for name, key in CARD.items()}}
     # Weights that were rounded once stay as they are.
     ae.save_pretrained(out, dtype=torch.bfloat16)
     write_text(out / "README.md", ae.model_card(out.as_posix()))
