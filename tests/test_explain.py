@@ -462,7 +462,7 @@ def test_what_columns_are_taken_for_is_said_of_the_table_that_is_named_alone(tmp
 
     def images(ae, source, data, labels=None, *, labels_kind=()):
         kinds[data] = labels_kind
-        return SimpleNamespace(names=[], train=np.arange(4), validation=np.arange(4))
+        return SimpleNamespace(names=[], labels={}, train=np.arange(4), validation=np.arange(4))
 
     monkeypatch.setattr("diffae.cli.inputs.images", images)
     monkeypatch.setattr("diffae.cli.inputs.looked_at", lambda *_: np.arange(4))

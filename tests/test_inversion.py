@@ -418,7 +418,7 @@ def test_steps_are_taken_back_where_the_network_gives_the_same_twice(inversion, 
 def test_the_way_back_takes_all_that_was_kept_unless_it_is_told_a_share(inversion):
     x, path = torch.randn(2, 1, 4, 4, dtype=torch.float64), spaced_path(SCHEDULE, 6)
     x_T, kept = encode_along_path(inversion, identity_eps, x, path)
-    code = Code(torch.zeros(2, 3), x_T, inversion, 6, kept)
+    code = Code(torch.zeros(2, 3, dtype=x.dtype), x_T, inversion, 6, kept)
 
     def other(x, t):
         return 0.9 * identity_eps(x, t)
