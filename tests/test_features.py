@@ -126,6 +126,14 @@ def test_an_onnx_file_is_known_with_the_files_that_it_names(tmp_path):
     assert frozen_network(FeaturesConfig(network=str(file))).digest != alone
 
 
+def test_a_damaged_onnx_file_is_named(tmp_path):
+    file = onnx_file(tmp_path)
+    for content in (b"no network", file.read_bytes()[:-20]):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=r"means\.onnx is no ONNX file that can be run: .*It may be damaged: copy it again"):
+            frozen_network(FeaturesConfig(network=str(file)))
+
+
 def test_an_onnx_file_that_does_not_take_the_images_says_so(tmp_path):
     network = frozen_network(FeaturesConfig(network=str(onnx_file(tmp_path))))
     with pytest.raises(ValueError, match=r"means\.onnx does not take images \(2, 3, 8, 8\)"):

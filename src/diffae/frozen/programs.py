@@ -93,7 +93,11 @@ def onnx(name: str) -> FrozenNetwork:
         import onnxruntime
     except ImportError:
         raise ImportError(f"{name} is run by onnxruntime: pip install 'diffae[encoders]'.") from None
-    session = onnxruntime.InferenceSession(name, providers=onnxruntime.get_available_providers())
+    try:
+        session = onnxruntime.InferenceSession(name, providers=onnxruntime.get_available_providers())
+    except Exception as error:  # Its errors are of many classes, all of them its own.
+        reason = first_line(error)
+        raise ValueError(f"{name} is no ONNX file that can be run: {reason}. It may be damaged: copy it again.") from None
     given, *others = session.get_inputs()
     if others or len(given.shape) != 4:
         raise ValueError(f"{name} should take one array of images (n, c, h, w); it takes {[i.name for i in session.get_inputs()]}.")
@@ -104,7 +108,7 @@ def onnx(name: str) -> FrozenNetwork:
         filled = F.pad(x, (0,) * 7 + (most - len(x),)) if isinstance(batch, int) else x
         try:
             return torch.from_numpy(session.run(None, {given.name: filled.detach().cpu().numpy()})[0])[: len(x)].to(x.device)
-        except Exception as error:  # Its errors are of many classes, all of them its own.
+        except Exception as error:  # As above.
             raise ValueError(f"{name} does not take images {tuple(x.shape)}: {first_line(error)}.") from None
 
     size = tuple(sides) if all(isinstance(side, int) for side in sides) else None
