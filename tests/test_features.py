@@ -270,6 +270,17 @@ def test_a_function_that_the_environment_names_may_be_run(tmp_path, monkeypatch,
     torch.testing.assert_close(frozen_network(FeaturesConfig(network="allowed_network:means"))(x), x.mean((2, 3)))
 
 
+def test_the_environment_names_files_whose_path_holds_blanks_or_backslashes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DIFFAE_PROGRAMS", f"json:loads '{tmp_path}/my nets/a.ts' \"b's.ts\" C:\\nets\\c.ts #d.ts")
+    for name in ("json:loads", "my nets/a.ts", "b's.ts", "C:\\nets\\c.ts", "#d.ts"):
+        assert programs.permitted(name), name
+    assert not programs.permitted("nets/a.ts")
+    monkeypatch.setenv("DIFFAE_PROGRAMS", "b's.ts")
+    with pytest.raises(ValueError, match="DIFFAE_PROGRAMS is b's.ts, in which a quote does not end"):
+        programs.permitted("b's.ts")
+
+
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [

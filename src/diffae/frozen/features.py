@@ -44,8 +44,9 @@ def frozen_network(settings: FeaturesConfig) -> FrozenNetwork:
 def _check_permitted(name: str) -> None:
     if is_program(name) and not permitted(name):
         raise ImportError(
-            f"z_sem is made of what {name} says, which is a program. A model alone does not have it run: name it in {ALLOWED}, in "
-            f"`diffae.frozen.programs.permit`, or where it is trained, --model.features.network."
+            f"z_sem is made of what {name} says, which is a program. A model alone does not have it run: name it in {ALLOWED} "
+            "(in quotes where it holds blanks), in `diffae.frozen.programs.permit`, or where it is trained, "
+            "--model.features.network."
         )
 
 

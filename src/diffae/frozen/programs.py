@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shlex
 import sys
 import warnings
 from dataclasses import replace
@@ -16,7 +17,8 @@ from diffae.frozen.network import BATCH, FrozenNetwork, prepared
 from diffae.runtime.files import digest_file, digest_lines, first_line
 
 ALLOWED = "DIFFAE_PROGRAMS"
-"""The variable of the environment that names functions and TorchScript files which models may have run, with spaces between."""
+"""The variable of the environment that names functions and TorchScript files which models may have run: with blanks between, and
+in quotes where a name holds blanks itself."""
 PERMITTED: set[str] = set()
 """Those that this process may run."""
 PROGRAMS = (".pt", ".pth", ".ts", ".torchscript")
@@ -32,8 +34,24 @@ def permit(*names: str) -> None:
 
 
 def permitted(name: str) -> bool:
-    """Whether a model may have it run."""
-    return _place(name) in PERMITTED | {_place(known) for known in os.environ.get(ALLOWED, "").split()}
+    """Whether a model may have it run.
+
+    Raises:
+        ValueError: a quote in the environment's variable does not end.
+    """
+    return _place(name) in PERMITTED | {_place(known) for known in _named(os.environ.get(ALLOWED, ""))}
+
+
+def _named(text: str) -> list[str]:
+    """The names in a line, as shells divide it; a backslash is one, as in the paths of Windows."""
+    lexer = shlex.shlex(text, posix=True)
+    lexer.whitespace_split, lexer.escape, lexer.commenters = True, "", ""
+    try:
+        return list(lexer)
+    except ValueError:
+        raise ValueError(
+            f"{ALLOWED} is {text}, in which a quote does not end: put a name that holds one into quotes of the other kind."
+        ) from None
 
 
 def _place(name: str) -> str:
