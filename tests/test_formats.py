@@ -689,17 +689,38 @@ def test_a_picture_is_no_volume():
         read(tif(CT), "a.tif", size=(8, 8, 8))
 
 
-def test_colours_of_16_bits_that_pillow_halves_are_said():
+def png_of_16_bits(values, transparent=None):
+    """A PNG of grey (h, w) or colours (h, w, 3), with the number of its transparent colour, if any."""
     import struct
     import zlib
 
     piece = lambda kind, body: struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))  # noqa: E731
-    rows = b"".join(b"\0" + bytes(range(48)) for _ in range(8))
-    png = b"\x89PNG\r\n\x1a\n" + piece(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0))
-    png += piece(b"IDAT", zlib.compress(rows)) + piece(b"IEND", b"")
+    height, width, *colours = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    head = struct.pack(">IIBBBBB", width, height, 16, 2 if colours else 0, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + piece(b"IHDR", head)
+    if transparent is not None:
+        png += piece(b"tRNS", struct.pack(">H", transparent) * (3 if colours else 1))
+    return png + piece(b"IDAT", zlib.compress(rows)) + piece(b"IEND", b"")
+
+
+def test_colours_of_16_bits_that_pillow_halves_are_said():
     told = []
-    assert read(png, "a.png", size=(8, 8), channels=3, told=told).dtype == np.uint8
+    colours = RANDOM.integers(0, 65536, (8, 8, 3))
+    assert read(png_of_16_bits(colours), "a.png", size=(8, 8), channels=3, told=told).dtype == np.uint8
     assert told == ["of 16 bits a channel, of which 8 are read: TIFF and .npy keep them"]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_transparent_colour_of_16_bits_is_said_to_be_left_as_it_is(channels):
+    values = np.full((8, 8, channels) if channels == 3 else (8, 8), 40000)
+    values[0], values[1] = 200, 200 * 256
+    told = []
+    array = read(png_of_16_bits(values, 200), "a.png", size=(8, 8), channels=channels, told=told)
+    assert np.abs(levels(array[0]) - (values if channels == 1 else values[..., 0]) / 65535).max() < 0.01
+    line = "with a transparent colour, which was left as it is: only pictures of 8 bits are put on the background"
+    assert told[-1] == line
+    assert channels == 3 or values_of(png_of_16_bits(values, 200), "a.png", sides=2, channels=1).notes == (line,)
 
 
 @pytest.mark.parametrize("kind", ["P6", "P3"])

@@ -19,6 +19,7 @@ from diffae.data.images.preparing import prepared, with_known
 from diffae.data.images.resizing import resized_picture
 
 STACK = "of several pages or frames, of which the first was taken: save each page that counts as an image of its own"
+KEYED = "with a transparent colour, which was left as it is: only pictures of 8 bits are put on the background"
 PALETTES = ("RGB", "RGBX", "RGBA", "BGR", "BGRX", "RGB;L", "RGBA;L")
 """How Pillow names palettes with a byte for each value."""
 HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
@@ -46,8 +47,11 @@ def read_picture(
         if is_stack(image):
             warn(STACK)
             image.seek(0)
-        if image.mode in ("RGB", "RGBA", "LA") and any(map(_is_deep, getattr(image, "tile", ()))):
+        deep = any(map(_is_deep, getattr(image, "tile", ())))
+        if image.mode in ("RGB", "RGBA", "LA") and deep:
             warn("of 16 bits a channel, of which 8 are read: TIFF and .npy keep them")
+        if deep and image.info.pop("transparency", None) is not None:  # Else it is compared with the 8 bits that are read.
+            warn(KEYED)
         _check_whole(image, content)
         exif = max(exif, _exif(image))
         image = ImageOps.exif_transpose(image)
@@ -73,7 +77,8 @@ def decode_deep(content: bytes) -> Decoded | None:
         if not image.mode.startswith(("I", "F")):
             return None
         _check_whole(image, content)
-        return _deep(ImageOps.exif_transpose(image), notes=(STACK,) if is_stack(image) else ())
+        notes = (*[STACK] * is_stack(image), *[KEYED] * ("transparency" in image.info))
+        return _deep(ImageOps.exif_transpose(image), notes=notes)
 
 
 def needs_more(content: bytes, *, sides: int, channels: int) -> bool:
