@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import stat
+import tarfile
 import warnings
 import zipfile
 from pathlib import Path
@@ -398,6 +399,21 @@ def test_names_that_a_zip_holds_twice_are_said(tmp_path):
     assert data.names == ["a.png"]
     assert data.pixels[0, :, 0, 0].tolist() == [0, 0, 255]
     assert "holds 1 files under names that others have too: of each name the last was taken" in said(data)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("zip", "."), ("zip", "./."), ("tar", "."), ("tar", "./."), ("tar", "..")])
+def test_a_member_that_is_called_like_a_folder_is_left_alone_and_counted(tmp_path, kind, name):
+    if kind == "zip":
+        path = zipped(tmp_path / "a.zip", [(name, b"odd"), ("set/a.png", png()), ("set/labels.csv", "file,age\na.png,3\n")])
+    else:
+        path = tmp_path / "a.tar"
+        with tarfile.open(path, "w") as archive:
+            for member, content in ((name, b"odd"), ("set/a.png", png())):
+                info = tarfile.TarInfo(member)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    source = open_source(path)
+    assert (source.names, source.others) == (["set/a.png"], 1)
 
 
 def test_a_bomb_in_a_zip_is_skipped(tmp_path, monkeypatch):

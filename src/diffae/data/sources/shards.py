@@ -96,8 +96,11 @@ class Shards:
                     if not member.isfile():
                         special.append(member.name)
                         continue
-                    num += 1
                     stem, _, extension = place.name.partition(".")
+                    if not stem:  # It is called `.` or `..`, as folders are.
+                        self.others += 1
+                        continue
+                    num += 1
                     samples.setdefault(str(place.with_name(stem)), {})[extension] = member
                 # The reader stops in silence where a header is damaged.
                 if os.pread(self.descriptors[i], 512, archive.offset).strip(b"\0"):

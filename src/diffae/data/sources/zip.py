@@ -88,6 +88,6 @@ class Zip:
 
 def _at_top(names: Sequence[str]) -> list[str]:
     """The files at the top of an archive; where all lie in one folder, those in that."""
-    tops = {PurePosixPath(name).parts[0] for name in names}
+    tops = {parts[0] for name in names if (parts := PurePosixPath(name).parts)}
     depth = 2 if len(tops) == 1 else 1
     return [name for name in names if len(PurePosixPath(name).parts) == depth]
