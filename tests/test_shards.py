@@ -336,6 +336,17 @@ def test_more_classes_than_become_attributes_are_left_out_by_number(tmp_path):
     assert {*source.label_rows()[0]} == {"file"}
 
 
+def test_images_whose_names_are_no_text_have_no_rows(tmp_path):
+    members = {f"{name}.{kind}": content for name in ("1", "2", "caf\udce9") for kind, content in (("png", png(1)), ("cls", b"1"))}
+    source = open_source(shard(tmp_path / "a.tar", members))
+    assert [row["file"] for row in source.label_rows()] == source.names == ["1.png", "2.png"]
+    data = images_in(tmp_path / "a.tar")
+    assert r"1 images were left alone: their names are no UTF-8 (caf\udce9.png, ...)" in data.notes[0]
+    assert "\n".join(data.notes).encode()
+    with pytest.raises(ValueError, match=r"caf\\udce9\.cls is not the number of a class"):
+        open_source(shard(tmp_path / "b.tar", {"caf\udce9.png": png(1), "caf\udce9.cls": b"{}"}))
+
+
 def test_more_tars_are_open_than_the_system_usually_lets(tmp_path):
     """In a process of its own, as its limit is lowered."""
     for i in range(80):

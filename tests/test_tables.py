@@ -180,6 +180,18 @@ def test_an_image_may_have_the_name_that_means_unknown_elsewhere(tmp_path, name)
             align([{"file": empty, "A": "1"}, {"file": "b", "A": "0"}], [name, "b"], tmp_path / "labels.csv")
 
 
+def test_notes_name_what_is_no_text_by_what_can_be_printed(tmp_path):
+    rows = [{"file": name, "age": 3} for name in ("a.png", "caf\udce9.png")]
+    notes = align(rows, ["a.png", "b\n.png"], tmp_path / "labels.json").notes
+    assert [note.partition("labels.json: ")[2] for note in notes] == [
+        r"1 of 2 images have no row (b\n.png).",
+        r"1 of 2 rows name no image (caf\udce9.png).",
+    ]
+    rows[1]["age"] = "old"
+    with pytest.raises(ValueError, match=r"labels\.json, caf\\udce9\.png: age is 'old'"):
+        align([{"file": "c.png", "age": 4}, *rows], ["a.png"], tmp_path / "labels.json")
+
+
 @pytest.mark.parametrize(("num", "said"), [(1, "(i0)"), (3, "(i0, i1, i2)"), (4, "(i0, i1, i2, ...)")])
 def test_up_to_three_images_without_a_row_are_named(tmp_path, num, said):
     names = ["a", *(f"i{i}" for i in range(num))]

@@ -23,7 +23,7 @@ from diffae.data.labels.columns import (
     refuse_doubled,
 )
 from diffae.data.labels.readers import read_rows
-from diffae.runtime.files import replacing
+from diffae.runtime.files import printable, replacing
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,8 @@ def align(
         (f"{len(unused)} of {len(rows)} rows name no image", unused),
     ):
         if some:
-            notes.append(f"{path}: {what} ({', '.join(some[:3])}{', ...' if len(some) > 3 else ''}).{_longer(some, known)}")
+            listed = ", ".join(map(printable, some[:3])) + (", ..." if len(some) > 3 else "")
+            notes.append(f"{path}: {what} ({listed}).{_longer(some, known)}")
     return Labels(
         values={name: np.append(y, np.nan)[order] for name, y in values.items()},
         groups=groups,
@@ -168,7 +169,7 @@ def _columns(
     """The columns of numbers, those of classes, in the order of the rows, and notes about them and the others."""
 
     def where(i: int) -> str:
-        return f"{path}, line {lines[i]}" if lines else f"{path}, {rows[i]['file']}"
+        return f"{path}, line {lines[i]}" if lines else f"{path}, {printable(str(rows[i]['file']))}"
 
     columns: dict[str, np.ndarray] = {}
     classes: dict[str, list[str | None]] = {}

@@ -51,6 +51,8 @@ class Shards:
         for i, file in enumerate(files):
             self._list(i, file, "" if file == root else f"{file.relative_to(root).with_suffix('').as_posix()}/")
         self.names = texts(list(self.places), self.notes)
+        kept = set(self.names)
+        self._rows = [row for row in self._rows if row["file"] in kept]
         self.holders = list(files)
         classes = sorted({row["cls"] for row in self._rows if "cls" in row})
         if len(classes) > MOST_CLASSES:
@@ -136,10 +138,10 @@ class Shards:
                 try:
                     value = json.loads(content)
                 except (ValueError, RecursionError) as error:
-                    raise ValueError(f"{file}: {member.name} is no JSON ({error}). Write the shard again.") from None
+                    raise ValueError(f"{file}: {printable(member.name)} is no JSON ({error}). Write the shard again.") from None
                 if kind == "cls" and not isinstance(value, int):
                     raise ValueError(
-                        f"{file}: {member.name} is not the number of a class, but {str(value)[:60]!r}. Write it again."
+                        f"{file}: {printable(member.name)} is not the number of a class, but {str(value)[:60]!r}. Write it again."
                     )
                 if kind == "cls":
                     found["cls"] = value
