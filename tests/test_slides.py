@@ -178,6 +178,21 @@ def test_pictures_beside_slides_are_named(slide, tmp_path):
         open_source(tmp_path / "a.svs")
 
 
+def test_a_slide_is_known_by_all_files_that_hold_its_pixels(tmp_path):
+    from diffae.data.sources import slides
+
+    index = b"[Virtual Microscope Specimen]\nImageFile=a.jpg\nImageFile(1,0)=a(1,0).jpg\nMapFile=a_map2.jpg\n"
+    for name, content in (("a.VMS", index), ("a.jpg", b"1"), ("a(1,0).jpg", b"2"), ("a_map2.jpg", b"3"), ("other.jpg", b"4")):
+        (tmp_path / name).write_bytes(content)
+    holders = slides._holders(tmp_path / "a.VMS")
+    assert [file.name for file in holders] == ["a.VMS", "a(1,0).jpg", "a.jpg", "a_map2.jpg"]
+    (tmp_path / "b").mkdir()
+    for name in ("b.mrxs", "b/Data0000.dat", "b/Slidedat.ini"):
+        (tmp_path / name).write_bytes(b"")
+    assert [file.name for file in slides._holders(tmp_path / "b.mrxs")] == ["b.mrxs", "Data0000.dat", "Slidedat.ini"]
+    assert slides._holders(tmp_path / "c.svs") == [tmp_path / "c.svs"]
+
+
 def test_a_slide_of_glass_has_no_tile(tmp_path):
     file = tmp_path / "glass.tif"
     noise = np.random.default_rng(0).integers(238, 243, (4608, 4608, 3), dtype=np.uint8)

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import re
 import threading
 from collections import Counter
@@ -19,6 +20,8 @@ from diffae.runtime.files import first_line
 
 SLIDES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu")
 """Endings of slides. TIFF may be one too."""
+INDICES = (".vms", ".vmu")
+"""Endings of slides that are an index alone, of files beside it."""
 TIFFS = (".tif", ".tiff")
 LEAST_SIDE = 4096
 """Pixels: a plain TIFF in tiles is a slide where a side is longer than this, and else a picture."""
@@ -255,6 +258,11 @@ def _names(files: Sequence[Path], root: Path) -> list[str]:
 
 
 def _holders(file: Path) -> list[Path]:
-    """The files of a slide: of a .mrxs, those of its folder too."""
-    beside = file.with_suffix("")
-    return [file, *sorted(f for f in beside.rglob("*") if f.is_file())] if file.suffix.lower() == ".mrxs" else [file]
+    """The files of a slide: of a .mrxs, those of its folder too; of a .vms and .vmu, those beside it that it names."""
+    beside: list[Path] = []
+    if file.suffix.lower() == ".mrxs":
+        beside = [f for f in file.with_suffix("").rglob("*") if f.is_file()]
+    elif file.suffix.lower() in INDICES:
+        content = file.read_bytes()
+        beside = [f for f in file.parent.iterdir() if f.is_file() and f != file and os.fsencode(f.name) in content]
+    return [file, *sorted(beside)]
