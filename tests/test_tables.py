@@ -128,12 +128,12 @@ def test_rows_of_every_group_and_file_are_their_own(tmp_path):
     assert (table.names[0], table.names[-1]) == ("0/00000000", "1/00000006")
 
 
-def labelled(tmp_path, classes, values, name="kind"):
-    features = {name: {"names": classes, "_type": "ClassLabel"}}
+def labelled(tmp_path, classes, values, name="kind", file="a"):
+    features = {name: {"names": classes, "_type": "ClassLabel"}} if classes else {}
     schema = pa.schema(
         [("image", pa.binary()), (name, pa.int64())], metadata={"huggingface": json.dumps({"info": {"features": features}})}
     )
-    return written(tmp_path / "a.parquet", pa.table([[b"i"] * len(values), values], schema=schema))
+    return written(tmp_path / f"{file}.parquet", pa.table([[b"i"] * len(values), values], schema=schema))
 
 
 def test_a_class_label_is_an_attribute_a_class_and_unknown_where_it_is_below_zero_or_empty(tmp_path):
@@ -149,6 +149,36 @@ def test_a_class_label_of_a_hundred_classes_is_still_taken_apart(tmp_path):
     assert MOST_CLASSES == 100
     assert len(labelled(tmp_path, classes, [0, 99]).label_rows()[0]) == 101
     assert not any("c0" in column for column in labelled(tmp_path, [*classes, "one more"], [0, 99]).label_rows()[0])
+
+
+def test_numbers_of_classes_are_those_of_their_own_file(tmp_path):
+    labelled(tmp_path, ["cat", "dog"], [0, 1, -1], file="a")
+    labelled(tmp_path, ["dog", "cat", "bird"], [0, 1, 2, None], file="b")
+    rows = Table(table_files(tmp_path), tmp_path).label_rows()
+    assert list(rows[0]) == ["file", "kind_cat", "kind_dog", "kind_bird"]
+    assert [row["kind_cat"] for row in rows] == [True, False, None, False, True, False, None]
+    assert [row["kind_dog"] for row in rows] == [False, True, None, True, False, False, None]
+    assert [row["kind_bird"] for row in rows] == [False, False, None, False, False, True, None]
+    labelled(tmp_path, ["dog", "cat"], [2], file="b")
+    with pytest.raises(ValueError, match=r"b\.parquet: the class label kind has 2 classes, but one is number 2"):
+        Table(table_files(tmp_path), tmp_path).label_rows()
+
+
+@pytest.mark.parametrize("named", ["a", "b"])
+def test_classes_that_some_files_alone_name_are_refused_and_both_are_said(tmp_path, named):
+    for file in ("a", "b"):
+        labelled(tmp_path, ["cat", "dog"] if file == named else [], [0, 1], file=file)
+    plain = "b" if named == "a" else "a"
+    message = rf"{named}\.parquet names the classes of kind, and .*{plain}\.parquet has plain numbers there"
+    with pytest.raises(ValueError, match=message):
+        Table(table_files(tmp_path), tmp_path)
+
+
+def test_classes_of_one_name_are_refused_whichever_file_has_them(tmp_path):
+    labelled(tmp_path, ["cat", "dog"], [0, 1], file="a")
+    for table in (lambda: labelled(tmp_path, ["cat", "cat"], [0, 1], file="b"), lambda: Table(table_files(tmp_path), tmp_path)):
+        with pytest.raises(ValueError, match=r"b\.parquet, an attribute a class: the columns 1 and 2 are both called 'kind_cat'"):
+            table()
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "PARQUET", "arrow"])

@@ -1,15 +1,15 @@
 """Images in the rows of tables: Parquet files, and data sets that Hugging Face `datasets` saved (Arrow files)."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffae.data.labels.classes import MOST_CLASSES
+from diffae.data.labels.classes import MOST_CLASSES, ClassName
 from diffae.data.labels.columns import refuse_doubled
 from diffae.data.sources.nested import is_nested, npy
 from diffae.data.sources.rows import open_rows
-from diffae.data.sources.schema import image_column, is_text, label_columns, read_features
+from diffae.data.sources.schema import image_column, is_text, label_columns, read_features, union
 from diffae.runtime.files import first_line
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class Table:
     An image is named by its file and row, `train-00000-of-00002/00000017`, with `.npy` at the end if it is a decoded array. Cells
     of the image column are encoded files, as bytes or as `datasets` has them (`bytes` and `path`), or decoded arrays, as lists of
     shape (h, w, c), (c, h, w) or (h, w). Columns of numbers, booleans and text are labels; a class label becomes one attribute of 0
-    and 1 for each class.
+    and 1 for each class, each file's numbers called by its own names.
 
     Args:
         files: in the order of their rows.
@@ -33,7 +33,8 @@ class Table:
 
     Raises:
         ImportError: pyarrow is not installed.
-        ValueError: a damaged file, files of different columns, or no column or several that could hold the images.
+        ValueError: a damaged file, files of different columns, files of which some alone name the classes of a column, or no column
+            or several that could hold the images.
     """
 
     def __init__(self, files: Sequence[Path], root: Path) -> None:
@@ -47,16 +48,18 @@ class Table:
                     f"{', '.join(first.schema.names)}: they are no parts of one data set. Name the files of one alone."
                 )
         self.notes: list[str] = []
-        features = read_features(first.schema, first.path, self.notes)
-        self.column = image_column(first.schema, features, first.path)
+        # Where the first says no classes, what others say is not needed; where it does, `label_columns` refuses others without.
+        features = [read_features(f.schema, f.path, self.notes if f is first else []) for f in self.files.values()]
+        self.column = image_column(first.schema, features[0], first.path)
         decoded = is_nested(first.schema.field(self.column).type)
         suffix = ".npy" if decoded else ""
         self.names = [f"{stem}/{row:08d}{suffix}" for stem, file in self.files.items() for row in range(file.num_rows)]
         self.others = 0
         self.holders = list(files)
-        self._labels = label_columns(first.schema, features)
-        names = [f"{c}_{k}" for c, classes in self._labels.items() for k in classes]
-        refuse_doubled(names + [c for c, classes in self._labels.items() if not classes], f"{first.path}, an attribute a class")
+        self._labels = label_columns(first.schema, features, [file.path for file in self.files.values()])
+        for i, file in enumerate(self.files.values()):
+            refuse_doubled(_attributes({c: each[i] for c, each in self._labels.items()}), f"{file.path}, an attribute a class")
+        refuse_doubled(_attributes({c: union(each) for c, each in self._labels.items()}), f"{root}, an attribute a class")
         left_out = [c for c in first.schema.names if c != self.column and c not in self._labels]
         if left_out:
             self.notes.append(f"Columns of {root} that are no numbers were left out: {', '.join(left_out)}.")
@@ -80,22 +83,20 @@ class Table:
         """A label table, as `labels.align` takes it."""
         columns: dict[str, list[Any]] = {"file": self.names}
         left_out: list[str] = []
-        for column, classes in self._labels.items():
+        for column, each in self._labels.items():
             parts = [file.column(column) for file in self.files.values()]
             if column != "group" and is_text(parts[0].type) and _num_different(parts) > MOST_CLASSES:
                 left_out.append(column)
                 continue
-            values = [value for part in parts for value in part.to_pylist()]
-            if classes:
-                # -1 is how `datasets` writes an unknown class.
-                wrong = next((v for v in values if v is not None and v not in range(-1, len(classes))), None)
-                if wrong is not None:
-                    file = next(iter(self.files.values())).path
-                    raise ValueError(f"{file}: the class label {column} has {len(classes)} classes, but one is number {wrong}.")
-                known = [None if v is None or v < 0 else v for v in values]
-                columns |= {f"{column}_{c}": [None if v is None else v == i for v in known] for i, c in enumerate(classes)}
+            values = [part.to_pylist() for part in parts]
+            if any(each):
+                files = [file.path for file in self.files.values()]
+                values = [_called(own, names, column, file) for own, names, file in zip(values, each, files, strict=True)]
+            cells = [value for own in values for value in own]
+            if any(each):
+                columns |= {f"{column}_{c}": [None if v is None else v == c for v in cells] for c in union(each)}
             else:
-                columns[column] = values
+                columns[column] = cells
         if left_out:
             self.notes.append(f"Columns of text of more than {MOST_CLASSES} values were left out: {', '.join(left_out)}.")
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
@@ -119,6 +120,24 @@ def table_files(root: Path) -> list[Path]:
         if files:
             return files
     return []
+
+
+def _attributes(labels: Mapping[str, Sequence[str]]) -> list[str]:
+    """What attributes are called: the column, or that and the class."""
+    each = ([c] if not classes else [f"{c}_{k}" for k in classes] for c, classes in labels.items())
+    return [name for names in each for name in names]
+
+
+def _called(values: Sequence[Any], names: Sequence[str], column: str, file: Path) -> list[ClassName | None]:
+    """The numbers of a file's classes as their names; None where unknown, which `datasets` writes as -1.
+
+    Raises:
+        ValueError: a number is that of no class.
+    """
+    wrong = next((v for v in values if v is not None and v not in range(-1, len(names))), None)
+    if wrong is not None:
+        raise ValueError(f"{file}: the class label {column} has {len(names)} classes, but one is number {wrong}.")
+    return [None if v is None or v < 0 else ClassName(names[int(v)]) for v in values]
 
 
 def _num_different(parts: Sequence["pa.ChunkedArray"]) -> int:

@@ -1,7 +1,7 @@
 """The columns of a table: which one holds the images, and which are labels."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,11 +50,33 @@ def image_column(schema: "pa.Schema", features: dict[str, Any], path: Path) -> s
     return found[0] if len(found) == 1 else named[0]
 
 
-def label_columns(schema: "pa.Schema", features: dict[str, Any]) -> dict[str, list[str]]:
-    """The columns of labels -> the names of their classes, empty for numbers and text. Class labels of too many classes are left
-    out: their numbers are no measurement."""
-    found = {c: _classes(features.get(c)) for c in schema.names if _is_label(schema.field(c), c)}
-    return {c: classes for c, classes in found.items() if len(classes) <= MOST_CLASSES}
+def label_columns(schema: "pa.Schema", features: Sequence[dict[str, Any]], files: Sequence[Path]) -> dict[str, list[list[str]]]:
+    """The columns of labels -> the names of their classes in each file, empty for numbers and text.
+
+    Class labels of too many classes are left out: their numbers are no measurement.
+
+    Args:
+        schema: of all files.
+        features: what each file says of its columns, see `read_features`.
+        files: their paths, for messages.
+
+    Raises:
+        ValueError: some files name the classes of a column, and others do not.
+    """
+    found = {c: [_classes(own.get(c)) for own in features] for c in schema.names if _is_label(schema.field(c), c)}
+    for column, each in found.items():
+        if any(each) and not all(each):
+            named, plain = (files[next(i for i, names in enumerate(each) if bool(names) == asked)] for asked in (True, False))
+            raise ValueError(
+                f"{named} names the classes of {column}, and {plain} has plain numbers there, which may mean others. Save both "
+                "with their names, or without."
+            )
+    return {c: each for c, each in found.items() if len(union(each)) <= MOST_CLASSES}
+
+
+def union(each: Iterable[Iterable[str]]) -> list[str]:
+    """The names of classes of all files, in the order in which they appear first."""
+    return list(dict.fromkeys(name for names in each for name in names))
 
 
 def is_text(kind: "pa.DataType") -> bool:
