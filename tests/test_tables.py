@@ -181,6 +181,20 @@ def test_classes_of_one_name_are_refused_whichever_file_has_them(tmp_path):
             table()
 
 
+def test_a_class_label_of_groups_is_the_groups_however_many_there_are(tmp_path):
+    patients = [f"p{i}" for i in range(MOST_CLASSES)] + ["none"]
+    table = labelled(tmp_path, patients, [0, 0, 100, 1, -1, None], name="group")
+    rows = table.label_rows()
+    assert table.notes == []
+    assert set(rows[0]) == {"file", "group"}
+    found = align(rows, table.names, tmp_path)
+    assert found.groups == ["p0", "p0", "none", "p1", "a/00000004", "a/00000005"]
+    assert found.values == {}
+    labelled(tmp_path, ["none", "p0"], [1, 0], name="group", file="b")
+    again = Table(table_files(tmp_path), tmp_path)
+    assert [row["group"] for row in again.label_rows()] == ["p0", "p0", "none", "p1", None, None, "p0", "none"]
+
+
 @pytest.mark.parametrize("suffix", ["parquet", "PARQUET", "arrow"])
 def test_a_table_is_one_file_or_all_of_one_kind_in_order(tmp_path, suffix):
     for name in ("b", "a", ".hidden", "cache-1", "tmp2"):

@@ -22,7 +22,7 @@ class Table:
     An image is named by its file and row, `train-00000-of-00002/00000017`, with `.npy` at the end if it is a decoded array. Cells
     of the image column are encoded files, as bytes or as `datasets` has them (`bytes` and `path`), or decoded arrays, as lists of
     shape (h, w, c), (c, h, w) or (h, w). Columns of numbers, booleans and text are labels; a class label becomes one attribute of 0
-    and 1 for each class, each file's numbers called by its own names.
+    and 1 for each class, each file's numbers called by its own names. Of a class label `group` the names are the groups.
 
     Args:
         files: in the order of their rows.
@@ -93,7 +93,7 @@ class Table:
                 files = [file.path for file in self.files.values()]
                 values = [_called(own, names, column, file) for own, names, file in zip(values, each, files, strict=True)]
             cells = [value for own in values for value in own]
-            if any(each):
+            if any(each) and column != "group":
                 columns |= {f"{column}_{c}": [None if v is None else v == c for v in cells] for c in union(each)}
             else:
                 columns[column] = cells
@@ -123,8 +123,8 @@ def table_files(root: Path) -> list[Path]:
 
 
 def _attributes(labels: Mapping[str, Sequence[str]]) -> list[str]:
-    """What attributes are called: the column, or that and the class."""
-    each = ([c] if not classes else [f"{c}_{k}" for k in classes] for c, classes in labels.items())
+    """What attributes are called: the column, or that and the class. Groups are no attributes of classes."""
+    each = ([c] if c == "group" or not classes else [f"{c}_{k}" for k in classes] for c, classes in labels.items())
     return [name for names in each for name in names]
 
 

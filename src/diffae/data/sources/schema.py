@@ -51,14 +51,9 @@ def image_column(schema: "pa.Schema", features: dict[str, Any], path: Path) -> s
 
 
 def label_columns(schema: "pa.Schema", features: Sequence[dict[str, Any]], files: Sequence[Path]) -> dict[str, list[list[str]]]:
-    """The columns of labels -> the names of their classes in each file, empty for numbers and text.
-
-    Class labels of too many classes are left out: their numbers are no measurement.
-
-    Args:
-        schema: of all files.
-        features: what each file says of its columns, see `read_features`.
-        files: their paths, for messages.
+    """The columns of labels -> the names of their classes in each of the files, whose features these are; empty for numbers and
+    text. Class labels of too many classes are left out: their numbers are no measurement. A `group`, which becomes no attributes,
+    may have any number of them.
 
     Raises:
         ValueError: some files name the classes of a column, and others do not.
@@ -66,12 +61,14 @@ def label_columns(schema: "pa.Schema", features: Sequence[dict[str, Any]], files
     found = {c: [_classes(own.get(c)) for own in features] for c in schema.names if _is_label(schema.field(c), c)}
     for column, each in found.items():
         if any(each) and not all(each):
-            named, plain = (files[next(i for i, names in enumerate(each) if bool(names) == asked)] for asked in (True, False))
+            named, plain = (
+                next(f for f, names in zip(files, each, strict=True) if bool(names) == asked) for asked in (True, False)
+            )
             raise ValueError(
                 f"{named} names the classes of {column}, and {plain} has plain numbers there, which may mean others. Save both "
                 "with their names, or without."
             )
-    return {c: each for c, each in found.items() if len(union(each)) <= MOST_CLASSES}
+    return {c: each for c, each in found.items() if c == "group" or len(union(each)) <= MOST_CLASSES}
 
 
 def union(each: Iterable[Iterable[str]]) -> list[str]:
