@@ -234,6 +234,33 @@ def test_whole_numbers_of_labels_are_classes_or_an_order(tmp_path):
     assert "label is 0 to 3, which 2 names of classes do not fit" in said(source)
 
 
+@each_format
+def test_parts_that_name_their_classes_differently_are_named_each_by_its_own(tmp_path, write):
+    numbers = {f"{part}/label": np.array([0, 1] * 6) for part in ("train", "test")}
+    images = {"train/images": PIXELS, "test/images": PIXELS[:, ::-1]}
+    names = {"train/names": np.array(["cat", "dog"]), "test/names": np.array(["dog", "cat"])}
+    source = open_source(write(tmp_path / "set", **images, **numbers, **names))
+    dogs = dict(zip(source.names, labels(source).values["label=dog"].tolist(), strict=True))
+    assert [dogs[f"train/{i:05d}.npy"] for i in range(12)] == [0, 1] * 6
+    assert [dogs[f"test/{i:05d}.npy"] for i in range(12)] == [1, 0] * 6
+
+
+def test_a_part_without_names_is_refused_where_others_name_their_classes_differently(tmp_path):
+    parts = {f"{part}_images": PIXELS for part in ("train", "val", "test")}
+    numbers = {f"{part}_label": np.array([0, 1] * 6) for part in ("train", "val", "test")}
+    names = {"train_names": np.array(["cat", "dog"]), "val_names": np.array(["dog", "cat"])}
+    source = open_source(npz(tmp_path / "set", **parts, **numbers, **names))
+    with pytest.raises(ValueError, match=r"label beside test_images is 0 to 1, which its names of classes \(none\) do not fit"):
+        source.label_rows()
+    source = open_source(npz(tmp_path / "set", **parts, **numbers, **names, test_names=np.array(["cat"])))
+    with pytest.raises(ValueError, match=r"which its names of classes \(1\) do not fit, and other parts have others"):
+        source.label_rows()
+    del numbers["test_label"]
+    found = labels(open_source(npz(tmp_path / "set", **parts, **numbers, **names))).values["label=dog"]
+    assert np.isnan(found[24:]).all()
+    assert found[:24].tolist() == [0, 1] * 6 + [1, 0] * 6
+
+
 def test_yes_and_no_are_white_and_black(tmp_path):
     masks = np.arange(12 * 64).reshape(12, 8, 8) % 3 == 0
     source = open_source(npz(tmp_path / "set", masks=masks))

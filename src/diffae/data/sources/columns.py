@@ -22,8 +22,9 @@ class Columns:
     """The label columns beside arrays of images.
 
     An array of the same length with one value each is a column; `labels` is called `label`. Whole numbers in `label` that are more
-    than 0 and 1 are classes, called by an array of names, such as `class_names`, where there is one. Two axes of 0 and 1 are a
-    column for each. Everything else is left out, with a note.
+    than 0 and 1 are classes, called by an array of names, such as `class_names`, where there is one; where parts name them each in
+    its own way, each part's numbers by its own names. Two axes of 0 and 1 are a column for each. Everything else is left out, with
+    a note.
 
     Args:
         arrays: of the file.
@@ -44,7 +45,7 @@ class Columns:
         """A row for each image, in the order of the parts.
 
         Raises:
-            ValueError: two columns have one name, or an array is damaged.
+            ValueError: two columns have one name, an array is damaged, or parts name classes each in its own way and one does not.
         """
         found: dict[str, list[Any]] = {}
         left_out: dict[str, str] = {}
@@ -92,7 +93,11 @@ class Columns:
         known = {cell for cell in cells if cell is not None}
         if not known or not all(isinstance(cell, int) and not isinstance(cell, bool) for cell in known):
             return cells
-        called = next((texts for part in self.parts if (texts := self._class_names(part, None)) is not None), None)
+        each = [self._class_names(part, None) for part in self.parts]
+        named = [texts for texts in each if texts is not None]
+        called = named[0] if named else None
+        if any(texts != called for texts in named):
+            return self._own_classes(name, cells, each)
         if called is not None and min(known) >= 0 and max(known) < len(called):
             return [None if cell is None else ClassName(called[cell]) for cell in cells]
         if called is not None:
@@ -104,6 +109,22 @@ class Columns:
             f"--labels-kind {name}=ordinal."
         )
         return [None if cell is None else ClassName(cell) for cell in cells]
+
+    def _own_classes(self, name: str, cells: list[Any], called: Sequence[list[str] | None]) -> list[Any]:
+        """Whole numbers as the classes that they stand for in their part."""
+        found: list[Any] = []
+        for part, texts in zip(self.parts, called, strict=True):
+            names = texts or []
+            own = cells[len(found) : len(found) + self.arrays[part.key].shape[0]]
+            known = [cell for cell in own if cell is not None]
+            if known and not 0 <= min(known) <= max(known) < len(names):
+                raise ValueError(
+                    f"{self.path}: {name} beside {part.key} is {min(known)} to {max(known)}, which its names of classes "
+                    f"({len(names) or 'none'}) do not fit, and other parts have others. Save an array `class_names` in each part, "
+                    "or one for all."
+                )
+            found += [None if cell is None else ClassName(names[cell]) for cell in own]
+        return found
 
     def _class_names(self, part: Part, num: int | None) -> list[str] | None:
         """The names of a part's classes; of `num` of them, where that is known."""
