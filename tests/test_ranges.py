@@ -308,6 +308,47 @@ def test_slices_that_are_no_volume_are_refused_for_their_reason(tmp_path, settin
         volumes(tmp_path).read("1.2.3.series")
 
 
+def damaged(file, keyword, text):
+    """Writes a DICOM file anew, with text in place of an element's numbers."""
+    import pydicom
+
+    dataset = pydicom.dcmread(file)
+    tag = dataset.data_element(keyword).tag
+    dataset[tag] = pydicom.dataelem.RawDataElement(tag, dataset[tag].VR, len(text), text.encode(), 0, False, True)
+    dataset.save_as(file)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "text"), [("ImagePositionPatient", "0\\0\\2,0"), ("ImageOrientationPatient", "x\\0\\0\\0\\1\\0")]
+)
+def test_a_series_of_which_a_slice_is_damaged_is_skipped_by_name_and_no_other(tmp_path, keyword, text):
+    slices(tmp_path, uid="1.1")
+    slices(tmp_path, uid="1.2")
+    damaged(tmp_path / "5-1.2.dcm", keyword, text)
+    data = prepare(DataConfig(source=str(tmp_path), validation=0.0), size=(6, 8, 8), channels=1)
+    assert data.names == ["1.1.series"]
+    assert any(f"1.2.series cannot be read (has a slice, 5-1.2.dcm, whose {keyword} is damaged" in note for note in data.notes)
+
+
+def test_a_number_of_a_slice_matters_only_where_its_place_is_not_said(tmp_path):
+    slices(tmp_path)
+    damaged(tmp_path / "5-1.2.3.dcm", "InstanceNumber", "x ")
+    assert volumes(tmp_path).read("1.2.3.series")
+    for file in tmp_path.iterdir():
+        damaged(file, "ImagePositionPatient", "")
+    with pytest.raises(OSError, match=r"has a slice, 5-1\.2\.3\.dcm, whose InstanceNumber is damaged"):
+        volumes(tmp_path).read("1.2.3.series")
+
+
+def test_a_file_whose_number_of_frames_is_damaged_is_skipped_by_name_and_no_other(tmp_path):
+    slices(tmp_path)
+    (tmp_path / "more.dcm").write_bytes(dicom(VOLUME, bits=12, SeriesInstanceUID="1.2.3"))
+    damaged(tmp_path / "more.dcm", "NumberOfFrames", "x ")
+    data = prepare(DataConfig(source=str(tmp_path), validation=0.0), size=(6, 8, 8), channels=1)
+    assert data.names == ["1.2.3.series"]
+    assert any("  more.dcm has pixels that cannot be decoded" in note for note in data.notes)
+
+
 def test_slices_of_other_sizes_or_directions_are_no_volume(tmp_path):
     slices(tmp_path / "a")
     said = {"ImagePositionPatient": [0, 0, 15], "SeriesInstanceUID": "1.2.3", "ImageOrientationPatient": PLANE}

@@ -1,6 +1,6 @@
 """DICOM files that are slices of volumes."""
 
-import contextlib
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ from diffae.data.images.decoded import Decoded
 from diffae.data.images.frames import order_of_slices
 from diffae.data.sources.folder import Folder
 from diffae.data.sources.label_files import label_rows_of
-from diffae.runtime.files import printable
+from diffae.runtime.files import first_line, printable
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -46,11 +46,12 @@ class Series:
         found: dict[str, list[tuple[str, Dataset]]] = defaultdict(list)
         rest = []
         for name in self.folder.names:
-            dataset = _header(root / name, name) if self.folder.is_dicom(name) else None
-            if dataset is None or "SeriesInstanceUID" not in dataset or int(dataset.get("NumberOfFrames") or 1) > 1:
+            header = _slice(root / name, name) if self.folder.is_dicom(name) else None
+            if header is None:
                 rest.append(name)
             else:
-                found[f"{_parent(name)}{dataset.SeriesInstanceUID}{PACKED}"].append((name, dataset))
+                uid, dataset = header
+                found[f"{_parent(name)}{uid}{PACKED}"].append((name, dataset))
         for name, slices in found.items():
             self._sort(name, slices)
         self.names = sorted([*found, *rest])
@@ -85,30 +86,55 @@ class Series:
     def _sort(self, name: str, slices: list[tuple[str, "Dataset"]]) -> None:
         """Puts slices into their order, and notes what keeps them from being a volume."""
         self.spacings[name], order = None, np.arange(len(slices))
-        positions, planes = ([d.get(f"Image{what}Patient") for _, d in slices] for what in ("Position", "Orientation"))
         try:
-            found = order_of_slices(positions, planes)
-        except UnusableImage as error:
-            self.faults[name] = str(error)
-        else:
+            positions = [_numbers(*each, "ImagePositionPatient") for each in slices]
+            found = order_of_slices(positions, [_numbers(*each, "ImageOrientationPatient") for each in slices])
             if found is not None:
                 order, self.spacings[name] = found
             else:
-                order = self._by_number(name, [dataset.get("InstanceNumber") for _, dataset in slices])
+                order = self._by_number(name, [_numbers(*each, "InstanceNumber") for each in slices])
+        except UnusableImage as error:
+            self.faults[name] = str(error)
         self.slices[name] = [slices[i][0] for i in order]
 
-    def _by_number(self, name: str, numbers: list[Any]) -> np.ndarray:
-        if any(n is None for n in numbers) or len(set(numbers)) < len(numbers):
+    def _by_number(self, name: str, numbers: list[list[float]]) -> np.ndarray:
+        if not all(numbers) or len(set(map(tuple, numbers))) < len(numbers):
             self.faults[name] = "does not say in which order its slices lie: neither their positions nor their numbers do"
         self.notes.append(f"The slices of {printable(name)} say no positions, and were put in the order of their numbers.")
-        return np.argsort([int(n or 0) for n in numbers], kind="stable")
+        return np.argsort([n[0] if n else 0 for n in numbers], kind="stable")
 
 
-def _header(file: Path, name: str) -> "Dataset | None":
-    """The elements of a DICOM file before its pixels; None for others, and for what cannot be read, which is said when it is."""
-    with contextlib.suppress(OSError, UnusableImage):
-        return dicom.opened(file, name, pixels=False)
+def _slice(file: Path, name: str) -> "tuple[str, Dataset] | None":
+    """The series of a DICOM file of one frame, and its elements before its pixels; None for others, and for what cannot be read,
+    which is said when it is."""
+    try:
+        dataset = dicom.opened(file, name, pixels=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if "SeriesInstanceUID" in dataset and int(dataset.get("NumberOfFrames") or 1) <= 1:
+                return str(dataset.SeriesInstanceUID), dataset
+    except (MemoryError, ImportError):
+        raise
+    except Exception:  # pydicom makes values out of bytes when they are asked for, and raises anything on damaged ones.
+        return None
     return None
+
+
+def _numbers(name: str, dataset: "Dataset", keyword: str) -> list[float]:
+    """The numbers of an element of a slice; empty where it says none.
+
+    Raises:
+        UnusableImage: they are damaged.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value = dataset.get(keyword)
+            return [] if value is None or value == "" else [float(x) for x in np.atleast_1d(value)]
+    except MemoryError:
+        raise
+    except Exception as error:  # As above.
+        raise UnusableImage(f"has a slice, {printable(name)}, whose {keyword} is damaged ({first_line(error)})") from None
 
 
 def _stacked(parts: list[Decoded], between: float | None) -> Decoded:
