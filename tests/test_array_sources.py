@@ -329,6 +329,19 @@ def test_an_array_that_promises_more_than_it_holds_is_refused(tmp_path):
         open_source(tmp_path / "set.npz")
 
 
+def test_a_bomb_is_no_array_of_images_and_no_labels(tmp_path, monkeypatch):
+    monkeypatch.setattr("diffae.data.images.files.MOST_UNPACKED", 2**16)
+    black, names = np.zeros((12, 256, 256), np.uint8), np.array(["a"] * 12)
+    source = open_source(npz(tmp_path / "set", images=black, age=np.zeros(12), names=names))
+    with pytest.raises(OSError, match=r"lies in images, which looks like a decompression bomb: 786,\d+ bytes out of"):
+        source.read("00000.npy")
+    assert source.label_rows()[0] == {"file": "00000.npy", "age": 0, "names": "a"}
+    assert open_source(stored(tmp_path / "two", images=black)).read("00000.npy")
+    source = open_source(npz(tmp_path / "set", images=PIXELS, text=np.array(["a" * 10**5] * 12)))
+    with pytest.raises(ValueError, match=r"set\.npz: text looks like a decompression bomb: .* Save it uncompressed"):
+        source.label_rows()
+
+
 class Loud:
     def __reduce__(self):
         return (pytest.fail, ("unpickled",))

@@ -741,6 +741,26 @@ def test_a_gzip_bomb_is_no_volume_and_no_memory(monkeypatch):
         read(nifti(BRAIN, zipped=True)[:-50], "a.nii.gz", size=(8, 8, 8))
 
 
+@pytest.mark.parametrize("preamble", [True, False])
+def test_a_deflated_dicom_is_read_unless_it_is_a_bomb_and_that_takes_no_memory(tmp_path, monkeypatch, preamble):
+    import zlib
+
+    from diffae.data.images.dicom import opened
+
+    dataset, file = pydicom.dcmread(io.BytesIO(dicom(np.zeros((1024, 1024), np.uint16), bits=12))), io.BytesIO()
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    pydicom.dcmwrite(file, dataset)
+    content = file.getvalue()[0 if preamble else 132 :]
+    (tmp_path / "a.dcm").write_bytes(content)
+    assert values_of(content, "a.dcm", sides=2, channels=1).sides == (1024, 1024)
+    assert opened(tmp_path / "a.dcm", "a.dcm", pixels=False).Rows == 1024
+    monkeypatch.setattr(image_files, "MOST_UNPACKED", 2**16)
+    monkeypatch.setattr(zlib, "decompress", lambda *given, **settings: pytest.fail("inflated as a whole"))
+    for given in (content, tmp_path / "a.dcm"):
+        with pytest.raises(UnusableImage, match="^looks like a decompression bomb"):
+            opened(given, "a.dcm")
+
+
 def test_volumes_shrink_without_aliasing_and_keep_what_is_linear():
     ramp = np.broadcast_to(np.linspace(0, 65535, 64), (16, 16, 64))
     noise = RANDOM.integers(0, 65536, (64, 16, 16))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffae.data.images.decoded import Decoded, arranged, native, ordered, turned_over
-from diffae.data.images.files import UnusableImage, check_unpacked, ending
+from diffae.data.images.files import UnusableImage, check_inflated, check_unpacked, ending
 from diffae.data.images.frames import order_of_frames, said, scales
 from diffae.runtime.files import is_the_systems
 
@@ -48,7 +48,7 @@ def opened(content: bytes | Path, name: str, *, pixels: bool = True) -> "Dataset
         pixels: whether to read the pixels too.
 
     Raises:
-        UnusableImage: it is no DICOM file, or a damaged one.
+        UnusableImage: it is no DICOM file, a damaged one, or a bomb.
         ImportError: pydicom is not installed.
     """
     try:
@@ -58,16 +58,14 @@ def opened(content: bytes | Path, name: str, *, pixels: bool = True) -> "Dataset
         raise ImportError("Reading DICOM needs pydicom: pip install 'diffae[medical]'.") from None
     force = ending(name) in (".dcm", ".dicom")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as file:
             warnings.simplefilter("ignore")
-            dataset = dcmread(
-                io.BytesIO(content) if isinstance(content, bytes) else content, force=force, stop_before_pixels=not pixels
-            )
+            dataset = dcmread(_Looked(file), force=force, stop_before_pixels=not pixels)
             if "TransferSyntaxUID" not in dataset.file_meta:
                 implicit, little = dataset.original_encoding
                 explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
                 dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
-    except MemoryError:
+    except (UnusableImage, MemoryError):
         raise
     except Exception as error:  # Readers raise anything on damaged files.
         if is_the_systems(error):
@@ -76,6 +74,19 @@ def opened(content: bytes | Path, name: str, *, pixels: bool = True) -> "Dataset
     if not len(dataset):
         raise UnusableImage("is no readable DICOM file (it has no elements)")
     return dataset
+
+
+class _Looked:
+    """A file for pydicom, which asks for the whole rest of one only to inflate it: that is looked at first."""
+
+    def __init__(self, file: io.BufferedIOBase) -> None:
+        self.file, self.seek, self.tell = file, file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        content = self.file.read(size)
+        if size < 0:
+            check_inflated(content)
+        return content
 
 
 def _decoded(dataset: "Dataset", length: int, *, sides: int, channels: int) -> Decoded:

@@ -1,5 +1,6 @@
 """Which files count as images, and how one is refused."""
 
+import contextlib
 import io
 import zlib
 from collections.abc import Callable
@@ -15,6 +16,8 @@ BOMB_RATIO = 200
 """An image above Pillow's size limit (89 megapixels) whose file is this many times smaller is a bomb, not a picture."""
 MOST_UNPACKED = 2**28
 """Bytes above which a high ratio of compression marks a file as a bomb."""
+PIECE = 2**24
+"""Bytes that are unpacked at once where they are only counted."""
 DICOM_MARK = b"DICM"
 """What a DICOM file has at its bytes 128..132, whatever its name."""
 
@@ -68,3 +71,18 @@ def gunzipped(content: bytes) -> bytes:
     except zlib.error as error:
         raise UnusableImage(f"is damaged or cut short ({error})") from None
     return out.getvalue()
+
+
+def check_inflated(content: bytes) -> None:
+    """Refuses what a bomb is, packed by deflate without a header as in DICOM; what it becomes is counted, and not kept. What cannot
+    be unpacked is left to whoever reads it.
+
+    Raises:
+        UnusableImage: it is a bomb.
+    """
+    stream, num, rest = zlib.decompressobj(wbits=-zlib.MAX_WBITS), 0, content
+    with contextlib.suppress(zlib.error):
+        while rest and not stream.eof:
+            num += len(stream.decompress(rest, PIECE))
+            check_unpacked(num, len(content))
+            rest = stream.unconsumed_tail

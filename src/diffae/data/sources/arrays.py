@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from diffae.data.images import UnusableImage
 from diffae.data.sources.columns import Columns
 from diffae.data.sources.layout import Array, Axes, Part, arranged, axes_of, described_rows, parts_of
 from diffae.runtime.files import first_line, is_the_systems
@@ -54,7 +55,7 @@ class Arrays:
         """The image as a .npy file of shape (c, h, w) or (c, d, h, w); may be called from several threads.
 
         Raises:
-            OSError: the file is damaged there.
+            OSError: the file is damaged there, or a bomb.
             MemoryError: the piece of the file that holds it does not fit in memory.
         """
         key, axes, row = self.places[name]
@@ -102,6 +103,8 @@ class Arrays:
                         f"{self.path}: {key} is stored in pieces of {shape} of {dtype}, and one does not fit in "
                         "memory. Save it uncompressed (numpy.savez), or in smaller pieces (chunks of HDF5 or Zarr)."
                     ) from None
+                except UnusableImage as error:
+                    raise OSError(f"lies in {key}, which {error}") from None
                 except Exception as error:  # Decompressors raise anything on damaged files.
                     if is_the_systems(error):
                         raise

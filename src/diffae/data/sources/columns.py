@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from diffae.data.images import UnusableImage
 from diffae.data.labels.classes import MOST_CLASSES, ClassName
 from diffae.data.labels.columns import refuse_doubled
 from diffae.data.sources.layout import Array, Part
@@ -148,6 +149,8 @@ class Columns:
             return np.asarray(self.arrays[key][:])
         except MemoryError:
             raise
+        except UnusableImage as error:
+            raise ValueError(f"{self.path}: {key} {error}. Save it uncompressed (numpy.savez), or leave it out.") from None
         except Exception as error:  # Decompressors raise anything on damaged files.
             if is_the_systems(error):
                 raise

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from diffae.data.images.files import check_unpacked
 from diffae.data.sources.layout import Array
 from diffae.runtime.files import first_line, pointer_or
 
@@ -21,11 +22,12 @@ class Packed:
         chunks: the shape of what is read at once: all of it.
     """
 
-    def __init__(self, archive: zipfile.ZipFile, member: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    def __init__(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo, shape: tuple[int, ...], dtype: np.dtype) -> None:
         self.archive, self.member = archive, member
         self.shape, self.dtype, self.chunks = shape, dtype, shape
 
     def __getitem__(self, rows: slice, /) -> np.ndarray:
+        check_unpacked(self.member.file_size, self.member.compress_size)
         with self.archive.open(self.member) as file:
             return np.lib.format.read_array(file, allow_pickle=False)[rows]
 
@@ -58,7 +60,7 @@ def npz_arrays(path: Path) -> tuple[dict[str, Array], list[str]]:
                 offset = _offset(path, info) + start
                 found[name] = np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")
             else:
-                found[name] = Packed(archive, info.filename, shape, dtype)
+                found[name] = Packed(archive, info, shape, dtype)
     except MemoryError:
         raise
     except Exception as error:  # Damaged archives raise anything.
