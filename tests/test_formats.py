@@ -112,6 +112,57 @@ def test_monochrome1_is_turned_over_so_that_more_is_brighter():
     assert "MONOCHROME1 turned over" in decoded.meant
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "limit", "padded"),
+    [
+        (np.int16, -2000, None, [-2000]),
+        (np.int16, 63536, None, [-2000]),
+        (np.uint16, 63536, None, [63536]),
+        (np.uint16, -2000, None, [63536]),
+        (np.int16, -2000, -1000, [-2000, -1500, -1000]),
+        (np.int16, -1000, -2000, [-2000, -1500, -1000]),
+        (np.int16, 7, None, []),
+    ],
+)
+@pytest.mark.parametrize("form", ["MONOCHROME1", "MONOCHROME2"])
+def test_padding_is_what_the_stored_values_are_by_the_type_of_the_pixels(kind, value, limit, padded, form):
+    said = {"PixelPaddingValue": value} | ({} if limit is None else {"PixelPaddingRangeLimit": limit})
+    values = np.array([[-2000, -1500, -1000, 0], [40, 80, 1000, 2000]]).astype(np.int64).astype(kind)
+    content = with_words(dicom(values, slope=2, intercept=-1, kind=form), **said)
+    decoded = values_of(content, "a.dcm", sides=2, channels=1)
+    expected = np.isin(values, np.array(padded).astype(kind))
+    assert (decoded.padding is None) if not padded else np.array_equal(decoded.padding[0], expected)
+    plain = values_of(dicom(values, slope=2, intercept=-1, kind=form), "a.dcm", sides=2, channels=1)
+    assert np.array_equal(decoded.values, plain.values)
+    assert decoded.gaps is None
+
+
+def with_words(content, **words):
+    """A DICOM file with elements of 16 bits whose type is said to be the one that holds them."""
+    dataset, file = pydicom.dcmread(io.BytesIO(content)), io.BytesIO()
+    for keyword, value in words.items():
+        dataset.add_new(keyword, "SS" if np.min(value) < 0 else "US", value)
+    pydicom.dcmwrite(file, dataset)
+    return file.getvalue()
+
+
+def test_padding_is_read_as_before_and_said_unless_gaps_are_left_out():
+    values = CT.copy()
+    values[:2] = 0
+    plain = dicom(values, slope=1, intercept=-1024, bits=12)
+    content, told = dicom(values, slope=1, intercept=-1024, bits=12, PixelPaddingValue=0), []
+    assert np.array_equal(read(content, "a.dcm", size=(8, 8), told=told), read(plain, "a.dcm", size=(8, 8)))
+    assert told == [
+        "filled up by the scanner (PixelPaddingValue), and that was read as values like others: leave it out with --data.mask gaps"
+    ]
+    told.clear()
+    array = read(content, "a.dcm", size=(8, 8), mask="gaps", told=told)
+    assert (array[1] == 65535 * (values > 0)).all()
+    assert told == []
+    with pytest.raises(UnusableImage, match="has no values at all, only gaps"):
+        read(dicom(np.zeros((8, 8), np.uint16), PixelPaddingValue=0), "a.dcm", size=(8, 8), mask="gaps")
+
+
 def test_colours_are_red_green_and_blue_and_stay_what_they_are():
     rgb = RANDOM.integers(0, 256, (8, 8, 3)).astype(np.uint8)
     array = read(dicom(rgb, bits=8, kind="RGB"), "a.dcm", size=(8, 8), channels=3)
@@ -168,6 +219,22 @@ def test_frames_that_say_where_they_lie_are_a_volume_in_that_order():
     assert np.array_equal(decoded.values[0], FRAMES[[1, 3, 0, 2]])
     assert decoded.spacing == (2.5, 0.5, 0.75)
     assert np.array_equal(values_of(content, "a.dcm", sides=2, channels=1).values[0], FRAMES[0])
+
+
+def test_padding_of_frames_lies_as_they_do():
+    frames = RANDOM.integers(0, 8, (4, 8, 8)).astype(np.uint16)
+    content = with_words(enhanced(frames, [2, 0, 3, 1]), PixelPaddingValue=3)
+    decoded = values_of(content, "a.dcm", sides=3, channels=1)
+    assert np.array_equal(decoded.padding[0], frames[[1, 3, 0, 2]] == 3)
+    assert np.array_equal(values_of(content, "a.dcm", sides=2, channels=1).padding[0], frames[0] == 3)
+    single = values_of(dicom(frames[0], bits=12, PixelPaddingValue=3), "a.dcm", sides=3, channels=1)
+    assert np.array_equal(single.padding[0, 0], frames[0] == 3)
+
+
+def test_padding_of_several_values_is_none_and_that_is_said():
+    decoded = values_of(with_words(dicom(CT, bits=12), PixelPaddingValue=[1, 2]), "a.dcm", sides=2, channels=1)
+    assert decoded.padding is None
+    assert decoded.notes == ("with a PixelPaddingValue that is no number, so no padding is known",)
 
 
 def test_frames_are_scaled_as_the_file_says_of_all_or_of_each():

@@ -349,6 +349,22 @@ def test_a_file_whose_number_of_frames_is_damaged_is_skipped_by_name_and_no_othe
     assert any("  more.dcm has pixels that cannot be decoded" in note for note in data.notes)
 
 
+def test_the_padding_of_slices_is_that_of_their_volume(tmp_path):
+    slices(tmp_path, PixelPaddingValue=0, PixelPaddingRangeLimit=99)
+    source = volumes(tmp_path)
+    decoded = values_of(source.read("1.2.3.series"), "1.2.3.series", sides=3, channels=1)
+    assert np.array_equal(decoded.padding[0], VOLUME < 100)
+    assert np.array_equal(decoded.values[0], VOLUME.astype(int) - 1024)
+    config = DataConfig(source=str(tmp_path), validation=0.0, crop="none", range="minmax")
+    data = prepare(dataclasses.replace(config, mask="gaps"), size=(6, 8, 8), channels=1)
+    assert np.array_equal(data.counted([0])[0, 0], VOLUME >= 100)
+    assert data.config.range == (VOLUME[VOLUME >= 100].min() - 1024.0, VOLUME.max() - 1024.0)
+    plain = prepare(config, size=(6, 8, 8), channels=1)
+    assert plain.config.range == (VOLUME.min() - 1024.0, VOLUME.max() - 1024.0)
+    assert sum("filled up by the scanner (PixelPaddingValue)" in note for note in plain.notes) == 1
+    assert not any("filled up" in note for note in data.notes)
+
+
 def test_slices_of_other_sizes_or_directions_are_no_volume(tmp_path):
     slices(tmp_path / "a")
     said = {"ImagePositionPatient": [0, 0, 15], "SeriesInstanceUID": "1.2.3", "ImageOrientationPatient": PLANE}

@@ -26,8 +26,8 @@ class Preparation(InRange):
     shown: tuple[int, ...] = ()
     """The channels, counted from 1, that pictures show: as red, green and blue, or one as grey."""
     mask: str | None = None
-    """`gaps`: images have one channel more, which says where something is known; what is not a number, or marked as no data, is
-    not."""
+    """`gaps`: images have one channel more, which says where something is known; what is not a number, or marked as no data
+    or as padding, is not."""
 
     def __post_init__(self) -> None:
         InRange.__post_init__(self)
@@ -81,7 +81,8 @@ class DataConfig(InRange):
     """The channels, counted from 1, that pictures show: as red, green and blue, or one as grey. By default the first three; of two
     the first in magenta and the second in green."""
     mask: str | None = None
-    """What the loss leaves out: `gaps` (what is not a number, or marked as no data), or a folder of masks with the same names."""
+    """What the loss leaves out: `gaps` (what is not a number, or marked as no data or as padding), or a folder of masks with the
+    same names."""
     tile: Count = 256
     """Side of the tiles that whole-slide images are cut into, in pixels of their highest resolution."""
     least_tissue: Share = 0.5

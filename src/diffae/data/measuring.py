@@ -60,12 +60,13 @@ class Percentiles:
 MEASURES: dict[str, type[Extent] | type[Percentiles]] = {"minmax": Extent, "percentiles": Percentiles}
 
 
-def measured(images: Iterable[Decoded], measure: str) -> tuple[float, ...]:
+def measured(images: Iterable[Decoded], measure: str, *, padding: bool = False) -> tuple[float, ...]:
     """The range of values of each channel of images, gaps left out.
 
     Args:
         images: decoded, one at a time; none is kept.
         measure: `minmax`, or `percentiles`.
+        padding: whether what scanners filled images up with is a gap too, as where gaps are left out of training.
 
     Returns:
         The smaller and the larger number of each channel, one after another; two numbers alone where all channels have the same.
@@ -81,7 +82,7 @@ def measured(images: Iterable[Decoded], measure: str) -> tuple[float, ...]:
                 f"Some images have {len(found)} channels and some {len(image.values)}, so data.range {measure} has no meaning: "
                 "name two numbers, or take images of one kind."
             )
-        gaps = unknown(image)
+        gaps = unknown(image, padding=padding)
         for channel, values in enumerate(image.values):
             known = values.ravel() if gaps is None else values[~gaps[channel]]
             if known.size:
@@ -116,7 +117,8 @@ def resolved(
     """
     if config.range not in MEASURES:
         return config
-    numbers = measured(_values(source, names, len(size), channels, progress), str(config.range))
+    values = _values(source, names, len(size), channels, progress)
+    numbers = measured(values, str(config.range), padding=config.mask == "gaps")
     return dataclasses.replace(config, range=numbers)
 
 

@@ -201,7 +201,8 @@ def _with_range(config: DataConfig, source: Source, *, size: tuple[int, ...], ch
     if config.range not in MEASURES:
         return config
     look = look_at(source, progress)
-    key = seeding.mix("range-2", look.fingerprint, config.range, len(size), channels)
+    gaps = ("gaps",) if config.mask == "gaps" else ()
+    key = seeding.mix("range-2", look.fingerprint, config.range, len(size), channels, *gaps)
     file = cache_folder() / "ranges" / f"{key:016x}.json"
     with caching():
         if not file.is_file():
@@ -217,7 +218,7 @@ def _look(decode: Decoder, progress: Progress) -> tuple[int, dict[str, str]]:
     limits = config.preparation.range or ()
     folders = [*([] if decode.masks is None else [decode.masks]), *decode.also]
     beside = [look_at(folder.source) for folder in folders]
-    more = (*(() if config.mask is None else ("mask" if decode.masks else "gaps",)), *(look.fingerprint for look in beside))
+    more = (*(() if config.mask is None else ("mask" if decode.masks else "gaps-2",)), *(look.fingerprint for look in beside))
     own = look_at(decode.source, progress)
     closed = dict(own.closed)
     for folder, look in zip(folders, beside, strict=True):

@@ -34,8 +34,10 @@ def decode(content: bytes, name: str, *, sides: int, channels: int) -> Decoded:
 
 
 def packed(decoded: Decoded) -> bytes:
-    """What was decoded, as bytes that `unpacked` reads: a line of JSON, and an array as .npy."""
+    """What was decoded, as bytes that `unpacked` reads: a line of JSON, its values as .npy, and its padding, if any."""
+    values = _npy(decoded.values)
     said = {
+        "length": len(values),
         "limits": decoded.limits,
         "spacing": decoded.spacing,
         "placed": decoded.placed,
@@ -45,21 +47,28 @@ def packed(decoded: Decoded) -> bytes:
         "meant": decoded.meant,
         "notes": decoded.notes,
     }
-    file = io.BytesIO()
-    file.write(json.dumps(said).encode() + b"\n")
-    np.save(file, np.ascontiguousarray(decoded.values), allow_pickle=False)
-    return file.getvalue()
+    padding = b"" if decoded.padding is None else _npy(decoded.padding)
+    return json.dumps(said).encode() + b"\n" + values + padding
 
 
 def unpacked(content: bytes, name: str, *, sides: int, channels: int) -> Decoded:
     """Reads what `packed` made."""
     try:
-        line, _, array = content.partition(b"\n")
+        line, _, rest = content.partition(b"\n")
         said = json.loads(line)
+        length = said.pop("length")
         said = {key: tuple(value) if isinstance(value, list) else value for key, value in said.items()}
-        return Decoded(values=native(_load(array)), **said)
-    except (ValueError, TypeError) as error:
+        padding = _load(rest[length:]) if len(rest) > length else None
+        return Decoded(values=native(_load(rest[:length])), padding=padding, **said)
+    except (ValueError, TypeError, KeyError) as error:
         raise UnusableImage(f"is no volume that this package put together ({error})") from None
+
+
+def _npy(array: np.ndarray) -> bytes:
+    """An array as the bytes of a .npy file."""
+    file = io.BytesIO()
+    np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+    return file.getvalue()
 
 
 def _load(content: bytes) -> np.ndarray:

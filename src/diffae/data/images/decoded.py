@@ -45,6 +45,8 @@ class Decoded:
         exif: 1..8, how a picture or TIFF says that it lies; it was turned upright by that.
         window: the smallest and the largest value that the file itself wants shown, or None.
         gaps: (c, *sides), True where the file marks what it holds as no data. What is not finite counts as that anyway.
+        padding: (c, *sides), True where it marks what a scanner filled the image up with; None where there is none. These are
+            values like others, unless gaps are left out: then they are gaps too.
         turned: whether values were turned over, so that more is brighter: `limits[0] + limits[1] - value`.
         colours: whether three channels are red, green and blue, so that they have a grey.
         meant: what was done to read it, in words, for `meaning`.
@@ -58,6 +60,7 @@ class Decoded:
     exif: int = 1
     window: tuple[float, float] | None = None
     gaps: np.ndarray | None = None
+    padding: np.ndarray | None = None
     turned: bool = False
     colours: bool = False
     meant: tuple[str, ...] = ()

@@ -25,7 +25,8 @@ def decode(content: bytes, name: str, *, sides: int, channels: int) -> Decoded:
 
     MONOCHROME1 is turned over, so that more is brighter. Frames are the depth of a volume, along the normal of their plane where
     they say where they lie, as in `sources.Series`; of a flat image the first is taken. Each is scaled as it says. Limits are
-    those of the bits that are stored. A file without its header is read where its name ends as DICOM's do.
+    those of the bits that are stored. What the stored values are by which a scanner filled its image up (PixelPaddingValue, and the
+    range from there to PixelPaddingRangeLimit) is its padding. A file without its header is read where its name ends as DICOM's do.
     """
     dataset = opened(content, name)
     try:
@@ -115,6 +116,7 @@ def _decoded(dataset: "Dataset", length: int, *, sides: int, channels: int) -> D
     else:
         limits = _bits(int(dataset.BitsStored), signed=bool(dataset.PixelRepresentation))
     values = stored
+    padding, odd = _padding(stored, dataset) if kind in GREYS else (None, ())
     if kind in GREYS:
         values, limits = _modality(stored, dataset, limits, apply_modality_lut, taken)
     turned = kind == "MONOCHROME1"
@@ -123,12 +125,14 @@ def _decoded(dataset: "Dataset", length: int, *, sides: int, channels: int) -> D
         values, (low, high) = turned_over(values, limits)
         window = window and (low + high - window[1], low + high - window[0])
         meant = ("MONOCHROME1 turned over",)
-    if sides == 3 and "F" not in axes:
-        values, axes = values[None], f"F{axes}"
     order, between = (order_of_frames(dataset, taken) if taken > 1 else None) or (None, None)
-    if order is not None:
-        values = values[order]
-    values, notes = arranged(native(np.asarray(values)), axes, sides=sides, channels=channels)
+
+    def laid(each: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+        if sides == 3 and taken == 1:
+            return arranged(each[None], f"F{axes}", sides=sides, channels=channels)
+        return arranged(each if order is None else each[order], axes, sides=sides, channels=channels)
+
+    values, notes = laid(native(np.asarray(values)))
     if sides == 2 and frames > 1:
         notes = (f"of {frames} frames, of which {frames - 1} are left out: the first was taken", *notes)
     return Decoded(
@@ -136,11 +140,30 @@ def _decoded(dataset: "Dataset", length: int, *, sides: int, channels: int) -> D
         limits=limits,
         spacing=_spacing(dataset, sides, between),
         window=window,
+        padding=None if padding is None else laid(padding)[0],
         turned=turned,
         colours=kind in COLOURS,
         meant=(*meant, *windows),
-        notes=notes,
+        notes=(*notes, *odd),
     )
+
+
+def _padding(stored: np.ndarray, dataset: "Dataset") -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """Where stored values are padding, as PS3.3 C.7.5.1.1.2 defines it, or None; and what to say where that cannot be read."""
+    kind = {"f4": "Float", "f8": "DoubleFloat"}.get(stored.dtype.str[1:], "")
+    try:
+        value, limit = (dataset.get(f"{kind}PixelPadding{end}") for end in ("Value", "RangeLimit"))
+        if value is None:
+            return None, ()
+        ends = [float(value), float(value if limit is None else limit)]
+    except Exception:  # Readers raise anything on damaged elements, and without this one the image is whole.
+        return None, ("with a PixelPaddingValue that is no number, so no padding is known",)
+    if stored.dtype.kind != "f" and stored.dtype.itemsize <= 2:
+        # It has 16 bits, which count as those of the pixels do, whatever sign it says itself.
+        least = -(2**15) if stored.dtype.kind == "i" else 0
+        ends = [(end - least) % 2**16 + least for end in ends]
+    found = (stored >= min(ends)) & (stored <= max(ends))
+    return (found if found.any() else None), ()
 
 
 def _modality(

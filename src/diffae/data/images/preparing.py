@@ -12,6 +12,7 @@ from diffae.data.images.resizing import mark_resized, resized
 from diffae.data.images.values import mapped, unknown
 
 ASK_MASK = "leave them out with --data.mask gaps"
+PADDED = "filled up by the scanner (PixelPaddingValue), and that was read as values like others: leave it out with --data.mask gaps"
 GREY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in a grey, as Pillow has them."""
 
@@ -20,7 +21,9 @@ def prepared(decoded: Decoded, *, size: tuple[int, ...], channels: int, preparat
     """Maps, crops and resizes what was decoded; arguments, result and errors are those of `read_image`."""
     for note in decoded.notes:
         warn(note)
-    gaps: np.ndarray | None = unknown(decoded)
+    gaps = unknown(decoded, padding=preparation.mask == "gaps")
+    if decoded.padding is not None and preparation.mask != "gaps":
+        warn(PADDED)
     if gaps is not None and preparation.mask != "gaps":
         wrong = int(gaps.sum())
         finite = np.isfinite(decoded.values).all()

@@ -32,13 +32,13 @@ def scaled(rows: Tensor) -> Tensor:
     return values.float().mul_(2 / most).sub_(1)
 
 
-def unknown(decoded: Decoded) -> np.ndarray | None:
-    """Where a file has no data, (c, *sides): what is not finite, and what it marks as that. None where it is whole."""
-    if not np.issubdtype(decoded.values.dtype, np.floating):
-        found = decoded.gaps
-    else:
-        found = ~np.isfinite(decoded.values)
-        found = found if decoded.gaps is None else found | decoded.gaps
+def unknown(decoded: Decoded, *, padding: bool = False) -> np.ndarray | None:
+    """Where a file has no data, (c, *sides): what is not finite, what it marks as that, and its padding, if that is asked for. None
+    where it is whole."""
+    found = ~np.isfinite(decoded.values) if np.issubdtype(decoded.values.dtype, np.floating) else None
+    for marked in (decoded.gaps, decoded.padding if padding else None):
+        if marked is not None:
+            found = marked if found is None else found | marked
     return found if found is not None and found.any() else None
 
 

@@ -155,11 +155,15 @@ def _stacked(parts: list[Decoded], between: float | None) -> Decoded:
         raise OSError("is MONOCHROME1 (more is darker), with slices that are scaled each in its own way")
     spacing = (between, *first.spacing) if between and first.spacing else None
     windows = {part.window for part in parts}
+    padding = None
+    if any(part.padding is not None for part in parts):
+        padding = np.stack([np.zeros(p.values.shape, bool) if p.padding is None else p.padding for p in parts], axis=1)
     return Decoded(
         values=np.stack([part.values for part in parts], axis=1),
         limits=limits,
         spacing=spacing,
         window=windows.pop() if len(windows) == 1 else None,
+        padding=padding,
         turned=first.turned,
         colours=first.colours,
         meant=(f"{len(parts)} slices", *first.meant),
