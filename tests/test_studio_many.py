@@ -406,6 +406,49 @@ def test_each_change_is_undone_alone_and_a_probability_stays_until_its_own_slide
     assert page.finish(more, [], both, VISITOR)[0].asked == {"strengths": both, "targets": {}, "keep": []}
 
 
+def teaching(page):
+    """Answers of Yes, No and Skip, by what they are called on the page."""
+    return {
+        block.value: fn.fn
+        for fn in page.blocks.fns.values()
+        if isinstance(block := page.blocks.blocks.get(fn.targets[0][0]), gr.Button) and (block.elem_id or "").startswith("teach-")
+    }
+
+
+def test_a_second_answer_to_an_image_replaces_the_first_and_labels_no_other(page):
+    answers = teaching(page)
+    labels, first, *_ = page.start({}, "", "Bright")
+    labels, second, *_ = answers["Yes"](labels, first)
+    assert answers["No"](labels, first)[0] == {first: 0}, "the next image was not there yet"
+    assert answers["Skip"](labels, first)[0] == {first: -1}
+    assert answers["No"](labels, second)[0] == {first: 1, second: 0}
+    with pytest.raises(gr.Error, match="There is no image to answer for"):
+        answers["Yes"]({}, None)
+
+
+def test_an_answer_is_taken_back_and_the_last_image_of_all_counts(shop, page):
+    answers, (labels, at, *_) = teaching(page), page.start({}, "", "Bright")
+    while at is not None:
+        last = at
+        labels, at, shown, said = answers["No"](labels, at)
+    assert len(labels) == len(shop.data.names)
+    assert shown is None
+    assert "All images are labelled" in said
+    labels, at, *_ = page.back(labels)
+    assert (len(labels), at) == (len(shop.data.names) - 1, last)
+    with pytest.raises(gr.Error, match="no answer to take back"):
+        page.back({})
+
+
+def test_another_attribute_begins_without_the_labels_of_the_former(page):
+    assert page.start({3: 1}, "Bright", " Bright ")[0] == {3: 1}, "the same goes on"
+    labels, _, _, said, of = page.start({3: 1}, "Bright", "Round")
+    assert (labels, of) == ({}, "Round")
+    assert "The answers for Bright, 1, were taken away. 0 have it" in said
+    with pytest.raises(gr.Error, match="Name what is taught"):
+        page.start({}, "", " ")
+
+
 def test_a_folder_gets_the_edit_of_when_it_was_asked_for(shop, page, folder):
     files, then = [str(folder / "0.png")], edited(shop)
     clicked, said = page.ask(then)

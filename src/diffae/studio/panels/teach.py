@@ -25,23 +25,45 @@ def panel(page: Page, editor: EditPanel) -> None:
     if data is None:
         return
 
-    def shown(labels: dict[int, int], at: int) -> list[Any]:
+    def shown(labels: dict[int, int], at: int | None, told: str = "") -> list[Any]:
         counts = [sum(y == value for y in labels.values()) for value in (1, 0)]
         auroc = shop.taught_auroc(labels)
-        said = f"{counts[0]} have it, {counts[1]} lack it."
+        said = f"{told}{counts[0]} have it, {counts[1]} lack it."
         if auroc is None:
             said += " At least four of both are needed to say how well it is known."
         else:
             said += f" AUROC on images that it was not fitted on: **{auroc:.2f}**."
             said += " That is enough; more labels make it surer." if auroc >= ENOUGH else " Go on."
+        if at is None:
+            return [labels, at, None, f"{said} All images are labelled."]
         return [labels, at, enlarged(ae, data.images([at])[0]), said]
 
+    def following(labels: dict[int, int]) -> int | None:
+        return shop.most_uncertain(labels) if len(labels) < len(data.names) else None
+
     @shows_errors
-    def answer(labels: dict[int, int], at: int | None, value: int | None) -> list[Any]:
-        labels = dict(labels) if at is None or value is None else {**labels, at: value}
-        if at is not None and value is None:
-            labels.setdefault(at, SKIPPED)
-        return shown(labels, shop.most_uncertain(labels))
+    def start(labels: dict[int, int], of: str, name: str) -> list[Any]:
+        if not (name := name.strip()):
+            raise ValueError("Name what is taught first.")
+        told = ""
+        if name != of and labels:
+            told, labels = f"The answers for {of}, {len(labels)}, were taken away. ", {}
+        return [*shown(labels, following(labels), told), name]
+
+    @shows_errors
+    def answer(labels: dict[int, int], at: int | None, value: int) -> list[Any]:
+        if at is None:
+            raise ValueError("There is no image to answer for: name what is taught, and begin.")
+        # The page says which image it showed; of answers for one image the last counts.
+        labels = {**labels, at: value}
+        return shown(labels, following(labels))
+
+    @shows_errors
+    def back(labels: dict[int, int]) -> list[Any]:
+        if not labels:
+            raise ValueError("There is no answer to take back.")
+        *before, (at, _) = labels.items()
+        return shown(dict(before), at)
 
     @shows_errors
     def define(visit: Visit, labels: dict[int, int], name: str) -> list[Any]:
@@ -62,7 +84,9 @@ def panel(page: Page, editor: EditPanel) -> None:
         return str(file)
 
     with gr.Tab("Teach", id="teach"), gr.Row():
-        labels, at = gr.State({}), gr.State(None)
+        labels, of = gr.State({}), gr.State("")
+        # The page has it, and sends it with an answer: meanwhile the next image may have been chosen.
+        at = gr.Number(None, precision=0, visible=False)
         with gr.Column(scale=3):
             picture = gr.Image(
                 label="Does it have it?", interactive=False, buttons=[], height=360, elem_id="teach-image", format="png"
@@ -71,6 +95,7 @@ def panel(page: Page, editor: EditPanel) -> None:
                 yes = gr.Button("Yes", variant="primary", elem_id="teach-yes")
                 no = gr.Button("No", variant="primary", elem_id="teach-no")
                 skip = gr.Button("Skip", elem_id="teach-skip")
+                undone = gr.Button("Back", elem_id="teach-back")
         with gr.Column(scale=3, min_width=260):
             name = gr.Textbox(label="What is taught", placeholder="the attribute's name", elem_id="teach-name")
             begin = gr.Button("Begin", elem_id="teach-begin")
@@ -79,8 +104,10 @@ def panel(page: Page, editor: EditPanel) -> None:
             made = gr.Button("Write the labels", elem_id="teach-export")
             file = gr.File(label="The labels (CSV), for diffae fit-attributes", interactive=False, height=90, elem_id="teach-file")
     outputs = [labels, at, picture, said]
-    begin.click(lambda a: answer(a, None, None), [labels], outputs, api_visibility="private", **ANSWERS)
-    for button, value in ((yes, 1), (no, 0), (skip, None)):
-        button.click(lambda a, b, v=value: answer(a, b, v), [labels, at], outputs, api_visibility="private", **ANSWERS)
+    private: dict[str, Any] = dict(api_visibility="private", **ANSWERS)
+    begin.click(start, [labels, of, name], [*outputs, of], **private)
+    for button, value in ((yes, 1), (no, 0), (skip, SKIPPED)):
+        button.click(lambda a, b, v=value: answer(a, b, v), [labels, at], outputs, **private)
+    undone.click(back, [labels], outputs, **private)
     go.click(define, [page.visit, labels, name], editor.define_outputs, api_visibility="private", **MODEL)
     made.click(export, [labels, name], file, api_visibility="private")
