@@ -406,31 +406,29 @@ def test_each_change_is_undone_alone_and_a_probability_stays_until_its_own_slide
     assert page.finish(more, [], both, VISITOR)[0].asked == {"strengths": both, "targets": {}, "keep": []}
 
 
-def teaching(page):
-    """Answers of Yes, No and Skip, by what they are called on the page."""
-    return {
-        block.value: fn.fn
-        for fn in page.blocks.fns.values()
-        if isinstance(block := page.blocks.blocks.get(fn.targets[0][0]), gr.Button) and (block.elem_id or "").startswith("teach-")
-    }
+def click(page, button):
+    """What a click does, by the button's name in the page."""
+    (found,) = [block for block in page.blocks.blocks.values() if block.elem_id == button]
+    (work,) = [fn.fn for fn in page.blocks.fns.values() if fn.targets[0] == (found._id, "click")]
+    return work
 
 
 def test_a_second_answer_to_an_image_replaces_the_first_and_labels_no_other(page):
-    answers = teaching(page)
+    yes, no, skip = (click(page, f"teach-{answer}") for answer in ("yes", "no", "skip"))
     labels, first, *_ = page.start({}, "", "Bright")
-    labels, second, *_ = answers["Yes"](labels, first)
-    assert answers["No"](labels, first)[0] == {first: 0}, "the next image was not there yet"
-    assert answers["Skip"](labels, first)[0] == {first: -1}
-    assert answers["No"](labels, second)[0] == {first: 1, second: 0}
+    labels, second, *_ = yes(labels, first)
+    assert no(labels, first)[0] == {first: 0}, "the next image was not there yet"
+    assert skip(labels, first)[0] == {first: -1}
+    assert no(labels, second)[0] == {first: 1, second: 0}
     with pytest.raises(gr.Error, match="There is no image to answer for"):
-        answers["Yes"]({}, None)
+        yes({}, None)
 
 
 def test_an_answer_is_taken_back_and_the_last_image_of_all_counts(shop, page):
-    answers, (labels, at, *_) = teaching(page), page.start({}, "", "Bright")
+    no, (labels, at, *_) = click(page, "teach-no"), page.start({}, "", "Bright")
     while at is not None:
         last = at
-        labels, at, shown, said = answers["No"](labels, at)
+        labels, at, shown, said = no(labels, at)
     assert len(labels) == len(shop.data.names)
     assert shown is None
     assert "All images are labelled" in said
@@ -447,6 +445,20 @@ def test_another_attribute_begins_without_the_labels_of_the_former(page):
     assert "The answers for Bright, 1, were taken away. 0 have it" in said
     with pytest.raises(gr.Error, match="Name what is taught"):
         page.start({}, "", " ")
+
+
+def test_groups_of_the_map_are_apart_and_begin_anew_with_each_attribute(page):
+    has, lacks, over, define = (click(page, f"explore-{name}") for name in ("with", "without", "over", "define"))
+    groups, said = has({"with": [], "without": []}, [1, 2, 3, 4])
+    groups, said = lacks(groups, [4, 5, 6])
+    assert groups == {"with": [1, 2, 3], "without": [4, 5, 6]}
+    assert said == "With it: 3 images. Without it: 3. 1 of them was on the other side before."
+    with pytest.raises(gr.Error, match="Give the attribute a name"):
+        define(Visit(), groups, "")
+    nobody = {"with": [], "without": []}
+    visit, *_, left, said = define(Visit(), groups, "Mine")
+    assert list(visit.defined) == ["Mine"]
+    assert [left, said] == over() == [nobody, "With it: 0 images. Without it: 0."]
 
 
 def test_a_folder_gets_the_edit_of_when_it_was_asked_for(shop, page, folder):

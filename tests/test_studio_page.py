@@ -503,6 +503,7 @@ def test_two_groups_of_the_map_become_a_slider(visitor):
     page.locator("#explore-name textarea, #explore-name input").fill("Left of the map")
     shot(page, "explore")
     page.locator("#explore-define").click()
+    page.wait_for_selector("#explore-groups:has-text('With it: 0 images. Without it: 0.')")
     page.get_by_role("tab", name="Edit").click()
     page.wait_for_selector(".attribute:has-text('Left of the map')")
     open_first(page)

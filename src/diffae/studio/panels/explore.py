@@ -18,6 +18,8 @@ from diffae.studio.page import MODEL, EditPanel, Page, images_or_notice, shows_e
 from diffae.studio.visit import Visit
 
 MOST_POINTS, THUMBNAIL, NEIGHBOURS = 3000, 40, 12
+NOBODY: dict[str, list[int]] = {"with": [], "without": []}
+"""The groups to begin with."""
 
 MAP = Path(__file__).with_name("map.js").read_text(encoding="utf-8")
 
@@ -46,13 +48,22 @@ def panel(page: Page, editor: EditPanel) -> None:
             chosen = shop.neighbours(chosen[0], NEIGHBOURS)
         return [chosen, pictures(chosen), f"{len(chosen)} images"]
 
-    def add(groups: dict[str, list[int]], chosen: list[int], side: str) -> list[Any]:
-        groups = {**groups, side: sorted({*groups[side], *chosen})}
-        return [groups, f"With it: {len(groups['with'])} images. Without it: {len(groups['without'])}."]
+    def counted(groups: dict[str, list[int]]) -> str:
+        return f"With it: {len(groups['with'])} images. Without it: {len(groups['without'])}."
+
+    def add(groups: dict[str, list[int]], chosen: list[int], side: str, other: str) -> list[Any]:
+        moved = len({*chosen} & {*groups[other]})
+        # An image is on the side where it was put last.
+        groups = {side: sorted({*groups[side], *chosen}), other: sorted({*groups[other]} - {*chosen})}
+        told = f" {moved} of them {'was' if moved == 1 else 'were'} on the other side before." if moved else ""
+        return [groups, counted(groups) + told]
+
+    def start_over() -> list[Any]:
+        return [NOBODY, counted(NOBODY)]
 
     @shows_errors
     def define(visit: Visit, groups: dict[str, list[int]], name: str) -> list[Any]:
-        return editor.define(visit, name.strip(), shop.define(name, groups["with"], groups["without"]))
+        return [*editor.define(visit, name.strip(), shop.define(name, groups["with"], groups["without"])), *start_over()]
 
     @shows_errors
     def pick(chosen: list[int], event: gr.SelectData) -> Tensor:
@@ -60,7 +71,7 @@ def panel(page: Page, editor: EditPanel) -> None:
 
     with gr.Tab("Explore", id="explore"), gr.Row():
         chosen = gr.State([])
-        groups = gr.State({"with": [], "without": []})
+        groups = gr.State(NOBODY)
         with gr.Column(scale=5):
             atlas = gr.HTML(_map(page, indices), js_on_load=MAP, elem_id="explore-map", server_functions=[colours])
         with gr.Column(scale=4, min_width=300):
@@ -73,12 +84,16 @@ def panel(page: Page, editor: EditPanel) -> None:
             with gr.Row():
                 has = gr.Button("These have it", elem_id="explore-with")
                 lacks = gr.Button("These lack it", elem_id="explore-without")
-            groups_said = gr.Markdown("With it: 0 images. Without it: 0.")
-            go = gr.Button("Define it", variant="primary", elem_id="explore-define")
+            groups_said = gr.Markdown(counted(NOBODY), elem_id="explore-groups")
+            with gr.Row():
+                go = gr.Button("Define it", variant="primary", elem_id="explore-define")
+                over = gr.Button("Start over", elem_id="explore-over")
     atlas.select(choose, None, [chosen, gallery, said], api_visibility="private")
-    has.click(lambda g, c: add(g, c, "with"), [groups, chosen], [groups, groups_said], api_visibility="private")
-    lacks.click(lambda g, c: add(g, c, "without"), [groups, chosen], [groups, groups_said], api_visibility="private")
-    go.click(define, [page.visit, groups, name], editor.define_outputs, api_visibility="private", **MODEL)
+    shown = [groups, groups_said]
+    has.click(lambda g, c: add(g, c, "with", "without"), [groups, chosen], shown, api_visibility="private")
+    lacks.click(lambda g, c: add(g, c, "without", "with"), [groups, chosen], shown, api_visibility="private")
+    over.click(start_over, None, shown, api_visibility="private")
+    go.click(define, [page.visit, groups, name], [*editor.define_outputs, *shown], api_visibility="private", **MODEL)
     editor.opens(gallery, pick, [chosen])
 
 

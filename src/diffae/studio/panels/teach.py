@@ -92,10 +92,10 @@ def panel(page: Page, editor: EditPanel) -> None:
                 label="Does it have it?", interactive=False, buttons=[], height=360, elem_id="teach-image", format="png"
             )
             with gr.Row():
-                yes = gr.Button("Yes", variant="primary", elem_id="teach-yes")
-                no = gr.Button("No", variant="primary", elem_id="teach-no")
-                skip = gr.Button("Skip", elem_id="teach-skip")
-                undone = gr.Button("Back", elem_id="teach-back")
+                yes = gr.Button("Yes", variant="primary", elem_id="teach-yes", min_width=100)
+                no = gr.Button("No", variant="primary", elem_id="teach-no", min_width=100)
+                skip = gr.Button("Skip", elem_id="teach-skip", min_width=100)
+                undone = gr.Button("Back", elem_id="teach-back", min_width=100)
         with gr.Column(scale=3, min_width=260):
             name = gr.Textbox(label="What is taught", placeholder="the attribute's name", elem_id="teach-name")
             begin = gr.Button("Begin", elem_id="teach-begin")
