@@ -198,10 +198,18 @@ def test_without_images_there_is_a_sentence(shop):
         bare.open_files(["nothing.png"])
 
 
-def test_a_broken_upload_is_named_as_the_visitor_named_it(shop, tmp_path):
+def test_a_broken_upload_is_named_as_the_visitor_named_it(shop, tmp_path, monkeypatch):
     (tmp_path / "mine.png").write_bytes(b"not a picture")
     with pytest.raises(ValueError, match="^mine.png is not an image"):
         shop.open_files([tmp_path / "mine.png"])
+    (tmp_path / "mine.png").unlink()
+    with pytest.raises(FileNotFoundError, match="^There is no image mine.png"):
+        shop.open_files([tmp_path / "mine.png"])
+    (tmp_path / "mine.png").symlink_to(tmp_path / "mine.png")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "is_file", lambda file: True)
+        with pytest.raises(OSError, match="'mine.png'$"):
+            shop.open_files([tmp_path / "mine.png"])
 
 
 def test_pictures_are_enlarged_by_whole_pixels_and_differences_seen(shop):

@@ -4,6 +4,7 @@ import concurrent.futures
 import gc
 import io
 import json
+import shutil
 import sys
 import warnings
 import zipfile
@@ -191,6 +192,30 @@ def test_what_is_unpacked_lies_in_the_visitors_folder_and_goes_with_it(shop, fol
     assert not list(page.folder_of(own).iterdir())
     assert page.kept(other, "images", 0) is not None, "another visitor's stay"
     assert not list((tmp_path / "system").iterdir())
+
+
+def test_uploads_that_are_deleted_while_they_are_worked_on_are_read_all_the_same(shop, folder, tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "more.zip", "w") as archive:
+        archive.write(folder / "1.png", "deep/1.png")
+    files = [*sorted(folder.iterdir()), tmp_path / "more.zip"]
+    for linked in (True, False):
+        for file in files:
+            shutil.copy(file, tmp_path / f"upload-of-{file.name}")
+        given, seen = [tmp_path / f"upload-of-{file.name}" for file in files], Edited()
+        if not linked:
+            monkeypatch.setattr("os.link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
+        with Uploads([*given, tmp_path / "never.png"], tmp_path / "own") as uploads:
+            for file in given:
+                file.unlink()
+            found = [(name, x is not None) for name, x in read(shop, uploads, seen)]
+        assert found == [*((f"upload-of-{i}.png", True) for i in range(4)), ("deep/1.png", True)]
+        assert [said[:34] for said in seen.unread] == ["never.png is not there any more, o"]
+        assert not list((tmp_path / "own").iterdir())
+
+
+def test_uploads_and_downloads_stay_a_day(page):
+    frequency, age = page.blocks.delete_cache
+    assert (frequency, age) == (3600, 24 * 3600)
 
 
 WORK = {

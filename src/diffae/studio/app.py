@@ -34,6 +34,9 @@ ENDS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signa
 """What ends the studio beside Ctrl-C: a request to end, and a terminal that is closed."""
 ARENAS = 2
 """Of the allocator, for all threads of the server."""
+SWEEP, AGE = 3600, 24 * 3600
+"""Seconds between looks for old uploads and downloads, which are then deleted, and how old they may get: work may wait for its
+turn, and a download for who asked for it."""
 GRACE = 5
 """Seconds that visitors have, when the studio is to end, to be answered."""
 THEME = gr.themes.Default(
@@ -78,7 +81,7 @@ def build(shop: Workshop, files: Path) -> gr.Blocks:
         shop: model and images.
         files: where files to download are written; see `temporary_folder`.
     """
-    with gr.Blocks(title=f"diffae studio: {shop.name}", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
+    with gr.Blocks(title=f"diffae studio: {shop.name}", analytics_enabled=False, delete_cache=(SWEEP, AGE)) as blocks:
         gr.Markdown(f"# diffae studio: {shop.name}\n{_summary(shop)}")
         if control := scrolling(shop.ae.pixels_shape())[0]:
             gr.HTML(control)

@@ -90,6 +90,7 @@ def edit_all(shop: Workshop, visit: Visit, uploads: Uploads, target: Path, tell:
             for name, x in read(shop, uploads, edited):
                 if x is None:
                     left -= 1
+                    tell("Editing", edited.num, edited.num + left)
                     continue
                 code = shop.ae.infer(x)
                 z = move(code.z_sem, shop.ae.attributes, visit.defined, **asked)

@@ -2,6 +2,8 @@
 
 import contextlib
 import lzma
+import os
+import shutil
 import struct
 import tempfile
 import zipfile
@@ -27,24 +29,26 @@ TORN = (
 class Uploads:
     """Files that were uploaded, those within zips too, each under the name that the visitor knows it by.
 
-    Zips are unpacked a file at a time. What archives of others hold beside files, folders and what macOS adds, is left out.
+    All are there until the end, also where the page takes old uploads away meanwhile. Zips are unpacked a file at a time. What
+    archives of others hold beside files, folders and what macOS adds, is left out.
 
     Args:
         files: where they lie.
-        folder: of the visitor's, in which zips are unpacked; made if it is not there. What was unpacked goes with it.
+        folder: of the visitor's, in which files are kept and zips unpacked; made if it is not there. Both go with it.
 
     Attributes:
-        unread: sentences about zips that cannot be opened.
+        unread: sentences about files that are not there, and zips that cannot be opened.
     """
 
     def __init__(self, files: Sequence[str | Path], folder: Path) -> None:
-        self._folder = folder
         self.unread: list[str] = []
         self._stack = contextlib.ExitStack()
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(dir=folder, prefix="uploads-")))
         self._found: list[tuple[str, Path | tuple[zipfile.ZipFile, zipfile.ZipInfo]]] = []
         for file in map(Path, files):
             if file.suffix.lower() != ".zip":
-                self._found.append((file.name, file))
+                self._take(file)
                 continue
             try:
                 archive = self._stack.enter_context(zipfile.ZipFile(file))
@@ -65,29 +69,43 @@ class Uploads:
 
     def __iter__(self) -> Iterator[tuple[str, Path | str]]:
         """The name of each, and where it lies until the next is asked for; where it cannot be unpacked, a sentence in its place."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self._folder, prefix="unpacked-") as folder:
-            for i, (name, where) in enumerate(self._found):
-                if isinstance(where, Path):
-                    yield name, where
-                    continue
-                archive, info = where
-                # A name of our own: theirs may be too long, or none.
-                target = Path(folder) / f"upload-{i}{ending(name)[:MOST_ENDING]}"
-                try:
-                    with archive.open(info) as member:
-                        content = member.read(MOST_BYTES + 1) if info.compress_type in BOUNDED else None
-                    if content is not None and len(content) <= MOST_BYTES:
-                        target.write_bytes(content)
-                except TORN as error:
-                    said = str(error).replace(str(target), name).rstrip(".")
-                    yield name, f"{name} cannot be unpacked ({said})."
-                    continue
-                if content is None:
-                    yield name, f"{name} is packed by bzip2 or LZMA, which may unpack to anything: pack it as usual (deflate)."
-                    continue
-                if len(content) > MOST_BYTES:
-                    yield name, f"{name} is more than {MOST_BYTES >> 20} MiB unpacked."
-                    continue
-                yield name, target
-                target.unlink(missing_ok=True)  # The visitor may have left.
+        for i, (name, where) in enumerate(self._found):
+            if isinstance(where, Path):
+                yield name, where
+                continue
+            archive, info = where
+            target = self._place(i, name)
+            try:
+                with archive.open(info) as member:
+                    content = member.read(MOST_BYTES + 1) if info.compress_type in BOUNDED else None
+                if content is not None and len(content) <= MOST_BYTES:
+                    target.write_bytes(content)
+            except TORN as error:
+                said = str(error).replace(str(target), name).rstrip(".")
+                yield name, f"{name} cannot be unpacked ({said})."
+                continue
+            if content is None:
+                yield name, f"{name} is packed by bzip2 or LZMA, which may unpack to anything: pack it as usual (deflate)."
+                continue
+            if len(content) > MOST_BYTES:
+                yield name, f"{name} is more than {MOST_BYTES >> 20} MiB unpacked."
+                continue
+            yield name, target
+            target.unlink(missing_ok=True)  # The visitor may have left.
+
+    def _take(self, file: Path) -> None:
+        """Keeps a file of the visitor's under another name."""
+        target = self._place(len(self._found), file.name)
+        try:
+            try:
+                os.link(file, target)
+            except OSError:  # On another disk, or one that has no links.
+                shutil.copyfile(file, target)
+        except OSError as error:
+            self.unread.append(f"{file.name} is not there any more, or cannot be read ({error.strerror}): upload it again.")
+        else:
+            self._found.append((file.name, target))
+
+    def _place(self, i: int, name: str) -> Path:
+        """Where an upload is kept; under a name of our own, since theirs may be too long, or none."""
+        return self._folder / f"upload-{i}{ending(name)[:MOST_ENDING]}"

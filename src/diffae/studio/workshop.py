@@ -167,6 +167,10 @@ class Workshop:
         try:
             x = load_images(paths, size=tuple(sides), warn=lambda what: tell(named(what)), **settings)
             return self.ae.from_pixels(x)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(named(str(error))) from None
+        except OSError as error:
+            raise OSError(named(str(error))) from None
         except ValueError as error:
             raise ValueError(named(str(error))) from None
 
