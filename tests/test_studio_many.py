@@ -1,6 +1,7 @@
 """The studio without its page: many images edited together, many attributes, the time left, and the memory that a visit takes."""
 
 import concurrent.futures
+import csv
 import gc
 import io
 import json
@@ -21,6 +22,7 @@ gr = pytest.importorskip("gradio", reason="The studio's tests need gradio: pip i
 from shops import small
 
 from diffae.autoencoder import DiffusionAutoencoder
+from diffae.data.images import stem
 from diffae.pictures import save_png, to_pil
 from diffae.semantics.attributes import Attributes, Score
 from diffae.studio import visit as visits
@@ -89,13 +91,42 @@ def test_a_folder_is_edited_as_each_image_is_in_edit_and_nothing_is_lost(shop, f
     with zipfile.ZipFile(tmp_path / "out.zip") as archive:
         names = set(archive.namelist())
         pictures = {"0.png", "1.png", "2.png", "3.png", "0 (2).png", "deep/1.png", "2 (2).png"}
-        assert names == pictures | {"edit.json", "not-read.txt"}
+        assert names == pictures | {"names.csv", "edit.json", "not-read.txt"}
         assert archive.read("not-read.txt").decode().splitlines() == found.unread
         assert json.loads(archive.read("edit.json"))["asked"]["strengths"] == {"Red": 0.3}
         one = replace(visit, opened=OpenImage(shop.ae, shop.open_files([folder / "3.png"])))
         z = shop.moved(one, {"Red": 0.3}, {}, ["Green"])
         save_png(to_pil(shop.ae.clamp(shop.ae.render(one.opened.code, z_sem=z))[0]), tmp_path / "expected.png")
         assert archive.read("3.png") == (tmp_path / "expected.png").read_bytes(), "the same pixels"
+
+
+def test_names_lose_no_more_than_an_images_ending_and_a_table_says_which_file_each_was(shop, folder, tmp_path):
+    given = ["1.2.840.113619.2.5.1", "1.2.840.113619.2.5.2", "brain.nii.gz.png", "P1/IM0001", "P2/IM0001", "as,said.JPG"]
+    with zipfile.ZipFile(tmp_path / "mine.zip", "w") as archive:
+        for name in given:
+            archive.write(folder / "0.png", name)
+    for where in ("one", "other"):
+        (tmp_path / where).mkdir()
+        shutil.copy(folder / "1.png", tmp_path / where / "IM0001")
+    files = [tmp_path / "mine.zip", tmp_path / "one" / "IM0001", tmp_path / "other" / "IM0001"]
+    with Uploads(files, tmp_path / "own") as uploads:
+        edit_all(shop, edited(shop), uploads, tmp_path / "out.zip", silent)
+    with zipfile.ZipFile(tmp_path / "out.zip") as archive:
+        head, *rows = csv.reader(io.StringIO(archive.read("names.csv").decode()))
+        assert {name for name, _ in rows} == {name for name in archive.namelist() if name.endswith(".png")}
+    assert head == ["file", "given"]
+    assert rows == [
+        ["1.2.840.113619.2.5.1.png", given[0]],
+        ["1.2.840.113619.2.5.2.png", given[1]],
+        ["brain.nii.gz.png", given[2]],
+        ["P1/IM0001.png", given[3]],
+        ["P2/IM0001.png", given[4]],
+        ["as,said.png", given[5]],
+        ["IM0001.png", "IM0001"],
+        ["IM0001 (2).png", "IM0001"],
+    ]
+    assert stem("P1/brain.nii.gz") == "P1/brain"
+    assert stem("P1/1.2.840.1.5") == "P1/1.2.840.1.5"
 
 
 def test_a_folder_is_brought_to_a_probability_too(shop, folder, tmp_path):

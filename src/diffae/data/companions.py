@@ -1,15 +1,15 @@
 """Files that lie in a folder of their own, beside the images that they belong to: masks, and further channels."""
 
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from diffae.config import Crop, Preparation
-from diffae.data.images import Grid, UnusableImage, Warn, ending, read_photo, read_placed, values_of
+from diffae.data.images import Grid, UnusableImage, Warn, read_photo, read_placed, values_of
 from diffae.data.images.arrays import PACKED
 from diffae.data.images.crops import sides_text
-from diffae.data.images.files import EXTENSIONS
+from diffae.data.images.files import stem
 from diffae.data.images.values import WithoutRange
 from diffae.data.sources import Source, open_source
 
@@ -114,9 +114,8 @@ def _check_placed(own: Grid, image: Grid) -> None:
 
 
 def _stem(name: str) -> str:
-    """A name without its ending; DICOM files may have none, and names that are numbers with dots."""
-    path, kind = PurePosixPath(name), ending(name)
-    return str(path.parent / path.name[: -len(kind)]) if kind in EXTENSIONS | {PACKED} else name
+    """A name without its ending, a series' too."""
+    return stem(name.removesuffix(PACKED))
 
 
 def append_channels(pixels: np.ndarray, more: Sequence[np.ndarray]) -> np.ndarray:

@@ -1,5 +1,6 @@
 """One edit of many images: what the panel of folders does, without a page."""
 
+import csv
 import io
 import json
 import zipfile
@@ -10,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from diffae.data.images import stem
 from diffae.pictures import to_pil
 from diffae.runtime.files import first_line, replacing
 from diffae.studio.moves import move
@@ -65,8 +67,8 @@ def read(shop: Workshop, uploads: Uploads, edited: Edited) -> Iterator[tuple[str
 def edit_all(shop: Workshop, visit: Visit, uploads: Uploads, target: Path, tell: Callable[[str, int, int], object]) -> Edited:
     """Applies the visitor's edit to every image, at full quality, and writes a zip of PNGs, each named as its file.
 
-    An image comes out as it would in Edit, pixel by pixel. Beside the images there are `edit.json`, which says what was done, and,
-    where files could not be read, `not-read.txt`, which says why.
+    An image comes out as it would in Edit, pixel by pixel. Beside the images there are `names.csv`, which says of which file each
+    is, `edit.json`, which says what was done, and, where files could not be read, `not-read.txt`, which says why.
 
     Args:
         shop: the model.
@@ -82,8 +84,10 @@ def edit_all(shop: Workshop, visit: Visit, uploads: Uploads, target: Path, tell:
         raise ValueError("Nothing is edited yet: move a slider in Edit; what you did there is then done to all files.")
     if not uploads and not uploads.unread:
         raise ValueError("There are no files: drop images, zips of images or a folder on the left.")
-    edited, taken = Edited(), {"edit.json", "not-read.txt"}
+    edited, taken = Edited(), set[str]()
     asked: dict[str, Any] = {"strengths": {}, "targets": {}, "keep": [], **visit.asked}
+    names = csv.writer(listed := io.StringIO(), lineterminator="\n")
+    names.writerow(["file", "given"])
     with replacing(target) as part:
         with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
             tell("Editing", 0, left := len(uploads))
@@ -96,11 +100,13 @@ def edit_all(shop: Workshop, visit: Visit, uploads: Uploads, target: Path, tell:
                 z = move(code.z_sem, shop.ae.attributes, visit.defined, **asked)
                 after = shop.ae.clamp(shop.ae.render(code, z_sem=z))
                 to_pil(shop.ae.to_pictures(after)[0]).save(png := io.BytesIO(), "PNG")
-                archive.writestr(_free(name, taken), png.getvalue())
+                archive.writestr(written := _free(name, taken), png.getvalue())
+                names.writerow([written, name])
                 edited.num, left = edited.num + 1, left - 1
                 if len(edited.shown) < SHOWN:
                     edited.shown.append((x[0], after[0]))
                 tell("Editing", edited.num, edited.num + left)
+            archive.writestr("names.csv", listed.getvalue())
             archive.writestr("edit.json", json.dumps({"model": shop.model, "asked": asked}, indent=1) + "\n")
             if edited.unread:
                 archive.writestr("not-read.txt", "\n".join(edited.unread) + "\n")
@@ -112,10 +118,10 @@ def edit_all(shop: Workshop, visit: Visit, uploads: Uploads, target: Path, tell:
 def _free(name: str, taken: set[str]) -> str:
     """The name of a PNG in the zip, another where two files had the same."""
     parts = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", "..", ".")]
-    stem = str(PurePosixPath(*parts).with_suffix("")) if parts else "image"
-    found, i = f"{stem}.png", 1
+    bare = stem(str(PurePosixPath(*parts))) if parts else "image"
+    found, i = f"{bare}.png", 1
     while found.lower() in taken:
         i += 1
-        found = f"{stem} ({i}).png"
+        found = f"{bare} ({i}).png"
     taken.add(found.lower())
     return found

@@ -2,7 +2,7 @@
 
 from diffae.data.images.crops import CROPS
 from diffae.data.images.decoded import Decoded, Grid
-from diffae.data.images.files import BOMB_RATIO, EXTENSIONS, MOST_UNPACKED, UnusableImage, Warn, ending, is_dicom
+from diffae.data.images.files import BOMB_RATIO, EXTENSIONS, MOST_UNPACKED, UnusableImage, Warn, ending, is_dicom, stem
 from diffae.data.images.pillow import read_photo
 from diffae.data.images.preparing import with_known
 from diffae.data.images.reading import load_images, meaning, read_image, read_placed, values_of
@@ -27,6 +27,7 @@ __all__ = [
     "read_photo",
     "read_placed",
     "scaled",
+    "stem",
     "too_dark",
     "unknown",
     "values_of",

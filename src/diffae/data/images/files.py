@@ -36,6 +36,12 @@ def ending(name: str) -> str:
     return double if double in EXTENSIONS else "".join(suffixes[-1:])
 
 
+def stem(name: str) -> str:
+    """A file's name without the ending of an image; DICOM files may have none, and names that are numbers with dots."""
+    kind = ending(name)
+    return name[: -len(kind)] if kind in EXTENSIONS else name
+
+
 def is_dicom(head: bytes) -> bool:
     """Whether a file that begins with these 132 bytes says that it is DICOM."""
     return head[128:132] == DICOM_MARK
