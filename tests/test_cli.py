@@ -343,9 +343,15 @@ def test_from_a_run_to_attributes_priors_samples_and_edits(trained, tmp_path, ca
     single = ["--attribute", "Red", "--out", "edited"]
     assert "is written once: give one of --strengths, or --target-prob" in fails(capsys, "manipulate", run, *pair, *single)
     twice = ["manipulate", run, *pair, pair[0], *single, "--strengths", "0.3"]
-    assert "Two of the images have one name, and would be one file in edited" in fails(capsys, *twice)
+    assert "Two of the images would be one file, edited/00.png: edit them in two calls, to two folders" in fails(capsys, *twice)
     cli.main(["manipulate", run, *pair, *single, "--strengths", "0.3", *quick])
-    for name in ("00.png", "01.png"):
+    assert "edited/00.png is there, and may be of another image" in fails(
+        capsys, "manipulate", run, *pair, *single, "--strengths", "0.3"
+    )
+    for name in ("1.2.840.1.5", "1.2.840.1.6"):
+        shutil.copy(pair[0], name)
+    cli.main(["manipulate", run, "1.2.840.1.5", "1.2.840.1.6", *single, "--strengths", "0.3", *quick])
+    for name in ("00.png", "01.png", "1.2.840.1.5.png", "1.2.840.1.6.png"):
         with Image.open(tmp_path / "edited" / name) as edited:
             assert edited.size == (16, 16)
     cli.main(["sample", run, "--num", "3", "--prior", "mine", "--prior-steps", "2", "--out", "folder", *quick])

@@ -1,5 +1,6 @@
 """The command that edits attributes of images."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -64,10 +65,7 @@ class Manipulate(arguments.Decoding, arguments.Cropping):
             raise ValueError(
                 f"In the folder {self.out} each image is written once: give one of --strengths, or --target-probability."
             )
-        if single and len({file.stem for file in self.files}) < len(self.files):
-            raise ValueError(f"Two of the images have one name, and would be one file in {self.out}: edit them in two calls.")
-        if single and (own := [f for f in self.files if (self.out / f"{f.stem}.png").resolve() == f.resolve()]):
-            raise ValueError(f"{own[0]} would be written over: name another folder than {self.out}.")
+        targets = self._targets() if single else []
         ae = inputs.autoencoder(self.source, precision=self.precision)
         if self.edit is not None:
             _replay(ae, self.edit, self.out)
@@ -88,9 +86,28 @@ class Manipulate(arguments.Decoding, arguments.Cropping):
         if self.values is not None:
             save_values(ae, columns[0][0], self.values, like=self.files[0], crop=self.crop)
         if single:
-            save_each(ae, columns[0], [self.out / f"{file.stem}.png" for file in self.files])
+            save_each(ae, columns[0], targets)
             return
         show(ae, list(zip(x, *columns, strict=True)), self.out)
+
+    def _targets(self) -> list[Path]:
+        """Where the images are written in the folder.
+
+        Raises:
+            ValueError: two would be one file, or something is there.
+        """
+        from diffae.data.images import stem
+
+        targets = [self.out / f"{stem(file.name)}.png" for file in self.files]
+        if twice := [target for target, num in Counter(targets).items() if num > 1]:
+            raise ValueError(f"Two of the images would be one file, {twice[0]}: edit them in two calls, to two folders.")
+        if own := [file for file, target in zip(self.files, targets, strict=True) if target.resolve() == file.resolve()]:
+            raise ValueError(f"{own[0]} would be written over: name another folder than {self.out}.")
+        if there := [target for target in targets if target.exists()]:
+            raise ValueError(
+                f"{there[0]} is there, and may be of another image: name another folder than {self.out}, or delete it."
+            )
+        return targets
 
     @property
     def _aims(self) -> bool:
