@@ -91,9 +91,9 @@ def test_a_folder_is_edited_as_each_image_is_in_edit_and_nothing_is_lost(shop, f
     with zipfile.ZipFile(tmp_path / "out.zip") as archive:
         names = set(archive.namelist())
         pictures = {"0.png", "1.png", "2.png", "3.png", "0 (2).png", "deep/1.png", "2 (2).png"}
-        assert names == pictures | {"names.csv", "edit.json", "not-read.txt"}
+        assert names == pictures | {"names.csv", "what-was-done.json", "not-read.txt"}
         assert archive.read("not-read.txt").decode().splitlines() == found.unread
-        assert json.loads(archive.read("edit.json"))["asked"]["strengths"] == {"Red": 0.3}
+        assert json.loads(archive.read("what-was-done.json"))["asked"]["strengths"] == {"Red": 0.3}
         one = replace(visit, opened=OpenImage(shop.ae, shop.open_files([folder / "3.png"])))
         z = shop.moved(one, {"Red": 0.3}, {}, ["Green"])
         save_png(to_pil(shop.ae.clamp(shop.ae.render(one.opened.code, z_sem=z))[0]), tmp_path / "expected.png")
@@ -527,7 +527,7 @@ def test_a_folder_gets_the_edit_of_when_it_was_asked_for(shop, page, folder):
 
     def strengths_of(visit, clicked):
         with zipfile.ZipFile(page.run(visit, clicked, files, None, VISITOR, lambda *_, **__: None)[1]) as archive:
-            return json.loads(archive.read("edit.json"))["asked"]["strengths"]
+            return json.loads(archive.read("what-was-done.json"))["asked"]["strengths"]
 
     assert strengths_of(later, clicked) == {"Red": 0.3}
     assert strengths_of(later, None) == {"Red": -0.3}, "a script clicks nothing"

@@ -426,7 +426,7 @@ def test_what_was_done_to_one_image_is_done_to_a_folder(visitor, shop, tmp_path)
     with page.expect_download() as download:
         page.locator("#folder-zip a").first.click()
     with zipfile.ZipFile(download.value.path()) as archive:
-        assert {"00.png", "01.png", "names.csv", "edit.json", "not-read.txt"} == set(archive.namelist())
+        assert {"00.png", "01.png", "names.csv", "what-was-done.json", "not-read.txt"} == set(archive.namelist())
 
 
 def test_example_images_become_sliders_more_than_four_of_them(visitor, shop):

@@ -68,7 +68,7 @@ def edit_all(shop: Workshop, visit: Visit, uploads: Uploads, target: Path, tell:
     """Applies the visitor's edit to every image, at full quality, and writes a zip of PNGs, each named as its file.
 
     An image comes out as it would in Edit, pixel by pixel. Beside the images there are `names.csv`, which says of which file each
-    is, `edit.json`, which says what was done, and, where files could not be read, `not-read.txt`, which says why.
+    is, `what-was-done.json`, which says what was done, and, where files could not be read, `not-read.txt`, which says why.
 
     Args:
         shop: the model.
@@ -107,7 +107,7 @@ def edit_all(shop: Workshop, visit: Visit, uploads: Uploads, target: Path, tell:
                     edited.shown.append((x[0], after[0]))
                 tell("Editing", edited.num, edited.num + left)
             archive.writestr("names.csv", listed.getvalue())
-            archive.writestr("edit.json", json.dumps({"model": shop.model, "asked": asked}, indent=1) + "\n")
+            archive.writestr("what-was-done.json", json.dumps({"model": shop.model, "asked": asked}, indent=1) + "\n")
             if edited.unread:
                 archive.writestr("not-read.txt", "\n".join(edited.unread) + "\n")
         if not edited.num:
