@@ -17,7 +17,7 @@ from torch import nn
 
 from diffae import DiffusionAutoencoder, cli
 from diffae.cli.anomaly import Anomaly
-from diffae.cli.explanation import Audit
+from diffae.cli.explanation import Audit, Explain
 from diffae.config import DataConfig
 from diffae.data import prepare
 from diffae.explanation import explaining, opening
@@ -475,6 +475,19 @@ def test_what_columns_are_taken_for_is_said_of_the_table_that_is_named_alone(tmp
     monkeypatch.setattr("diffae.explanation.anomalies.write_anomalies", lambda *_, **__: ("page", {"images": []}))
     Anomaly(source="run", data="new", usual="usual", **said).run()
     assert kinds == {"new": said["labels_kind"], "usual": ()}
+
+
+def test_answers_are_said_of_programs_and_refused_where_columns_alone_are_named(tmp_path, monkeypatch):
+    data = SimpleNamespace(labels={"Red": [], "Green": []}, train=np.arange(4), validation=np.arange(4, 6))
+    monkeypatch.setattr("diffae.cli.inputs.images", lambda *_, **__: data)
+    asked = {"source": "run", "out": tmp_path, "answers": "logit"}
+    for columns in (
+        Explain(classifier="Red", **asked), Audit(classifier="Red", **asked), Explain(classifier="Red", second="Green", **asked)
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="--answers logit is about what a program says, and Red is a column"):
+            columns.sets(None)
+    for program in (Explain(classifier="theirs:f", second="Red", **asked), Explain(classifier="Red", second="theirs:f", **asked)):
+        assert program.sets(None)[0] is data
 
 
 def test_the_command_explains_a_run_and_its_page_opens(tmp_path, tiny_run, made, monkeypatch, capsys):

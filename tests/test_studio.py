@@ -254,6 +254,20 @@ def test_others_reach_the_page_only_with_a_password(shop, tmp_path, capsys):
     assert "give a --password" in capsys.readouterr().err
 
 
+def test_options_that_the_studio_would_leave_aside_are_refused(shop, tmp_path, capsys):
+    shop.ae.save_pretrained(tmp_path / "model")
+    for given, said in (
+        (["--answers", "logit"], "--answers logit is about what a --classifier says, and none was given: name it."),
+        (
+            ["--labels", "few.csv"],
+            f"--labels few.csv is about images, and {tmp_path / 'model'} brings none: name them with --data.",
+        ),
+    ):
+        with pytest.raises(SystemExit):
+            cli.main(["studio", str(tmp_path / "model"), *given])
+        assert said in " ".join(capsys.readouterr().err.split())
+
+
 def test_without_a_run_the_studio_says_how_to_get_one(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):

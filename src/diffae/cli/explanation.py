@@ -52,13 +52,26 @@ class Classifying(arguments.Labelling):
     """Of which images are taken, and of the networks that learn here."""
 
     def sets(self, ae: "DiffusionAutoencoder") -> "tuple[ImageSet, ImageSet, np.ndarray, np.ndarray]":
-        """The run's images; those that are changed, in the order in which they are taken; which training images are asked about."""
+        """The run's images; those that are changed, in the order in which they are taken; which training images are asked about.
+
+        Raises:
+            ValueError: as of `images` and `looked_at`; or answers are said of columns, which are learned as what they are.
+        """
         trained = inputs.images(ae, self.source, None, self.labels, labels_kind=self.labels_kind)
+        if self.answers is not None and all(name in trained.labels for name in self._named()):
+            raise ValueError(
+                f"--answers {self.answers} is about what a program says, and {self.classifier} is a column of the labels: leave it "
+                "away."
+            )
         data = trained if self.data is None else inputs.images(ae, self.source, self.data)
         rng = np.random.default_rng(self.seed)
         among = np.sort(rng.permutation(trained.train)[: self.among])
         candidates = rng.permutation(inputs.looked_at(data, self.data, "explain"))
         return trained, data, candidates, among
+
+    def _named(self) -> list[str]:
+        """The classifiers, by their names."""
+        return [self.classifier]
 
     def opened(self, name: str, data: "ImageSet", seed: int, update: "Progress") -> "Classifier":
         """The classifier of this name; one that learns a column of labels is another for each seed."""
@@ -141,6 +154,9 @@ class Explain(Classifying):
         for name, value in found.shares.items():
             say(f"{name}: {value:.3g}")
         print(f"Open {page}")
+
+    def _named(self) -> list[str]:
+        return [self.classifier, *([] if self.second is None else [self.second])]
 
     def _second(self, data: "ImageSet", among: np.ndarray, explainer: "Explainer", update: "Progress") -> "Classifier | None":
         """Another classifier of the same."""

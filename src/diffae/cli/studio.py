@@ -56,8 +56,12 @@ class Studio:
             raise ValueError(
                 f"With --host {self.host} others can reach the page: give a --password. The name to log in with is diffae."
             )
+        if self.answers is not None and not self.classifier:
+            raise ValueError(f"--answers {self.answers} is about what a --classifier says, and none was given: name it.")
         with reserve(self.host, self.port) as reserved:
             source = self.source or _newest() or (str(FACES) if FACES.is_dir() else _trained())
+            if self.labels is not None and self.data is None and not is_run(source) and Path(source) != FACES:
+                raise ValueError(f"--labels {self.labels} is about images, and {source} brings none: name them with --data.")
             ae = inputs.autoencoder(source, prior=self.prior)
             data = z_sem = None
             if is_run(source) or self.data is not None:
