@@ -30,7 +30,7 @@ from diffae.studio.app import _within_a_loop, build
 from diffae.studio.batch import Edited, edit_all, read
 from diffae.studio.display import MOST_BARS, bars, enlarged
 from diffae.studio.examples import codes_of_examples, from_examples
-from diffae.studio.page import ANY, Page
+from diffae.studio.page import ANY, HOURS, Page
 from diffae.studio.panels.sliders import slider_list, strengths
 from diffae.studio.progress import TimeLeft, duration_text
 from diffae.studio.uploads import Uploads
@@ -604,6 +604,17 @@ def test_of_which_examples_only_a_part_was_taken_is_said(page, folder):
     assert "told by 5 images" in said
     assert "Not all files could be read:\n\n- notes.txt is" in said
     assert "Of some, not all was taken:\n\n- stack.tif is" in said
+
+
+def test_how_long_own_attributes_last_is_said_where_they_are_made_and_listed(page, monkeypatch):
+    said = []
+    monkeypatch.setattr(gr, "Info", said.append)
+    page.define(Visit(), {i: int(i < 3) for i in range(6)}, "Mine")
+    (mine,) = (block.info for block in page.blocks.blocks.values() if block.elem_id == "own-mine")
+    hours = {b.time_to_live for b in page.blocks.blocks.values() if isinstance(b, gr.State) and b.value == Visit()}
+    assert hours == {HOURS * 3600}
+    assert mine == f"Attributes of your own last until this page is closed or loaded again, or {HOURS} hours without a change."
+    assert said == [f"Mine is a slider in Edit now. {mine}"]
 
 
 def test_there_is_no_limit_to_own_attributes(shop):

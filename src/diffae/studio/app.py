@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from diffae.config import spelled
 from diffae.runtime.memory import share_arenas
 from diffae.studio.display import CSS, scrolling
-from diffae.studio.page import Page
+from diffae.studio.page import HOURS, Page
 from diffae.studio.panels import edit, explore, folder, morph, own, sample, teach, variations, why
 from diffae.studio.visit import Visit
 from diffae.studio.workshop import Workshop
@@ -85,7 +85,7 @@ def build(shop: Workshop, files: Path) -> gr.Blocks:
         gr.Markdown(f"# diffae studio: {shop.name}\n{_summary(shop)}")
         if control := scrolling(shop.ae.pixels_shape())[0]:
             gr.HTML(control)
-        visit = gr.State(Visit(), time_to_live=4 * 3600)
+        visit = gr.State(Visit(), time_to_live=HOURS * 3600)
         # Inside there may be nothing but tabs: Gradio counts its children.
         with gr.Tabs() as tabs:
             page = Page(shop, blocks, visit, tabs, files)

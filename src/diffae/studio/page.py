@@ -27,6 +27,9 @@ MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
 """What asks the network takes turns at it; and what changes a visit, of which the later would drop what the earlier did."""
 PROGRESS = gr.Progress()
 """Where a panel says how far it is; Gradio gives each call its own."""
+HOURS = 4
+"""After which a visit ends in which nothing changed."""
+LASTS = f"Attributes of your own last until this page is closed or loaded again, or {HOURS} hours without a change."
 ANY = "anything"
 """What Sample draws where no attribute is asked for."""
 

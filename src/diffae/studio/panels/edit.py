@@ -12,7 +12,7 @@ from diffae.pictures import save_png, to_pil
 from diffae.runtime.files import write_text
 from diffae.semantics.attributes import Attributes
 from diffae.studio.display import bars, choices, difference, enlarged, magnified
-from diffae.studio.page import ANY, MODEL, EditPanel, Page, shows_errors
+from diffae.studio.page import ANY, LASTS, MODEL, EditPanel, Page, shows_errors
 from diffae.studio.panels.sliders import is_late, slider_list, sliders, strengths
 from diffae.studio.visit import MOST_BYTES, MOST_UNDOS, OpenImage, Visit
 
@@ -120,7 +120,7 @@ def panel(page: Page) -> EditPanel:
 
     def define(visit: Visit, name: str, attribute: Attributes) -> list[Any]:
         visit.check_unused([name])
-        gr.Info(f"{name} is a slider in Edit now.")
+        gr.Info(f"{name} is a slider in Edit now. {LASTS}")
         return listed(replace(visit, defined={**visit.defined, name: attribute}))
 
     with gr.Tab("Edit", id="edit"), gr.Row():

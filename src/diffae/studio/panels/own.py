@@ -8,7 +8,7 @@ import gradio as gr
 from diffae.studio.batch import Edited
 from diffae.studio.display import choices, listed
 from diffae.studio.examples import codes_of_examples, from_examples
-from diffae.studio.page import MODEL, PROGRESS, EditPanel, Page, shows_errors
+from diffae.studio.page import LASTS, MODEL, PROGRESS, EditPanel, Page, shows_errors
 from diffae.studio.uploads import Uploads
 from diffae.studio.visit import Visit
 
@@ -61,7 +61,7 @@ def panel(page: Page, editor: EditPanel) -> None:
                 "Name what three of your images or more show, and drop them. Images that lack it make it surer.",
                 elem_id="own-said",
             )
-            mine = gr.Dropdown([], label="Your own attributes", multiselect=True, value=[], elem_id="own-mine")
+            mine = gr.Dropdown([], label="Your own attributes", info=LASTS, multiselect=True, value=[], elem_id="own-mine")
             gone = gr.Button("Forget these", elem_id="own-forget")
     outputs = [*editor.define_outputs, said, mine]
     go.click(make, [page.visit, name, shows, lacks], outputs, api_name="own", show_progress_on=said, **MODEL)
