@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 from test_formats import AFFINE, BRAIN, CT, RANDOM, dicom, half_a_step, levels, nibabel, nifti, read, sky, tif, tifffile
 
 from diffae import cli
+from diffae.cli import inputs
 from diffae.config import DataConfig, Preparation, from_dict, to_dict
 from diffae.data import measuring, prepare
 from diffae.data.images import UnusableImage, in_range, load_images, meaning, too_dark, values_of
@@ -375,6 +377,36 @@ def test_slices_of_other_sizes_or_directions_are_no_volume(tmp_path):
     (tmp_path / "a" / "more.dcm").write_bytes(dicom(np.zeros((8, 8), np.uint16), **said))
     with pytest.raises(OSError, match="has slices of several orientations"):
         volumes(tmp_path).read("a/1.2.3.series")
+
+
+def given(*files, size=(6, 8, 8)):
+    """Images as commands open those that are named one by one."""
+    ae = SimpleNamespace(pixels_shape=lambda: (1, *size), preparation=Preparation())
+    return inputs.pixels(ae, files, None)
+
+
+def test_a_folder_of_one_series_is_given_as_a_volume(tmp_path, capsys):
+    slices(tmp_path / "p1" / "ct", ImagePositionPatient=None)
+    (tmp_path / "brain.npy").write_bytes(npy(VOLUME))
+    x = given(tmp_path / "p1", tmp_path / "brain.npy")
+    source = volumes(tmp_path / "p1")
+    assert torch.equal(x[0], in_range(read(source.read(source.names[0]), source.names[0], size=(6, 8, 8))))
+    assert "The slices of ct/1.2.3.series say no positions" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(ValueError, match="out.npy is written as the file that an image came from, and .*p1 is a folder of slices"):
+        write_back(x[0], tmp_path / "out.npy", like=tmp_path / "p1", preparation=Preparation())
+
+
+def test_folders_that_are_no_volume_are_refused_for_what_they_hold(tmp_path):
+    slices(tmp_path / "two", uid="1.1")
+    slices(tmp_path / "two", uid="1.2")
+    (tmp_path / "two" / "brain.nii").write_bytes(nifti(BRAIN))
+    with pytest.raises(ValueError, match="two is a folder with 2 series of DICOM slices and 1 other image, and a volume is one"):
+        given(tmp_path / "two")
+    slices(tmp_path / "torn", places=[0, 1, 2, 3, 5, 6])
+    with pytest.raises(ValueError, match="torn has slices 2.5 to 5 mm apart"):
+        given(tmp_path / "torn")
+    with pytest.raises(ValueError, match="torn is a folder: name its files"):
+        given(tmp_path / "torn", size=(8, 8))
 
 
 # Written back ---------------------------------------------------------------------------------------------------------

@@ -233,11 +233,12 @@ def codes(ae: "DiffusionAutoencoder", source: str, data: "ImageSet") -> "Tensor"
 
 
 def pixels(ae: "DiffusionAutoencoder", files: Sequence[Path], crop: Crop | None) -> "Tensor":
-    """Image files as pixels in [-1, 1], prepared like the model's training images; `crop` replaces the model's if given."""
-    from diffae.data.images import load_images
+    """Image files, and folders of one volume, as pixels in [-1, 1], prepared like the model's training images; `crop` replaces the
+    model's if given. Errors are those of `load_given`."""
+    from diffae.data.given import load_given
 
     channels, *size = ae.pixels_shape()
-    return load_images(files, size=tuple(size), channels=channels, preparation=preparation(ae, crop), warn=warn)
+    return load_given(files, size=tuple(size), channels=channels, preparation=preparation(ae, crop), warn=warn)
 
 
 def preparation(ae: "DiffusionAutoencoder", crop: Crop | None) -> "Preparation":

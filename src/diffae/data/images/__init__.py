@@ -5,7 +5,7 @@ from diffae.data.images.decoded import Decoded, Grid
 from diffae.data.images.files import BOMB_RATIO, EXTENSIONS, MOST_UNPACKED, UnusableImage, Warn, ending, is_dicom, stem
 from diffae.data.images.pillow import read_photo
 from diffae.data.images.preparing import with_known
-from diffae.data.images.reading import load_images, meaning, read_image, read_placed, values_of
+from diffae.data.images.reading import load_images, meaning, read_file, read_image, read_placed, values_of
 from diffae.data.images.values import in_range, scaled, too_dark, unknown
 from diffae.data.images.writing import write_back
 
@@ -23,6 +23,7 @@ __all__ = [
     "is_dicom",
     "load_images",
     "meaning",
+    "read_file",
     "read_image",
     "read_photo",
     "read_placed",

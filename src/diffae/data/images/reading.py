@@ -1,7 +1,7 @@
 """Image files -> arrays at the training size."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +29,21 @@ READERS: dict[str, Reader] = {
 """Ending of a file -> what reads it; Pillow and `tiffs` read all others."""
 
 
+def read_file(file: Path) -> tuple[bytes, str]:
+    """The bytes of an image file, and the name by which its kind is known.
+
+    Raises:
+        FileNotFoundError: it does not exist.
+        ValueError: it is a folder.
+    """
+    if file.is_dir():
+        raise ValueError(f"{file} is a folder: name its files.")
+    if not file.is_file():
+        advice = " Addresses are not opened: download what is there." if ":/" in file.as_posix() else ""
+        raise FileNotFoundError(f"There is no image {file}.{advice}")
+    return file.read_bytes(), file.name
+
+
 def load_images(
     files: Sequence[Path],
     *,
@@ -36,6 +51,7 @@ def load_images(
     channels: int,
     preparation: Preparation,
     warn: Warn = warnings.warn,
+    read: Callable[[Path], tuple[bytes, str]] = read_file,
 ) -> Float[Tensor, "n c *sides"]:
     """Image files as a model wants them, in [-1, 1].
 
@@ -45,24 +61,22 @@ def load_images(
         channels: see `read_image`.
         preparation: crop, background and range of values: the model's, `ae.preparation`.
         warn: called with a sentence about each file of which only a part was taken, or whose values look wrong.
+        read: gives a file's bytes and its name, as `read_image` takes them.
 
     Raises:
         FileNotFoundError: a file does not exist.
-        ValueError: a file cannot be used; the message names it and says why.
+        ValueError: a file cannot be used, or is a folder; the message names it and says why.
     """
     if not files:
         raise ValueError("No image files were given.")
     images = []
     for file in files:
-        if not file.is_file():
-            advice = " Addresses are not opened: download what is there." if ":/" in file.as_posix() else ""
-            raise FileNotFoundError(f"There is no image {file}.{advice}")
         parts: list[str] = []
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Pillow's are about what does not touch the pixels.
-                content = file.read_bytes()
-                pixels = read_image(content, file.name, size=size, channels=channels, preparation=preparation, warn=parts.append)
+                content, name = read(file)
+                pixels = read_image(content, name, size=size, channels=channels, preparation=preparation, warn=parts.append)
         except UnusableImage as error:
             raise ValueError(f"{file} {error}.") from None
         seen = pixels[:channels]

@@ -38,13 +38,16 @@ def write_back(image: Float[Tensor, "c *sides"], target: Path, *, like: Path, pr
         preparation: how that was read, `ae.preparation`.
 
     Raises:
-        ValueError: another ending, an image that is not of this file's shape, or values of a type that the target cannot hold.
+        ValueError: another ending, a folder in place of the file, an image that is not of this file's shape, or values of a type
+            that the target cannot hold.
         OSError: `like` cannot be read, or `target` not be written.
         ImportError: the library that writes such files is not installed.
     """
     kind = ending(target.name)
     if kind not in WRITTEN:
         raise ValueError(f"{target} is no name for what is written: its ending may be {', '.join(WRITTEN)}.")
+    if like.is_dir():
+        raise ValueError(f"{target} is written as the file that an image came from, and {like} is a folder of slices: give a file.")
     check_target(target, (target.suffix.lower(),))
     content, channels, sides = like.read_bytes(), image.shape[0], image.ndim - 1
     try:
