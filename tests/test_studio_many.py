@@ -476,7 +476,7 @@ def test_a_second_answer_to_an_image_replaces_the_first_and_labels_no_other(page
     assert no(labels, first)[0] == {first: 0}, "the next image was not there yet"
     assert skip(labels, first)[0] == {first: -1}
     assert no(labels, second)[0] == {first: 1, second: 0}
-    with pytest.raises(gr.Error, match="There is no image to answer for"):
+    with pytest.raises(gr.Error, match="No image is shown to answer for"):
         yes({}, None)
 
 

@@ -516,17 +516,33 @@ def test_labels_are_taught_and_written(visitor, shop, monkeypatch):
     page.get_by_role("tab", name="Teach").click()
     page.locator("#teach-name textarea, #teach-name input").fill("Bright")
     page.locator("#teach-begin").click()
-    page.wait_for_selector("#teach-image img")
+    seen = "document.querySelector('#teach-image img')?.complete"
+    page.wait_for_function(seen)
     # One answer on the heels of another, before the next image is there: both are for the one that was seen, and the last counts.
     page.evaluate("for (const it of ['yes', 'no']) document.querySelector(`#teach-${it}`).click()")
     page.wait_for_selector("text=0 have it, 1 lack it")
     # What is answered as soon as its image is there counts.
     for i in range(7):
+        page.wait_for_function(seen)
         before = picture(page, "#teach-image")
         page.locator("#teach-yes" if i % 2 else "#teach-no").click()
         changed(page, "#teach-image", before)
+    # While the next image is on its way, nothing is answered for it.
+    page.wait_for_function(seen)
+    held = []
+    page.route("**/gradio_api/file=**", lambda route: held.append(route))
+    page.locator("#teach-no").click()
+    page.wait_for_selector("text=3 have it, 6 lack it")
+    page.locator("#teach-no").click()
+    page.wait_for_selector("text=No image is shown to answer for")
+    for route in held:
+        route.continue_()
+    page.unroute("**/gradio_api/file=**")
+    page.locator("#teach-back").click()
+    page.wait_for_selector("text=3 have it, 5 lack it")
     page.locator("#teach-back").click()
     page.wait_for_selector("text=3 have it, 4 lack it")
+    page.wait_for_function(seen)
     page.locator("#teach-yes").click()
     page.wait_for_selector("text=4 have it, 4 lack it")
     page.wait_for_selector("text=/AUROC on images/")

@@ -17,6 +17,9 @@ SKIPPED = -1
 ANSWERS: dict[str, Any] = {"concurrency_id": "answers", "concurrency_limit": 1}
 """Labels that are given quickly wait for each other: each is added to those before it."""
 
+SEEN = "(labels, at) => [labels, document.querySelector('#teach-image img')?.complete ? at : null]"
+"""Has an answer be for the image that is seen: its number is there before it has come over the net."""
+
 
 def panel(page: Page, editor: EditPanel) -> None:
     """The panel."""
@@ -53,7 +56,7 @@ def panel(page: Page, editor: EditPanel) -> None:
     @shows_errors
     def answer(labels: dict[int, int], at: int | None, value: int) -> list[Any]:
         if at is None:
-            raise ValueError("There is no image to answer for: name what is taught, and begin.")
+            raise ValueError("No image is shown to answer for: wait for it, or name what is taught, and begin.")
         # The page says which image it showed; of answers for one image the last counts.
         labels = {**labels, at: value}
         return shown(labels, following(labels))
@@ -107,7 +110,7 @@ def panel(page: Page, editor: EditPanel) -> None:
     private: dict[str, Any] = dict(api_visibility="private", **ANSWERS)
     begin.click(start, [labels, of, name], [*outputs, of], **private)
     for button, value in ((yes, 1), (no, 0), (skip, SKIPPED)):
-        button.click(lambda a, b, v=value: answer(a, b, v), [labels, at], outputs, **private)
+        button.click(lambda a, b, v=value: answer(a, b, v), [labels, at], outputs, js=SEEN, **private)
     undone.click(back, [labels], outputs, **private)
     go.click(define, [page.visit, labels, name], editor.define_outputs, api_visibility="private", **MODEL)
     made.click(export, [labels, name], file, api_visibility="private")
