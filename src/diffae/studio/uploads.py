@@ -94,17 +94,16 @@ class Uploads:
             target.unlink(missing_ok=True)  # The visitor may have left.
 
     def _take(self, file: Path) -> None:
-        """Keeps a file of the visitor's under another name."""
+        """Keeps a file of the visitor's: a link to it, or a copy on disks that have no links."""
         target = self._place(len(self._found), file.name)
         try:
-            try:
+            with contextlib.suppress(OSError):
                 os.link(file, target)
-            except OSError:  # On another disk, or one that has no links.
+            if not target.exists():
                 shutil.copyfile(file, target)
+            self._found.append((file.name, target))
         except OSError as error:
             self.unread.append(f"{file.name} is not there any more, or cannot be read ({error.strerror}): upload it again.")
-        else:
-            self._found.append((file.name, target))
 
     def _place(self, i: int, name: str) -> Path:
         """Where an upload is kept; under a name of our own, since theirs may be too long, or none."""

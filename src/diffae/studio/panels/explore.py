@@ -1,9 +1,5 @@
 """Explore: the set as a map of z_sem. Hover shows an image, a click its neighbours, a drag chooses a group."""
 
-import base64
-import html
-import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +8,12 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from diffae.pictures import to_pil
-from diffae.studio.display import enlarged, worded
+from diffae.studio.display import enlarged
 from diffae.studio.page import MODEL, EditPanel, Page, images_or_notice, shows_errors
+from diffae.studio.panels.atlas import atlas_of
 from diffae.studio.visit import Visit
 
-MOST_POINTS, THUMBNAIL, NEIGHBOURS = 3000, 40, 12
+MOST_POINTS, NEIGHBOURS = 3000, 12
 NOBODY: dict[str, list[int]] = {"with": [], "without": []}
 """The groups to begin with."""
 
@@ -73,7 +69,7 @@ def panel(page: Page, editor: EditPanel) -> None:
         chosen = gr.State([])
         groups = gr.State(NOBODY)
         with gr.Column(scale=5):
-            atlas = gr.HTML(_map(page, indices), js_on_load=MAP, elem_id="explore-map", server_functions=[colours])
+            atlas = gr.HTML(atlas_of(shop, indices), js_on_load=MAP, elem_id="explore-map", server_functions=[colours])
         with gr.Column(scale=4, min_width=300):
             said = gr.Markdown("Point at a dot to see its image; click it for its neighbours; drag to choose a group.")
             gallery = gr.Gallery(
@@ -95,27 +91,3 @@ def panel(page: Page, editor: EditPanel) -> None:
     over.click(start_over, None, shown, api_visibility="private")
     go.click(define, [page.visit, groups, name], [*editor.define_outputs, *shown], api_visibility="private", **MODEL)
     editor.opens(gallery, pick, [chosen])
-
-
-def _map(page: Page, indices: np.ndarray) -> str:
-    """The map as HTML: positions, and a sprite of thumbnails, all inside."""
-    shop = page.shop
-    assert shop.data is not None
-    columns = max(1, round(len(indices) ** 0.5))
-    sprite = Image.new("RGB", (columns * THUMBNAIL, -(-len(indices) // columns) * THUMBNAIL))
-    for k, i in enumerate(indices):
-        picture = to_pil(shop.ae.to_pictures(shop.data.images([int(i)]))[0]).convert("RGB").resize((THUMBNAIL, THUMBNAIL))
-        sprite.paste(picture, (k % columns * THUMBNAIL, k // columns * THUMBNAIL))
-    buffer = io.BytesIO()
-    sprite.save(buffer, "JPEG", quality=80)
-    points = json.dumps(
-        {"at": shop.map()[indices].round(4).tolist(), "indices": indices.tolist(), "side": THUMBNAIL,
-         "columns": columns, "sprite": "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()}
-    )  # fmt: skip
-    options = "".join(f'<option value="{html.escape(name)}">{html.escape(worded(name))}</option>' for name in shop.data.labels)
-    return (
-        f"<div class='map' data-points='{html.escape(points)}'>"
-        f"<label>Coloured by <select><option value=''>nothing</option>{options}</select></label>"
-        "<canvas width='900' height='640' role='img' aria-label='Map of the images by their z_sem'></canvas>"
-        "<canvas class='tip' width='96' height='96' aria-hidden='true'></canvas></div>"
-    )
