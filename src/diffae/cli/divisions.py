@@ -102,6 +102,11 @@ def divided_as(source: str, data: "ImageSet", *, own: bool, comparable: bool) ->
     return found if asked == run.validation else dataclasses.replace(data, groups=found.groups).divided_by(asked)
 
 
+def are_the_runs(found: "ImageSet") -> bool:
+    """Whether images that `divided_as` returned are those that the run began with, wherever they lie."""
+    return len(found.train) + len(found.validation) > 0
+
+
 def measured_unseen(source: str, data: "ImageSet", named: str | None) -> "ImageSet":
     """Images whose labels are unknown where the run was trained on them, if its own were named, wherever they lie: nothing is
     measured on them. Images that are not the run's are not divided."""

@@ -13,7 +13,7 @@ import tyro
 
 from diffae.cli import arguments, inputs
 from diffae.cli.bars import work_bar
-from diffae.cli.divisions import began_with
+from diffae.cli.divisions import are_the_runs, began_with
 from diffae.config import ComparatorRunConfig, Count, Protocol, Range, RunConfig, Seed, read_json, to_dict
 from diffae.config.data import HeldOut
 from diffae.config.protocols import protocol
@@ -101,7 +101,7 @@ class Evaluate(arguments.Labelling):
         chosen = dataclasses.replace(protocol(self.protocol), **{k: v for k, v in named.items() if v is not None})
         read = {"labels_kind": self.labels_kind}
         found = inputs.images(ae, self.source, self.data, self.labels, crop=chosen.crop, validation=chosen.validation, **read)
-        own = inputs.are_the_runs(found)
+        own = are_the_runs(found)
         if own and chosen.unseen:
             raise ValueError(
                 f"{self.source} was trained on these images, and {'--unseen True' if self.unseen else f'protocol {self.protocol}'} "

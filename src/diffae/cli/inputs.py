@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffae.cli.bars import say, warn, work_bar
-from diffae.cli.divisions import data_config, divided_as, is_own
+from diffae.cli.divisions import are_the_runs, data_config, divided_as, is_own
 from diffae.config import (
     AutoencoderConfig,
     ComparatorConfig,
@@ -114,11 +114,6 @@ def divided_images(
 ) -> "ImageSet":
     """`images`, `divided`; arguments and errors as of `images`."""
     return divided(images(ae, source, data, labels, **settings), data)
-
-
-def are_the_runs(found: "ImageSet") -> bool:
-    """Whether images that `images` found are those that the run began with, wherever they lie."""
-    return len(found.train) + len(found.validation) > 0
 
 
 def divided(found: "ImageSet", data: str | None) -> "ImageSet":
