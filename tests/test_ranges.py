@@ -16,6 +16,7 @@ from diffae.cli import inputs
 from diffae.config import DataConfig, Preparation, from_dict, to_dict
 from diffae.data import measuring, prepare
 from diffae.data.images import UnusableImage, in_range, load_images, meaning, too_dark, values_of
+from diffae.data.images.frames import order_of_slices
 from diffae.data.images.writing import write_back
 from diffae.data.measuring import measured, resolved
 from diffae.data.sources import Series, open_source
@@ -520,3 +521,12 @@ def test_values_survive_the_way_into_the_networks_range():
     assert torch.equal(in_range(array), in_range(values))
     assert levels(array).max() == 1
     assert dataclasses.replace(Preparation(), range=(0.0, 1.0)).range == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("place", ["nan", "inf"])
+def test_slices_whose_place_is_no_number_are_no_volume(place):
+    positions = [(0, 0, 0), (0, 0, float(place)), (0, 0, 2)]
+    with pytest.raises(UnusableImage, match="has slices whose positions are no finite numbers"):
+        order_of_slices(positions, [(1, 0, 0, 0, 1, 0)] * 3)
+    order, between = order_of_slices([(0, 0, 4), (0, 0, 0), (0, 0, 2)], [(1, 0, 0, 0, 1, 0)] * 3)
+    assert (order.tolist(), between) == ([1, 2, 0], 2.0)

@@ -58,7 +58,8 @@ def order_of_slices(positions: Sequence[Any], planes: Sequence[Any]) -> tuple[np
         Order and distance; None where any slice does not say where it lies.
 
     Raises:
-        UnusableImage: they are no volume: their planes differ, or two lie at one place, or one is missing.
+        UnusableImage: they are no volume: their planes differ, or two lie at one place, or one is missing; or a position is no
+            finite number.
     """
     if len({tuple(round(float(x), 2) + 0.0 for x in plane or ()) for plane in planes}) > 1:
         raise UnusableImage("has slices of several orientations, as a scout has: divide them")
@@ -66,6 +67,8 @@ def order_of_slices(positions: Sequence[Any], planes: Sequence[Any]) -> tuple[np
         return None
     directions = np.array(planes, float)
     places = np.sum(np.cross(directions[:, :3], directions[:, 3:]) * np.array(positions, float), axis=1)
+    if not np.isfinite(places).all():
+        raise UnusableImage("has slices whose positions are no finite numbers")
     order = np.argsort(places, kind="stable")
     steps = np.diff(places[order])
     if not steps.size:
