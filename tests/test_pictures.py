@@ -233,7 +233,7 @@ def test_a_missing_file_is_named_and_a_folder_is_no_file(tmp_path):
     good = saved(tmp_path, Image.new("RGB", (8, 8)))
     with pytest.raises(FileNotFoundError, match=r"There is no image .*missing.png\."):
         load_images([good, tmp_path / "missing.png"], size=(8, 8), channels=3, preparation=Preparation())
-    with pytest.raises(FileNotFoundError, match="There is no image"):
+    with pytest.raises(ValueError, match=r"test_a_missing_file.* is a folder: name its files\."):
         load_images([tmp_path], size=(8, 8), channels=3, preparation=Preparation())
 
 
