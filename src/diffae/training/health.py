@@ -85,8 +85,8 @@ class CodeHealth(LossHealth):
         elif self.shuffled_loss < 1.02 * self.loss:
             found.append(
                 f"z_sem is hardly used: with another image's z_sem the loss is {self.shuffled_loss:.4f} against {self.loss:.4f}. "
-                "It comes late with eps-prediction and uniform timesteps; model.prediction=v and training.timesteps=noisy train "
-                "it sooner."
+                "That comes with more images; where the model predicts eps at uniform timesteps it comes late, and "
+                "model.prediction=v and training.timesteps=noisy train it sooner."
             )
         return found
 
