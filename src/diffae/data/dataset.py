@@ -95,9 +95,11 @@ class ImageSet:
 
     def torn(self) -> list[str]:
         """What there is to note of groups that have images on both sides; nothing where there are none."""
-        both = set() if self.groups is None else {*self.groups[self.train]} & {*self.groups[self.validation]}
-        what = f"{len(both)} of {len({*(() if self.groups is None else self.groups)})} groups have images on both sides"
-        return [f"{what} of the split: what is held out is of groups that were trained on."] if both else []
+        if self.groups is None:
+            return []
+        both = {*self.groups[self.train]} & {*self.groups[self.validation]}
+        what = f"{len(both)} of {len({*self.groups})} groups have images on both sides of the split"
+        return [f"{what}: what is held out is of groups that were trained on."] if both else []
 
     @property
     def arrays(self) -> list[np.ndarray]:

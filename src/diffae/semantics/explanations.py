@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from diffae.diffusion.border import check_one_each
 from diffae.diffusion.inversion import Code, decode_along_path
 from diffae.semantics.classifiers import Classifier
 from diffae.semantics.counterfactuals import MovedCodes, Spread, answer_gradient, move_until
@@ -115,8 +116,8 @@ class Explainer:
         Raises:
             ValueError: a probability that is not within .5..1, a value where there is none to measure, or none where there is.
         """
-        if isinstance(value, Tensor) and value.dim() and len(value) != len(x):
-            raise ValueError(f"Give one value for all images or one for each of {len(x)}, got {len(value)}.")
+        if value is not None:
+            check_one_each(value, len(x))
         parts: list[Tensor | None] = [None, *(self.spread.parts(self.slope, num - 1) if num > 1 else ())]
         before, found = [], []
         for rows in torch.arange(len(x)).split(self.batch_size):
